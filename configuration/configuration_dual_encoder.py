@@ -1,0 +1,103 @@
+"""What every dual encoder of vsehub has in common: two towers, one shared space, one presentation temperature."""
+
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
+
+
+class DualEncoderConfig(PreTrainedConfig):
+    """Base configuration: a vision tower, a text tower and the space they share.
+
+    Args:
+        vision_config: configuration (or its dict) of any vision backbone of transformers; default ViT-base.
+        text_config: configuration (or its dict) of any text backbone; default BERT-base.
+        projection_dim: width D of the shared space.
+        image_size: side in pixels of the square that the processor makes. It may differ from
+            `vision_config.image_size`: position tables are interpolated in the forward pass.
+        vision_width: channels of the vision tower's last feature map; derived from `vision_config` when None.
+        logit_scale: fixed factor on cosines in `logits_per_image` (an inverse temperature). It is presentation, not
+            a parameter: the hinge losses have no temperature, and a parameter without gradient breaks DDP.
+        freeze_vision_batch_norm: keep BatchNorm of the vision tower in eval mode while training, so that an image's
+            embedding never depends on its batch-mates. Switch off only to train a convolutional tower from scratch.
+        legacy: reproduce the official code where it differs from the corrected behaviour (each subclass lists how).
+    """
+
+    sub_configs = {"text_config": AutoConfig, "vision_config": AutoConfig}
+    keys_to_ignore_at_inference = [
+        "logits_per_image",
+        "logits_per_text",
+        "text_model_output",
+        "vision_model_output",
+    ]
+
+    def __init__(
+        self,
+        vision_config=None,
+        text_config=None,
+        projection_dim=512,
+        image_size=224,
+        vision_width=None,
+        logit_scale=20.0,
+        freeze_vision_batch_norm=True,
+        legacy=False,
+        **kwargs,
+    ):
+        self.vision_config = _tower_config(vision_config, default="vit")
+        self.text_config = _tower_config(text_config, default="bert")
+        self.projection_dim = projection_dim
+        self.image_size = image_size
+        self.vision_width = vision_width or tower_width(self.vision_config)
+        self.logit_scale = logit_scale
+        self.freeze_vision_batch_norm = freeze_vision_batch_norm
+        self.legacy = legacy
+        for name in ("projection_dim", "image_size", "vision_width"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if logit_scale <= 0:
+            raise ValueError(f"logit_scale must be positive, got {logit_scale}")
+        super().__init__(**kwargs)
+
+    @classmethod
+    def from_vision_text_configs(cls, vision_config, text_config, **kwargs):
+        """Compose the configuration from the configurations of two towers."""
+        return cls(vision_config=vision_config.to_dict(), text_config=text_config.to_dict(), **kwargs)
+
+
+def tower_width(config) -> int:
+    """Channels of a vision tower's `last_hidden_state`.
+
+    Raises:
+        ValueError: the architecture does not say; pass `vision_width` to the configuration.
+    """
+    if config.model_type in ("mobilenet_v1", "mobilenet_v2"):
+        full = 1024 if config.model_type == "mobilenet_v1" else 1280
+        if getattr(config, "finegrained_output", False) and config.depth_multiplier < 1:
+            return full
+        return _round_channels(full * config.depth_multiplier, config)
+    if getattr(config, "hidden_sizes", None) and not hasattr(config, "num_attention_heads"):
+        return config.hidden_sizes[-1]
+    if isinstance(getattr(config, "hidden_size", None), int):
+        return config.hidden_size
+    if getattr(config, "hidden_sizes", None):
+        return config.hidden_sizes[-1]
+    raise ValueError(f"cannot tell the width of a {config.model_type!r} vision tower: pass vision_width=<channels>")
+
+
+def _round_channels(channels: float, config) -> int:
+    """Round as the MobileNets do: to a multiple of `depth_divisible_by`, never more than 10 % down."""
+    divisor = config.depth_divisible_by if config.model_type == "mobilenet_v2" else 8
+    minimum = config.min_depth
+    rounded = max(minimum, int(channels + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * channels else int(rounded)
+
+
+def _tower_config(config, default: str):
+    """Make a transformers configuration of a dict, of a configuration, or of nothing."""
+    if config is None:
+        return CONFIG_MAPPING[default]()
+    if isinstance(config, dict):
+        if "model_type" not in config:
+            raise ValueError("a tower configuration needs its 'model_type' (for instance 'vit', 'bert')")
+        return CONFIG_MAPPING[config["model_type"]](**config)
+    return config
+
+
+__all__ = ["DualEncoderConfig"]

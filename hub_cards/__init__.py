@@ -1,0 +1,1 @@
+"""Everything that a Hub repository shows besides its weights."""

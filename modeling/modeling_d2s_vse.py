@@ -1,0 +1,286 @@
+"""D2S-VSE: dense-to-sparse distilled visual-semantic embeddings (Liu et al., ICCV 2025, arXiv 2503.14953).
+
+Notable:
+- both sides pool with GPO, a learned weighting of *sorted* features (Chen et al., CVPR 2021);
+- a mask-token decoder writes, from a short caption, what a dense caption would have said, and adds it to the caption;
+- one residual formula, `l2(t + r)`, in training and inference; padding never reaches an embedding. The official code
+  does otherwise in both: see `legacy` in [`D2SVSEConfig`].
+
+Shapes: B batch, N image tokens, L text tokens, C tower channels, D shared space, M mask tokens.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import distributed as dist
+from torch import nn
+from torch.nn import functional as F
+from transformers import initialization as init
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.utils import can_return_tuple
+
+from ..configuration.configuration_d2s_vse import D2SVSEConfig
+from .modeling_dual_encoder import DualEncoderPreTrainedModel, build_tower
+from .pooling import GPO, sinusoid
+
+
+class TextParts(NamedTuple):
+    """What a caption becomes on its way into the shared space."""
+
+    words: torch.Tensor  # (B, L, D) word features
+    pooled: torch.Tensor  # (B, D) t, pooled and layer-normalised
+    decoded: torch.Tensor | None  # (B, D) r, the mask tokens' mean; None without a decoder
+
+
+class MaskedBatchNorm1d(nn.BatchNorm1d):
+    """Batch normalisation over the real tokens of the *global* batch.
+
+    Padding would otherwise pull the statistics towards whatever the padding embeds to, and an embedding would depend on
+    its batch-mates' lengths. Across processes, sum, square sum and count are reduced with gradients, so that two
+    processes compute what one would (`SyncBatchNorm` does so on GPUs only).
+    """
+
+    def forward(self, features: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Normalise `features` (B, L, F); statistics come from where `mask` (B, L) is non-zero, or everywhere."""
+        if not self.training:
+            scale = self.weight * torch.rsqrt(self.running_var + self.eps)
+            return features * scale + (self.bias - self.running_mean * scale)
+        flat = features.reshape(-1, features.shape[-1]).float()
+        valid = torch.ones_like(flat[:, :1]) if mask is None else mask.reshape(-1, 1).to(flat.dtype)
+        # Around the running mean, the same on every process: E[x^2] - E[x]^2 loses digits when the mean is large.
+        shift = self.running_mean.detach().clone()
+        centred = (flat - shift) * valid
+        sums = torch.cat([centred.sum(0), (centred * centred).sum(0), valid.sum(0)])
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            from torch.distributed.nn.functional import all_reduce  # absent from builds without distributed
+
+            sums = all_reduce(sums)
+        total, squares, count = sums[: self.num_features], sums[self.num_features : -1], sums[-1]
+        mean = total / count
+        variance = (squares / count - mean * mean).clamp(min=0)
+        self._track(mean.detach() + shift, variance.detach(), count.detach())
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        return ((features - (mean + shift)) * scale + self.bias).to(features.dtype)
+
+    @torch.no_grad()
+    def _track(self, mean, variance, count):
+        self.num_batches_tracked.add_(1)
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+        unbiased = variance * count / (count - 1).clamp(min=1)
+        self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
+
+
+class TextHead(nn.Module):
+    """Project tower features to the shared space: a linear layer plus a two-layer perceptron with batch-norm."""
+
+    def __init__(self, config: D2SVSEConfig):
+        super().__init__()
+        width, dim = config.text_config.hidden_size, config.projection_dim
+        self.legacy = config.legacy
+        self.dropout = nn.Dropout(config.text_dropout)
+        self.linear = nn.Linear(width, dim)
+        self.fc1 = nn.Linear(width, dim // 2)
+        self.norm = MaskedBatchNorm1d(dim // 2)
+        self.fc2 = nn.Linear(dim // 2, dim)
+
+    def forward(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Map (B, L, C) to word features (B, L, D)."""
+        hidden = self.dropout(hidden)
+        inner = self.norm(self.fc1(hidden), None if self.legacy else mask)
+        return self.linear(hidden) + self.fc2(F.relu(inner))
+
+
+class DecoderLayer(nn.Module):
+    """A pre-norm transformer layer: self-attention with a key mask, then a GELU feed-forward."""
+
+    def __init__(self, dim: int, heads: int, mlp_ratio: float):
+        super().__init__()
+        self.heads = heads
+        self.norm1 = nn.LayerNorm(dim)
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+        self.norm2 = nn.LayerNorm(dim)
+        self.fc1 = nn.Linear(dim, int(dim * mlp_ratio))
+        self.fc2 = nn.Linear(int(dim * mlp_ratio), dim)
+
+    def forward(self, hidden: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """Map (B, S, D) to (B, S, D); `mask` (B, 1, 1, S) is True where a token may be attended to."""
+        batch, size, dim = hidden.shape
+        qkv = self.qkv(self.norm1(hidden)).view(batch, size, 3, self.heads, dim // self.heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, S, D / heads)
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        hidden = hidden + self.proj(attended.transpose(1, 2).reshape(batch, size, dim))
+        return hidden + self.fc2(F.gelu(self.fc1(self.norm2(hidden))))
+
+
+class MaskTokenDecoder(nn.Module):
+    """Let M learned tokens read a caption's words and themselves, and return their mean (paper, eq. of section 3.3).
+
+    The sequence is always [words ; mask tokens]. Attention has no order, so `token_placement` is nothing but the
+    positions that are added, where `decoder_positions` is on; they count real words only, so padding changes nothing.
+    """
+
+    def __init__(self, config: D2SVSEConfig):
+        super().__init__()
+        dim = config.projection_dim
+        self.mask_tokens = nn.Parameter(torch.empty(config.num_mask_tokens, dim))
+        self.layers = nn.ModuleList(
+            DecoderLayer(dim, config.decoder_heads, config.decoder_mlp_ratio) for _ in range(config.decoder_layers)
+        )
+        self.norm = nn.LayerNorm(dim)
+        self.positions = config.decoder_positions
+        self.num_before = {"prefix": config.num_mask_tokens, "postfix": 0}.get(
+            config.token_placement, config.num_mask_tokens // 2
+        )
+
+    def forward(self, words: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """Decode word features (B, L, D) under `mask` (B, L; None = attend to padding too) to (B, D)."""
+        batch, length, _ = words.shape
+        num_tokens = self.mask_tokens.shape[0]
+        tokens = self.mask_tokens.to(words.dtype).expand(batch, -1, -1)
+        hidden = torch.cat([words, tokens], dim=1)  # (B, L + M, D)
+        if self.positions:
+            hidden = hidden + sinusoid(self._positions(words, mask), hidden.shape[-1]).to(hidden.dtype)
+        if mask is not None:
+            mask = F.pad(mask.bool(), (0, num_tokens), value=True)[:, None, None, :]
+        for layer in self.layers:
+            hidden = layer(hidden, mask)
+        return self.norm(hidden[:, length:]).mean(1)
+
+    def _positions(self, words: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """Positions (B, L + M) in the sequence that the placement describes, as if no caption were padded."""
+        mask = words.new_ones(words.shape[:2]) if mask is None else mask
+        of_words = (mask.long().cumsum(1) - 1).clamp(min=0) + self.num_before
+        tokens = torch.arange(self.mask_tokens.shape[0], device=words.device)
+        after = tokens + mask.long().sum(1, keepdim=True)  # (B, M)
+        of_tokens = torch.where(tokens < self.num_before, tokens, after)
+        return torch.cat([of_words, of_tokens], dim=1)
+
+
+class D2SVSEModel(DualEncoderPreTrainedModel):
+    """Image-text dual encoder; with `config.use_decoder=False` the plain encoder of stage 1.
+
+    Example:
+        >>> from transformers import BertConfig, ViTConfig
+        >>> tiny = dict(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
+        >>> config = D2SVSEConfig.from_vision_text_configs(
+        ...     ViTConfig(image_size=32, **tiny), BertConfig(vocab_size=50, **tiny), projection_dim=16, num_mask_tokens=4
+        ... )
+        >>> model = D2SVSEModel(config).eval()
+        >>> model(input_ids=torch.tensor([[2, 7, 3]]), pixel_values=torch.zeros(2, 3, 32, 32)).logits_per_image.shape
+        torch.Size([2, 1])
+    """
+
+    config_class = D2SVSEConfig
+    config: D2SVSEConfig
+    _no_split_modules = ["DecoderLayer", "GPO"]
+
+    def __init__(self, config: D2SVSEConfig):
+        super().__init__(config)
+        self.vision_model = build_tower(config.vision_config)
+        self.image_projection = nn.Linear(config.vision_width, config.projection_dim)
+        self.image_pooling = GPO(config.pooling_dim, config.pooling_temperature)
+        self.text_model = build_tower(config.text_config)
+        self.text_head = TextHead(config)
+        self.text_pooling = GPO(config.pooling_dim, config.pooling_temperature)
+        self.text_norm = nn.LayerNorm(config.projection_dim)
+        self.mask_token_decoder = MaskTokenDecoder(config) if config.use_decoder else None
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        if isinstance(module, MaskTokenDecoder):
+            init.normal_(module.mask_tokens)
+        if module is self.image_projection:
+            init.xavier_uniform_(module.weight)
+            init.zeros_(module.bias)
+
+    @can_return_tuple
+    def get_image_features(
+        self,
+        pixel_values: torch.FloatTensor | None = None,
+        vision_hidden_states: torch.FloatTensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> tuple | BaseModelOutputWithPooling:
+        """Embed images (B, 3, H, W), or the vision tower's hidden states (B, N, C).
+
+        Returns:
+            `pooler_output` (B, D), not normalised, and `last_hidden_state` (B, N, D), the projected tokens.
+        """
+        if vision_hidden_states is None:
+            vision_hidden_states = self.vision_tokens(
+                pixel_values, **_given(output_attentions=output_attentions, output_hidden_states=output_hidden_states)
+            )
+        tokens = self.image_projection(vision_hidden_states.to(self.image_projection.weight.dtype))  # (B, N, D)
+        pooled = self.image_pooling(tokens, self._surviving(tokens))
+        return BaseModelOutputWithPooling(last_hidden_state=tokens, pooler_output=pooled)
+
+    @can_return_tuple
+    def get_text_features(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.LongTensor | None = None,
+        text_hidden_states: torch.FloatTensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> tuple | BaseModelOutputWithPooling:
+        """Embed captions (B, L), or the text tower's hidden states (B, L, C).
+
+        Returns:
+            `pooler_output` (B, D), not normalised, and `last_hidden_state` (B, L, D), the word features.
+        """
+        if attention_mask is None:
+            shape = (input_ids if text_hidden_states is None else text_hidden_states).shape[:2]
+            attention_mask = torch.ones(shape, dtype=torch.long, device=self.device)
+        if text_hidden_states is None:
+            text_hidden_states = self.text_model(
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                **_given(
+                    token_type_ids=token_type_ids,
+                    output_attentions=output_attentions,
+                    output_hidden_states=output_hidden_states,
+                ),
+            ).last_hidden_state
+        parts = self.text_parts(text_hidden_states, attention_mask)
+        return BaseModelOutputWithPooling(last_hidden_state=parts.words, pooler_output=self._combine(parts))
+
+    def text_parts(self, hidden: torch.Tensor, attention_mask: torch.Tensor) -> TextParts:
+        """Run the text side above the tower: hidden states (B, L, C) to word features, `t` and `r`."""
+        words = self.text_head(hidden.to(self.text_head.linear.weight.dtype), attention_mask)
+        pooled = self.text_norm(self.text_pooling(words, attention_mask))
+        if self.mask_token_decoder is None:
+            return TextParts(words, pooled, None)
+        return TextParts(
+            words, pooled, self.mask_token_decoder(words, None if self.config.legacy else attention_mask)
+        )
+
+    def _combine(self, parts: TextParts) -> torch.Tensor:
+        """Add what was decoded to what was said (paper, eq. 5)."""
+        if parts.decoded is None:
+            return parts.pooled
+        decoded = parts.decoded
+        if self.config.legacy and not self.training:
+            decoded = F.normalize(decoded, dim=-1)  # the official inference path only; shrinks r to 1/22 of t
+        return parts.pooled + decoded if self.config.residual else decoded
+
+    def _surviving(self, tokens: torch.Tensor) -> torch.Tensor | None:
+        """Size augmentation: which tokens (B, N) are pooled. None, meaning all, outside training."""
+        rate = self.config.size_augmentation
+        if not self.training or not rate:
+            return None
+        strength = torch.rand(tokens.shape[0], 1, device=tokens.device)
+        rates = torch.where(strength > 0.2, rate * strength, 0.0)
+        keep = torch.rand(tokens.shape[:2], device=tokens.device) >= rates
+        return keep | ~keep.any(1, keepdim=True)  # an image that lost every token keeps them all
+
+
+def _given(**kwargs):
+    """Drop arguments that were not given: towers differ in which they know."""
+    return {name: value for name, value in kwargs.items() if value is not None}
+
+
+__all__ = ["D2SVSEModel"]

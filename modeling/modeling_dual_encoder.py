@@ -1,0 +1,292 @@
+"""The contract that every dual encoder of vsehub keeps: outputs, towers, forward, and typed `encode_*` calls.
+
+A subclass sets `vision_model` and `text_model` and implements `get_image_features` and `get_text_features`.
+
+Shapes: B images, T texts, N image tokens, L text tokens, C tower channels, D shared space.
+"""
+
+import inspect
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.utils import ModelOutput, can_return_tuple
+
+from .pooling import GPO
+
+
+@dataclass
+class DualEncoderOutput(ModelOutput):
+    """Output of a dual encoder; every field of a modality that was not given is None.
+
+    Args:
+        loss: symmetric contrastive loss, with `return_loss=True`.
+        logits_per_image: cosines times `config.logit_scale`, (B, T).
+        logits_per_text: its transpose, (T, B).
+        text_embeds: unit vectors (T, D).
+        image_embeds: unit vectors (B, D).
+        text_model_output: `last_hidden_state` (T, L, D) and the un-normalised `pooler_output` (T, D).
+        vision_model_output: `last_hidden_state` (B, N, D) and the un-normalised `pooler_output` (B, D).
+    """
+
+    loss: torch.Tensor | None = None
+    logits_per_image: torch.Tensor | None = None
+    logits_per_text: torch.Tensor | None = None
+    text_embeds: torch.Tensor | None = None
+    image_embeds: torch.Tensor | None = None
+    text_model_output: BaseModelOutputWithPooling | None = None
+    vision_model_output: BaseModelOutputWithPooling | None = None
+
+    def to_tuple(self):
+        """Return the fields that are set as a tuple, nested outputs flattened to tuples."""
+        return tuple(v.to_tuple() if isinstance(v, ModelOutput) else v for v in (self[k] for k in self.keys()))
+
+
+class DualEncoderPreTrainedModel(PreTrainedModel):
+    """Base class: initialisation, towers, forward, and encoding of captions and pictures."""
+
+    base_model_prefix = "model"
+    main_input_name = "pixel_values"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    accepts_loss_kwargs = False  # the loss is a mean over pairs; Trainer must divide by the accumulation steps
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        if isinstance(module, GPO):
+            module.reset_parameters()
+        if isinstance(module, nn.Linear):  # torch's own rule: a fixed std of 0.02 starves narrow heads
+            bound = 1 / math.sqrt(module.in_features)
+            init.uniform_(module.weight, -bound, bound)
+            if module.bias is not None:
+                init.uniform_(module.bias, -bound, bound)
+
+    @classmethod
+    def from_vision_text_pretrained(cls, vision: str, text: str, **config_kwargs):
+        """Build the model around two pretrained towers (Hub ids or folders); heads are initialised at random.
+
+        Raises:
+            ValueError: a tower's checkpoint does not cover its architecture, so some weights would stay random.
+        """
+        vision_model = load_tower(vision, "vision_config")
+        text_model = load_tower(text, "text_config")
+        config = cls.config_class.from_vision_text_configs(
+            vision_model.config, text_model.config, **config_kwargs
+        )
+        model = cls(config)
+        copy_tower(vision_model, model.vision_model, vision)
+        copy_tower(text_model, model.text_model, text)
+        return model
+
+    def train(self, mode: bool = True):
+        """Set training mode, but keep in eval mode what must not move: frozen towers, batch-norm of the images."""
+        super().train(mode)
+        if mode:
+            for tower in (self.vision_model, self.text_model):
+                if not any(p.requires_grad for p in tower.parameters()):
+                    tower.eval()
+            if self.config.freeze_vision_batch_norm:
+                for module in self.vision_model.modules():
+                    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                        module.eval()
+        return self
+
+    def vision_tokens(self, pixel_values: torch.Tensor, **kwargs) -> torch.Tensor:
+        """Run the vision tower alone: (B, 3, H, W) -> (B, N, C). Feature maps become tokens, row by row."""
+        parameters = inspect.signature(self.vision_model.forward).parameters
+        if "interpolate_pos_encoding" in parameters:
+            kwargs["interpolate_pos_encoding"] = True
+        hidden = self.vision_model(pixel_values.to(self.vision_model.dtype), **kwargs).last_hidden_state
+        return hidden.flatten(2).transpose(1, 2) if hidden.dim() == 4 else hidden
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        pixel_values: torch.FloatTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.LongTensor | None = None,
+        vision_hidden_states: torch.FloatTensor | None = None,
+        text_hidden_states: torch.FloatTensor | None = None,
+        return_loss: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> tuple | DualEncoderOutput:
+        """Embed images, texts or both.
+
+        Args:
+            input_ids, attention_mask, token_type_ids: (T, L), from the processor.
+            pixel_values: (B, 3, H, W), from the processor.
+            vision_hidden_states, text_hidden_states: the towers' last hidden states, (B, N, C) and (T, L, C), computed
+                earlier with frozen towers; they replace `pixel_values` and `input_ids`.
+            return_loss: also return the symmetric contrastive loss; row i of the images belongs to row i of the texts.
+            output_attentions, output_hidden_states: passed to the towers.
+
+        Raises:
+            ValueError: neither modality is given, or `return_loss` without pairs.
+        """
+        kwargs = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
+        kwargs = {name: value for name, value in kwargs.items() if value is not None}
+        image, text = None, None
+        if pixel_values is not None or vision_hidden_states is not None:
+            image = self.get_image_features(
+                pixel_values, vision_hidden_states=vision_hidden_states, return_dict=True, **kwargs
+            )
+        if input_ids is not None or text_hidden_states is not None:
+            text = self.get_text_features(
+                input_ids,
+                attention_mask=attention_mask,
+                token_type_ids=token_type_ids,
+                text_hidden_states=text_hidden_states,
+                return_dict=True,
+                **kwargs,
+            )
+        if image is None and text is None:
+            raise ValueError("give pixel_values, input_ids, or both")
+        return self._output(image, text, return_loss)
+
+    def _output(self, image, text, return_loss) -> DualEncoderOutput:
+        output = DualEncoderOutput(text_model_output=text, vision_model_output=image)
+        if image is not None:
+            output.image_embeds = F.normalize(image.pooler_output, dim=-1)  # (B, D)
+        if text is not None:
+            output.text_embeds = F.normalize(text.pooler_output, dim=-1)  # (T, D)
+        if image is not None and text is not None:
+            images = output.image_embeds.to(output.text_embeds.device)
+            output.logits_per_text = output.text_embeds @ images.t() * self.config.logit_scale
+            output.logits_per_image = output.logits_per_text.t()
+        if return_loss:
+            logits = output.logits_per_text
+            if logits is None or logits.shape[0] != logits.shape[1]:
+                raise ValueError("return_loss needs as many texts as images, row i of one belonging to row i of the other")
+            target = torch.arange(len(logits), device=logits.device)
+            output.loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.t(), target)) / 2
+        return output
+
+    def encode_text(self, texts, batch_size: int = 64, processor=None) -> torch.Tensor:
+        """Embed captions: a list of N strings to unit vectors (N, D), float32 on the CPU.
+
+        The processor is looked up beside the weights unless it is passed. Texts are sorted by length, so that little
+        padding is computed; the order of the result is the order given.
+
+        Raises:
+            TypeError: something else than strings.
+            ValueError: an empty caption.
+        """
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        for row, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise TypeError(f"encode_text takes strings; item {row} is a {type(text).__name__} (use encode_image for pictures)")
+            if not text.strip():
+                raise ValueError(f"encode_text: item {row} is empty; leave it out or give it words")
+        processor = processor or self._own_processor()
+        order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
+        return self._encode(
+            order, batch_size, lambda rows: processor(text=[texts[row] for row in rows], return_tensors="pt")
+        )
+
+    def encode_image(self, images, batch_size: int = 32, processor=None) -> torch.Tensor:
+        """Embed pictures: a list of N `PIL.Image.Image` to unit vectors (N, D), float32 on the CPU.
+
+        Raises:
+            TypeError: something else than PIL images. A string is never opened as a path or an address.
+        """
+        images = list(images) if isinstance(images, (list, tuple)) else [images]
+        for row, image in enumerate(images):
+            if not hasattr(image, "getbands"):
+                raise TypeError(
+                    f"encode_image takes PIL images; item {row} is a {type(image).__name__} "
+                    "(open files yourself with PIL.Image.open)"
+                )
+        processor = processor or self._own_processor()
+        return self._encode(
+            list(range(len(images))),
+            batch_size,
+            lambda rows: processor(images=[images[row] for row in rows], return_tensors="pt"),
+        )
+
+    @torch.no_grad()
+    def _encode(self, order: list[int], batch_size: int, prepare) -> torch.Tensor:
+        """Embed the items of `order` batch by batch in eval mode; row i of the result is item i."""
+        embeds = torch.empty(len(order), self.config.projection_dim)
+        training = self.training
+        self.eval()
+        try:
+            for start in range(0, len(order), batch_size):
+                rows = order[start : start + batch_size]
+                output = self(**prepare(rows).to(self.device))
+                found = output.image_embeds if output.text_embeds is None else output.text_embeds
+                embeds[torch.tensor(rows)] = found.float().cpu()
+        finally:
+            self.train(training)
+        return embeds
+
+    def _own_processor(self):
+        """Load, once, the processor that lies beside the weights (same folder or repository and revision)."""
+        if getattr(self, "_processor", None) is None:
+            source = self.config._name_or_path
+            if not source:
+                raise ValueError("this model was not loaded from a folder or repository: pass processor=")
+            remote = type(self).__module__.startswith("transformers_modules")  # then its code is trusted already
+            self._processor = AutoProcessor.from_pretrained(
+                source, revision=getattr(self.config, "_commit_hash", None), trust_remote_code=remote
+            )
+        return self._processor
+
+
+def build_tower(config) -> nn.Module:
+    """Build a tower without weights; a pooler of its own is left out or, where it cannot be, frozen (DDP)."""
+    try:
+        return AutoModel.from_config(config, add_pooling_layer=False)
+    except TypeError:  # ResNet, ConvNeXt, DINOv2, CLIP: their constructors do not know the argument
+        tower = AutoModel.from_config(config)
+    for name, parameter in tower.named_parameters():
+        if _is_pooler(name):
+            parameter.requires_grad_(False)
+    return tower
+
+
+def load_tower(source: str, part: str) -> nn.Module:
+    """Load a pretrained tower in float32; of a two-tower checkpoint such as CLIP, its `part`.
+
+    Raises:
+        ValueError: the checkpoint lacks weights that the architecture has.
+    """
+    config = AutoConfig.from_pretrained(source)
+    config = getattr(config, part, config)
+    tower, info = AutoModel.from_pretrained(
+        source, config=config, output_loading_info=True, dtype=torch.float32
+    )
+    lost = sorted(key for key in (*info["missing_keys"], *info["mismatched_keys"]) if not _is_pooler(str(key)))
+    if lost:
+        raise ValueError(
+            f"{source}: {len(lost)} weights of this {config.model_type} tower are not in the checkpoint "
+            f"(first: {lost[0]}). It may come from another transformers version: load and save it once with that one."
+        )
+    return tower
+
+
+def copy_tower(source: nn.Module, target: nn.Module, name: str):
+    """Copy every weight that `target` has; a weight that `source` lacks is an error, never a warning."""
+    report = target.load_state_dict(source.state_dict(), strict=False)
+    left = [key for key in report.unexpected_keys if not _is_pooler(key)]
+    if report.missing_keys or left:
+        raise ValueError(f"{name}: the towers do not fit; missing {report.missing_keys}, left over {left}")
+
+
+def _is_pooler(key: str) -> bool:
+    """Tell whether a weight belongs to a tower's own pooling, which we never use."""
+    return key.startswith(("pooler.", "post_layernorm.", "head.")) or ".pooler." in key
+
+
+__all__ = ["DualEncoderOutput", "DualEncoderPreTrainedModel"]

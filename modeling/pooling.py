@@ -1,0 +1,92 @@
+"""GPO, the generalised pooling operator: a learned weighting of *sorted* features (Chen et al., CVPR 2021, eq. 3-6).
+
+Shapes: B batch, N set size (image or text tokens, padded), D features, P width of the position encodings.
+"""
+
+import math
+
+import torch
+from torch import nn
+from transformers import initialization as init
+
+
+class GPO(nn.Module):
+    """Pool a padded set of vectors into one.
+
+    The weights depend on the set's size alone: a bidirectional GRU reads sinusoidal encodings of the ranks 0..n-1, a
+    linear layer scores each rank, and a softmax at a low temperature makes weights of the scores. Each feature is
+    sorted on its own, descending, before it is weighted, so the order of the set and its padding do not matter.
+
+    Args:
+        position_dim: P, even; also the GRU's width per direction.
+        temperature: of the softmax over ranks.
+    """
+
+    def __init__(self, position_dim: int, temperature: float):
+        super().__init__()
+        self.position_dim = position_dim
+        self.temperature = temperature
+        self.gru = nn.GRU(position_dim, position_dim, batch_first=True, bidirectional=True)
+        self.score = nn.Linear(position_dim, 1, bias=False)
+
+    def forward(self, features: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Pool `features` (B, N, D) under `mask` (B, N; non-zero = member; None = all) to (B, D)."""
+        if mask is None:
+            lengths = torch.full((1,), features.shape[1], device=features.device)  # one row serves the batch
+        else:
+            mask = mask.bool()
+            lengths = mask.sum(1)  # (B,)
+            features = features.masked_fill(~mask.unsqueeze(-1), torch.finfo(features.dtype).min)
+        ranks = torch.arange(features.shape[1], device=features.device)
+        outside = ranks >= lengths.unsqueeze(1)  # (B or 1, N)
+        weights = self.weights(lengths, outside)  # (B or 1, N)
+        ordered = features.sort(dim=1, descending=True).values  # (B, N, D), padding last
+        ordered = ordered.masked_fill(outside.unsqueeze(-1), 0.0)  # 0 * finfo.min would poison the gradient
+        return (ordered * weights.to(ordered.dtype).unsqueeze(-1)).sum(1)
+
+    def weights(self, lengths: torch.Tensor, outside: torch.Tensor) -> torch.Tensor:
+        """Return the rank weights (B, N) of sets of the given `lengths` (B,); `outside` (B, N) marks the padding."""
+        size = outside.shape[1]
+        ranks = torch.arange(size, device=lengths.device)
+        encoding = self._encoding(size, lengths.device)  # (N, P)
+        # The forward direction sees ranks 0, 1, ..., the same for every length; the backward one starts at n - 1.
+        forward_in = encoding.unsqueeze(0)
+        reversal = (lengths.unsqueeze(1) - 1 - ranks).clamp(min=0)  # (B, N)
+        backward_in = encoding[reversal]  # (B, N, P)
+        forward_out = self._run(forward_in, reverse=False)
+        backward_out = self._run(backward_in, reverse=True)
+        index = reversal.unsqueeze(-1).expand(-1, -1, self.position_dim)
+        hidden = (forward_out + backward_out.gather(1, index)) / 2
+        scores = self.score(hidden).squeeze(-1).float()  # (B, N)
+        scores = scores.masked_fill(outside, torch.finfo(scores.dtype).min)
+        return torch.softmax(scores / self.temperature, dim=-1)
+
+    def _run(self, inputs: torch.Tensor, reverse: bool) -> torch.Tensor:
+        """Run one direction of the GRU over (B, N, P), left to right."""
+        suffix = "_reverse" if reverse else ""
+        names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+        flat = [getattr(self.gru, name + suffix) for name in names]
+        inputs = inputs.to(flat[0].dtype)
+        state = inputs.new_zeros(1, inputs.shape[0], self.position_dim)
+        output, _ = torch.gru(inputs, state, flat, True, 1, 0.0, self.training, False, True)
+        return output
+
+    def _encoding(self, size: int, device: torch.device) -> torch.Tensor:
+        """Sinusoidal encodings of the ranks, (size, P); computed here because a buffer would not survive `meta`."""
+        return sinusoid(torch.arange(size, device=device), self.position_dim)
+
+    def reset_parameters(self):
+        """Initialise what `PreTrainedModel._init_weights` leaves alone: the GRU, as torch does."""
+        bound = 1 / math.sqrt(self.position_dim)
+        for parameter in self.gru.parameters():
+            init.uniform_(parameter, -bound, bound)
+
+
+def sinusoid(positions: torch.Tensor, width: int) -> torch.Tensor:
+    """Interleaved sine and cosine of integer `positions` (...), giving (..., width); wavelengths up to 10000 * 2 pi."""
+    rates = torch.exp(torch.arange(0, width, 2, device=positions.device) * (-math.log(10000.0) / width))
+    angles = positions.unsqueeze(-1).float() * rates
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)
+
+
+__all__ = ["GPO", "sinusoid"]

@@ -1,0 +1,10 @@
+"""Before the model: pixels and tokens. After it: ranks."""
+
+from transformers import AutoProcessor
+
+from ..configuration.configuration_d2s_vse import D2SVSEConfig
+from .processing_d2s_vse import D2SVSEProcessor
+
+AutoProcessor.register(D2SVSEConfig, D2SVSEProcessor, exist_ok=True)
+
+__all__ = ["D2SVSEProcessor"]

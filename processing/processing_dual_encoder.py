@@ -1,0 +1,82 @@
+"""Pictures and captions to model inputs, for every dual encoder of vsehub: one image processor, one tokenizer."""
+
+from transformers import AutoImageProcessor, AutoTokenizer, ProcessorMixin
+from transformers.processing_utils import ProcessingKwargs
+
+from .pixels import to_rgb
+
+IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+
+
+class DualEncoderProcessorKwargs(ProcessingKwargs, total=False):
+    """Defaults of a call: pad to the longest caption, cut at the tokenizer's `model_max_length`."""
+
+    _defaults = {"text_kwargs": {"padding": True, "truncation": True}}
+
+
+class DualEncoderProcessor(ProcessorMixin):
+    """Image processor and tokenizer of a dual encoder.
+
+    Args:
+        image_processor: any image processor of transformers.
+        tokenizer: any tokenizer; its `model_max_length` cuts long captions.
+
+    Calling it with `images=` (PIL, a list, arrays) and/or `text=` returns `pixel_values` (B, 3, S, S), `input_ids` and
+    `attention_mask` (T, L). Pictures are made upright RGB first, see `pixels.py`.
+    """
+
+    valid_processor_kwargs = DualEncoderProcessorKwargs
+
+    def __init__(self, image_processor=None, tokenizer=None, **kwargs):
+        super().__init__(image_processor, tokenizer)
+
+    def __call__(self, images=None, text=None, **kwargs):
+        """Prepare pictures, captions or both; see the class."""
+        if images is not None:
+            single = not isinstance(images, (list, tuple))
+            upright = [to_rgb(i) if hasattr(i, "getbands") else i for i in ([images] if single else images)]
+            images = upright[0] if single else upright
+        return super().__call__(images=images, text=text, **kwargs)
+
+    @classmethod
+    def from_vision_text_pretrained(
+        cls, vision: str | None, text: str, image_size: int, max_length: int = 128, imagenet: bool = False
+    ):
+        """Build the processor of two towers: squares of `image_size`, normalised as the vision tower expects.
+
+        Args:
+            vision: Hub id or folder whose image processor gives mean and std; None means ImageNet's.
+            text: Hub id or folder of the tokenizer.
+            image_size: side of the square to which images are stretched (bilinear), as D2S-VSE does.
+            max_length: captions are cut here.
+            imagenet: use ImageNet's mean and std whatever the tower was trained with (the official code does).
+        """
+        mean, std = IMAGENET_MEAN, IMAGENET_STD
+        if vision is not None and not imagenet:
+            found = AutoImageProcessor.from_pretrained(vision, backend="pil")
+            mean, std = found.image_mean, found.image_std
+        tokenizer = AutoTokenizer.from_pretrained(text)
+        limit = getattr(tokenizer, "model_max_length", None) or max_length
+        tokenizer.model_max_length = min(limit, max_length)
+        return cls(square_image_processor(image_size, mean, std), tokenizer)
+
+
+def square_image_processor(image_size: int, mean=None, std=None):
+    """An image processor that stretches pictures to a square and normalises them (default: ImageNet's mean and std)."""
+    try:
+        from transformers import ViTImageProcessorPil as ViTImageProcessor  # the plain name wants torchvision
+    except ImportError:  # transformers < 5.4, where the plain name is Pillow's
+        from transformers import ViTImageProcessor
+    return ViTImageProcessor(
+        do_resize=True,
+        size={"height": image_size, "width": image_size},
+        resample=2,  # bilinear
+        do_rescale=True,
+        do_normalize=True,
+        image_mean=list(mean or IMAGENET_MEAN),
+        image_std=list(std or IMAGENET_STD),
+        do_convert_rgb=True,
+    )
+
+
+__all__ = ["DualEncoderProcessor", "square_image_processor"]

@@ -1,0 +1,38 @@
+"""The repository root is the import package: `modeling/` is installed as `vsehub.modeling`, never as `modeling`."""
+
+from setuptools import find_packages, setup
+
+NAME = "vsehub"
+OUTSIDE = ["tests", "tests.*", "benchmarks", "benchmarks.*", "docs", "runs", "runs.*", "local", "local.*"]
+
+setup(
+    name=NAME,
+    version="0.1.0",
+    description="Visual-semantic embeddings for the Hugging Face Hub: D2S-VSE, PIR and structure-aware distillation",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    script_name="setup.py",  # so that build_py leaves this very file out of the wheel
+    package_dir={NAME: "."},
+    packages=[NAME, *(f"{NAME}.{folder}" for folder in find_packages(exclude=OUTSIDE))],
+    package_data={
+        f"{NAME}.training": ["recipes/*.yaml"],
+        f"{NAME}.hub_cards": ["templates/*"],
+    },
+    entry_points={"console_scripts": [f"{NAME} = {NAME}.__main__:main"]},
+    install_requires=[
+        "torch>=2.6",
+        "transformers>=5.0",
+        "accelerate",
+        "datasets>=4",
+        "huggingface-hub",
+        "evaluate",
+        "peft",
+        "Pillow",
+        "numpy",
+        "safetensors",
+    ],
+    extras_require={
+        "plot": ["matplotlib"],
+        "test": ["pytest", "hypothesis", "ruff", "matplotlib", "sentence-transformers>=6"],
+    },
+)
