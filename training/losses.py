@@ -1,0 +1,82 @@
+"""Losses as functions of embeddings and ids. None knows a model, a batch dictionary or a process group.
+
+Rows are pairs: row i of the images belongs to row i of the texts. Rows with equal `image_ids` are captions of one image
+and never each other's negatives. Shapes: N pairs of the global batch, D shared space.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+class HingeLoss(nn.Module):
+    """VSE++ hinge on cosines (Faghri et al., BMVC 2018; D2S-VSE eq. 6), summed over the batch.
+
+    With s_ij = cos(image_i, text_j), negatives cost [margin + s_ij - s_ii]+ and [margin + s_ij - s_jj]+. Either all of
+    them are summed or, per image and per text, only the hardest counts.
+
+    Args:
+        margin: by how much a pair must beat its negatives (paper: alpha = 0.2).
+    """
+
+    def __init__(self, margin: float = 0.2):
+        super().__init__()
+        self.margin = margin
+
+    def forward(self, image_embeds, text_embeds, image_ids, hardest: bool = True) -> torch.Tensor:
+        """Return the scalar loss of unit vectors (N, D), (N, D) and ids (N,)."""
+        scores = image_embeds @ text_embeds.t()
+        own = scores.diagonal()
+        same = image_ids[:, None] == image_ids[None]
+        of_images = (self.margin + scores - own[:, None]).clamp(min=0).masked_fill(same, 0.0)
+        of_texts = (self.margin + scores - own[None]).clamp(min=0).masked_fill(same, 0.0)
+        if hardest:
+            return of_images.amax(1).sum() + of_texts.amax(0).sum()
+        return of_images.sum() + of_texts.sum()
+
+
+class ContrastiveLoss(nn.Module):
+    """Symmetric InfoNCE with a learned temperature; captions of one image share the target equally.
+
+    -1/2 mean_i sum_j y_ij log softmax_j(s_ij / tau), plus the same for the transpose, y row-normalised.
+
+    Args:
+        temperature: initial tau (CLIP, PIR: 0.07).
+        learn_temperature: False keeps it fixed. The learned one stays within [0.01, 1].
+    """
+
+    def __init__(self, temperature: float = 0.07, learn_temperature: bool = True):
+        super().__init__()
+        # Shape (1,): FSDP2 shards no scalars.
+        self.temperature = nn.Parameter(torch.full((1,), temperature), requires_grad=learn_temperature)
+
+    def forward(self, image_embeds, text_embeds, image_ids) -> torch.Tensor:
+        """Return the scalar loss of unit vectors (N, D), (N, D) and ids (N,)."""
+        logits = image_embeds @ text_embeds.t() / self.temperature.clamp(0.01, 1.0)
+        target = (image_ids[:, None] == image_ids[None]).to(logits.dtype)
+        target = target / target.sum(1, keepdim=True)
+        return (F.cross_entropy(logits, target) + F.cross_entropy(logits.t(), target)) / 2
+
+
+class EmbeddingDistillationLoss(nn.Module):
+    """Distance from a student's embeddings to a frozen teacher's (D2S-VSE eq. 7), mean over the batch.
+
+    Args:
+        distance: `cosine` (1 - cos), `l2` (squared, element mean of raw vectors) or `l1` (absolute, element mean).
+    """
+
+    def __init__(self, distance: str = "cosine"):
+        super().__init__()
+        if distance not in ("cosine", "l2", "l1"):
+            raise ValueError(f"distance must be 'cosine', 'l2' or 'l1', got {distance!r}")
+        self.distance = distance
+
+    def forward(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+        """Return the scalar distance of raw vectors (N, D), (N, D); no gradient reaches the teacher."""
+        teacher = teacher.detach().to(student.dtype)
+        if self.distance == "cosine":
+            return 1 - F.cosine_similarity(student, teacher, dim=-1).mean()
+        return F.mse_loss(student, teacher) if self.distance == "l2" else F.l1_loss(student, teacher)
+
+
+__all__ = ["ContrastiveLoss", "EmbeddingDistillationLoss", "HingeLoss"]

@@ -1,0 +1,84 @@
+"""What a stage minimises: which embeddings feed which losses, with which weights.
+
+An objective is a module that the trainer owns: its parameters and buffers (temperatures, projections, queues) are
+optimised in a group of their own and saved in training checkpoints, never with the model. It sees embeddings of the
+global batch and ids, not batches, so that gathering, gradient caching or chunking can be put under it.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from .losses import ContrastiveLoss, EmbeddingDistillationLoss, HingeLoss
+
+
+@dataclass
+class PairEmbeddings:
+    """Embeddings of N pairs, gathered over processes; row i of every field belongs together.
+
+    Args:
+        image_embeds, text_embeds: unit vectors (N, D).
+        text_vectors: the same texts before normalisation (N, D).
+        image_ids: (N,) integers.
+        dense_text_embeds: a teacher's raw dense-text vectors (N, D), or None.
+    """
+
+    image_embeds: torch.Tensor
+    text_embeds: torch.Tensor
+    text_vectors: torch.Tensor
+    image_ids: torch.Tensor
+    dense_text_embeds: torch.Tensor | None = None
+
+
+class D2SObjective(nn.Module):
+    """Alignment plus, where a teacher is present, dense-to-sparse distillation (D2S-VSE eq. 8).
+
+    Args:
+        align: `hinge` (paper: all negatives during the first `mean_warmup_epochs`, then the hardest) or `infonce`.
+        margin, temperature: of the hinge, of InfoNCE.
+        mean_warmup_epochs: how long the hinge sums over all negatives.
+        ramp_epochs: the alignment loss grows from 0 to its full weight over so many epochs (paper: 1).
+        distance, distill_weight: of the distillation; 0 switches it off.
+    """
+
+    def __init__(
+        self,
+        align: str = "hinge",
+        margin: float = 0.2,
+        temperature: float = 0.07,
+        mean_warmup_epochs: float = 1.0,
+        ramp_epochs: float = 1.0,
+        distance: str = "cosine",
+        distill_weight: float = 1.0,
+    ):
+        super().__init__()
+        if align not in ("hinge", "infonce"):
+            raise ValueError(f"align must be 'hinge' or 'infonce', got {align!r}")
+        self.align = HingeLoss(margin) if align == "hinge" else ContrastiveLoss(temperature)
+        self.distill = EmbeddingDistillationLoss(distance)
+        self.mean_warmup_epochs = mean_warmup_epochs
+        self.ramp_epochs = ramp_epochs
+        self.distill_weight = distill_weight
+
+    def forward(self, pairs: PairEmbeddings, epoch: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Return the loss and its parts.
+
+        Args:
+            pairs: the global batch.
+            epoch: training progress, counted in epochs (0 at the first step).
+        """
+        embeds = (pairs.image_embeds.float(), pairs.text_embeds.float(), pairs.image_ids)
+        if isinstance(self.align, HingeLoss):
+            align = self.align(*embeds, hardest=epoch >= self.mean_warmup_epochs)
+        else:
+            align = self.align(*embeds)
+        parts = {"align": align}
+        loss = align * min(1.0, epoch / self.ramp_epochs) if self.ramp_epochs else align
+        if pairs.dense_text_embeds is not None and self.distill_weight:
+            parts["distill"] = self.distill(pairs.text_vectors.float(), pairs.dense_text_embeds.float())
+            loss = loss + self.distill_weight * parts["distill"]
+        return loss, parts
+
+
+__all__ = ["D2SObjective", "PairEmbeddings"]
