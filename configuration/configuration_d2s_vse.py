@@ -72,13 +72,9 @@ class D2SVSEConfig(DualEncoderConfig):
                 f"{self.num_mask_tokens}, {self.decoder_layers}, {self.decoder_heads}; use_decoder=False has no decoder"
             )
         if self.use_decoder and self.projection_dim % self.decoder_heads:
-            raise ValueError(
-                f"decoder_heads={self.decoder_heads} does not divide projection_dim={self.projection_dim}"
-            )
+            raise ValueError(f"decoder_heads={self.decoder_heads} does not divide projection_dim={self.projection_dim}")
         if self.token_placement not in ("prefix", "postfix", "surround"):
-            raise ValueError(
-                f"token_placement must be 'prefix', 'postfix' or 'surround', got {self.token_placement!r}"
-            )
+            raise ValueError(f"token_placement must be 'prefix', 'postfix' or 'surround', got {self.token_placement!r}")
         if self.pooling_dim < 2 or self.pooling_dim % 2 or self.pooling_temperature <= 0:
             raise ValueError(
                 "pooling_dim must be even and pooling_temperature positive, got "

@@ -1,16 +1,25 @@
-"""Sources to a Hub repository: the files that a class needs, flat, with imports that the Hub's loader understands.
+"""Sources to a Hub repository: the files that a class needs, flat, with imports that the Hub's loader knows.
 
-transformers loads remote code from one flat folder and finds further files by matching `from .name import` in the
-text. Our sources lie in folders, so the files that are reachable from a class are copied side by side and each
-first-party import is rewritten. A class that was itself loaded from a Hub repository re-saves its files natively.
+transformers loads remote code from one flat folder and finds further files by matching `from .name import` in
+the text. Our sources lie in folders, so the files that are reachable from a class are copied side by side and
+each first-party import is rewritten. A class that was itself loaded from a Hub repository re-saves natively.
 """
 
 import ast
 import functools
 import importlib.util
+import re
 from pathlib import Path
 
+from huggingface_hub import HfApi
+from torch import distributed as dist
+
 PACKAGE = __name__.split(".")[0]
+FROM_IMPORT = re.compile(r"from\s+[\w.]+\s+import\b")
+
+# From a local folder, transformers 5.0 copies only what a file itself names, so imports of imports go missing.
+# The loader reads text: a line that never runs is enough.
+INDIRECT = "\n\n# Needed by the files imported above; some loaders look no further than here.\nif False:\n"
 
 
 def reachable_sources(module: str) -> dict[str, str]:
@@ -19,41 +28,56 @@ def reachable_sources(module: str) -> dict[str, str]:
     Raises:
         ValueError: an import that cannot be flattened, or two files of one name.
     """
-    found: dict[str, tuple[str, str]] = {}
+    names, sources, needs = {}, {}, {}
     queue = [module]
     while queue:
         name = queue.pop()
-        path = Path(importlib.util.find_spec(name).origin)
-        if path.name == "__init__.py":
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.submodule_search_locations is not None:
             raise ValueError(f"{name}: shipped code must import files, not packages")
-        if found.get(path.stem, (name,))[0] != name:
-            raise ValueError(f"{name} and {found[path.stem][0]} share a file name; the flat folder holds one of them")
-        if path.stem not in found:
-            source, needs = _flatten(path.read_text(encoding="utf-8"), name)
-            found[path.stem] = (name, source)
-            queue += needs
-    return {stem: source for stem, (_, source) in found.items()}
+        stem = name.rpartition(".")[2]
+        if names.setdefault(stem, name) != name:
+            raise ValueError(f"{name} and {names[stem]} share a file name; the flat folder holds one of them")
+        if stem not in sources:
+            sources[stem], modules = _flatten(Path(spec.origin).read_text(encoding="utf-8"), name)
+            needs[stem] = {module.rpartition(".")[2] for module in modules}
+            queue += modules
+    return {stem: source + _mention_indirect(stem, needs) for stem, source in sources.items()}
 
 
 def _flatten(source: str, module: str) -> tuple[str, list[str]]:
     """Rewrite first-party imports of one file to `from .stem import`; also return the modules it imports."""
-    lines, needs = source.splitlines(keepends=True), []
+    lines, needs = source.split("\n"), []  # splitlines() would also cut where the parser sees no end of line
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import) and any(alias.name.split(".")[0] == PACKAGE for alias in node.names):
             raise ValueError(f"{module}:{node.lineno}: write `from .file import name` in shipped code")
         if not isinstance(node, ast.ImportFrom):
             continue
-        target = importlib.util.resolve_name("." * node.level + (node.module or ""), module.rpartition(".")[0])
+        relative = "." * node.level + (node.module or "")
+        target = importlib.util.resolve_name(relative, module.rpartition(".")[0])
         if target.split(".")[0] != PACKAGE:
             continue
         if node.module is None:
             raise ValueError(f"{module}:{node.lineno}: `from . import x` is invisible to the Hub's loader")
-        needs.append(target)
         line = lines[node.lineno - 1]
-        head, keyword, names = line.partition(" import ")
-        indent = head[: len(head) - len(head.lstrip())]
-        lines[node.lineno - 1] = f"{indent}from .{target.rpartition('.')[2]}{keyword}{names}"
-    return "".join(lines), needs
+        indent = line[: len(line) - len(line.lstrip())]
+        statement = FROM_IMPORT.match(line, len(indent))
+        if statement is None:
+            raise ValueError(f"{module}:{node.lineno}: write `from <file> import` at the start of a line")
+        needs.append(target)
+        lines[node.lineno - 1] = f"{indent}from .{target.rpartition('.')[2]} import{line[statement.end() :]}"
+    return "\n".join(lines), needs
+
+
+def _mention_indirect(stem: str, needs: dict[str, set[str]]) -> str:
+    """Text that names the files which `stem` needs only through others; empty where there are none."""
+    reached, queue = {stem}, [stem]
+    while queue:
+        new = needs[queue.pop()] - reached
+        reached |= new
+        queue += new
+    indirect = sorted(reached - needs[stem] - {stem})
+    return INDIRECT + "".join(f"    from .{other} import *\n" for other in indirect) if indirect else ""
 
 
 def write_sources(cls: type, folder: str | Path):
@@ -68,28 +92,31 @@ def auto_class_entry(cls: type) -> str:
 
 
 def self_contained_model(cls: type) -> type:
-    """Make `save_pretrained` (hence `push_to_hub`) of an installed model class write its code beside the weights."""
+    """Make `save_pretrained`, hence `push_to_hub`, of an installed model write its code beside the weights.
+
+    Every other class, a user's subclass too, keeps the rules of transformers.
+    """
     original = cls.save_pretrained
+    entry = auto_class_entry(cls)
 
     @functools.wraps(original)
-    def save_pretrained(self, save_directory, is_main_process=True, push_to_hub=False, **kwargs):
-        if type(self) is not cls:  # a remote copy or a user's subclass: its own rules apply
-            return original(self, save_directory, is_main_process, push_to_hub=push_to_hub, **kwargs)
-        if push_to_hub:  # the original would upload before the code is written
-            repo_id = kwargs.pop("repo_id", None) or Path(save_directory).name
-            hub_names = ("token", "private", "commit_message", "create_pr", "revision", "tags")
-            hub_kwargs = {name: kwargs.pop(name) for name in hub_names if name in kwargs}
-            self.save_pretrained(save_directory, is_main_process, **kwargs)
-            return self.push_to_hub(repo_id, **hub_kwargs) if is_main_process else None
-        entry = auto_class_entry(cls)
+    def save_pretrained(
+        self, save_directory, is_main_process=True, state_dict=None, push_to_hub=False, *args, **kwargs
+    ):
+        if type(self) is not cls and type(self).__name__ != f"FSDP{cls.__name__}":  # FSDP2 swaps the class
+            return original(self, save_directory, is_main_process, state_dict, push_to_hub, *args, **kwargs)
+        here = is_main_process and not (dist.is_available() and dist.is_initialized() and dist.get_rank())
+        before = _timestamps(self, save_directory)
         self.config.auto_map = {
             "AutoConfig": auto_class_entry(cls.config_class),
             "AutoModel": entry,
             "AutoModelForZeroShotImageClassification": entry,
         }
-        original(self, save_directory, is_main_process, **kwargs)
-        if is_main_process:
+        original(self, save_directory, is_main_process, state_dict, False, *args, **kwargs)
+        if here and not getattr(self, "_hf_peft_config_loaded", False):  # an adapter names its base instead
             write_sources(cls, save_directory)
+        if here and push_to_hub:  # by ourselves: the original would upload before the code is written
+            _upload(self, save_directory, before, **kwargs)
 
     cls.save_pretrained = save_pretrained
     return cls
@@ -103,14 +130,27 @@ def self_contained_processor(cls: type) -> type:
     def save_pretrained(self, save_directory, push_to_hub=False, **kwargs):
         if type(self) is not cls:
             return original(self, save_directory, push_to_hub=push_to_hub, **kwargs)
-        if push_to_hub:
-            repo_id = kwargs.pop("repo_id", None) or Path(save_directory).name
-            self.save_pretrained(save_directory)
-            return self.push_to_hub(repo_id, **kwargs)
+        before = _timestamps(self, save_directory)
         self.auto_map = {"AutoProcessor": auto_class_entry(cls)}
         saved = original(self, save_directory, **kwargs)
         write_sources(cls, save_directory)
+        if push_to_hub:
+            _upload(self, save_directory, before, **kwargs)
         return saved
 
     cls.save_pretrained = save_pretrained
     return cls
+
+
+def _timestamps(saved, folder: str | Path) -> dict[str, float]:
+    """When each file of a folder, which need not exist yet, was last written."""
+    return saved._get_files_timestamps(folder) if Path(folder).is_dir() else {}
+
+
+def _upload(saved, folder, before, repo_id=None, *, token=None, private=None, **kwargs):
+    """Commit what was written since `before`, as `save_pretrained(push_to_hub=True)` of transformers does."""
+    names = ("commit_message", "commit_description", "create_pr", "revision")
+    repo_id = repo_id or Path(folder).resolve().name
+    repo_id = HfApi(token=token).create_repo(repo_id, private=private, exist_ok=True).repo_id
+    commit = {name: kwargs[name] for name in names if name in kwargs}
+    return saved._upload_modified_files(str(folder), repo_id, before, token=token, **commit)

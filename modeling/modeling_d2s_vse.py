@@ -254,9 +254,7 @@ class D2SVSEModel(DualEncoderPreTrainedModel):
         pooled = self.text_norm(self.text_pooling(words, attention_mask))
         if self.mask_token_decoder is None:
             return TextParts(words, pooled, None)
-        return TextParts(
-            words, pooled, self.mask_token_decoder(words, None if self.config.legacy else attention_mask)
-        )
+        return TextParts(words, pooled, self.mask_token_decoder(words, None if self.config.legacy else attention_mask))
 
     def _combine(self, parts: TextParts) -> torch.Tensor:
         """Add what was decoded to what was said (paper, eq. 5)."""

@@ -72,6 +72,19 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
                 init.uniform_(module.bias, -bound, bound)
 
     @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        """Load a model as transformers does, and note where from: `encode_*` find the processor of that revision."""
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        names = ("revision", "subfolder", "cache_dir", "local_files_only")
+        model._origin = {name: kwargs[name] for name in names if kwargs.get(name) is not None}
+        commit = getattr(model.config, "_commit_hash", None)  # older versions; newer ones resolve the revision itself
+        commit = commit or getattr(kwargs.get("revision"), "resolved", None)
+        if commit is not None:
+            model._origin["revision"] = commit
+        return loaded
+
+    @classmethod
     def from_vision_text_pretrained(cls, vision: str, text: str, **config_kwargs):
         """Build the model around two pretrained towers (Hub ids or folders); heads are initialised at random.
 
@@ -80,9 +93,7 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
         """
         vision_model = load_tower(vision, "vision_config")
         text_model = load_tower(text, "text_config")
-        config = cls.config_class.from_vision_text_configs(
-            vision_model.config, text_model.config, **config_kwargs
-        )
+        config = cls.config_class.from_vision_text_configs(vision_model.config, text_model.config, **config_kwargs)
         model = cls(config)
         copy_tower(vision_model, model.vision_model, vision)
         copy_tower(text_model, model.text_model, text)
@@ -168,7 +179,9 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
         if return_loss:
             logits = output.logits_per_text
             if logits is None or logits.shape[0] != logits.shape[1]:
-                raise ValueError("return_loss needs as many texts as images, row i of one belonging to row i of the other")
+                raise ValueError(
+                    "return_loss needs as many texts as images, row i of one belonging to row i of the other"
+                )
             target = torch.arange(len(logits), device=logits.device)
             output.loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.t(), target)) / 2
         return output
@@ -186,7 +199,9 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
         texts = [texts] if isinstance(texts, str) else list(texts)
         for row, text in enumerate(texts):
             if not isinstance(text, str):
-                raise TypeError(f"encode_text takes strings; item {row} is a {type(text).__name__} (use encode_image for pictures)")
+                raise TypeError(
+                    f"encode_text takes strings; item {row} is a {type(text).__name__} (use encode_image for pictures)"
+                )
             if not text.strip():
                 raise ValueError(f"encode_text: item {row} is empty; leave it out or give it words")
         processor = processor or self._own_processor()
@@ -239,7 +254,7 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
                 raise ValueError("this model was not loaded from a folder or repository: pass processor=")
             remote = type(self).__module__.startswith("transformers_modules")  # then its code is trusted already
             self._processor = AutoProcessor.from_pretrained(
-                source, revision=getattr(self.config, "_commit_hash", None), trust_remote_code=remote
+                source, trust_remote_code=remote, **getattr(self, "_origin", {})
             )
         return self._processor
 
@@ -264,9 +279,7 @@ def load_tower(source: str, part: str) -> nn.Module:
     """
     config = AutoConfig.from_pretrained(source)
     config = getattr(config, part, config)
-    tower, info = AutoModel.from_pretrained(
-        source, config=config, output_loading_info=True, dtype=torch.float32
-    )
+    tower, info = AutoModel.from_pretrained(source, config=config, output_loading_info=True, dtype=torch.float32)
     lost = sorted(key for key in (*info["missing_keys"], *info["mismatched_keys"]) if not _is_pooler(str(key)))
     if lost:
         raise ValueError(

@@ -122,7 +122,9 @@ def _dense_lines(folder: Path, split: str, count: int) -> list[str] | None:
         try:
             texts.append(json.loads(line)["text"])
         except (json.JSONDecodeError, KeyError) as error:
-            raise ValueError(f"{found[0]}:{number}: not a dense caption ({error}); later captions would shift") from None
+            raise ValueError(
+                f"{found[0]}:{number}: not a dense caption ({error}); later captions would shift"
+            ) from None
     if len(texts) != count:
         raise ValueError(f"{found[0]}: {len(texts)} dense captions for {count} images of {split}")
     return texts

@@ -1,0 +1,225 @@
+"""Research checkpoints: opened without running anything in them, loaded without losing a weight.
+
+What every converter needs: the file's tensors and options, the tower configurations that its tensors imply, and
+a load in which every tensor is used and every weight is filled.
+"""
+
+import argparse
+import hashlib
+import json
+import re
+import tempfile
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from transformers import CONFIG_MAPPING, AutoTokenizer, BertTokenizer
+from transformers.utils import logging
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be converted; the message says which key or field and what to do."""
+
+
+def open_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
+    """Read `{'model': state_dict, 'opt': Namespace, ...}`, a pickle, as tensors and plain values only.
+
+    Returns:
+        The state dict without `module.` prefixes, and the options as a dict (empty where the file has none).
+
+    Raises:
+        CheckpointError: not such a file, or a pickle that wants to call something; nothing of it has run.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged and hostile files raise many kinds
+        named = re.search(r"[Uu]nsupported (?:global|class|operand).{0,80}", str(error))
+        reason = named.group() if named else str(error).strip().split("\n")[0]
+        raise CheckpointError(
+            f"{path}: refused, and nothing of it was run: not tensors and plain values alone ({reason})"
+        ) from None
+    state = content.get("model") if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not state:
+        raise CheckpointError(f"{path}: no 'model' entry with a state dict; the official files have one")
+    for key, value in state.items():
+        if not isinstance(key, str) or not isinstance(value, torch.Tensor):
+            raise CheckpointError(f"{path}: 'model' holds a {type(value).__name__} at {key!r}, not tensors alone")
+        if not torch.isfinite(value).all():
+            raise CheckpointError(f"{path}: {key} holds NaN or infinity")
+    options = content.get("opt")
+    options = vars(options) if isinstance(options, argparse.Namespace) else options
+    return {key.removeprefix("module."): value for key, value in state.items()}, dict(options or {})
+
+
+def file_sha256(path: str | Path) -> str:
+    """Hash a file block by block."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def tower_config(source: str | Path | dict):
+    """Make a tower's configuration of a `config.json` that any transformers version wrote; unknown fields go.
+
+    Raises:
+        CheckpointError: not a JSON object with a known `model_type`.
+    """
+    try:
+        values = source if isinstance(source, dict) else json.loads(Path(source).read_text(encoding="utf-8"))
+        kind = CONFIG_MAPPING[values["model_type"]]
+        ours = set(kind().to_dict()) - {"_name_or_path", "transformers_version", "architectures", "dtype"}
+        return kind(**{name: value for name, value in values.items() if name in ours})
+    except Exception as error:  # unreadable, not JSON, no such model, or values that its class refuses
+        raise CheckpointError(
+            f"{source}: not a tower's config.json with a 'model_type' ({type(error).__name__}: {error})"
+        ) from None
+
+
+def infer_bert(state: dict[str, torch.Tensor], prefix: str):
+    """BERT as the tensors below `prefix` imply it; heads are 64 wide, as in every published size."""
+    vocabulary, width = shape_of(state, f"{prefix}embeddings.word_embeddings.weight")
+    return CONFIG_MAPPING["bert"](
+        vocab_size=vocabulary,
+        hidden_size=width,
+        num_hidden_layers=count_blocks(state, f"{prefix}encoder.layer."),
+        num_attention_heads=max(1, width // 64),
+        intermediate_size=shape_of(state, f"{prefix}encoder.layer.0.intermediate.dense.weight")[0],
+        max_position_embeddings=shape_of(state, f"{prefix}embeddings.position_embeddings.weight")[0],
+        type_vocab_size=shape_of(state, f"{prefix}embeddings.token_type_embeddings.weight")[0],
+    )
+
+
+def infer_vision(state: dict[str, torch.Tensor], prefix: str):
+    """ViT or Swin as the tensors below `prefix` imply it."""
+    swin = any(key.startswith(f"{prefix}encoder.layers.") for key in state)
+    return _infer_swin(state, prefix) if swin else _infer_vit(state, prefix)
+
+
+def _infer_vit(state, prefix):
+    width, channels, patch, _ = shape_of(state, f"{prefix}embeddings.patch_embeddings.projection.weight")
+    positions = shape_of(state, f"{prefix}embeddings.position_embeddings")[1]
+    layer = f"{prefix}encoder.layer.0."
+    return CONFIG_MAPPING["vit"](
+        hidden_size=width,
+        num_hidden_layers=count_blocks(state, f"{prefix}encoder.layer."),
+        num_attention_heads=max(1, width // 64),
+        intermediate_size=shape_of(state, f"{layer}intermediate.dense.weight")[0],
+        image_size=round((positions - 1) ** 0.5) * patch,  # the position table's
+        patch_size=patch,
+        num_channels=channels,
+        qkv_bias=f"{layer}attention.attention.query.bias" in state,
+    )
+
+
+def _infer_swin(state, prefix):
+    width, channels, patch, _ = shape_of(state, f"{prefix}embeddings.patch_embeddings.projection.weight")
+    count = count_blocks(state, f"{prefix}encoder.layers.")
+    stages = [f"{prefix}encoder.layers.{stage}.blocks." for stage in range(count)]
+    tables = [shape_of(state, f"{stage}0.attention.self.relative_position_bias_table") for stage in stages]
+    window = (round(tables[0][0] ** 0.5) + 1) // 2  # a table has (2 window - 1)^2 rows
+    return CONFIG_MAPPING["swin"](
+        embed_dim=width,
+        depths=[count_blocks(state, stage) for stage in stages],
+        num_heads=[heads for _, heads in tables],
+        window_size=window,
+        mlp_ratio=shape_of(state, f"{stages[0]}0.intermediate.dense.weight")[0] / width,
+        image_size=window * 32,  # 224 for window 7, 384 for window 12; Swin has no position table
+        patch_size=patch,
+        num_channels=channels,
+        qkv_bias=f"{stages[0]}0.attention.self.query.bias" in state,
+        use_absolute_embeddings=f"{prefix}embeddings.position_embeddings" in state,
+    )
+
+
+def count_blocks(state: dict[str, torch.Tensor], prefix: str) -> int:
+    """Count the blocks `prefix + '0.'`, `'1.'`, ..."""
+    found = {key[len(prefix) :].partition(".")[0] for key in state if key.startswith(prefix)}
+    return 1 + max((int(index) for index in found if index.isdigit()), default=-1)
+
+
+def shape_of(state: dict[str, torch.Tensor], key: str) -> tuple[int, ...]:
+    """Return a tensor's shape; its absence is an error."""
+    if key not in state:
+        raise CheckpointError(f"the checkpoint lacks {key}")
+    return tuple(state[key].shape)
+
+
+def load_tokenizer(source: str | Path, text_config):
+    """Load a tokenizer from a folder or from BERT's `vocab.txt` (lower-cased); captions are cut where the tower ends.
+
+    Raises:
+        CheckpointError: neither is there, or it has more tokens than the text tower.
+    """
+    path = Path(source)
+    if path.is_dir():
+        tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
+    elif path.is_file():
+        words = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
+        tokenizer = BertTokenizer(vocab={word: row for row, word in enumerate(words)}, do_lower_case=True)
+    else:
+        raise CheckpointError(f"{source}: no folder of a tokenizer and no vocab.txt")
+    rows = text_config.vocab_size
+    if len(tokenizer) > rows:
+        raise CheckpointError(f"{source}: {len(tokenizer)} tokens, but the text tower's table has {rows} rows")
+    tokenizer.model_max_length = min(tokenizer.model_max_length, text_config.max_position_embeddings)
+    return tokenizer
+
+
+def load_strictly(cls: type, config, state: dict[str, torch.Tensor], their_name, computed: str):
+    """Build `cls(config)` with the weights of `state`: our names and, inside towers, those of transformers 4.x.
+
+    The weights go through a folder, because `from_pretrained` knows what the installed transformers calls by
+    another name than 4.x did.
+
+    Args:
+        their_name: our name -> the checkpoint's name, for errors.
+        computed: end of the names of buffers that the model computes itself, stored or not.
+
+    Raises:
+        CheckpointError: a weight that the model lacks, one that the file lacks, or one of another shape.
+    """
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # its report of unused keys is what becomes an error here
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            config.save_pretrained(folder)
+            tensors = {name: tensor.clone().contiguous() for name, tensor in state.items()}
+            save_file(tensors, Path(folder) / "model.safetensors", metadata={"format": "pt"})
+            del tensors
+            model, info = cls.from_pretrained(
+                folder, output_loading_info=True, ignore_mismatched_sizes=True, dtype=torch.float32
+            )
+            missing = [name for name in info["missing_keys"] if not name.endswith(computed)]
+            if missing:
+                missing = _disk_names(model, folder, state) or missing
+    finally:
+        logging.set_verbosity(verbosity)
+    if info["unexpected_keys"]:
+        what = "unknown weights, which the model has no place for"
+        raise CheckpointError(_keys(what, map(their_name, info["unexpected_keys"])))
+    if info["mismatched_keys"]:
+        what = "weights of another shape than the configuration says (file, model)"
+        raise CheckpointError(_keys(what, info["mismatched_keys"]))
+    if missing:
+        raise CheckpointError(_keys("weights that the checkpoint lacks", map(their_name, missing)))
+    model.config._name_or_path = ""
+    return model
+
+
+def _disk_names(model, folder, state):
+    """What `model` needs and `state` lacks, in the names that files use: the model is saved to see them."""
+    model.save_pretrained(f"{folder}/again", max_shard_size="1TB")
+    with safe_open(f"{folder}/again/model.safetensors", framework="pt") as file:
+        return set(file.keys()) - set(state)
+
+
+def _keys(what, keys):
+    names = sorted(map(str, keys))
+    return f"{len(names)} {what}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"

@@ -1,0 +1,151 @@
+"""Tiny stand-ins for everything: seeded configurations, models, words and pictures. No network, one thread."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import copy
+import string
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import BertConfig, BertTokenizer, ViTConfig
+from vsehub import D2SVSEConfig, D2SVSEModel, D2SVSEProcessor
+from vsehub.processing.processing_dual_encoder import square_image_processor
+
+torch.set_num_threads(1)
+
+WORDS = """a the of in on and with two black white red brown small young dog cat man woman child boat bridge river tree
+field snow street runs plays jumps stands near over under while holding wearing shirt ball grass water""".split()
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+LETTERS = [*string.ascii_lowercase, *string.digits, *string.punctuation]
+VOCABULARY = [*SPECIAL, *WORDS, *(letter for letter in LETTERS if letter not in WORDS), *(f"##{x}" for x in LETTERS)]
+
+
+@pytest.fixture(scope="session")
+def tiny_vision_config():
+    """A ViT of 17 tokens (32 pixels, patches of 8), 32 wide."""
+    return ViTConfig(
+        image_size=32, patch_size=8, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_text_config():
+    """A BERT over `tiny_tokenizer`, 32 wide, without dropout, so that training mode is deterministic."""
+    return BertConfig(
+        vocab_size=len(VOCABULARY),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+
+
+@pytest.fixture(scope="session")
+def make_tiny_config(tiny_vision_config, tiny_text_config):
+    """A function: overrides -> a D2S-VSE configuration of two tiny towers."""
+
+    def make(vision_config=tiny_vision_config, text_config=tiny_text_config, **overrides):
+        sizes = {
+            "projection_dim": 16,
+            "image_size": 32,
+            "num_mask_tokens": 6,
+            "decoder_layers": 2,
+            "decoder_heads": 2,
+            "pooling_dim": 8,
+            "text_dropout": 0.0,
+        }
+        return D2SVSEConfig.from_vision_text_configs(vision_config, text_config, **(sizes | overrides))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_tiny_model(make_tiny_config):
+    """A function: overrides -> a seeded model in eval mode; the same overrides give the same weights."""
+
+    def make(seed=0, **overrides):
+        torch.manual_seed(seed)
+        return D2SVSEModel(make_tiny_config(**overrides)).eval()
+
+    return make
+
+
+@pytest.fixture
+def tiny_config(make_tiny_config):
+    """The default tiny configuration, fresh for each test."""
+    return make_tiny_config()
+
+
+@pytest.fixture(scope="session")
+def _session_model(make_tiny_model):
+    return make_tiny_model()
+
+
+@pytest.fixture
+def tiny_model(_session_model):
+    """The default tiny model in eval mode, fresh for each test: train or break it as you like."""
+    return copy.deepcopy(_session_model)
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer():
+    """A BERT tokenizer of some words and all letters: every ASCII caption has tokens."""
+    vocabulary = {word: row for row, word in enumerate(VOCABULARY)}
+    return BertTokenizer(vocab=vocabulary, do_lower_case=True, model_max_length=64)
+
+
+@pytest.fixture(scope="session")
+def tiny_processor(tiny_tokenizer):
+    """Squares of 32 pixels and tokens."""
+    return D2SVSEProcessor(square_image_processor(32), tiny_tokenizer)
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory, _session_model, tiny_processor):
+    """A folder with the default tiny model and its processor; read only."""
+    folder = tmp_path_factory.mktemp("tiny_model")
+    _session_model.save_pretrained(folder)
+    tiny_processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_pictures():
+    """Six RGB pictures of random blocks, of different sizes and shapes."""
+    generator = np.random.default_rng(0)
+    sizes = [(32, 32), (48, 32), (20, 60), (64, 64), (33, 17), (40, 40)]
+    blocks = [generator.integers(0, 256, (4, 4, 3), dtype=np.uint8) for _ in sizes]
+    return [Image.fromarray(block).resize(size, Image.Resampling.NEAREST) for block, size in zip(blocks, sizes)]
+
+
+@pytest.fixture(scope="session")
+def tiny_captions():
+    """Six captions, from one word to fifteen."""
+    return [
+        "a dog runs in the snow",
+        "boat",
+        "two young women standing near a bridge over the river while holding a red ball",
+        "a man and a child",
+        "the small brown cat jumps on grass",
+        "black and white",
+    ]
+
+
+@pytest.fixture(scope="session")
+def tiny_text_batch(tiny_processor, tiny_captions):
+    """`tiny_captions` as one padded batch: input_ids, token_type_ids, attention_mask (6, L)."""
+    return dict(tiny_processor(text=tiny_captions, return_tensors="pt"))
+
+
+@pytest.fixture(scope="session")
+def tiny_image_batch(tiny_processor, tiny_pictures):
+    """`tiny_pictures` as one batch: pixel_values (6, 3, 32, 32)."""
+    return dict(tiny_processor(images=tiny_pictures, return_tensors="pt"))

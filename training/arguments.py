@@ -1,0 +1,136 @@
+"""Every flag of a training run; a recipe's keys are the same names."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from transformers import TrainingArguments
+
+
+@dataclass
+class ModelArguments:
+    """Which towers, and the numbers of the model around them."""
+
+    vision: str = field(
+        default="google/vit-base-patch16-224-in21k", metadata={"help": "Hub id or folder of any vision backbone."}
+    )
+    text: str = field(
+        default="bert-base-uncased", metadata={"help": "Hub id or folder of any text backbone and its tokenizer."}
+    )
+    stage1_model: str | None = field(default=None, metadata={"help": "A finished stage 1 to start stage 2 from."})
+    projection_dim: int = 512
+    image_size: int = 384
+    imagenet_normalisation: bool = field(
+        default=False, metadata={"help": "ImageNet's mean and std whatever the tower expects, as the official code."}
+    )
+    num_mask_tokens: int = 100
+    decoder_layers: int = 4
+    decoder_heads: int = 4
+    token_placement: Literal["prefix", "postfix", "surround"] = "postfix"
+    decoder_positions: bool = False
+    size_augmentation: float = 0.2
+    text_dropout: float = 0.2
+    legacy: bool = field(default=False, metadata={"help": "Reproduce the official code's quirks; see D2SVSEConfig."})
+    freeze_vision: bool = False
+    freeze_text: bool = False
+    freeze_vision_batch_norm: bool = True
+    lora: bool = field(
+        default=False,
+        metadata={"help": "Train LoRA adapters in both towers instead of their weights; merged before saving."},
+    )
+    lora_rank: int = 16
+
+
+@dataclass
+class DataArguments:
+    """Where image-text pairs come from and how they are looked at."""
+
+    data: str = field(default="", metadata={"help": "Hub id, parquet, imagefolder, Karpathy json or official folder."})
+    image_root: str | None = field(default=None, metadata={"help": "Folder of the image files that a manifest names."})
+    train_split: str = "train"
+    eval_split: str = field(default="validation", metadata={"help": "Selection happens here; never the test split."})
+    image_column: str = "image"
+    captions_column: str = "captions"
+    id_column: str = "image_id"
+    dense_text: str = field(
+        default="dense_text",
+        metadata={
+            "help": "A column, a .jsonl (line k for image k), a .parquet of `vsehub caption`, or `union` of an image's captions."
+        },
+    )
+    on_bad_sample: Literal["error", "quarantine"] = field(
+        default="error",
+        metadata={"help": "Stop at the first bad row, or leave bad rows out and list them in bad_samples.jsonl."},
+    )
+    max_text_length: int = field(default=64, metadata={"help": "Tokens of a short caption that are kept."})
+    max_dense_length: int = field(default=256, metadata={"help": "Tokens of a dense caption that are kept."})
+    image_augmentation: bool = field(default=True, metadata={"help": "Random crop (60-100 %) and flip while training."})
+    text_augmentation: float = field(
+        default=0.2, metadata={"help": "Share of words that are masked, replaced or dropped while training."}
+    )
+    max_train_images: int | None = None
+    max_eval_images: int | None = None
+
+
+@dataclass
+class ObjectiveArguments:
+    """What is minimised."""
+
+    align: Literal["hinge", "infonce"] = "hinge"
+    margin: float = 0.2
+    temperature: float = 0.07
+    mean_warmup_epochs: float = 1.0
+    ramp_epochs: float = 1.0
+    distance: Literal["cosine", "l2", "l1"] = "cosine"
+    distill_weight: float = 1.0
+    teacher: Literal["cached", "online"] = field(
+        default="cached",
+        metadata={
+            "help": "Teacher embeddings as a column computed once, or computed in each step on augmented dense text (paper)."
+        },
+    )
+
+
+@dataclass
+class RetrievalTrainingArguments(TrainingArguments):
+    """TrainingArguments of transformers with the paper's schedule, learning-rate groups and tower caches."""
+
+    output_dir: str | None = field(default="runs/d2s", metadata={"help": "Where checkpoints and the Hub folder go."})
+    per_device_train_batch_size: int = 128
+    per_device_eval_batch_size: int = 64
+    learning_rate: float = 2e-4
+    tower_lr_scale: float = field(default=0.1, metadata={"help": "The towers' learning rate as a share of the heads'."})
+    objective_lr: float | None = field(
+        default=None, metadata={"help": "Learning rate of the objective's own parameters; default learning_rate."}
+    )
+    weight_decay: float = 1e-4
+    num_train_epochs: float = 30
+    max_grad_norm: float = 2.0
+    lr_milestones: list[float] | None = field(
+        default=None,
+        metadata={
+            "help": "Epochs at which the rate is multiplied by lr_decay (paper: 9 15 20 25); replaces lr_scheduler_type."
+        },
+    )
+    lr_decay: float = 0.3
+    cache_vision: bool = field(
+        default=False,
+        metadata={
+            "help": "Run the frozen vision tower once and keep its tokens; no image augmentation beyond cache_views."
+        },
+    )
+    cache_text: bool = field(default=False, metadata={"help": "Run the frozen text tower once and keep its tokens."})
+    cache_views: int = field(
+        default=1, metadata={"help": "Augmented views per image in the vision cache; the first is the plain image."}
+    )
+    dataloader_drop_last: bool = True
+    remove_unused_columns: bool = False
+    save_total_limit: int | None = 1
+    load_best_model_at_end: bool = True
+    metric_for_best_model: str | None = "eval_rsum"
+    greater_is_better: bool | None = True
+    eval_strategy: str = "epoch"
+    save_strategy: str = "epoch"
+    logging_steps: float = 50
+
+
+ALL_ARGUMENTS = (ModelArguments, DataArguments, ObjectiveArguments, RetrievalTrainingArguments)

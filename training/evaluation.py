@@ -1,0 +1,83 @@
+"""Embed an evaluation split, each image once, and rank it. The work is shared among processes."""
+
+import torch
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+
+from ..processing.pixels import open_image
+from ..processing.ranking import folded_metrics, image_text_metrics
+from .data import image_source
+
+
+@torch.no_grad()
+def embed_rows(model, processor, rows, accelerator, batch_size: int = 64, max_length: int = 64, caches=(None, None)):
+    """Embed the images and all captions of `rows`.
+
+    Args:
+        model: the wrapped or bare model; it is put in eval mode.
+        processor, rows: as for training (`prepare_rows`).
+        accelerator: tells this process its share and gathers the others'.
+        batch_size: images, or texts, at a time.
+        max_length: tokens kept of a caption.
+        caches: `TowerCache` of the images and of the captions (in row order), or None.
+
+    Returns:
+        image_embeds (N, D), text_embeds (T, D), text_to_image (T,), float32 on the CPU, equal on every process.
+    """
+    model.eval()
+    texts = [text for captions in rows["captions"] for text in captions]
+    text_to_image = torch.tensor([row for row, captions in enumerate(rows["captions"]) for _ in captions])
+
+    def image_batch(indices):
+        if caches[0] is not None:
+            states = [caches[0][index * caches[0].views].float() for index in indices]
+            return {"vision_hidden_states": torch.stack(states)}
+        images = [open_image(image_source(rows[index]["image"]), name=rows[index]["image_id"]) for index in indices]
+        return processor.image_processor(images, return_tensors="pt")
+
+    def text_batch(indices):
+        if caches[1] is not None:
+            states = [caches[1][index].float() for index in indices]
+            lengths = torch.tensor([len(state) for state in states])
+            mask = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
+            return {"text_hidden_states": torch.nn.utils.rnn.pad_sequence(states, True), "attention_mask": mask}
+        return processor.tokenizer(
+            [texts[index] for index in indices],
+            padding=True,
+            truncation=True,
+            max_length=max_length,
+            return_tensors="pt",
+        )
+
+    by_length = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+    image_embeds = _embed(model, accelerator, list(range(len(rows))), image_batch, batch_size, "image_embeds")
+    text_embeds = _embed(model, accelerator, by_length, text_batch, batch_size, "text_embeds")
+    return image_embeds, text_embeds, text_to_image
+
+
+def _embed(model, accelerator, order, prepare, batch_size, field) -> torch.Tensor:
+    """Embed the items of `order`, every n-th batch on this process; row i of the result is item i."""
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    rank, world = accelerator.process_index, accelerator.num_processes
+    found = None
+    for batch in tqdm(batches[rank::world], desc=f"embedding {field.split('_')[0]}s", disable=rank > 0, leave=False):
+        inputs = {key: value.to(accelerator.device) for key, value in prepare(batch).items()}
+        embeds = getattr(model(**inputs), field).float()
+        if found is None:
+            found = torch.zeros(len(order), embeds.shape[1], device=accelerator.device)
+        found[torch.tensor(batch, device=accelerator.device)] = embeds
+    if world > 1:
+        width = accelerator.gather(torch.tensor([0 if found is None else found.shape[1]], device=accelerator.device))
+        if found is None:  # fewer batches than processes
+            found = torch.zeros(len(order), int(width.max()), device=accelerator.device)
+        found = accelerator.reduce(found, reduction="sum")  # every row was filled by exactly one process
+    return F.normalize(found, dim=-1).cpu()
+
+
+def retrieval_metrics(image_embeds, text_embeds, text_to_image, folds: int = 0) -> dict[str, float]:
+    """`image_text_metrics`, plus the same over consecutive folds (keys `FOLDS_fold_...`) when `folds` is given."""
+    metrics = image_text_metrics(image_embeds, text_embeds, text_to_image)
+    if folds:
+        folded = folded_metrics(image_embeds, text_embeds, text_to_image, folds)
+        metrics |= {f"{folds}_fold_{key}": value for key, value in folded.items()}
+    return metrics

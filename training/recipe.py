@@ -1,0 +1,102 @@
+"""Recipes: a YAML file whose keys are the flags of `arguments.py`, with a section per stage; flags win over the file.
+
+    vision: $BACKBONES/mobilenet_v2
+    data: $DATA/flickr8k
+    pretrain: {max_steps: 600}
+    finetune: {max_steps: 1200, distill_weight: 2}
+
+On the command line a stage's key is written `--pretrain.max_steps 600`.
+"""
+
+import os
+from pathlib import Path
+
+import yaml
+from transformers import HfArgumentParser
+
+from .arguments import ALL_ARGUMENTS
+
+
+def parse_stages(argv: list[str], stages: tuple[str, ...]) -> tuple[dict[str, tuple], list[str]]:
+    """Parse `[RECIPE.yaml] [--flag value ...]` once per stage.
+
+    Args:
+        argv: the command line.
+        stages: names of the sections a recipe may have; also the default of `--stages`.
+
+    Returns:
+        For each stage the parsed argument objects, in the order of `ALL_ARGUMENTS`, and the stages to run.
+
+    Raises:
+        ValueError: an unknown key, or a stage that does not exist.
+    """
+    argv, common, sections = list(argv), {}, {stage: {} for stage in stages}
+    if argv and not argv[0].startswith("-"):
+        common = load_recipe(argv.pop(0))
+        sections = {stage: common.pop(stage, None) or {} for stage in stages}
+    flags, staged, wanted = _split_flags(argv, stages)
+    wanted = wanted or common.pop("stages", None) or [stages[0], stages[1]]
+    common.pop("stages", None)
+    unknown = set(wanted) - set(stages)
+    if unknown:
+        raise ValueError(f"unknown stages {sorted(unknown)}; there are {list(stages)}")
+    parsed = {}
+    for stage in stages:
+        words = _as_flags({**common, **sections[stage]}) + flags + staged[stage]
+        parser = HfArgumentParser(ALL_ARGUMENTS, allow_abbrev=False)
+        *found, left = parser.parse_args_into_dataclasses(words, return_remaining_strings=True)
+        if left:
+            raise ValueError(f"unknown keys or flags: {left}")
+        found[-1].output_dir = str(Path(found[-1].output_dir) / stage)
+        parsed[stage] = tuple(found)
+    return parsed, list(wanted)
+
+
+def load_recipe(path: str) -> dict:
+    """Read a recipe; `$NAME` in its values comes from the environment.
+
+    Raises:
+        ValueError: not a mapping, or a `$NAME` that is not set.
+    """
+    recipe = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    if not isinstance(recipe, dict):
+        raise ValueError(f"{path}: a recipe is a mapping of flags to values")
+    return _expanded(recipe, path)
+
+
+def _expanded(value, path):
+    if isinstance(value, dict):
+        return {key: _expanded(item, path) for key, item in value.items()}
+    if isinstance(value, str) and "$" in value:
+        value = os.path.expandvars(value)
+        if "$" in value:
+            raise ValueError(f"{path}: {value} names a variable that is not set; export it, or pass the flag")
+    return value
+
+
+def _as_flags(values: dict) -> list[str]:
+    words = []
+    for key, value in values.items():
+        items = value if isinstance(value, list) else [value]
+        if value is not None:
+            words += [f"--{key}", *map(str, items)]
+    return words
+
+
+def _split_flags(argv: list[str], stages) -> tuple[list[str], dict[str, list[str]], list[str]]:
+    """Sort words into common flags, flags of one stage (`--pretrain.x`), and the stages to run (`--stages a b`)."""
+    flags, staged, wanted, target = [], {stage: [] for stage in stages}, [], None
+    for word in argv:
+        if word.startswith("--"):
+            stage, dot, name = word[2:].partition(".")
+            if dot and stage in stages:
+                target, word = staged[stage], f"--{name}"
+            else:
+                target = wanted if word == "--stages" else flags
+            if word == "--stages":
+                continue
+        (flags if target is None else target).append(word)
+    return flags, staged, wanted
+
+
+__all__ = ["load_recipe", "parse_stages"]

@@ -1,0 +1,73 @@
+"""Train D2S-VSE: dense captions first, then short captions under the dense teacher.
+
+    accelerate launch training/run_d2s.py training/recipes/d2s_vse_flickr30k_vit.yaml --data PATH
+    vsehub train training/recipes/d2s_vse_flickr8k_cpu.yaml
+    python training/run_d2s.py --vision google/vit-base-patch16-224-in21k --text bert-base-uncased --data org/pairs
+
+`--stages pretrain`, `--stages finetune --stage1_model FOLDER` and `--stages baseline` run one part alone. Each stage
+selects its best epoch on the evaluation split. The result is a Hub folder, `OUTPUT_DIR/hub`.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from vsehub import D2SVSEModel, D2SVSEProcessor
+from vsehub.training.d2s_stages import STAGES, Splits, StageArguments, add_decoder, find_resume, fresh_model, run_stage
+from vsehub.training.data import prepare_rows
+from vsehub.training.recipe import parse_stages
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse, run the stages one after the other, and write the Hub folder."""
+    parsed, wanted = parse_stages(sys.argv[1:] if argv is None else argv, STAGES)
+    stages = {stage: StageArguments(*arguments) for stage, arguments in parsed.items()}
+    first = stages[wanted[0]]
+    root = Path(first.training.output_dir).parent
+    splits = read_splits(first, wanted, root)
+    model = processor = teacher = None
+    results = {}
+    for stage in wanted:
+        args = stages[stage]
+        args.training.resume_from_checkpoint = find_resume(args.training)
+        if stage == "finetune":
+            teacher, processor = stage1_of(model, processor, args)
+            model = add_decoder(teacher, args.model)
+        else:
+            model, processor = fresh_model(args.model, args.data)
+        trainer = run_stage(stage, model, processor, splits, args, teacher)
+        model = trainer.model
+        results[stage] = trainer.evaluate()
+        if trainer.is_world_process_zero():
+            print(f"{stage}: " + json.dumps(results[stage]))
+    if trainer.is_world_process_zero():
+        model.save_pretrained(root / "hub")
+        processor.save_pretrained(root / "hub")
+        (root / "metrics.json").write_text(json.dumps(results, indent=2))
+        print(f"Hub folder: {root / 'hub'}")
+    return 0
+
+
+def read_splits(args: StageArguments, wanted: list[str], root: Path) -> Splits:
+    """Prepare the training and the evaluation rows, once for all stages."""
+    distil = "finetune" in wanted and args.objective.distill_weight > 0
+    need_dense = "pretrain" in wanted or distil
+    train = prepare_rows(args.data, args.data.train_split, str(root), need_dense, args.data.max_train_images)
+    held_out = prepare_rows(args.data, args.data.eval_split, str(root), False, args.data.max_eval_images)
+    return Splits(train, held_out)
+
+
+def stage1_of(model, processor, args: StageArguments):
+    """The stage-1 model just trained, or the one that `--stage1_model` names."""
+    if model is not None:
+        return model, processor
+    if not args.model.stage1_model:
+        raise ValueError("stage 2 alone needs the result of stage 1: --stage1_model FOLDER, or run both stages")
+    return (
+        D2SVSEModel.from_pretrained(args.model.stage1_model),
+        D2SVSEProcessor.from_pretrained(args.model.stage1_model),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

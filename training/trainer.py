@@ -1,0 +1,245 @@
+"""RetrievalTrainer: transformers' Trainer with objectives over the global batch, retrieval evaluation and safe resume.
+
+What the stock Trainer would do wrong for us: it loses weights of ViT, Swin and DINOv2 towers on resume (their names in
+memory differ from those on disk), knows no cross-process negatives, and uploads pickles.
+"""
+
+import os
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import Trainer, TrainerCallback
+from transformers.trainer_utils import EvalLoopOutput
+
+from .evaluation import embed_rows, retrieval_metrics
+from .objectives import PairEmbeddings
+
+OBJECTIVE_FILE = "objective.safetensors"
+NOT_FOR_THE_HUB = ["_*", "checkpoint-*", "*.bin", "*.pt", "*.pth", OBJECTIVE_FILE, "bad_samples.jsonl"]
+
+
+class RetrievalTrainer(Trainer):
+    """Trains a dual encoder with an objective over embeddings of the global batch.
+
+    Args:
+        objective: module `(PairEmbeddings, epoch) -> (loss, parts)`; see `objectives.py`.
+        processor: saved beside the model; prepares evaluation inputs.
+        eval_rows: prepared rows (`prepare_rows`) for `evaluate`.
+        eval_caches: `TowerCache` of the evaluation images and captions, or None.
+        teacher: frozen stage-1 model for the online teacher; never saved, never a submodule of the model.
+        max_text_length: tokens kept of a caption in evaluation.
+        **kwargs: as for `Trainer`; `args` is a `RetrievalTrainingArguments`.
+    """
+
+    loss_is_scaled_for_ga = False  # a loss per batch: Trainer divides it by the accumulation steps
+
+    def __init__(
+        self,
+        *,
+        objective: nn.Module,
+        processor,
+        eval_rows=None,
+        eval_caches=(None, None),
+        teacher=None,
+        max_text_length: int = 64,
+        **kwargs,
+    ):
+        super().__init__(eval_dataset=eval_rows, processing_class=processor, **kwargs)
+        self.objective = objective.to(self.args.device)
+        self.teacher = teacher.to(self.args.device).eval().requires_grad_(False) if teacher is not None else None
+        self.eval_caches = eval_caches
+        self.max_text_length = max_text_length
+        self.loss_parts: dict[str, list[torch.Tensor]] = {}
+        self.add_callback(_Epochs(self))
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """Embed the local batch, gather the global one with gradients, and ask the objective."""
+        inputs = dict(inputs)
+        image_ids = inputs.pop("image_ids")
+        dense = inputs.pop("dense_text_embeds", None)
+        dense_ids, dense_mask = inputs.pop("dense_input_ids", None), inputs.pop("dense_attention_mask", None)
+        if dense_ids is not None and self.teacher is not None:
+            dense = self._teach(dense_ids, dense_mask)
+        outputs = model(**inputs)
+        pairs = PairEmbeddings(
+            image_embeds=_gathered(outputs.image_embeds),
+            text_embeds=_gathered(outputs.text_embeds),
+            text_vectors=_gathered(outputs.text_model_output.pooler_output),
+            image_ids=_gathered(image_ids),
+            dense_text_embeds=None if dense is None else _gathered(dense),
+        )
+        loss, parts = self.objective(pairs, self._epoch())
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss is {loss.item()} at step {self.state.global_step} (parts: "
+                f"{ {name: part.item() for name, part in parts.items()} }; image rows {image_ids[:8].tolist()} ...). "
+                "Lower the learning rate, raise max_grad_norm's effect, or train in bf16 or float32 instead of fp16"
+            )
+        for name, part in parts.items():
+            self.loss_parts.setdefault(f"loss_{name}", []).append(part.detach())
+        return (loss, outputs) if return_outputs else loss
+
+    @torch.no_grad()
+    def _teach(self, ids, mask):
+        # Official code leaves its "frozen" teacher in train mode: dropout on, statistics moving.
+        self.teacher.train(self.model.training and self.teacher.config.legacy)
+        return self.teacher.get_text_features(ids, attention_mask=mask).pooler_output
+
+    def _epoch(self) -> float:
+        return float(self.state.epoch or 0.0)
+
+    def log(self, logs, start_time=None):
+        """Log the loss's parts beside the loss: means since the last log."""
+        if "loss" in logs:
+            logs |= {name: torch.stack(values).mean().item() for name, values in self.loss_parts.items()}
+            self.loss_parts.clear()
+        super().log(logs, start_time)
+
+    def create_optimizer(self, model=None):
+        """AdamW in three groups: heads, towers at `tower_lr_scale`, the objective without weight decay."""
+        if self.optimizer is None:
+            args, target = self.args, self.model if model is None else model
+            trainable = [(name, p) for name, p in target.named_parameters() if p.requires_grad]
+            towers = [p for name, p in trainable if "vision_model." in name or "text_model." in name]
+            heads = [p for name, p in trainable if "vision_model." not in name and "text_model." not in name]
+            own = [p for p in self.objective.parameters() if p.requires_grad]
+            groups = [
+                {"params": heads, "lr": args.learning_rate, "weight_decay": args.weight_decay},
+                {
+                    "params": towers,
+                    "lr": args.learning_rate * args.tower_lr_scale,
+                    "weight_decay": args.weight_decay,
+                },
+                {"params": own, "lr": args.objective_lr or args.learning_rate, "weight_decay": 0.0},
+            ]
+            optimizer_class, kwargs = self.get_optimizer_cls_and_kwargs(args, target)
+            self.optimizer = optimizer_class([group for group in groups if group["params"]], **kwargs)
+        return self.optimizer
+
+    def create_scheduler(self, num_training_steps, optimizer=None):
+        """The paper's step schedule when `lr_milestones` is set, else the one of `lr_scheduler_type`."""
+        milestones = self.args.lr_milestones
+        if self.lr_scheduler is not None or not milestones:
+            return super().create_scheduler(num_training_steps, optimizer)
+        per_epoch = num_training_steps / self.args.num_train_epochs
+        steps = [round(epoch * per_epoch) for epoch in milestones]
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer or self.optimizer,
+            lambda step: self.args.lr_decay ** sum(step >= milestone for milestone in steps),
+        )
+        self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def get_eval_dataloader(self, eval_dataset=None):
+        """`evaluation_loop` reads rows itself: images and captions are batched apart, each image once."""
+        rows = self.eval_dataset if eval_dataset is None else eval_dataset
+        if rows is None:
+            raise ValueError("evaluate needs rows: pass eval_rows to the trainer")
+        return rows
+
+    def evaluation_loop(
+        self, dataloader, description, prediction_loss_only=None, ignore_keys=None, metric_key_prefix="eval"
+    ):
+        """Recall@k both ways and rsum over the rows; 5-fold 1K as well where there are 5,000 images."""
+        rows = dataloader
+        caches = self.eval_caches if rows is self.eval_dataset else (None, None)
+        embeds = embed_rows(
+            self._wrap_model(self.model, training=False),
+            self.processing_class,
+            rows,
+            self.accelerator,
+            self.args.per_device_eval_batch_size,
+            self.max_text_length,
+            caches,
+        )
+        metrics = retrieval_metrics(*embeds, folds=5 if len(rows) == 5000 else 0)
+        metrics = {f"{metric_key_prefix}_{key}": value for key, value in metrics.items()}
+        return EvalLoopOutput(predictions=embeds[:2], label_ids=None, metrics=metrics, num_samples=len(rows))
+
+    def _save(self, output_dir=None, state_dict=None):
+        super()._save(output_dir, state_dict)
+        folder = output_dir or self.args.output_dir
+        state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.objective.state_dict().items()}
+        if state and self.args.should_save:
+            save_file(state, os.path.join(folder, OBJECTIVE_FILE))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        load_whole(resume_from_checkpoint, self.model if model is None else model)
+        path = os.path.join(resume_from_checkpoint, OBJECTIVE_FILE)
+        if os.path.exists(path):
+            self.objective.load_state_dict(load_file(path, device=str(self.args.device)), strict=True)
+
+    def _load_best_model(self):
+        self._load_from_checkpoint(self.state.best_model_checkpoint)
+
+    def create_model_card(self, *args, **kwargs):
+        """Leave README.md to `hub_cards.model_card`, which knows what a retrieval model's card must say."""
+
+    def push_to_hub(
+        self, commit_message="End of training", blocking=True, token=None, revision=None, private=None, **kwargs
+    ):
+        """Upload the self-contained repository: weights, code, processor and card; no pickles, no optimizer."""
+        if self.hub_model_id is None:
+            self.init_hf_repo(token=token, private=private)
+        self.save_model(_internal_call=True)
+        if not self.is_world_process_zero():
+            return None
+        from huggingface_hub import upload_folder
+
+        return upload_folder(
+            repo_id=self.hub_model_id,
+            folder_path=self.args.output_dir,
+            commit_message=commit_message,
+            token=token or self.args.hub_token,
+            revision=revision,
+            run_as_future=not blocking,
+            ignore_patterns=NOT_FOR_THE_HUB,
+        )
+
+
+class _Epochs(TrainerCallback):
+    """Tells the dataset which epoch it shows, and clears the objective's gradients, which Trainer does not know of."""
+
+    def __init__(self, trainer: RetrievalTrainer):
+        self.trainer = trainer
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        if hasattr(self.trainer.train_dataset, "set_epoch"):
+            self.trainer.train_dataset.set_epoch(int(state.epoch or 0))
+
+    def on_optimizer_step(self, args, state, control, **kwargs):
+        self.trainer.objective.zero_grad()
+
+
+def load_whole(folder: str, model: nn.Module):
+    """Load a saved model into `model`, every tensor of it, through `from_pretrained` (which knows old and new names).
+
+    Raises:
+        ValueError: a weight is missing, left over or of another shape.
+    """
+    if hasattr(model, "peft_config"):
+        from peft import load_peft_weights, set_peft_model_state_dict
+
+        set_peft_model_state_dict(model, load_peft_weights(folder, device="cpu"))
+        return
+    fresh, info = type(model).from_pretrained(folder, output_loading_info=True, dtype=model.dtype)
+    wrong = {kind: sorted(map(str, keys)) for kind, keys in info.items() if keys and kind != "error_msgs"}
+    if wrong:
+        raise ValueError(f"{folder} does not hold this model: {wrong}")
+    model.load_state_dict(fresh.state_dict(), strict=True)
+
+
+def _gathered(tensor: torch.Tensor) -> torch.Tensor:
+    """Concatenate over processes, with gradient where there is one; batches must be equally large."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return tensor
+    if torch.distributed.get_world_size() == 1:
+        return tensor
+    if tensor.requires_grad:
+        from torch.distributed.nn.functional import all_gather
+
+        return torch.cat(all_gather(tensor.contiguous()))
+    parts = [torch.empty_like(tensor) for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather(parts, tensor.contiguous())
+    return torch.cat(parts)
