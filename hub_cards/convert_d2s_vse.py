@@ -7,7 +7,6 @@ stage 1. The converted model has `legacy=True`: it computes what the official co
 
 import argparse
 import re
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -211,7 +210,7 @@ def official_name(name: str, is_teacher: bool = False) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the verb: 0 when converted, 1 with one line on stderr when not."""
+    """Run the verb and print what was decided; errors are those of `convert`."""
     parser = argparse.ArgumentParser(prog="vsehub convert d2s-vse", description=__doc__.split("\n")[0])
     parser.add_argument("checkpoint", metavar="CKPT", help="official model_best.pth, stage 1 or 2")
     parser.add_argument("out", metavar="OUT", help="folder to write; empty or absent")
@@ -221,12 +220,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--tokenizer", help="folder of a tokenizer, or vocab.txt; else no processor is written")
     parser.add_argument("--teacher-out", help="folder for the dense-caption encoder of a stage-2 file")
     arguments = vars(parser.parse_args(argv))
-    try:
-        report = convert(arguments.pop("checkpoint"), arguments.pop("out"), **arguments)
-    except (ValueError, OSError) as error:
-        print(f"vsehub convert d2s-vse: {error}", file=sys.stderr)
-        return 1
-    print(_summary(report))
+    print(_summary(convert(arguments.pop("checkpoint"), arguments.pop("out"), **arguments)))
     return 0
 
 

@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -38,8 +39,8 @@ def open_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged and hostile files raise many kinds
-        named = re.search(r"[Uu]nsupported (?:global|class|operand).{0,80}", str(error))
-        reason = named.group() if named else str(error).strip().split("\n")[0]
+        named = re.search(r"(?i)unsupported \w+:? (?:GLOBAL )?[\w.]+", str(error))
+        reason = named.group() if named else type(error).__name__  # torch's own text advises to open it unsafely
         raise CheckpointError(
             f"{path}: refused, and nothing of it was run: not tensors and plain values alone ({reason})"
         ) from None
@@ -185,32 +186,41 @@ def load_strictly(cls: type, config, state: dict[str, torch.Tensor], their_name,
     Raises:
         CheckpointError: a weight that the model lacks, one that the file lacks, or one of another shape.
     """
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # its report of unused keys is what becomes an error here
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            config.save_pretrained(folder)
-            tensors = {name: tensor.clone().contiguous() for name, tensor in state.items()}
-            save_file(tensors, Path(folder) / "model.safetensors", metadata={"format": "pt"})
-            del tensors
-            model, info = cls.from_pretrained(
-                folder, output_loading_info=True, ignore_mismatched_sizes=True, dtype=torch.float32
-            )
-            missing = [name for name in info["missing_keys"] if not name.endswith(computed)]
-            if missing:
-                missing = _disk_names(model, folder, state) or missing
-    finally:
-        logging.set_verbosity(verbosity)
+    with _quiet(), tempfile.TemporaryDirectory() as folder:
+        config.save_pretrained(folder)
+        tensors = {name: tensor.clone().contiguous() for name, tensor in state.items()}
+        save_file(tensors, Path(folder) / "model.safetensors", metadata={"format": "pt"})
+        del tensors
+        model, info = cls.from_pretrained(
+            folder, output_loading_info=True, ignore_mismatched_sizes=True, dtype=torch.float32
+        )
+        missing = [name for name in info["missing_keys"] if not name.endswith(computed)]
+        if missing:
+            missing = _disk_names(model, folder, state) or missing
     if info["unexpected_keys"]:
-        what = "unknown weights, which the model has no place for"
-        raise CheckpointError(_keys(what, map(their_name, info["unexpected_keys"])))
+        unknown = map(their_name, info["unexpected_keys"])
+        raise CheckpointError(f"unknown weights, which the model has no place for: {_some(unknown)}")
     if info["mismatched_keys"]:
-        what = "weights of another shape than the configuration says (file, model)"
-        raise CheckpointError(_keys(what, info["mismatched_keys"]))
+        other = _some(info["mismatched_keys"])
+        raise CheckpointError(f"weights of another shape than the configuration says (file, model): {other}")
     if missing:
-        raise CheckpointError(_keys("weights that the checkpoint lacks", map(their_name, missing)))
+        raise CheckpointError(f"the checkpoint lacks {_some(map(their_name, missing))}")
     model.config._name_or_path = ""
     return model
+
+
+@contextmanager
+def _quiet():
+    """Silence transformers: its bars, and its report of unused and missing keys, which become errors here."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _disk_names(model, folder, state):
@@ -220,6 +230,6 @@ def _disk_names(model, folder, state):
         return set(file.keys()) - set(state)
 
 
-def _keys(what, keys):
+def _some(keys):
     names = sorted(map(str, keys))
-    return f"{len(names)} {what}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
+    return ", ".join(names[:5]) + (f", ... ({len(names)} in all)" if len(names) > 5 else "")

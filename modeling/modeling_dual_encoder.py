@@ -17,8 +17,6 @@ from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import ModelOutput, can_return_tuple
 
-from .pooling import GPO
-
 
 @dataclass
 class DualEncoderOutput(ModelOutput):
@@ -63,8 +61,9 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module):
         super()._init_weights(module)
-        if isinstance(module, GPO):
-            module.reset_parameters()
+        if isinstance(module, nn.GRU):  # torch's own rule, too. By its own type: a module without parameters is skipped
+            for parameter in module.parameters():
+                init.uniform_(parameter, -1 / math.sqrt(module.hidden_size), 1 / math.sqrt(module.hidden_size))
         if isinstance(module, nn.Linear):  # torch's own rule: a fixed std of 0.02 starves narrow heads
             bound = 1 / math.sqrt(module.in_features)
             init.uniform_(module.weight, -bound, bound)
@@ -76,6 +75,8 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
         """Load a model as transformers does, and note where from: `encode_*` find the processor of that revision."""
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
+        for tower in (model.vision_model, model.text_model):
+            freeze_unused(tower)  # loading replaced the parameters that the constructor froze
         names = ("revision", "subfolder", "cache_dir", "local_files_only")
         model._origin = {name: kwargs[name] for name in names if kwargs.get(name) is not None}
         commit = getattr(model.config, "_commit_hash", None)  # older versions; newer ones resolve the revision itself
@@ -167,24 +168,30 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
         return self._output(image, text, return_loss)
 
     def _output(self, image, text, return_loss) -> DualEncoderOutput:
-        output = DualEncoderOutput(text_model_output=text, vision_model_output=image)
+        image_embeds, text_embeds, logits_per_image, logits_per_text, loss = None, None, None, None, None
         if image is not None:
-            output.image_embeds = F.normalize(image.pooler_output, dim=-1)  # (B, D)
+            image_embeds = F.normalize(image.pooler_output, dim=-1)  # (B, D)
         if text is not None:
-            output.text_embeds = F.normalize(text.pooler_output, dim=-1)  # (T, D)
+            text_embeds = F.normalize(text.pooler_output, dim=-1)  # (T, D)
         if image is not None and text is not None:
-            images = output.image_embeds.to(output.text_embeds.device)
-            output.logits_per_text = output.text_embeds @ images.t() * self.config.logit_scale
-            output.logits_per_image = output.logits_per_text.t()
+            logits_per_text = text_embeds @ image_embeds.to(text_embeds.device).t() * self.config.logit_scale
+            logits_per_image = logits_per_text.t()
         if return_loss:
-            logits = output.logits_per_text
-            if logits is None or logits.shape[0] != logits.shape[1]:
+            if logits_per_text is None or logits_per_text.shape[0] != logits_per_text.shape[1]:
                 raise ValueError(
                     "return_loss needs as many texts as images, row i of one belonging to row i of the other"
                 )
-            target = torch.arange(len(logits), device=logits.device)
-            output.loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.t(), target)) / 2
-        return output
+            target = torch.arange(len(logits_per_text), device=logits_per_text.device)
+            loss = (F.cross_entropy(logits_per_text, target) + F.cross_entropy(logits_per_image, target)) / 2
+        return DualEncoderOutput(  # at once: the order of a tuple is the order in which fields were first set
+            loss=loss,
+            logits_per_image=logits_per_image,
+            logits_per_text=logits_per_text,
+            text_embeds=text_embeds,
+            image_embeds=image_embeds,
+            text_model_output=text,
+            vision_model_output=image,
+        )
 
     def encode_text(self, texts, batch_size: int = 64, processor=None) -> torch.Tensor:
         """Embed captions: a list of N strings to unit vectors (N, D), float32 on the CPU.
@@ -260,15 +267,20 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
 
 
 def build_tower(config) -> nn.Module:
-    """Build a tower without weights; a pooler of its own is left out or, where it cannot be, frozen (DDP)."""
+    """Build a tower without weights; what `last_hidden_state` does not need is left out or, else, frozen (DDP)."""
     try:
-        return AutoModel.from_config(config, add_pooling_layer=False)
+        tower = AutoModel.from_config(config, add_pooling_layer=False)
     except TypeError:  # ResNet, ConvNeXt, DINOv2, CLIP: their constructors do not know the argument
         tower = AutoModel.from_config(config)
-    for name, parameter in tower.named_parameters():
-        if _is_pooler(name):
-            parameter.requires_grad_(False)
+    freeze_unused(tower)
     return tower
+
+
+def freeze_unused(tower: nn.Module):
+    """Freeze what `last_hidden_state` does not need: under DDP, a parameter without gradient is an error."""
+    for name, parameter in tower.named_parameters():
+        if _is_unused(name, tower.config.model_type):
+            parameter.requires_grad_(False)
 
 
 def load_tower(source: str, part: str) -> nn.Module:
@@ -280,7 +292,8 @@ def load_tower(source: str, part: str) -> nn.Module:
     config = AutoConfig.from_pretrained(source)
     config = getattr(config, part, config)
     tower, info = AutoModel.from_pretrained(source, config=config, output_loading_info=True, dtype=torch.float32)
-    lost = sorted(key for key in (*info["missing_keys"], *info["mismatched_keys"]) if not _is_pooler(str(key)))
+    lost = [str(key) for key in (*info["missing_keys"], *info["mismatched_keys"])]
+    lost = sorted(key for key in lost if not _is_unused(key, config.model_type))
     if lost:
         raise ValueError(
             f"{source}: {len(lost)} weights of this {config.model_type} tower are not in the checkpoint "
@@ -292,14 +305,17 @@ def load_tower(source: str, part: str) -> nn.Module:
 def copy_tower(source: nn.Module, target: nn.Module, name: str):
     """Copy every weight that `target` has; a weight that `source` lacks is an error, never a warning."""
     report = target.load_state_dict(source.state_dict(), strict=False)
-    left = [key for key in report.unexpected_keys if not _is_pooler(key)]
+    left = [key for key in report.unexpected_keys if not _is_unused(key, source.config.model_type)]
     if report.missing_keys or left:
         raise ValueError(f"{name}: the towers do not fit; missing {report.missing_keys}, left over {left}")
 
 
-def _is_pooler(key: str) -> bool:
-    """Tell whether a weight belongs to a tower's own pooling, which we never use."""
-    return key.startswith(("pooler.", "post_layernorm.", "head.")) or ".pooler." in key
+def _is_unused(key: str, model_type: str) -> bool:
+    """Tell whether a weight has no part in `last_hidden_state`: a tower's own pooling, a pre-training's mask token."""
+    own = {"clip_vision_model": "post_layernorm.", "convnext": "layernorm.", "convnextv2": "layernorm."}
+    key = key.removeprefix("vision_model.")
+    pooling = key.startswith(("pooler.", "head.", own.get(model_type, "pooler."))) or ".pooler." in key
+    return pooling or key.endswith("mask_token")
 
 
 __all__ = ["DualEncoderOutput", "DualEncoderPreTrainedModel"]

@@ -7,7 +7,6 @@ import math
 
 import torch
 from torch import nn
-from transformers import initialization as init
 
 
 class GPO(nn.Module):
@@ -74,12 +73,6 @@ class GPO(nn.Module):
     def _encoding(self, size: int, device: torch.device) -> torch.Tensor:
         """Sinusoidal encodings of the ranks, (size, P); computed here because a buffer would not survive `meta`."""
         return sinusoid(torch.arange(size, device=device), self.position_dim)
-
-    def reset_parameters(self):
-        """Initialise what `PreTrainedModel._init_weights` leaves alone: the GRU, as torch does."""
-        bound = 1 / math.sqrt(self.position_dim)
-        for parameter in self.gru.parameters():
-            init.uniform_(parameter, -bound, bound)
 
 
 def sinusoid(positions: torch.Tensor, width: int) -> torch.Tensor:

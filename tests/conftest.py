@@ -13,13 +13,15 @@ import pytest
 import torch
 from PIL import Image
 from transformers import BertConfig, BertTokenizer, ViTConfig
+
 from vsehub import D2SVSEConfig, D2SVSEModel, D2SVSEProcessor
 from vsehub.processing.processing_dual_encoder import square_image_processor
 
 torch.set_num_threads(1)
 
-WORDS = """a the of in on and with two black white red brown small young dog cat man woman child boat bridge river tree
-field snow street runs plays jumps stands near over under while holding wearing shirt ball grass water""".split()
+TEXT = """a the of in on and with two black white red brown small young dog cat man woman child boat bridge river tree
+field snow street runs plays jumps stands near over under while holding wearing shirt ball grass water"""
+WORDS = TEXT.split()
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 LETTERS = [*string.ascii_lowercase, *string.digits, *string.punctuation]
 VOCABULARY = [*SPECIAL, *WORDS, *(letter for letter in LETTERS if letter not in WORDS), *(f"##{x}" for x in LETTERS)]

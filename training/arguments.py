@@ -53,9 +53,7 @@ class DataArguments:
     id_column: str = "image_id"
     dense_text: str = field(
         default="dense_text",
-        metadata={
-            "help": "A column, a .jsonl (line k for image k), a .parquet of `vsehub caption`, or `union` of an image's captions."
-        },
+        metadata={"help": "A column, a .jsonl (line k for image k), a .parquet of `vsehub caption`, or `union`."},
     )
     on_bad_sample: Literal["error", "quarantine"] = field(
         default="error",
@@ -84,9 +82,7 @@ class ObjectiveArguments:
     distill_weight: float = 1.0
     teacher: Literal["cached", "online"] = field(
         default="cached",
-        metadata={
-            "help": "Teacher embeddings as a column computed once, or computed in each step on augmented dense text (paper)."
-        },
+        metadata={"help": "Teacher vectors computed once, or in each step on augmented dense text (paper)."},
     )
 
 
@@ -107,9 +103,7 @@ class RetrievalTrainingArguments(TrainingArguments):
     max_grad_norm: float = 2.0
     lr_milestones: list[float] | None = field(
         default=None,
-        metadata={
-            "help": "Epochs at which the rate is multiplied by lr_decay (paper: 9 15 20 25); replaces lr_scheduler_type."
-        },
+        metadata={"help": "Epochs at which the rate is multiplied by lr_decay (paper: 9 15 20 25)."},
     )
     lr_decay: float = 0.3
     cache_vision: bool = field(

@@ -1,10 +1,10 @@
-"""The paper's augmentations, drawn from a generator that the caller seeds per item (D2S-VSE section 4.1, official code)."""
+"""D2S-VSE's augmentations as its official code has them, drawn from a generator that the caller seeds per item."""
 
 import numpy as np
 
 
 def random_crop_flip(image, size: int, rng: np.random.Generator, smallest: float = 0.6):
-    """Crop height and width by one ratio r ~ U(smallest, 1) at a random place, stretch to a square, flip half of them."""
+    """Crop both sides by one ratio r ~ U(smallest, 1) at a random place, stretch to a square, flip half the time."""
     from PIL import Image
 
     ratio = rng.uniform(smallest, 1.0)

@@ -35,8 +35,8 @@ class CaptionRequest:
     seed: int | None = None
 
     def __post_init__(self):
-        if not self.prompt.strip():
-            raise CaptionError("the prompt is empty: give --prompt a question")
+        if not self.prompt.strip() or self.prompt.encode("utf-8", "ignore").decode() != self.prompt:
+            raise CaptionError("the prompt is empty or not UTF-8: give --prompt a question")
         if not 0 <= self.temperature <= 10:
             raise CaptionError(f"temperature {self.temperature} is not in [0, 10]; 0.2 is the paper's")
         if not 0 < self.top_p <= 1:
@@ -114,7 +114,7 @@ class TransformersCaptioner:
         try:
             self.processor = AutoProcessor.from_pretrained(**where)
             self.model = AutoModelForImageTextToText.from_pretrained(**where, dtype=self.dtype).to(device).eval()
-        except (OSError, ValueError, KeyError, ImportError, RuntimeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, ImportError, RuntimeError, AttributeError, AssertionError) as error:
             raise CaptionError(f"model {self.model_id} does not load as image-text-to-text: {error}") from None
         if not hasattr(self.processor, "tokenizer"):
             raise CaptionError(f"model {self.model_id} has no processor of images and text")

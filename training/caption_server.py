@@ -72,6 +72,8 @@ class ServerCaptioner:
             good = False
         if not good:
             raise CaptionError(f"api_base {self.url!r} is not a URL such as http://localhost:8000/v1")
+        if not 0 < self.timeout < float("inf"):
+            raise CaptionError(f"timeout {self.timeout} is not a number of seconds")
         if not (api_key().isascii() and api_key().isprintable()):  # http.client's error would print it
             raise CaptionError("OPENAI_API_KEY of the environment holds more than printable ASCII: set it again")
         return {"model_id": self.model_id, "revision": None}

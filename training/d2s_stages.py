@@ -76,7 +76,8 @@ def add_decoder(stage1: D2SVSEModel, args: ModelArguments) -> D2SVSEModel:
         )
     if stage1.config.projection_dim != args.projection_dim:
         raise ValueError(
-            f"stage 1 has projection_dim {stage1.config.projection_dim}, this stage {args.projection_dim}: set them alike"
+            f"stage 1 has projection_dim {stage1.config.projection_dim}, this stage {args.projection_dim}: "
+            "set them alike"
         )
     settings = {**stage1.config.to_dict(), **model_numbers(args), "use_decoder": True}
     for name in ("auto_map", "architectures", "transformers_version", "model_type", "dtype", "_name_or_path"):

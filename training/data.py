@@ -46,8 +46,9 @@ def prepare_rows(
     if problems and args.on_bad_sample == "error":
         first = problems[0]
         raise ValueError(
-            f"{args.data} [{split}]: {len(problems)} bad rows; first: row {first['row']}, image_id {first['image_id']}: "
-            f"{first['problem']}. Repair it, or leave bad rows out with --on_bad_sample quarantine"
+            f"{args.data} [{split}]: {len(problems)} bad rows; first: row {first['row']}, "
+            f"image_id {first['image_id']}: {first['problem']}. Repair it, or leave bad rows out with "
+            "--on_bad_sample quarantine"
         )
     if problems:
         report(problems, report_dir)
@@ -103,8 +104,8 @@ def _with_dense(rows: Dataset, dense_text: str, needed: bool) -> Dataset:
         found = list(rows[dense_text])
     elif needed:
         raise ValueError(
-            f"no column {dense_text!r} among {rows.column_names}: dense text comes from --dense_text COLUMN, FILE.jsonl, "
-            "FILE.parquet (made by `vsehub caption`), or `union` (all captions of an image in one text)"
+            f"no column {dense_text!r} among {rows.column_names}: dense text comes from --dense_text COLUMN, "
+            "FILE.jsonl, FILE.parquet (made by `vsehub caption`), or `union` (all captions of an image in one text)"
         )
     else:
         return rows

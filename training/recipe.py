@@ -36,7 +36,8 @@ def parse_stages(argv: list[str], stages: tuple[str, ...]) -> tuple[dict[str, tu
         sections = {stage: common.pop(stage, None) or {} for stage in stages}
     flags, staged, wanted = _split_flags(argv, stages)
     wanted = wanted or common.pop("stages", None) or [stages[0], stages[1]]
-    common.pop("stages", None)
+    for key in ("stages", "system"):
+        common.pop(key, None)
     unknown = set(wanted) - set(stages)
     if unknown:
         raise ValueError(f"unknown stages {sorted(unknown)}; there are {list(stages)}")

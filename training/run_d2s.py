@@ -39,13 +39,19 @@ def main(argv: list[str] | None = None) -> int:
         model = trainer.model
         results[stage] = trainer.evaluate()
         if trainer.is_world_process_zero():
-            print(f"{stage}: " + json.dumps(results[stage]))
+            save(model, processor, root / stage / "best")
+            print(f"{stage}: rsum {results[stage]['eval_rsum']:.1f} on {args.data.eval_split}")
     if trainer.is_world_process_zero():
-        model.save_pretrained(root / "hub")
-        processor.save_pretrained(root / "hub")
-        (root / "metrics.json").write_text(json.dumps(results, indent=2))
+        save(model, processor, root / "hub")
+        (root / "validation.json").write_text(json.dumps(results, indent=2))
         print(f"Hub folder: {root / 'hub'}")
     return 0
+
+
+def save(model, processor, folder: Path):
+    """Write weights, code and processor: a folder that loads anywhere."""
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
 
 
 def read_splits(args: StageArguments, wanted: list[str], root: Path) -> Splits:

@@ -1,4 +1,4 @@
-"""Datasets as people have them, read into one shape: rows of `image`, `captions`, `image_id` and, where known, `dense_text`.
+"""Datasets as people have them, read into rows of `image`, `captions`, `image_id` and, where known, `dense_text`.
 
 - a Hub id, a folder of parquet files or an imagefolder: through `datasets.load_dataset`;
 - one parquet or jsonl file;

@@ -122,20 +122,23 @@ class LoopbackHub:
         answer = {"_id": "0", "id": repo_id, "modelId": repo_id, "sha": repository.resolve(revision), "tags": []}
         return answer | {"siblings": siblings, "private": False, "lastModified": DATE, "createdAt": DATE}
 
-    def tree(self, body, repo_id, revision):
-        return listing(self.repository(repo_id).files(revision))
+    def tree(self, body, repo_id, revision, folder=""):
+        files = self.repository(repo_id).files(revision)
+        found = {path: content for path, content in files.items() if f"/{path}".startswith(folder)}
+        if folder and not found:
+            raise HubError(404, "EntryNotFound")
+        return listing(found)
 
     def paths_info(self, body, repo_id, revision):
         files = self.repository(repo_id).files(revision)
         return listing({path: files[path] for path in body["paths"] if path in files})
 
     def resolve(self, body, repo_id, revision, path):
-        repository = self.repository(repo_id)
-        commit = repository.resolve(revision)
-        if path not in repository.files(commit):
-            raise HubError(404, "EntryNotFound", **{"X-Repo-Commit": commit})
-        content = repository.files(commit)[path]
-        return 200, content, {"X-Repo-Commit": commit, "ETag": f'"{blob_id(content)}"'}
+        headers = {"X-Repo-Commit": self.repository(repo_id).resolve(revision)}
+        content = self.repository(repo_id).files(revision).get(path)
+        if content is None:
+            raise HubError(404, "EntryNotFound", **headers)
+        return 200, content, {**headers, "ETag": f'"{blob_id(content)}"'}
 
 
 ID, REV = r"/api/models/([^/]+/[^/]+)", r"/([^/]+)"
@@ -150,7 +153,7 @@ ROUTES = {
     f"POST {ID}/paths-info{REV}": LoopbackHub.paths_info,
     f"GET {ID}": LoopbackHub.info,
     f"GET {ID}/revision{REV}": LoopbackHub.info,
-    f"GET {ID}/tree{REV}": LoopbackHub.tree,
+    f"GET {ID}/tree{REV}(/.+)?": LoopbackHub.tree,
     f"(?:GET|HEAD) /([^/]+/[^/]+)/resolve{REV}/(.+)": LoopbackHub.resolve,
 }
 
@@ -186,7 +189,7 @@ class Handler(BaseHTTPRequestHandler):
             if found := re.fullmatch(pattern, request):
                 if request.startswith("POST") and "Bearer " not in self.headers.get("Authorization", ""):
                     raise HubError(401, "Unauthorized")
-                answer = method(self.hub, self._body(raw), *map(unquote, found.groups()))
+                answer = method(self.hub, self._body(raw), *(unquote(group) for group in found.groups() if group))
                 return answer if isinstance(answer, tuple) else (200, answer, {})
         self.hub.unknown.append(request)
         raise HubError(404, "NoSuchRoute")

@@ -1,0 +1,40 @@
+# `make demo` and `make test` do all their own set-up: one .venv with pinned dependencies.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: help setup demo demo-compare test test-all check clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+$(READY): constraints.txt setup.py pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "vsehub needs Python 3.10 or newer: make PYTHON=python3.11 ...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip "setuptools>=77" wheel
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[test]"
+	touch $(READY)
+
+setup: $(READY)  ## make .venv with everything that the targets below need
+
+demo: $(READY)  ## train D2S-VSE on generated scenes, write a Hub folder, search it
+	$(BIN)/vsehub demo
+
+demo-compare: $(READY)  ## the demo over 3 seeds, beside a sparse-only baseline at equal steps
+	$(BIN)/vsehub demo --compare
+
+check: $(READY)  ## lint and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+test: check  ## lint and the fast tests
+	$(BIN)/python -m pytest -q
+
+test-all: check  ## all tests, the slow ones too
+	$(BIN)/python -m pytest -q -m "slow or not slow"
+
+clean:  ## remove .venv and runs
+	rm -rf $(VENV) runs

@@ -1,0 +1,39 @@
+"""The table of contents: `vsehub VERB ...`. Each verb is a module that is imported only when it is asked for."""
+
+import importlib
+import os
+import sys
+
+VERBS = {
+    "train": ("vsehub.training.train", "train from a recipe or from flags"),
+    "evaluate": ("vsehub.training.evaluate_model", "retrieval recalls of a saved model on a split"),
+    "caption": ("vsehub.training.dense_captions", "dense captions from a vision-language model, resumable"),
+    "convert": ("vsehub.hub_cards.convert", "official checkpoints to Hub folders"),
+    "demo": ("vsehub.training.demo", "both stages on a generated dataset, then search it"),
+}
+EXPECTED = (ValueError, TypeError, OSError, ImportError, FloatingPointError)  # bad input; everything else is our fault
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb; bad input ends in one line and exit status 2 (`VSEHUB_TRACEBACK=1` shows where)."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help"):
+        print("usage: vsehub VERB [...]\n")
+        print("\n".join(f"  {verb:10} {about}" for verb, (_, about) in VERBS.items()))
+        print("\n`vsehub VERB --help` tells more.")
+        return 0
+    verb, *rest = argv
+    if verb not in VERBS:
+        print(f"vsehub: no verb {verb!r}; there are {', '.join(VERBS)}", file=sys.stderr)
+        return 2
+    try:
+        return importlib.import_module(VERBS[verb][0]).main(rest) or 0
+    except EXPECTED as error:
+        if os.environ.get("VSEHUB_TRACEBACK"):
+            raise
+        print(f"vsehub {verb}: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,17 @@
+"""`vsehub convert SYSTEM CKPT OUT ...`: which converter reads which system's official checkpoints."""
+
+import importlib
+
+CONVERTERS = {"d2s-vse": "convert_d2s_vse"}
+
+
+def main(argv: list[str]) -> int:
+    """Hand the command line to the system's converter.
+
+    Raises:
+        ValueError: no such system.
+    """
+    if not argv or argv[0] not in CONVERTERS:
+        asked = f", not {argv[0]!r}" if argv and not argv[0].startswith("-") else ""
+        raise ValueError(f"say which system: vsehub convert {{{','.join(CONVERTERS)}}} CKPT OUT{asked}")
+    return importlib.import_module(f"vsehub.hub_cards.{CONVERTERS[argv[0]]}").main(argv[1:])

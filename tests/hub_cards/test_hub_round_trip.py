@@ -1,0 +1,200 @@
+"""What is saved or pushed loads, and computes the same, in a process that cannot import vsehub."""
+
+import copy
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from PIL import Image
+
+from vsehub import D2SVSEModel, D2SVSEProcessor
+
+LIMIT = 24
+TRUST = {"trust_remote_code": True}
+FLOOR = "5.0.0"  # the oldest transformers that setup.py allows
+
+
+@pytest.fixture(scope="session")
+def material(tmp_path_factory, tiny_pictures, tiny_captions):
+    """A folder with pictures and captions for every client."""
+    folder = tmp_path_factory.mktemp("material")
+    for row, picture in enumerate(tiny_pictures):
+        picture.save(folder / f"{row}.png")
+    (folder / "captions.json").write_text(json.dumps(tiny_captions))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def second_folder(tmp_path_factory, make_tiny_model, tiny_processor):
+    """A second model, whose processor cuts the longest caption, but no label: pipelines ignore limits."""
+    folder = tmp_path_factory.mktemp("second_model")
+    processor = copy.deepcopy(tiny_processor)
+    processor.tokenizer.model_max_length = LIMIT
+    make_tiny_model(seed=1).save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def expected(client_load, material):
+    """A function: folder -> what the installed classes compute on the material."""
+
+    def compute(folder):
+        model, processor = D2SVSEModel.from_pretrained(folder), D2SVSEProcessor.from_pretrained(folder)
+        found = client_load.compute(model, processor, material)
+        labels = model.encode_text([f"This is a photo of {label}." for label in client_load.LABELS])
+        picture = model.encode_image(Image.open(material / "0.png"))
+        scores = (model.config.logit_scale * picture @ labels.t()).softmax(-1)[0]
+        return found | {"scores": dict(zip(client_load.LABELS, scores.tolist()))}
+
+    return compute
+
+
+@pytest.fixture(scope="session")
+def stranger(tmp_path_factory, run_client, tiny_folder, material):
+    """Report and prints of two clients without vsehub: of the saved folder, then of what the first one re-saved."""
+    resaved, offline = tmp_path_factory.mktemp("resaved"), {"HF_HUB_OFFLINE": "1", "BLOCK_VSEHUB": "1"}
+    looks = [{"source": str(tiny_folder), "options": TRUST, "resave": str(resaved)}]
+    saved = run_client("client_load.py", material, json.dumps(looks), **offline)
+    looks = [{"source": str(resaved), "options": TRUST}]
+    return {"saved": saved, "re-saved": run_client("client_load.py", material, json.dumps(looks), **offline)}
+
+
+def check(look, expected, tolerance=1e-6):
+    """Compare one look of a client with what the installed classes compute; all three are cosines or unit vectors."""
+    for key in ("cosines", "text", "image"):
+        torch.testing.assert_close(torch.tensor(look[key]), torch.tensor(expected[key]), atol=tolerance, rtol=0)
+    assert look["scores"] == pytest.approx(expected["scores"], abs=tolerance)
+    assert look["tokens"] == expected["tokens"]
+    assert all(name.startswith("transformers_modules.") for name in look["classes"])
+
+
+@pytest.mark.parametrize("folder", ["saved", "re-saved"])
+def test_a_folder_computes_the_same_where_vsehub_is_absent(stranger, expected, tiny_folder, folder):
+    report, _ = stranger[folder]
+    check(report["looks"][0], expected(tiny_folder))
+
+
+@pytest.mark.parametrize("folder", ["saved", "re-saved"])
+def test_a_normal_load_prints_nothing(stranger, folder):
+    assert stranger[folder][1].strip() == ""
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory, run_client, loopback_hub, online, tiny_folder, second_folder):
+    """What the publishing client saw, after it pushed everything."""
+    folder = tmp_path_factory.mktemp("published")
+    card = folder / "card.md"
+    card.write_text("---\nlicense: apache-2.0\n---\n# Our own card\n")
+    return run_client("client_publish.py", tiny_folder, second_folder, card, folder, **online)[0]
+
+
+@pytest.fixture(scope="session")
+def downloads(published, run_client, loopback_hub, online, material):
+    """What a client without vsehub sees of every repository: name -> look."""
+    first = loopback_hub.repositories["tester/pushed"].tags["v1"]
+    wanted = {
+        "main": {"source": "tester/pushed", "options": TRUST},
+        "v1": {"source": "tester/pushed", "options": TRUST | {"revision": "v1"}},
+        "commit": {"source": "tester/pushed", "options": TRUST | {"revision": first}},
+        "given": {"source": "tester/given", "options": TRUST},
+    }
+    report, _ = run_client("client_load.py", material, json.dumps(list(wanted.values())), BLOCK_VSEHUB="1", **online)
+    return dict(zip(wanted, report["looks"]))
+
+
+@pytest.mark.parametrize("revision", ["v1", "commit"])
+def test_push_to_hub_of_model_and_processor_loads_by_tag_and_commit(downloads, expected, tiny_folder, revision):
+    check(downloads[revision], expected(tiny_folder))  # also encode_*, whose processor is that of the revision
+
+
+def test_save_pretrained_with_push_to_hub_replaces_model_and_processor(downloads, expected, second_folder):
+    check(downloads["main"], expected(second_folder))
+    assert downloads["main"]["tokens"] == LIMIT
+
+
+def test_a_given_state_dict_is_what_arrives_on_the_hub(downloads, expected, second_folder):
+    check(downloads["given"], expected(second_folder))
+
+
+def test_shards_arrive_whole(published, loopback_hub):
+    files = loopback_hub.repositories["tester/given"].files()
+    assert "model.safetensors" not in files
+    assert len([name for name in files if name.endswith(".safetensors")]) > 1
+
+
+def test_a_card_survives_the_next_push(published, loopback_hub):
+    card = loopback_hub.repositories["tester/pushed"].files()["README.md"].decode()
+    assert "Our own card" in card and "license: apache-2.0" in card
+
+
+def test_a_push_to_a_branch_leaves_main_alone(published, loopback_hub):
+    repository = loopback_hub.repositories["tester/branched"]
+    assert not repository.files("main")
+    assert {"config.json", "model.safetensors", "modeling_d2s_vse.py"} <= set(repository.files("experiment"))
+
+
+def test_installed_classes_serve_without_trust(published, tiny_processor):
+    for report in (published["None"], published["v1"]):
+        assert all(name.startswith("vsehub.") for name in report["classes"])
+    assert published["None"]["limit"] == LIMIT
+    assert published["v1"]["limit"] == tiny_processor.tokenizer.model_max_length
+
+
+def test_nothing_but_a_model_and_its_code_is_uploaded(published, loopback_hub):
+    held = {name.rpartition(".")[2] for name in loopback_hub.repositories["tester/pushed"].files()}
+    assert held == {"json", "md", "py", "safetensors"}
+
+
+def test_the_hub_was_asked_nothing_that_it_does_not_know(downloads, loopback_hub):
+    assert loopback_hub.unknown == []
+
+
+@pytest.fixture(scope="session")
+def floor(tmp_path_factory):
+    """PYTHONPATH that puts the oldest supported transformers first; `VSEHUB_FLOOR` names one that is there already."""
+    target = os.environ.get("VSEHUB_FLOOR") or str(tmp_path_factory.mktemp("floor"))
+    if not os.listdir(target):
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--target", target, f"transformers=={FLOOR}"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+        if done.returncode:
+            pytest.skip(f"pip cannot install transformers {FLOOR}: {done.stderr.strip()[-300:]}")
+    return {"PYTHONPATH": target}
+
+
+@pytest.mark.slow
+def test_a_folder_goes_to_the_oldest_transformers_and_back(
+    tmp_path, floor, run_client, tiny_folder, material, expected
+):
+    offline = {"HF_HUB_OFFLINE": "1", "BLOCK_VSEHUB": "1"}
+    looks = [{"source": str(tiny_folder), "options": TRUST, "resave": str(tmp_path)}]
+    old, _ = run_client("client_load.py", material, json.dumps(looks), **offline, **floor)
+    assert old["transformers"] == FLOOR
+    check(old["looks"][0], expected(tiny_folder), tolerance=1e-5)
+    looks = [{"source": str(tmp_path), "options": TRUST}]
+    new, _ = run_client("client_load.py", material, json.dumps(looks), **offline)
+    check(new["looks"][0], expected(tiny_folder), tolerance=1e-5)
+
+
+@pytest.mark.slow
+def test_what_the_oldest_transformers_pushes_loads_in_both(
+    tmp_path, floor, run_client, loopback_hub_class, online_at, tiny_folder, second_folder, material, expected
+):
+    (tmp_path / "card.md").write_text("---\nlicense: apache-2.0\n---\n# Card\n")
+    looks = [
+        {"source": "tester/pushed", "options": TRUST},
+        {"source": "tester/pushed", "options": TRUST | {"revision": "v1"}},
+        {"source": "tester/given", "options": TRUST},
+    ]
+    with loopback_hub_class() as hub:
+        online, blocked = online_at(hub.url), {"BLOCK_VSEHUB": "1"}
+        arguments = (tiny_folder, second_folder, tmp_path / "card.md", tmp_path)
+        run_client("client_publish.py", *arguments, **online, **floor)
+        for environment in (floor, {}):
+            report, _ = run_client("client_load.py", material, json.dumps(looks), **blocked, **online, **environment)
+            for look, folder in zip(report["looks"], (second_folder, tiny_folder, second_folder)):
+                check(look, expected(folder), tolerance=1e-5)
+        assert hub.unknown == []

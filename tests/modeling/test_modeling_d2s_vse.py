@@ -1,0 +1,528 @@
+"""D2S-VSE: closed forms and invariances of the model, on tiny seeded towers."""
+
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn import functional as F
+
+from vsehub import D2SVSEModel
+from vsehub.modeling.modeling_d2s_vse import MaskedBatchNorm1d, MaskTokenDecoder
+
+PADDED = 7  # columns of padding that a test adds
+
+
+def padded(text_batch, columns=PADDED):
+    """The same captions with more padding to the right."""
+    return {name: F.pad(value, (0, columns)) for name, value in text_batch.items()}
+
+
+def assert_near(found, expected, atol=1e-6):
+    torch.testing.assert_close(found, expected, atol=atol, rtol=0)
+
+
+# --- padding, order, batch-mates -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{}, {"decoder_positions": True, "token_placement": "surround"}])
+def test_more_padding_changes_no_text_embedding(make_tiny_model, tiny_text_batch, options):
+    model = make_tiny_model(**options)
+    with torch.no_grad():
+        assert_near(model(**padded(tiny_text_batch)).text_embeds, model(**tiny_text_batch).text_embeds)
+
+
+def test_more_padding_changes_neither_training_embeddings_nor_statistics(make_tiny_model, tiny_text_batch):
+    tight, loose = make_tiny_model().train(), make_tiny_model().train()
+    with torch.no_grad():
+        assert_near(loose(**padded(tiny_text_batch)).text_embeds, tight(**tiny_text_batch).text_embeds)
+    for name in ("running_mean", "running_var"):
+        assert_near(getattr(loose.text_head.norm, name), getattr(tight.text_head.norm, name))
+    assert tight.text_head.norm.running_mean.abs().max() > 0
+
+
+def test_a_batch_of_one_equals_its_row_in_a_batch(tiny_model, tiny_text_batch, tiny_image_batch):
+    pixels = tiny_image_batch["pixel_values"]
+    with torch.no_grad():
+        together = tiny_model(**tiny_text_batch, pixel_values=pixels)
+        for row, length in enumerate(tiny_text_batch["attention_mask"].sum(1)):
+            caption = {name: value[row : row + 1, :length] for name, value in tiny_text_batch.items()}
+            alone = tiny_model(**caption, pixel_values=pixels[row : row + 1])
+            assert_near(alone.text_embeds[0], together.text_embeds[row])
+            assert_near(alone.image_embeds[0], together.image_embeds[row])
+
+
+@pytest.mark.parametrize("positions", [False, True])
+@pytest.mark.parametrize("placement", ["prefix", "postfix", "surround"])
+def test_the_decoder_ignores_padding_on_either_side(make_tiny_config, placement, positions):
+    decoder = seeded_decoder(make_tiny_config(token_placement=placement, decoder_positions=positions))
+    words, mask = torch.randn(2, 5, 16), torch.ones(2, 5)
+    with torch.no_grad():
+        expected = decoder(words, mask)
+        right = decoder(F.pad(words, (0, 0, 0, 4), value=9.0), F.pad(mask, (0, 4)))
+        left = decoder(F.pad(words, (0, 0, 4, 0), value=9.0), F.pad(mask, (4, 0)))
+    assert_near(right, expected)
+    assert_near(left, expected)
+
+
+def seeded_decoder(config):
+    torch.manual_seed(3)
+    decoder = MaskTokenDecoder(config)
+    nn.init.normal_(decoder.mask_tokens)
+    return decoder
+
+
+@pytest.mark.parametrize("num_tokens", [6, 7])
+def test_placement_is_a_no_op_without_positions_and_not_one_with_them(make_tiny_config, num_tokens):
+    words, mask = torch.randn(2, 5, 16), torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]])
+
+    def decode(positions):
+        placements = ("prefix", "postfix", "surround")
+        configs = [
+            make_tiny_config(num_mask_tokens=num_tokens, token_placement=placement, decoder_positions=positions)
+            for placement in placements
+        ]
+        with torch.no_grad():
+            return [seeded_decoder(config)(words, mask) for config in configs]
+
+    prefix, postfix, surround = decode(positions=False)
+    assert_near(prefix, postfix)
+    assert_near(prefix, surround)
+    prefix, postfix, surround = decode(positions=True)
+    assert min((prefix - postfix).abs().max(), (prefix - surround).abs().max()) > 1e-3
+    assert (postfix - surround).abs().max() > 1e-3
+
+
+def test_the_decoder_equals_torchs_pre_norm_transformer(make_tiny_config):
+    decoder = seeded_decoder(make_tiny_config()).eval()
+    twin = nn.TransformerEncoderLayer(
+        16, 2, 64, dropout=0.0, activation="gelu", batch_first=True, norm_first=True, layer_norm_eps=1e-5
+    )
+    words, mask = torch.randn(3, 5, 16), torch.tensor([[1] * 5, [1, 1, 0, 0, 0], [1, 1, 1, 1, 0]])
+    hidden = torch.cat([words, decoder.mask_tokens.expand(3, -1, -1)], dim=1)
+    hide = F.pad(mask == 0, (0, 6))
+    with torch.no_grad():
+        for layer in decoder.layers:
+            names = {"self_attn.in_proj_": layer.qkv, "self_attn.out_proj.": layer.proj, "linear1.": layer.fc1}
+            names |= {"linear2.": layer.fc2, "norm1.": layer.norm1, "norm2.": layer.norm2}
+            weights = {f"{name}weight": part.weight for name, part in names.items()}
+            twin.load_state_dict(weights | {f"{name}bias": part.bias for name, part in names.items()})
+            hidden = twin.train()(hidden, src_key_padding_mask=hide)  # train(): the plain path, no nested tensors
+        assert_near(decoder(words, mask), decoder.norm(hidden[:, 5:]).mean(1))
+
+
+# --- batch normalisation ---------------------------------------------------------------------------------------------
+
+
+def norm_inputs(mean=0.5, rows=5, length=6, width=3):
+    generator = torch.Generator().manual_seed(4)
+    features = torch.randn(rows, length, width, generator=generator) * 2 + mean
+    mask = torch.arange(length) < torch.tensor([6, 1, 3, 4, 2])[:rows, None]
+    upstream = torch.randn(rows, length, width, generator=generator) * mask[..., None]  # no gradient into padding
+    return features, mask, upstream
+
+
+def seeded_norm(cls, width=3):
+    norm = cls(width)
+    with torch.no_grad():
+        norm.weight.copy_(torch.linspace(0.5, 1.5, width))
+        norm.bias.copy_(torch.linspace(-1, 1, width))
+    return norm
+
+
+def test_masked_batch_norm_equals_batch_norm_of_the_valid_rows():
+    features, mask, upstream = norm_inputs()
+    ours, theirs = seeded_norm(MaskedBatchNorm1d), seeded_norm(nn.BatchNorm1d)
+    for step in range(3):  # the later steps start from moved statistics
+        mine = (features + step).requires_grad_()
+        rows = (features + step)[mask].requires_grad_()
+        ours.zero_grad()
+        theirs.zero_grad()
+        found, expected = ours(mine, mask.long()), theirs(rows)
+        (found * upstream).sum().backward()
+        (expected * upstream[mask]).sum().backward()
+        assert_near(found[mask], expected)
+        assert_near(mine.grad[mask], rows.grad)
+        assert (mine.grad[~mask] == 0).all()
+        assert_near(ours.weight.grad, theirs.weight.grad, atol=1e-5)
+        assert_near(ours.bias.grad, theirs.bias.grad, atol=1e-5)
+        for (name, buffer), other in zip(ours.named_buffers(), theirs.buffers()):
+            torch.testing.assert_close(buffer, other, atol=1e-6, rtol=0, msg=name)
+    assert_near(ours.eval()(features)[mask], theirs.eval()(features[mask]))
+
+
+def test_masked_batch_norm_without_a_mask_equals_batch_norm_of_everything():
+    features, _, _ = norm_inputs()
+    ours, theirs = seeded_norm(MaskedBatchNorm1d), seeded_norm(nn.BatchNorm1d)
+    assert_near(ours(features).flatten(0, 1), theirs(features.flatten(0, 1)))
+    assert_near(ours.running_var, theirs.running_var)
+
+
+def test_masked_batch_norm_keeps_its_digits_around_a_large_running_mean():
+    features, mask, _ = norm_inputs(mean=1000.0)
+    norm = seeded_norm(MaskedBatchNorm1d)
+    norm.running_mean.fill_(1000.0)
+    rows = features[mask].double()
+    exact = (rows - rows.mean(0)) / (rows.var(0, correction=0) + norm.eps).sqrt() * norm.weight + norm.bias
+    assert_near(norm(features, mask)[mask].double(), exact, atol=1e-3)
+
+
+WORKER = """
+import sys
+import torch
+import torch.distributed as dist
+from vsehub.modeling.modeling_d2s_vse import MaskedBatchNorm1d
+
+folder, rank = sys.argv[1], int(sys.argv[2])
+torch.set_num_threads(1)
+dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+given = torch.load(f"{folder}/given.pt", weights_only=True)
+norm = MaskedBatchNorm1d(3)
+norm.load_state_dict(given["norm"])
+share = slice(0, 2) if rank == 0 else slice(2, 5)  # unequal shares
+features = given["features"][share].requires_grad_()
+output = norm(features, given["mask"][share].long())
+(output * given["upstream"][share]).sum().backward()
+found = {"output": output.detach(), "features": features.grad, "weight": norm.weight.grad, "bias": norm.bias.grad}
+torch.save({**found, "mean": norm.running_mean, "var": norm.running_var}, f"{folder}/found{rank}.pt")
+dist.destroy_process_group()
+"""
+
+
+def test_masked_batch_norm_of_two_processes_equals_one(tmp_path):
+    features, mask, upstream = norm_inputs()
+    norm = seeded_norm(MaskedBatchNorm1d)
+    given = {"features": features, "mask": mask, "upstream": upstream, "norm": norm.state_dict()}
+    torch.save(given, tmp_path / "given.pt")
+    workers = [subprocess.Popen([sys.executable, "-c", WORKER, str(tmp_path), str(rank)]) for rank in range(2)]
+    features.requires_grad_()
+    output = norm(features, mask.long())
+    (output * upstream).sum().backward()
+    assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
+    parts = [torch.load(tmp_path / f"found{rank}.pt", weights_only=True) for rank in range(2)]
+    assert_near(torch.cat([part["output"] for part in parts]), output.detach())
+    assert_near(torch.cat([part["features"] for part in parts]), features.grad)
+    assert_near(sum(part["weight"] for part in parts), norm.weight.grad)
+    assert_near(sum(part["bias"] for part in parts), norm.bias.grad)
+    for part in parts:
+        assert_near(part["mean"], norm.running_mean)
+        assert_near(part["var"], norm.running_var)
+
+
+# --- training: augmentation, gradients, checkpointing ----------------------------------------------------------------
+
+
+def test_size_augmentation_drops_as_many_tokens_as_the_paper_says(tiny_model):
+    torch.manual_seed(0)
+    tokens = torch.empty(4000, 100, 1)
+    assert tiny_model._surviving(tokens) is None  # eval
+    dropped = 1 - tiny_model.train()._surviving(tokens).float().mean(1)
+    # u ~ U(0, 1) drops nothing below 0.2 and 0.2 u above: E = 0.2 * (1 - 0.04) / 2; 4 to 20 % of an image.
+    assert dropped.mean().item() == pytest.approx(0.096, abs=0.003)
+    assert (dropped == 0).float().mean().item() == pytest.approx(0.2, abs=0.03)
+    assert dropped.max().item() < 0.4
+
+
+def test_size_augmentation_never_drops_every_token_and_can_be_switched_off(make_tiny_model):
+    greedy = make_tiny_model(size_augmentation=0.99).train()
+    assert all(greedy._surviving(torch.empty(500, 2, 1)).any(1).all() for _ in range(5))
+    assert make_tiny_model(size_augmentation=0).train()._surviving(torch.empty(5, 2, 1)) is None
+
+
+def backward(model, text_batch, image_batch):
+    """A loss that looks at every coordinate of both embeddings, and its gradients."""
+    output = model(**text_batch, **image_batch)
+    generator = torch.Generator().manual_seed(5)
+    loss = sum(
+        (embeds * torch.randn(embeds.shape, generator=generator).to(embeds)).sum()
+        for embeds in (output.text_embeds, output.image_embeds)
+    )
+    loss.backward()
+    return {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+
+
+def assert_every_gradient(gradients):
+    silent = [name for name, grad in gradients.items() if grad is None]
+    assert not silent, f"no gradient reaches {silent}"
+    assert all(torch.isfinite(grad).all() for grad in gradients.values())
+
+
+@pytest.mark.parametrize("options", [{}, {"use_decoder": False}, {"residual": False}, {"legacy": True}])
+def test_a_gradient_reaches_every_trainable_parameter(make_tiny_model, tiny_text_batch, tiny_image_batch, options):
+    gradients = backward(make_tiny_model(**options).train(), tiny_text_batch, tiny_image_batch)
+    if not options.get("residual", True):  # the caption's own vector is unused then
+        gradients = {k: v for k, v in gradients.items() if not k.startswith(("text_pooling.", "text_norm."))}
+    assert_every_gradient(gradients)
+    # Softmax does not see a constant added to all its scores, so a key's bias has none.
+    zero = [name for name, grad in gradients.items() if not grad.any() and "bias" not in name]
+    assert not zero, f"zero gradient at {zero}"
+
+
+def test_gradient_checkpointing_changes_no_gradient(make_tiny_model, tiny_text_batch, tiny_image_batch):
+    plain, thrifty = (make_tiny_model(size_augmentation=0).train() for _ in range(2))
+    thrifty.gradient_checkpointing_enable()
+    assert any(getattr(module, "gradient_checkpointing", False) for module in thrifty.modules())
+    expected = backward(plain, tiny_text_batch, tiny_image_batch)
+    for name, gradient in backward(thrifty, tiny_text_batch, tiny_image_batch).items():
+        assert_near(gradient, expected[name])
+
+
+def test_bfloat16_is_finite_in_forward_and_backward(make_tiny_model, tiny_text_batch, tiny_image_batch):
+    model = make_tiny_model()
+    with torch.no_grad():
+        expected = model(**tiny_text_batch, **tiny_image_batch)
+    model = model.to(torch.bfloat16)
+    with torch.no_grad():
+        found = model(**tiny_text_batch, **tiny_image_batch)
+    for name in ("text_embeds", "image_embeds"):
+        assert found[name].dtype == torch.bfloat16
+        assert F.cosine_similarity(found[name].float(), expected[name]).min() > 0.99
+    assert_every_gradient(backward(model.train(), tiny_text_batch, tiny_image_batch))
+
+
+def test_a_frozen_tower_stays_in_eval_mode(tiny_model):
+    tiny_model.text_model.requires_grad_(False)
+    tiny_model.train()
+    assert not tiny_model.text_model.training and tiny_model.text_head.training and tiny_model.vision_model.training
+
+
+# --- saving ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_saved_is_what_is_loaded(make_tiny_model, tmp_path):
+    model = make_tiny_model()
+    with torch.no_grad():  # no tensor may equal what an initialisation would give
+        for tensor in model.state_dict().values():
+            tensor.add_(torch.randint(1, 5, tensor.shape).to(tensor.dtype))
+    model.save_pretrained(tmp_path)
+    loaded, info = D2SVSEModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    expected, found = (dict([*m.named_parameters(), *m.named_buffers()]) for m in (model, loaded))
+    assert expected.keys() == found.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(tensor, found[name]), name
+
+
+def test_weights_that_a_checkpoint_lacks_are_initialised_as_in_a_new_model(make_tiny_model, tmp_path):
+    make_tiny_model(num_mask_tokens=64).save_pretrained(tmp_path)
+    ours = ("image_", "text_head.", "text_pooling.", "text_norm.", "mask_token_decoder.")
+    tensors = load_file(tmp_path / "model.safetensors")
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(ours)}
+    save_file(kept, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    torch.manual_seed(6)
+    model, info = D2SVSEModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert len(info["missing_keys"]) == len(tensors) - len(kept) > 50
+    assert all(torch.isfinite(tensor).all() for tensor in model.state_dict().values())
+
+    assert model.mask_token_decoder.mask_tokens.std().item() == pytest.approx(1, abs=0.1)
+    assert model.mask_token_decoder.mask_tokens.mean().item() == pytest.approx(0, abs=0.1)
+    assert_uniform(model.image_projection.weight, math.sqrt(6 / (32 + 16)))
+    assert not model.image_projection.bias.any()
+    for pool in (model.image_pooling, model.text_pooling):
+        assert_uniform(torch.cat([p.flatten() for p in pool.gru.parameters()]), 1 / math.sqrt(8))
+    for linear in (model.text_head.linear, model.text_head.fc1, model.mask_token_decoder.layers[1].qkv):
+        assert_uniform(linear.weight, 1 / math.sqrt(linear.in_features))
+    for norm in (model.text_norm, model.text_head.norm, model.mask_token_decoder.norm):
+        assert (norm.weight == 1).all() and (norm.bias == 0).all()
+    norm = model.text_head.norm
+    assert (norm.running_mean == 0).all() and (norm.running_var == 1).all() and norm.num_batches_tracked == 0
+
+
+def assert_uniform(tensor, bound):
+    """A sample of U(-bound, bound): within, filling it, of its standard deviation."""
+    assert tensor.abs().max().item() <= bound
+    assert tensor.abs().max().item() > 0.9 * bound
+    assert tensor.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.15)
+
+
+def test_a_new_model_and_a_loaded_one_agree_on_every_output(tiny_model, tiny_folder, tiny_text_batch, tiny_image_batch):
+    loaded = transformers.AutoModel.from_pretrained(tiny_folder)
+    assert type(loaded) is D2SVSEModel and not loaded.training
+    with torch.no_grad():
+        expected, found = (m(**tiny_text_batch, **tiny_image_batch) for m in (tiny_model, loaded))
+    for name in ("text_embeds", "image_embeds", "logits_per_image"):
+        assert torch.equal(found[name], expected[name]), name
+
+
+# --- the official code's behaviour -----------------------------------------------------------------------------------
+
+
+def test_legacy_text_depends_on_padding_and_images_do_not_change(make_tiny_model, tiny_text_batch, tiny_image_batch):
+    model, official = make_tiny_model(), make_tiny_model(legacy=True)
+    with torch.no_grad():
+        tight, loose = official(**tiny_text_batch), official(**padded(tiny_text_batch))
+        assert (tight.text_embeds - loose.text_embeds).abs().max() > 1e-4
+        assert torch.equal(model(**tiny_image_batch).image_embeds, official(**tiny_image_batch).image_embeds)
+
+
+def test_legacy_adds_the_decoded_vector_raw_in_training_and_normalised_in_eval(make_tiny_model, tiny_text_batch):
+    ids, mask = tiny_text_batch["input_ids"], tiny_text_batch["attention_mask"]
+    for legacy in (False, True):
+        model = make_tiny_model(legacy=legacy)
+        with torch.no_grad():
+            hidden = model.text_model(input_ids=ids, attention_mask=mask).last_hidden_state
+            _, pooled, decoded = model.text_parts(hidden, mask)
+            found = model.get_text_features(**tiny_text_batch).pooler_output
+            added = F.normalize(decoded, dim=-1) if legacy else decoded
+            assert_near(found, pooled + added)
+            model.train()
+            _, pooled, decoded = model.text_parts(hidden, mask)
+            assert_near(model.get_text_features(**tiny_text_batch).pooler_output, pooled + decoded, atol=1e-5)
+
+
+def test_legacy_batch_norm_counts_the_padding(make_tiny_model, tiny_text_batch):
+    model, official = make_tiny_model().train(), make_tiny_model(legacy=True).train()
+    mask = tiny_text_batch["attention_mask"]
+    with torch.no_grad():
+        hidden = model.text_model(input_ids=tiny_text_batch["input_ids"], attention_mask=mask).last_hidden_state
+        inner = model.text_head.fc1(hidden)
+        for either in (model, official):
+            either.text_head(hidden, mask)
+    assert_near(model.text_head.norm.running_mean, inner[mask.bool()].mean(0) * 0.1)
+    assert_near(official.text_head.norm.running_mean, inner.flatten(0, 1).mean(0) * 0.1)
+    assert (model.text_head.norm.running_mean - official.text_head.norm.running_mean).abs().max() > 1e-4
+
+
+# --- towers ----------------------------------------------------------------------------------------------------------
+
+STAGES = {"hidden_sizes": [8, 16], "depths": [1, 1]}
+LAYERS = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+PATCHES = {"image_size": 16, "patch_size": 8}  # run on 32 pixels: position tables are interpolated
+WINDOWS = {"patch_size": 2, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4}
+TOWERS = {  # name -> configuration class, its arguments, tokens of a 32-pixel image, width
+    "vit": ("ViTConfig", {**LAYERS, **PATCHES, "intermediate_size": 32}, 17, 16),
+    "swin": ("SwinConfig", {**WINDOWS, "image_size": 16}, 64, 16),
+    "dinov2": ("Dinov2Config", {**LAYERS, **PATCHES, "mlp_ratio": 2}, 17, 16),
+    "resnet": ("ResNetConfig", {**STAGES, "embedding_size": 8, "layer_type": "basic"}, 16, 16),
+    "convnext": ("ConvNextConfig", {**STAGES, "num_stages": 2, "patch_size": 4}, 16, 16),
+    "mobilenet_v2": ("MobileNetV2Config", {"depth_multiplier": 0.25, "image_size": 32}, 1, 1280),
+    "clip_vision": ("CLIPVisionConfig", {**LAYERS, **PATCHES, "intermediate_size": 32}, 17, 16),
+    "siglip_vision": ("SiglipVisionConfig", {**LAYERS, **PATCHES, "intermediate_size": 32}, 16, 16),
+}
+
+
+@pytest.fixture(params=TOWERS)
+def tower(request):
+    config_class, arguments, tokens, width = TOWERS[request.param]
+    return getattr(transformers, config_class)(**arguments), tokens, width
+
+
+def test_any_vision_tower_gives_tokens_and_no_parameter_is_left_without_gradient(
+    make_tiny_model, tower, tiny_text_batch, tiny_image_batch, tmp_path
+):
+    vision_config, tokens, width = tower
+    model = make_tiny_model(vision_config=vision_config).train()
+    hidden = model.vision_tokens(tiny_image_batch["pixel_values"])
+    assert hidden.shape == (6, tokens, width) and model.config.vision_width == width
+    assert_every_gradient(backward(model, tiny_text_batch, tiny_image_batch))
+    model.save_pretrained(tmp_path)
+    loaded = D2SVSEModel.from_pretrained(tmp_path).train()  # what was frozen must be frozen again
+    assert_every_gradient(backward(loaded, tiny_text_batch, tiny_image_batch))
+
+
+@pytest.mark.parametrize("name", ["resnet", "mobilenet_v2"])
+def test_the_vision_towers_batch_norm_stays_put_unless_it_is_asked_to_move(make_tiny_model, tiny_image_batch, name):
+    config_class, arguments, _, _ = TOWERS[name]
+    vision_config = getattr(transformers, config_class)(**arguments)
+    for frozen in (True, False):
+        model = make_tiny_model(vision_config=vision_config, freeze_vision_batch_norm=frozen).train()
+        before = {name: buffer.clone() for name, buffer in model.vision_model.named_buffers()}
+        assert any("running_mean" in name for name in before)
+        with torch.no_grad():
+            model(**tiny_image_batch)
+        moved = [name for name, buffer in model.vision_model.named_buffers() if not torch.equal(buffer, before[name])]
+        assert bool(moved) is not frozen
+
+
+def test_a_text_tower_need_not_be_bert(make_tiny_model, tiny_text_batch, tiny_image_batch, tiny_text_config):
+    sizes = {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32, "max_position_embeddings": 64}
+    text_config = transformers.DistilBertConfig(
+        vocab_size=tiny_text_config.vocab_size, dropout=0.0, attention_dropout=0.0, **sizes
+    )
+    model = make_tiny_model(text_config=text_config).train()
+    text_batch = {name: value for name, value in tiny_text_batch.items() if name != "token_type_ids"}
+    assert_every_gradient(backward(model, text_batch, tiny_image_batch))
+
+
+# --- forward and encode ----------------------------------------------------------------------------------------------
+
+
+def test_forward_takes_images_texts_or_both(tiny_model, tiny_text_batch, tiny_image_batch):
+    with torch.no_grad():
+        image, text = tiny_model(**tiny_image_batch), tiny_model(**tiny_text_batch)
+        both = tiny_model(**tiny_text_batch, **tiny_image_batch)
+    assert image.text_embeds is None and image.logits_per_image is None and image.loss is None
+    assert text.image_embeds is None and text.logits_per_text is None
+    assert torch.equal(image.image_embeds, both.image_embeds) and torch.equal(text.text_embeds, both.text_embeds)
+    assert both.image_embeds.shape == both.text_embeds.shape == (6, 16)
+    assert_near(both.text_embeds.norm(dim=-1), torch.ones(6))
+    assert_near(both.logits_per_image, 20 * both.image_embeds @ both.text_embeds.t(), atol=1e-5)
+    assert both.vision_model_output.last_hidden_state.shape == (6, 17, 16)
+    assert_near(both.image_embeds, F.normalize(both.vision_model_output.pooler_output, dim=-1))
+    with pytest.raises(ValueError, match="pixel_values, input_ids"):
+        tiny_model()
+
+
+def test_return_dict_false_gives_the_same_values_as_a_tuple(tiny_model, tiny_text_batch, tiny_image_batch):
+    with torch.no_grad():
+        named = tiny_model(**tiny_text_batch, **tiny_image_batch)
+        values = tiny_model(**tiny_text_batch, **tiny_image_batch, return_dict=False)
+        features = tiny_model.get_text_features(**tiny_text_batch, return_dict=False)
+    assert isinstance(values, tuple) and len(values) == 6
+    for found, name in zip(values, ("logits_per_image", "logits_per_text", "text_embeds", "image_embeds")):
+        assert torch.equal(found, named[name]), name
+    assert isinstance(features, tuple) and torch.equal(features[1], named.text_model_output.pooler_output)
+
+
+def test_return_loss_is_the_symmetric_cross_entropy_of_pairs(tiny_model, tiny_text_batch, tiny_image_batch):
+    with torch.no_grad():
+        output = tiny_model(**tiny_text_batch, **tiny_image_batch, return_loss=True)
+    rows = output.logits_per_image.log_softmax(1).diagonal().mean()
+    columns = output.logits_per_image.log_softmax(0).diagonal().mean()
+    assert output.loss.item() == pytest.approx(-(rows + columns).item() / 2, abs=1e-5)
+    with pytest.raises(ValueError, match="as many texts as images"):
+        tiny_model(**tiny_text_batch, pixel_values=tiny_image_batch["pixel_values"][:2], return_loss=True)
+    with pytest.raises(ValueError, match="as many texts as images"):
+        tiny_model(**tiny_text_batch, return_loss=True)
+
+
+def test_hidden_states_replace_what_the_towers_would_compute(tiny_model, tiny_text_batch, tiny_image_batch):
+    mask = tiny_text_batch["attention_mask"]
+    with torch.no_grad():
+        expected = tiny_model(**tiny_text_batch, **tiny_image_batch)
+        found = tiny_model(
+            attention_mask=mask,
+            vision_hidden_states=tiny_model.vision_tokens(tiny_image_batch["pixel_values"]),
+            text_hidden_states=tiny_model.text_model(**tiny_text_batch).last_hidden_state,
+        )
+    assert_near(found.image_embeds, expected.image_embeds)
+    assert_near(found.text_embeds, expected.text_embeds)
+
+
+def test_encoding_keeps_the_order_given_whatever_the_batches(tiny_folder, tiny_captions, tiny_pictures):
+    model = D2SVSEModel.from_pretrained(tiny_folder).train()  # and finds its processor beside the weights
+    texts, images = model.encode_text(tiny_captions, batch_size=2), model.encode_image(tiny_pictures, batch_size=4)
+    assert model.training and texts.shape == images.shape == (6, 16)
+    assert texts.dtype == torch.float32 and not texts.requires_grad
+    for row in range(6):
+        assert_near(model.encode_text(tiny_captions[row])[0], texts[row])
+        assert_near(model.encode_image(tiny_pictures[row])[0], images[row])
+    assert (texts @ texts.t() - torch.eye(6)).fill_diagonal_(0).max() < 0.9999  # six different captions
+
+
+def test_encode_names_the_item_that_it_cannot_take(tiny_model, tiny_processor, tiny_pictures):
+    picture = tiny_pictures[0]
+    with pytest.raises(TypeError, match="encode_image takes PIL images; item 0 is a str"):
+        tiny_model.encode_image("picture.jpg", processor=tiny_processor)
+    with pytest.raises(TypeError, match="item 1 is a str"):
+        tiny_model.encode_image([picture, "https://example.org/picture.jpg"], processor=tiny_processor)
+    with pytest.raises(TypeError, match="encode_text takes strings; item 1 is a Image"):
+        tiny_model.encode_text(["a dog", picture], processor=tiny_processor)
+    with pytest.raises(ValueError, match="item 1 is empty"):
+        tiny_model.encode_text(["a dog", "  "], processor=tiny_processor)
+    with pytest.raises(ValueError, match="pass processor="):
+        tiny_model.encode_text(["a dog"])

@@ -1,0 +1,62 @@
+"""The ladder, the flat folder and the budgets, read off the sources."""
+
+import ast
+import statistics
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LADDER = ("configuration", "modeling", "processing", "hub_cards", "training")
+SOURCES = [path for folder in LADDER for path in sorted((ROOT / folder).rglob("*.py"))]
+SHIPPED = ("configuration_", "modeling_", "processing_", "pooling", "pixels")
+
+
+def imported_folders(path: Path) -> set[str]:
+    """The folders of vsehub that a file imports from, its own excluded."""
+    package = ("vsehub", *path.relative_to(ROOT).parts[:-1])
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            names = [".".join((*base, node.module or ""))]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        found |= {name.split(".")[1] for name in names if name.startswith("vsehub.") and len(name.split(".")) > 1}
+    return found - {path.relative_to(ROOT).parts[0]}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_down_the_ladder(path):
+    rung = LADDER.index(path.relative_to(ROOT).parts[0])
+    for folder in imported_folders(path) & set(LADDER):
+        assert LADDER.index(folder) < rung, f"{path} imports from {folder}"
+
+
+def test_file_names_are_unique_because_the_hub_folder_is_flat():
+    stems = [p.stem for p in SOURCES if p.stem not in ("__init__",) and p.parent.name in LADDER]
+    assert len(stems) == len(set(stems))
+
+
+def test_files_and_functions_keep_their_budgets():
+    lengths = {path: len(path.read_text().splitlines()) for path in SOURCES if path.name != "__init__.py"}
+    assert max(lengths.values()) <= 500, max(lengths, key=lengths.get)
+    assert statistics.median(lengths.values()) <= 130
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                length = node.end_lineno - node.lineno + 1
+                assert length <= 60, f"{path}:{node.lineno} {node.name} has {length} lines"
+
+
+def test_shipped_files_import_only_what_a_stranger_has():
+    allowed = {"torch", "transformers", "numpy"} | set(__import__("sys").stdlib_module_names)
+    for path in SOURCES:
+        if not path.name.startswith(SHIPPED):
+            continue
+        for node in ast.parse(path.read_text()).body:  # module level; functions may import Pillow
+            modules = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            modules += [node.module] if isinstance(node, ast.ImportFrom) and node.level == 0 else []
+            for module in modules:
+                assert module.split(".")[0] in allowed, f"{path} imports {module}"

@@ -1,0 +1,431 @@
+"""A server that misbehaves on purpose, and twenty kills of its client."""
+
+import base64
+import io
+import json
+import os
+import random
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pyarrow.parquet as parquet
+import pytest
+from PIL import Image
+
+from vsehub.training import caption_server, dense_captions
+from vsehub.training.caption_backends import CaptionRequest
+from vsehub.training.dense_captions import main
+
+COLUMNS = ["image_id", "dense_text", "model_id", "revision", "prompt_hash", "truncated", "num_tokens"]
+
+
+def paint(index):
+    return Image.new("RGB", (24, 16), (8 * (index % 32), 8 * (index // 32), 200))
+
+
+def picture(image):
+    """Return the index that `paint` was given."""
+    red, green, _ = image.getpixel((5, 5))
+    return round(red / 8) + 32 * round(green / 8)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Twelve pictures, some in a subfolder, and a file that is none."""
+    root = tmp_path / "images"
+    (root / "deep").mkdir(parents=True)
+    for index in range(12):
+        paint(index).save(root / ("deep" if index % 3 == 0 else "") / f"{index:02}.png")
+    (root / "notes.txt").write_text("no image")
+    return root
+
+
+def ids_of(root):
+    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*.png"))
+
+
+def rows_of(out):
+    return parquet.read_table(out).to_pylist()
+
+
+def assert_whole(out, root):
+    """One right caption for each image, in order, and nothing left over."""
+    rows = rows_of(out)
+    assert [row["image_id"] for row in rows] == ids_of(root)
+    assert all(row["dense_text"] == f"picture {int(row['image_id'][-6:-4])}" for row in rows)
+    left = {path.name for path in out.parent.iterdir() if path.name.startswith(out.name)}
+    assert left == {out.name}
+
+
+class Server(ThreadingHTTPServer):
+    """An OpenAI-compatible server on the loopback; `plan(index, attempt)` says how it answers."""
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.plan = lambda index, attempt: "good"
+        self.bodies, self.headers, self.times, self.attempts = [], [], [], Counter()
+        self.base = f"http://127.0.0.1:{self.server_address[1]}/v1"
+        self.guard, self.done = threading.Lock(), threading.Event()
+
+    def handle_error(self, request, client_address):
+        pass  # clients are killed on purpose
+
+
+class Handler(BaseHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+    def do_POST(self):
+        server = self.server
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        url = body["messages"][0]["content"][0]["image_url"]["url"]
+        index = picture(Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))))
+        with server.guard:
+            attempt = server.attempts[index]
+            server.attempts[index] += 1
+            server.bodies.append(body)
+            server.headers.append(dict(self.headers))
+            server.times.append((index, time.monotonic()))
+        getattr(self, server.plan(index, attempt))(index)
+
+    def send(self, code, body, **headers):
+        body = body if isinstance(body, bytes) else json.dumps(body).encode()
+        self.send_response(code)
+        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def answer(self, text, reason="stop", **more):
+        choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": reason}
+        self.send(200, {"model": "served-1", "choices": [choice], "usage": {"completion_tokens": 7}, **more})
+
+    def good(self, index):
+        self.answer(f"picture {index}")
+
+    def cut(self, index):
+        self.answer(f"picture {index}", "length")
+
+    def surrogate(self, index):
+        self.answer(f"picture \ud800{index}", model="served \udfff", usage={"completion_tokens": 2**70})
+
+    def empty(self, index):
+        self.answer("  ")
+
+    def none(self, index):
+        self.answer(None)
+
+    def no_choices(self, index):
+        self.send(200, {"choices": []})
+
+    def malformed(self, index):
+        self.send(200, b'{"choices": [{"mess')
+
+    def wrong_shape(self, index):
+        self.send(200, [1, 2])
+
+    def nested(self, index):
+        self.send(200, b"[" * 200_000)
+
+    def busy(self, index):
+        self.send(429, b"slow down", Retry_After="1")
+
+    def busy_oddly(self, index):
+        self.send(429, b"slow down", Retry_After="soonish")
+
+    def broken(self, index):
+        self.send(500, b"CUDA error")
+
+    def away(self, index):
+        self.send(503, b"loading")
+
+    def too_large(self, index):
+        self.send(400, {"error": {"message": "image too large"}})
+
+    def forbidden(self, index):
+        self.send(401, {"error": {"message": "wrong key"}})
+
+    def moved(self, index):
+        self.send(302, b"", Location=f"{self.server.base}/elsewhere")
+
+    def slow(self, index):
+        self.server.done.wait(3)
+        self.good(index)
+
+    def dripping(self, index):
+        self.send_response(200)
+        self.end_headers()
+        while not self.server.done.wait(0.1):
+            self.wfile.write(b" ")
+
+    def reset(self, index):
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.close()
+
+    def short(self, index):
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n{")
+        self.close_connection = True
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setattr(caption_server, "BACKOFF_S", 0.01)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with Server() as running:
+        threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        yield running
+        running.done.set()
+        running.shutdown()
+
+
+def ask(server, folder, out, *options):
+    """Run the command against the server; return its exit code."""
+    return main([str(folder), "--model", "vlm", "--api_base", server.base, "--out", str(out), *map(str, options)])
+
+
+# --- The server backend ---------------------------------------------------------------------------------------------
+
+
+def test_a_server_captions_every_image_with_the_papers_prompt_and_sampling(server, folder, tmp_path):
+    out = tmp_path / "made" / "dense.parquet"
+    assert ask(server, folder, out) == 0
+    assert_whole(out, folder)
+    rows = rows_of(out)
+    assert parquet.read_schema(out).names == COLUMNS
+    assert {row["model_id"] for row in rows} == {"vlm"} and {row["revision"] for row in rows} == {"served-1"}
+    assert {row["prompt_hash"] for row in rows} == {CaptionRequest().prompt_hash}
+    assert {row["num_tokens"] for row in rows} == {7} and not any(row["truncated"] for row in rows)
+    body = server.bodies[0]
+    assert (body["temperature"], body["top_p"], body["max_tokens"], body["model"]) == (0.2, 0.9, 500, "vlm")
+    assert body["messages"][0]["content"][1]["text"] == "Describe this image in detail"
+    assert "seed" not in body and "Authorization" not in server.headers[0]
+    assert len(server.bodies) == 12
+
+
+def test_requests_overlap_but_never_exceed_the_concurrency(server, folder, tmp_path):
+    now, most = [0], [0]
+
+    def plan(index, attempt):
+        with server.guard:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+        time.sleep(0.05)
+        with server.guard:
+            now[0] -= 1
+        return "good"
+
+    server.plan = plan
+    assert ask(server, folder, tmp_path / "d.parquet", "--concurrency", 4) == 0
+    assert 2 <= most[0] <= 4
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        "broken",
+        "away",
+        "busy_oddly",
+        "reset",
+        "short",
+        "malformed",
+        "wrong_shape",
+        "nested",
+        "no_choices",
+        "empty",
+        "none",
+    ],
+)
+def test_trouble_that_passes_costs_tries_and_nothing_else(server, folder, tmp_path, trouble):
+    server.plan = lambda index, attempt: trouble if attempt < 2 and index % 2 else "good"
+    assert ask(server, folder, tmp_path / "d.parquet") == 0
+    assert_whole(tmp_path / "d.parquet", folder)
+    assert server.attempts == {index: 3 if index % 2 else 1 for index in range(12)}
+
+
+def test_retry_after_is_honoured(server, folder, tmp_path):
+    server.plan = lambda index, attempt: "busy" if attempt == 0 and index == 5 else "good"
+    assert ask(server, folder, tmp_path / "d.parquet") == 0
+    first, second = (moment for index, moment in server.times if index == 5)
+    assert second - first >= 1.0
+
+
+def test_a_date_in_retry_after_is_understood_and_bounded():
+    def pause(value):
+        error = caption_server.urllib.error.HTTPError("u", 429, "busy", {"Retry-After": value}, io.BytesIO(b""))
+        return caption_server.refusal_of(error).pause
+
+    assert pause("Wed, 21 Oct 2015 07:28:00 GMT") == 0
+    assert pause("Wed, 21 Oct 2093 07:28:00 GMT") == pause("99999999") == caption_server.MAX_RETRY_AFTER_S
+    assert pause("-3") == pause("nan") == pause("1e999") == pause("²") == 0 and pause("2") == 2
+
+
+@pytest.mark.parametrize("trouble", ["slow", "dripping"])
+def test_a_request_that_takes_too_long_is_given_up_and_repeated(server, folder, tmp_path, trouble):
+    server.plan = lambda index, attempt: trouble if attempt == 0 and index == 3 else "good"
+    start = time.monotonic()
+    assert ask(server, folder, tmp_path / "d.parquet", "--timeout", 0.5) == 0
+    assert time.monotonic() - start < 2.5
+    assert_whole(tmp_path / "d.parquet", folder)
+
+
+@pytest.mark.parametrize("trouble", ["broken", "malformed", "no_choices", "empty", "reset", "too_large"])
+def test_an_image_that_the_server_always_chokes_on_is_an_error_or_a_bad_sample(
+    server, folder, tmp_path, trouble, capsys
+):
+    out = tmp_path / "d.parquet"
+    server.plan = lambda index, attempt: trouble if index == 4 else "good"
+    assert ask(server, folder, out, "--tries", 3) == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert "04.png" in message and "--on_bad_sample quarantine" in message and not out.exists()
+    assert ask(server, folder, out, "--tries", 3, "--on_bad_sample", "quarantine") == 0
+    assert [row["image_id"] for row in rows_of(out)] == [i for i in ids_of(folder) if i != "04.png"]
+    report = [json.loads(line) for line in (tmp_path / "bad_samples.jsonl").read_text().splitlines()]
+    assert [(row["image_id"], row["out"]) for row in report] == [("04.png", "d.parquet")]
+    assert server.attempts[4] == (2 if trouble == "too_large" else 6)
+    assert sum(server.attempts[index] for index in range(12) if index != 4) <= 11 + 8  # what was on its way
+
+
+@pytest.mark.parametrize(
+    "trouble, tries, words", [("forbidden", 1, "401"), ("moved", 1, "302"), ("away", 2, "503"), ("busy", 2, "429")]
+)
+def test_a_server_that_is_away_or_refuses_stops_the_job_even_in_quarantine(
+    server, folder, tmp_path, trouble, tries, words, capsys, monkeypatch
+):
+    monkeypatch.setattr(caption_server, "MAX_RETRY_AFTER_S", 0.1)
+    server.plan = lambda index, attempt: trouble
+    options = ("--tries", 2, "--concurrency", 1, "--on_bad_sample", "quarantine")
+    assert ask(server, folder, tmp_path / "d.parquet", *options) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert words in error and "Traceback" not in error and sum(server.attempts.values()) == tries
+    server.plan = lambda index, attempt: "good"
+    assert ask(server, folder, tmp_path / "d.parquet", *options) == 0
+    assert_whole(tmp_path / "d.parquet", folder)
+
+
+def test_no_server_at_all_is_one_clear_error(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(caption_server, "BACKOFF_S", 0.01)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        base = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+    options = ["--api_base", base, "--tries", "2", "--on_bad_sample", "quarantine"]
+    assert main([str(folder), "--model", "m", "--out", str(tmp_path / "d.parquet"), *options]) == 2
+    assert "ConnectionRefusedError" in capsys.readouterr().err
+    assert not (tmp_path / "d.parquet").exists() and not (tmp_path / "bad_samples.jsonl").exists()
+
+
+def test_a_server_broken_for_every_image_does_not_quarantine_the_whole_collection(
+    server, folder, tmp_path, capsys, monkeypatch
+):
+    server.plan = lambda index, attempt: "broken"
+    options = ("--tries", 2, "--on_bad_sample", "quarantine")
+    assert ask(server, folder, tmp_path / "d.parquet", *options) == 2  # fewer images than the limit
+    assert "the model is at fault" in capsys.readouterr().err
+    monkeypatch.setattr(dense_captions, "FAILURES_IN_A_ROW", 5)
+    server.plan = lambda index, attempt: "good" if index < 2 else "broken"
+    assert ask(server, folder, tmp_path / "d.parquet", "--concurrency", 1, *options) == 2
+    server.plan = lambda index, attempt: "good"
+    assert ask(server, folder, tmp_path / "d.parquet", *options) == 0
+    assert_whole(tmp_path / "d.parquet", folder)
+
+
+def test_answers_that_were_cut_are_flagged(server, folder, tmp_path):
+    server.plan = lambda index, attempt: "cut" if index == 7 else "good"
+    assert ask(server, folder, tmp_path / "d.parquet") == 0
+    assert [row["image_id"] for row in rows_of(tmp_path / "d.parquet") if row["truncated"]] == ["07.png"]
+
+
+def test_text_that_is_not_utf8_and_absurd_counts_do_not_break_the_table(server, folder, tmp_path, capsys):
+    server.plan = lambda index, attempt: "surrogate" if index == 7 else "good"
+    assert ask(server, folder, tmp_path / "d.parquet") == 0
+    row = next(row for row in rows_of(tmp_path / "d.parquet") if row["image_id"] == "07.png")
+    assert (row["dense_text"], row["revision"], row["num_tokens"]) == ("picture ?7", "served ?", None)
+    assert "served ?, served-1" in capsys.readouterr().out
+
+
+def test_the_key_is_sent_and_never_printed(server, folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", " sk-secret\n")
+    server.plan = lambda index, attempt: "forbidden"
+    assert ask(server, folder, tmp_path / "d.parquet") == 2
+    assert server.headers[0]["Authorization"] == "Bearer sk-secret"
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret\nX: y")
+    assert ask(server, folder, tmp_path / "d.parquet") == 2
+    assert "sk-secret" not in "".join(capsys.readouterr())
+
+
+def test_pictures_arrive_upright_and_opaque(server, tmp_path):
+    root = tmp_path / "images"
+    root.mkdir()
+    Image.new("RGBA", (24, 16), (0, 0, 0, 0)).save(root / "a.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotated by a quarter
+    paint(0).save(root / "b.jpg", exif=exif)
+    assert ask(server, root, tmp_path / "d.parquet", "--concurrency", 1) == 0
+    urls = [body["messages"][0]["content"][0]["image_url"]["url"] for body in server.bodies]
+    first, second = (Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))) for url in urls)
+    assert first.getpixel((3, 3)) == (255, 255, 255) and second.size == (16, 24)
+
+
+LAUNCHER = """
+import json, os, sys
+from vsehub.training.dense_captions import main
+print("ready", flush=True)
+for line in sys.stdin:  # one import, many processes to kill
+    child = os.fork()
+    if child == 0:
+        log = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(log, 1), os.dup2(log, 2), os.setsid()
+        os._exit(main(json.loads(line)))
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+def test_twenty_real_kills_lose_and_double_nothing(server, folder, tmp_path):
+    for index in range(12, 60):
+        paint(index).save(folder / f"{index}.png")
+    out, concurrency, chance = tmp_path / "d.parquet", 2, random.Random(0)
+    journal = tmp_path / "d.parquet.journal.jsonl"
+    command = [str(folder), "--model", "vlm", "--api_base", server.base, "--out", str(out)]
+    command += ["--concurrency", str(concurrency)]
+    launcher = [sys.executable, "-c", LAUNCHER, str(tmp_path / "log")]
+    with subprocess.Popen(launcher, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "ready\n"
+        kept, codes, kills = set(), [], 20
+        while True:
+            arrived = threading.Event()
+            before, wait = len(server.bodies), 2 + len(codes) % 3
+
+            def plan(index, attempt, arrived=arrived, before=before, wait=wait):
+                if len(server.bodies) - before >= wait and len(codes) < kills:
+                    arrived.set()
+                    time.sleep(0.005)
+                return "good"
+
+            server.plan = plan
+            process.stdin.write(json.dumps(command) + "\n")
+            process.stdin.flush()
+            child = int(process.stdout.readline())
+            if len(codes) < kills and arrived.wait(10):
+                time.sleep(chance.random() * 0.01)
+                os.kill(child, signal.SIGKILL)
+            codes.append(int(process.stdout.readline()))
+            if codes[-1] != -signal.SIGKILL:
+                break
+            lines = journal.read_bytes().split(b"\n")[1:-1] if journal.exists() else []
+            held = [row[0] for line in lines for row in json.loads(line)["captions"]]
+            assert len(held) == len(set(held)) and kept <= set(held)  # nothing doubled, nothing lost
+            kept = set(held)
+        process.stdin.close()
+    assert codes[-1] == 0 and codes.count(-signal.SIGKILL) >= 20, (codes, (tmp_path / "log").read_text())
+    assert_whole(out, folder)
+    assert len(server.bodies) <= 60 + concurrency * kills * 2

@@ -1,0 +1,456 @@
+"""Captioning jobs: bad images, datasets, deaths at every point, wrong commands."""
+
+import contextlib
+import io
+import json
+import os
+import random
+from collections import Counter
+
+import pyarrow.parquet as parquet
+import pytest
+from PIL import Image
+
+from vsehub.training.caption_backends import Caption, CaptionError, CaptionRequest, Failure
+from vsehub.training.caption_journal import locked
+from vsehub.training.dense_captions import caption_images, main
+
+
+def paint(index):
+    return Image.new("RGB", (24, 16), (8 * (index % 32), 8 * (index // 32), 200))
+
+
+def picture(image):
+    """Return the index that `paint` was given."""
+    red, green, _ = image.getpixel((5, 5))
+    return round(red / 8) + 32 * round(green / 8)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Twelve pictures, some in a subfolder, and a file that is none."""
+    root = tmp_path / "images"
+    (root / "deep").mkdir(parents=True)
+    for index in range(12):
+        paint(index).save(root / ("deep" if index % 3 == 0 else "") / f"{index:02}.png")
+    (root / "notes.txt").write_text("no image")
+    return root
+
+
+def ids_of(root):
+    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*.png"))
+
+
+def rows_of(out):
+    return parquet.read_table(out).to_pylist()
+
+
+def assert_whole(out, root):
+    """One right caption for each image, in order, and nothing left over."""
+    rows = rows_of(out)
+    assert [row["image_id"] for row in rows] == ids_of(root)
+    assert all(row["dense_text"] == f"picture {int(row['image_id'][-6:-4])}" for row in rows)
+    left = {path.name for path in out.parent.iterdir() if path.name.startswith(out.name)}
+    assert left == {out.name}
+
+
+class Stub:
+    """A captioner without a model: names the picture it sees."""
+
+    backend = "stub"
+
+    def __init__(self, batch_size=2, model_id="stub", fails=(), **asked):
+        self.request, self.batch_size, self.model_id = CaptionRequest(**asked), batch_size, model_id
+        self.fails, self.seen = fails, Counter()
+
+    def identity(self):
+        return {"model_id": self.model_id, "revision": "r1"}
+
+    def captions(self, items):
+        items = iter(items)
+        while batch := [item for _, item in zip(range(self.batch_size), items)]:
+            self.seen.update(image_id for image_id, _ in batch)
+            yield [
+                Failure(image_id, f"{image_id}: no answer")
+                if image_id in self.fails
+                else Caption(image_id, f"picture {picture(image)}", False, 2, "r1")
+                for image_id, image in batch
+            ]
+
+
+# --- Bad images ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def spoiled(folder, tmp_path):
+    """The folder with six unusable entries more."""
+    file = io.BytesIO()
+    Image.effect_noise((200, 200), 50).convert("RGB").save(file, "jpeg")
+    (folder / "half.jpg").write_bytes(file.getvalue()[: len(file.getvalue()) // 2])
+    (folder / "zero.jpg").write_bytes(b"")
+    (folder / "page.jpg").write_text("<!DOCTYPE html><html>404</html>")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    paint(3).save(outside / "secret.png")
+    (folder / "escape.PNG").symlink_to(outside / "secret.png")
+    (folder / "linked").symlink_to(outside)
+    os.mkfifo(folder / "pipe.png")
+    paint(2).save(folder / ".hidden.png")
+    return folder
+
+
+BAD = {"half.jpg", "zero.jpg", "page.jpg", "escape.PNG", "linked", "pipe.png"}
+
+
+def test_bad_images_are_quarantined_with_their_reasons(spoiled, tmp_path, capsys):
+    stub, out = Stub(), tmp_path / "d.parquet"
+    counts = caption_images(spoiled, out, stub, on_bad_sample="quarantine")
+    assert (counts["captions"], counts["bad"]) == (12, 6) and not BAD & set(stub.seen)
+    report = [json.loads(line) for line in (tmp_path / "bad_samples.jsonl").read_text().splitlines()]
+    reasons = {row["image_id"]: row["problem"] for row in report}
+    assert set(reasons) == BAD and "zero" in reasons["zero.jpg"] or "not an image" in reasons["zero.jpg"]
+    assert "leaves" in reasons["escape.PNG"] and "not followed" in reasons["linked"]
+    assert caption_images(spoiled, out, stub, on_bad_sample="quarantine")["was_complete"]
+
+
+@pytest.mark.parametrize("bad", sorted(BAD))
+def test_a_bad_image_is_an_error_by_default_and_mending_it_lets_the_job_go_on(spoiled, tmp_path, bad):
+    for other in BAD - {bad}:
+        (spoiled / other).unlink()
+    stub, out = Stub(), tmp_path / "d.parquet"
+    with pytest.raises(CaptionError, match=f"{bad}.*--on_bad_sample quarantine"):
+        caption_images(spoiled, out, stub)
+    assert not out.exists()
+    (spoiled / bad).unlink()
+    counts = caption_images(spoiled, out, stub)
+    assert counts["captions"] == 12 and set(stub.seen) == set(ids_of(spoiled)) - {".hidden.png"}
+
+
+def test_quarantined_images_get_another_chance_under_error(folder, tmp_path):
+    out = tmp_path / "d.parquet"
+    (folder / "20.png").write_bytes(b"")
+    caption_images(folder, out, Stub(), on_bad_sample="quarantine")
+    paint(20).save(folder / "20.png")
+    stub = Stub()
+    caption_images(folder, out, stub)
+    assert set(stub.seen) == {"20.png"} and not (tmp_path / "bad_samples.jsonl").read_text()
+    assert_whole(out, folder)
+
+
+def test_the_report_keeps_the_lines_of_other_tables(folder, tmp_path):
+    (tmp_path / "bad_samples.jsonl").write_text('{"row": 3, "problem": "no caption"}\n')
+    (folder / "zero.png").write_bytes(b"")
+    for name in ("a.parquet", "b.parquet", "a.parquet"):
+        caption_images(folder, tmp_path / name, Stub(), on_bad_sample="quarantine", restart=True)
+    lines = [json.loads(line) for line in (tmp_path / "bad_samples.jsonl").read_text().splitlines()]
+    assert [line.get("out") for line in lines] == [None, "b.parquet", "a.parquet"]
+
+
+def test_duplicate_images_get_a_caption_each(tmp_path):
+    root = tmp_path / "images"
+    root.mkdir()
+    for name in "abc":
+        paint(9).save(root / f"{name}.png")
+    caption_images(root, tmp_path / "d.parquet", Stub())
+    texts = [(row["image_id"], row["dense_text"]) for row in rows_of(tmp_path / "d.parquet")]
+    assert texts == [(f"{name}.png", "picture 9") for name in "abc"]
+
+
+def test_a_name_that_is_not_utf8_is_captioned_under_a_readable_id(tmp_path):
+    root = tmp_path / "images"
+    root.mkdir()
+    with open(os.fsencode(root) + b"/\xff.png", "wb") as file:
+        paint(1).save(file, "png")
+    caption_images(root, tmp_path / "d.parquet", Stub())
+    assert [row["image_id"] for row in rows_of(tmp_path / "d.parquet")] == ["\\udcff.png"]
+
+
+# --- Datasets ------------------------------------------------------------------------------------------------------
+
+
+def table(count=5, **columns):
+    from datasets import Dataset, Features, Value
+    from datasets import Image as ImageFeature
+
+    rows = {"image": [paint(index) for index in range(count)], **columns}
+    kinds = {name: Value("int64" if isinstance(values[0], int) else "string") for name, values in columns.items()}
+    return Dataset.from_dict(rows, features=Features({"image": ImageFeature(), **kinds}))
+
+
+def test_a_parquet_file_is_captioned_by_image_id_or_by_row(tmp_path):
+    table(image_id=[7, 5, 3, 1, 0]).to_parquet(tmp_path / "named.parquet")
+    table().to_parquet(tmp_path / "plain.parquet")
+    for name, ids in (("named", ["7", "5", "3", "1", "0"]), ("plain", ["0", "1", "2", "3", "4"])):
+        out = tmp_path / "out" / f"{name}.parquet"
+        caption_images(str(tmp_path / f"{name}.parquet"), out, Stub())
+        rows = rows_of(out)
+        assert [row["image_id"] for row in rows] == ids
+        assert [row["dense_text"] for row in rows] == [f"picture {index}" for index in range(5)]
+
+
+def test_a_folder_of_parquet_files_is_captioned_but_not_into_itself(tmp_path):
+    (tmp_path / "data").mkdir()
+    table().to_parquet(tmp_path / "data" / "train-0.parquet")
+    with pytest.raises(CaptionError, match="write elsewhere"):
+        caption_images(tmp_path / "data", tmp_path / "data" / "d.parquet", Stub())
+    assert caption_images(tmp_path / "data", tmp_path / "d.parquet", Stub())["captions"] == 5
+
+
+def test_a_dataset_with_undecodable_and_missing_images_is_quarantined(tmp_path):
+    from datasets import Dataset, Features
+    from datasets import Image as ImageFeature
+
+    rows = table().cast_column("image", ImageFeature(decode=False))
+    values = list(rows["image"])
+    values[1] = {"bytes": values[1]["bytes"][:60], "path": None}
+    values[3] = None
+    rows = Dataset.from_dict({"image": values}, features=Features({"image": ImageFeature(decode=False)}))
+    counts = caption_images(rows, tmp_path / "d.parquet", Stub(), on_bad_sample="quarantine")
+    assert (counts["captions"], counts["bad"]) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    "columns, words",
+    [({"image_id": ["a", "a", "b", "c", "d"]}, "'a' names two"), ({"image_id": ["a", None, "b", "c", "d"]}, "row 1")],
+)
+def test_ids_that_do_not_name_one_image_each_are_refused(tmp_path, columns, words):
+    with pytest.raises(CaptionError, match=words):
+        caption_images(table(**columns), tmp_path / "d.parquet", Stub())
+
+
+def test_row_numbers_of_another_dataset_are_not_mistaken_for_this_ones(tmp_path):
+    caption_images(table(5), tmp_path / "d.parquet", Stub())
+    with pytest.raises(CaptionError, match="rows 5.*--restart"):
+        caption_images(table(6), tmp_path / "d.parquet", Stub())
+
+
+def test_an_image_root_means_that_the_source_lists_images(folder, tmp_path):
+    entries = [
+        {"split": "test", "filename": name, "cocoid": 70 + i, "sentences": []} for i, name in enumerate(ids_of(folder))
+    ]
+    (tmp_path / "karpathy.json").write_text(json.dumps({"images": entries}))
+    out = tmp_path / "d.parquet"
+    caption_images(tmp_path / "karpathy.json", out, Stub(), split="test", image_root=folder)
+    assert [row["image_id"] for row in rows_of(out)] == [str(70 + i) for i in range(12)]
+    with pytest.raises(CaptionError, match="--image_root"):
+        caption_images(tmp_path / "karpathy.json", out, Stub(), split="test")
+
+
+def test_columns_may_be_named_and_a_missing_one_is_an_error(tmp_path):
+    rows = table(key=list("vwxyz")).rename_column("image", "photo")
+    with pytest.raises(CaptionError, match="--image_column"):
+        caption_images(rows, tmp_path / "d.parquet", Stub())
+    caption_images(rows, tmp_path / "d.parquet", Stub(), image_column="photo", id_column="key")
+    assert [row["image_id"] for row in rows_of(tmp_path / "d.parquet")] == list("vwxyz")
+
+
+# --- Resuming ------------------------------------------------------------------------------------------------------
+
+
+def test_a_complete_table_is_left_alone_and_nothing_is_asked(folder, tmp_path):
+    out = tmp_path / "d.parquet"
+    assert not caption_images(folder, out, Stub())["was_complete"]
+    before, stub = out.stat(), Stub()
+    assert caption_images(folder, out, stub)["was_complete"] and not stub.seen
+    assert (out.stat().st_mtime_ns, out.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
+
+
+def test_new_images_are_added_to_a_complete_table_and_vanished_ones_are_an_error(folder, tmp_path):
+    out = tmp_path / "d.parquet"
+    caption_images(folder, out, Stub())
+    paint(20).save(folder / "20.png")
+    stub = Stub()
+    assert caption_images(folder, out, stub)["made"] == 1
+    assert stub.seen == {"20.png": 1}
+    assert_whole(out, folder)
+    (folder / "20.png").unlink()
+    with pytest.raises(CaptionError, match="1 images that are not there any more, first '20.png'"):
+        caption_images(folder, out, Stub())
+
+
+CHANGES = [
+    {"prompt": "Why?"},
+    {"temperature": 0.3},
+    {"top_p": 0.8},
+    {"max_new_tokens": 9},
+    {"seed": 1},
+    {"model_id": "m"},
+]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: next(iter(change)))
+@pytest.mark.parametrize("finished", [False, True])
+def test_another_request_is_refused_until_a_restart(folder, tmp_path, change, finished):
+    out = tmp_path / "d.parquet"
+    if finished:
+        caption_images(folder, out, Stub())
+    else:
+        with pytest.raises(CaptionError):
+            caption_images(folder, out, Stub(fails=["08.png"]))
+        assert (tmp_path / "d.parquet.journal.jsonl").exists()
+    with pytest.raises(CaptionError, match="was begun with.*--restart"):
+        caption_images(folder, out, Stub(**change))
+    stub = Stub(**change)
+    assert caption_images(folder, out, stub, restart=True)["made"] == 12
+    assert stub.seen == Counter(ids_of(folder))
+    assert_whole(out, folder)
+
+
+def test_a_file_of_someone_else_is_never_overwritten(folder, tmp_path):
+    out = tmp_path / "d.parquet"
+    for write in (lambda: table().to_parquet(out), lambda: out.write_text("precious")):
+        write()
+        content = out.read_bytes()
+        for restart in (False, True):
+            with pytest.raises(CaptionError, match="give another --out"):
+                caption_images(folder, out, Stub(), restart=restart)
+        assert out.read_bytes() == content
+
+
+def test_two_jobs_on_one_table_exclude_each_other(folder, tmp_path):
+    out = tmp_path / "d.parquet"
+    with locked(out), pytest.raises(CaptionError, match=f"process {os.getpid()} is writing"):
+        caption_images(folder, out, Stub())
+    (tmp_path / "d.parquet.lock").write_text("1")  # left behind by the dead: no hindrance
+    caption_images(folder, out, Stub())
+    assert_whole(out, folder)
+
+
+def half_done(folder, out):
+    with pytest.raises(CaptionError):
+        caption_images(folder, out, Stub(fails=["10.png"]))
+    return out.parent / f"{out.name}.journal.jsonl"
+
+
+def test_a_journal_cut_at_any_byte_loses_no_whole_line_and_doubles_nothing(folder, tmp_path):
+    journal = half_done(folder, tmp_path / "first.parquet")
+    content, out = journal.read_bytes(), tmp_path / "d.parquet"
+    for cut in sorted({*range(0, len(content) + 1, 7), *(len(line) for line in content.splitlines())}):
+        whole = [json.loads(line) for line in content[:cut].split(b"\n")[:-1]][1:]
+        kept = {row[0] for record in whole for row in record["captions"]}
+        (tmp_path / "d.parquet.journal.jsonl").write_bytes(content[:cut])
+        stub = Stub()
+        caption_images(folder, out, stub, progress=False)
+        assert stub.seen == Counter(set(ids_of(folder)) - kept)
+        assert_whole(out, folder)
+        out.unlink()
+
+
+def test_a_journal_damaged_in_the_middle_is_an_error_that_names_the_line(folder, tmp_path):
+    journal = half_done(folder, tmp_path / "d.parquet")
+    lines = journal.read_bytes().splitlines(keepends=True)
+    for damage in (b"{\0\0\n", b"[]\n", b"{}\n"):
+        journal.write_bytes(b"".join([*lines[:2], damage, *lines[3:]]))
+        with pytest.raises(CaptionError, match="line 3 is damaged"):
+            caption_images(folder, tmp_path / "d.parquet", Stub())
+
+
+class DeathError(BaseException):
+    """What `except Exception` does not hold up."""
+
+
+@contextlib.contextmanager
+def death_at(monkeypatch, moment, when):
+    """Die before or after the `moment`-th durable step (fsync, rename, removal)."""
+    steps = [0]
+
+    def deadly(real):
+        def step(*args, **kwargs):
+            steps[0] += 1
+            if steps[0] == moment and when == "before":
+                raise DeathError
+            result = real(*args, **kwargs)
+            if steps[0] == moment:
+                raise DeathError
+            return result
+
+        return step
+
+    with monkeypatch.context() as patch:
+        for name in ("fsync", "replace", "unlink"):
+            patch.setattr(os, name, deadly(getattr(os, name)))
+        yield steps
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_death_at_every_step_loses_and_doubles_nothing(folder, tmp_path, monkeypatch, when):
+    (folder / "zero.png").write_bytes(b"")
+    deaths, moment = 0, 0
+    while True:
+        moment += 1
+        place, stubs = tmp_path / f"{when}{moment}", []
+        for run in range(2):
+            stubs.append(Stub())
+            try:
+                with death_at(monkeypatch, moment if run == 0 else 0, when):
+                    caption_images(folder, place / "d.parquet", stubs[-1], on_bad_sample="quarantine", progress=False)
+            except DeathError:
+                deaths += 1
+        (folder / "zero.png").rename(tmp_path / "zero.png")
+        assert_whole(place / "d.parquet", folder)
+        (tmp_path / "zero.png").rename(folder / "zero.png")
+        assert len((place / "bad_samples.jsonl").read_text().splitlines()) == 1
+        again = sum((stubs[0].seen + stubs[1].seen).values()) - 12
+        assert 0 <= again <= 2  # at most the batch that was on its way
+        if deaths < moment:
+            break
+    assert deaths >= 10
+
+
+def test_many_deaths_of_one_job_end_in_a_whole_table(folder, tmp_path, monkeypatch):
+    out, chance, deaths = tmp_path / "d.parquet", random.Random(0), 0
+    for _ in range(200):
+        try:
+            with death_at(monkeypatch, chance.randrange(1, 4), chance.choice(["before", "after"])):
+                caption_images(folder, out, Stub(batch_size=1), progress=False)
+            break
+        except DeathError:
+            deaths += 1
+    assert deaths >= 5
+    caption_images(folder, out, Stub())
+    assert_whole(out, folder)
+
+
+# --- The command ---------------------------------------------------------------------------------------------------
+
+WRONG = {
+    "no images": (["nowhere", "--model", "m"], "neither images nor a dataset"),
+    "an empty folder": (["EMPTY", "--model", "m"], "neither images nor a dataset"),
+    "no model there": (["FOLDER", "--model", "./nowhere"], "nowhere"),
+    "a folder that is no model": (["FOLDER", "--model", "FOLDER"], "does not load"),
+    "an empty prompt": (["FOLDER", "--model", "m", "--prompt", " "], "prompt is empty"),
+    "a negative temperature": (["FOLDER", "--model", "m", "--temperature", "-1"], "temperature"),
+    "temperature nan": (["FOLDER", "--model", "m", "--temperature", "nan"], "temperature"),
+    "no nucleus": (["FOLDER", "--model", "m", "--top_p", "0"], "top_p"),
+    "no tokens": (["FOLDER", "--model", "m", "--max_new_tokens", "0"], "max_new_tokens"),
+    "no URL": (["FOLDER", "--model", "m", "--api_base", "localhost:8000"], "is not a URL"),
+    "no host": (["FOLDER", "--model", "m", "--api_base", "http://[::1"], "is not a URL"),
+    "no time": (["FOLDER", "--model", "m", "--api_base", "http://h/v1", "--timeout", "0"], "timeout"),
+    "a revision of a server": (["FOLDER", "--model", "m", "--api_base", "http://h/v1", "--revision", "x"], "revision"),
+    "a folder as table": (["FOLDER", "--model", "m", "--out", "EMPTY"], "is a folder"),
+    "no batch": (["FOLDER", "--model", "m", "--batch_size", "0"], "batch_size"),
+    "a word for a number": (["FOLDER", "--model", "m", "--tries", "many"], "tries"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_command_is_one_line_and_exit_code_two(folder, tmp_path, capsys, monkeypatch, case):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (tmp_path / "empty").mkdir()
+    argv, words = WRONG[case]
+    argv = [{"FOLDER": str(folder), "EMPTY": str(tmp_path / "empty")}.get(word, word) for word in argv]
+    if "--out" not in argv:
+        argv += ["--out", str(tmp_path / "d.parquet")]
+    try:
+        code = main(argv)
+    except SystemExit as error:  # argparse
+        code = error.code
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert code == 2 and last.startswith("vsehub caption: error:") and words in last
+
+
+def test_the_hash_names_prompt_and_sampling_but_not_the_draw():
+    hashes = {CaptionRequest(**change).prompt_hash for change in [{}, *CHANGES[:4]]}
+    assert len(hashes) == 5 and all(len(text) == 16 for text in hashes)
+    assert CaptionRequest(seed=3).prompt_hash == CaptionRequest().prompt_hash
+    assert CaptionRequest(temperature=1).prompt_hash == CaptionRequest(temperature=1.0).prompt_hash

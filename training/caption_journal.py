@@ -1,0 +1,192 @@
+"""What a captioning job writes: a lock, a journal while it runs, a Parquet table and a list of bad samples at its end.
+
+Killed anywhere, it leaves either the journal, whole but for a last line that is made again, or the finished table.
+"""
+
+import contextlib
+import json
+import os
+from pathlib import Path
+
+from .caption_backends import Caption, CaptionError
+
+METADATA = b"vsehub.captions"  # key in the table's schema: what was asked of which model, and the bad samples
+ROWS_AT_ONCE = 10_000
+
+
+class Journal:
+    """The captions made so far, one fsynced JSON line a batch, below a line that says what was asked of which model."""
+
+    def __init__(self, path, header):
+        self.path, self.header, self.file = Path(path), header, None
+
+    def read(self):
+        """Return captions and problems by image id, dropping a last line that was cut while being written.
+
+        Raises:
+            CaptionError: the journal of another request, or damaged elsewhere than at its end.
+        """
+        captions, problems, kept = {}, {}, 0
+        if not self.path.exists():
+            return captions, problems
+        with open(self.path, "r+b") as file:
+            for number, line in enumerate(file):
+                record = _record(line)
+                if number == 0 and record is not None:
+                    refuse_other(record, self.header, self.path)
+                elif record is not None and {"captions", "problems"} <= set(record):
+                    captions.update((row[0], Caption(*row)) for row in record["captions"])
+                    problems.update(record["problems"])
+                elif file.read(1):
+                    raise CaptionError(f"{self.path}, line {number + 1} is damaged: delete it, or pass --restart")
+                else:
+                    break
+                kept += len(line)
+            file.truncate(kept)
+        return captions, problems
+
+    def append(self, captions, problems):
+        """Write outcomes as one line, and return once they are on the disk."""
+        record = {"captions": [list(vars(caption).values()) for caption in captions], "problems": problems}
+        if self.file is None:
+            self.file = open(self.path, "ab")  # noqa: SIM115 (held as long as the job runs)
+            if self.file.tell() == 0:
+                self._write(self.header)
+                sync_folder(self.path.parent)
+        self._write(record)
+
+    def _write(self, record):
+        self.file.write(json.dumps(record).encode() + b"\n")
+        self.file.flush()
+        os.fsync(self.file.fileno())
+
+    def close(self):
+        """Close the file."""
+        if self.file is not None:
+            self.file.close()
+            self.file = None
+
+
+def _record(line):
+    try:
+        record = json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def refuse_other(found, header, path):
+    """Raise CaptionError unless what `path` holds was asked as this job asks."""
+    for key in sorted({*found, *header}):
+        if found.get(key) != header.get(key):
+            raise CaptionError(
+                f"{path} was begun with {key} {found.get(key)!r}, this job has {header.get(key)!r}. Go on as it was "
+                "begun, give another --out, or pass --restart to throw its captions away"
+            )
+
+
+def sync_folder(folder):
+    """Make a new or renamed file's name durable (POSIX; elsewhere the file system does as it likes)."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked(out):
+    """Hold `out` for this process. The kernel lets go of the lock when the process dies, however it dies."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: nothing to hold
+        yield
+        return
+    path = Path(f"{out}.lock")
+    while True:
+        with open(path, "a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                owner = file.read().strip() or "unknown"
+                raise CaptionError(f"process {owner} is writing {out}: wait for it, or give another --out") from None
+            if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                continue  # its last owner removed it between our open and our lock
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            try:
+                yield
+            finally:
+                path.unlink()
+            return
+
+
+def read_table(out, header):
+    """Return captions and problems by image id of a finished table; both empty if there is none.
+
+    Raises:
+        CaptionError: not a table of this module, or one of another request (not judged if `header` is None).
+    """
+    import pyarrow.parquet as parquet
+
+    if not os.path.exists(out):
+        return {}, {}
+    try:
+        found = json.loads(parquet.read_schema(out).metadata[METADATA])
+        was, problems, table = found["header"], found["problems"], parquet.read_table(out)
+    except Exception as error:  # pyarrow's errors, no metadata at all, or metadata of another tool
+        raise CaptionError(f"{out} exists and is no table of dense captions ({error}): give another --out") from None
+    if header is not None:
+        refuse_other(was, header, out)
+    columns = (table[name].to_pylist() for name in ("image_id", "dense_text", "truncated", "num_tokens", "revision"))
+    return {row[0]: Caption(*row) for row in zip(*columns)}, problems
+
+
+def write_table(out, captions, problems, header):
+    """Write the table under a temporary name, the report of bad samples, then rename: all or nothing."""
+    import pyarrow
+    import pyarrow.parquet as parquet
+
+    texts = ("image_id", "dense_text", "model_id", "revision", "prompt_hash")
+    fields = [(name, pyarrow.string()) for name in texts]
+    fields += [("truncated", pyarrow.bool_()), ("num_tokens", pyarrow.int32())]
+    metadata = {METADATA: json.dumps({"header": header, "problems": problems}).encode()}
+    schema = pyarrow.schema(fields, metadata=metadata)
+    made_by = {key: header[key] for key in ("model_id", "prompt_hash")}
+    temporary = f"{out}.tmp"
+    with open(temporary, "wb") as file:
+        with parquet.ParquetWriter(file, schema) as writer:
+            for start in range(0, len(captions), ROWS_AT_ONCE):  # one Arrow string column ends at 2 GB
+                rows = [{**vars(caption), **made_by} for caption in captions[start : start + ROWS_AT_ONCE]]
+                writer.write_table(pyarrow.Table.from_pylist(rows, schema=schema))
+        file.flush()
+        os.fsync(file.fileno())
+    write_report(out, problems)
+    os.replace(temporary, out)
+    sync_folder(Path(out).parent)
+
+
+def write_report(out, problems):
+    """List the bad samples of `out` in `bad_samples.jsonl` beside it; lines of other tables in that folder stay."""
+    out = Path(out)
+    path, lines = out.parent / "bad_samples.jsonl", []
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                mine = json.loads(line).get("out") == out.name
+            except (ValueError, AttributeError):
+                mine = False
+            lines += [] if mine else [line]
+    elif not problems:
+        return
+    for image_id, problem in problems.items():
+        lines.append(json.dumps({"image_id": image_id, "problem": problem, "out": out.name}))
+    temporary = Path(f"{out}.bad_samples.tmp")
+    temporary.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+__all__ = ["Journal", "locked", "read_table", "write_report", "write_table"]

@@ -1,0 +1,114 @@
+"""Search a Hub folder in a process that cannot import vsehub: `demo_search.py HUB GALLERY OUT.png`.
+
+Answers three text queries with pictures and one picture with captions, and draws a contact sheet: each row shows the
+query, the five best hits and their cosines; right hits are framed green.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+
+class Forbidden:
+    """Makes `import vsehub` fail, wherever it is installed."""
+
+    def find_spec(self, name, path=None, target=None):
+        """Refuse our own package; know nothing of others."""
+        if name.partition(".")[0] == "vsehub":
+            raise ImportError("vsehub is blocked here: the Hub folder must do without it")
+        return None
+
+
+sys.meta_path.insert(0, Forbidden())
+
+from PIL import Image, ImageDraw  # noqa: E402
+from transformers import AutoModel, AutoProcessor  # noqa: E402
+
+TILE, GAP, TOP = 132, 12, 5
+
+
+def main(hub: str, gallery: str, out: str) -> int:
+    """Load, embed, search, draw."""
+    scenes = json.loads((Path(gallery) / "scenes.json").read_text())
+    images = [Image.open(Path(gallery) / scene["file"]) for scene in scenes]
+    captions = sorted({caption for scene in scenes for caption in scene["captions"]})
+    model = AutoModel.from_pretrained(hub, trust_remote_code=True)
+    processor = AutoProcessor.from_pretrained(hub, trust_remote_code=True)
+    print(f"loaded {type(model).__name__} from {type(model).__module__.split('.')[0]}, without vsehub")
+    image_embeds = model.encode_image(images, processor=processor)
+    rows = []
+    for query in text_queries(scenes):
+        scores = (model.encode_text([query], processor=processor) @ image_embeds.t())[0]
+        best = scores.topk(TOP)
+        found = zip(best.indices.tolist(), best.values.tolist())
+        hits = [(images[i], score, says(query, scenes[i])) for i, score in found]
+        total = sum(says(query, scene) for scene in scenes)
+        print(
+            f"{query!r}: {sum(right for *_, right in hits)} of the first {TOP} are right ({total} right in {len(scenes)})"
+        )
+        rows.append((query, hits))
+    text_embeds = model.encode_text(captions, processor=processor)
+    best = (image_embeds[:1] @ text_embeds.t())[0].topk(TOP)
+    hits = [(captions[i], s, says(captions[i], scenes[0])) for i, s in zip(best.indices.tolist(), best.values.tolist())]
+    print(f"the first picture: {sum(right for *_, right in hits)} of the first {TOP} captions are right")
+    rows.append((images[0], hits))
+    contact_sheet(rows).save(out)
+    return 0
+
+
+def text_queries(scenes) -> list[str]:
+    """Three captions that name two objects."""
+    two = [caption for scene in scenes for caption in scene["captions"] if " and " in caption]
+    return list(dict.fromkeys(two))[:3]
+
+
+def says(caption: str, scene: dict) -> bool:
+    """Tell whether every object that a caption names is in the scene, at the place named if one is."""
+    for opening in ("there is ", "a picture with "):
+        caption = caption.removeprefix(opening)
+    things = [thing.strip().removeprefix("there is ") for thing in scene["dense_text"].split(" . ")]
+    things = [thing.removesuffix(" .") for thing in things]
+    left = list(things)
+    for part in sorted(caption.split(" and "), key=len, reverse=True):  # the most specific first
+        found = next((thing for thing in left if thing == part or thing.startswith(part + " at ")), None)
+        if found is None:
+            return False
+        left.remove(found)
+    return True
+
+
+def contact_sheet(rows):
+    """Draw the rows: a query, then its hits with scores; right ones framed."""
+    width, height = GAP + (TOP + 1) * (TILE + GAP), GAP + len(rows) * (TILE + 30)
+    sheet = Image.new("RGB", (width, height), "white")
+    pen = ImageDraw.Draw(sheet)
+    for number, (query, hits) in enumerate(rows):
+        top = GAP + number * (TILE + 30)
+        _tile(sheet, pen, query, GAP, top, None)
+        for place, (content, score, right) in enumerate(hits, 1):
+            left = GAP + place * (TILE + GAP)
+            _tile(sheet, pen, content, left, top, "#1a9641" if right else "#bbbbbb")
+            pen.text((left, top + TILE + 4), f"{place}.  {score:.3f}", fill="black")
+    return sheet
+
+
+def _tile(sheet, pen, content, left, top, frame):
+    if isinstance(content, str):
+        pen.multiline_text((left + 6, top + 6), _wrapped(content, 20), fill="black", spacing=3)
+    else:
+        sheet.paste(content.convert("RGB").resize((TILE, TILE), Image.Resampling.NEAREST), (left, top))
+    if frame:
+        pen.rectangle((left - 2, top - 2, left + TILE + 1, top + TILE + 1), outline=frame, width=4)
+
+
+def _wrapped(text: str, width: int) -> str:
+    lines = [""]
+    for word in text.split():
+        if len(lines[-1]) + len(word) > width:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {word}".strip()
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

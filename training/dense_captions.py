@@ -1,0 +1,300 @@
+"""Dense captions for every image of a folder or dataset: `vsehub caption IMAGES --model M --out dense.parquet`.
+
+A job of days is killed sooner or later. Captions therefore go, one fsynced line a batch, to a journal beside the table;
+the same command run again reads them back and asks for the rest only. When none is missing, the table is written under
+a temporary name and renamed, and the journal removed. Every row says which model, revision and prompt made it.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from ..processing.pixels import BadImageError, open_image
+from .caption_backends import Caption, CaptionError, CaptionRequest, TransformersCaptioner
+from .caption_journal import Journal, locked, read_table, write_table
+from .caption_server import ServerCaptioner
+from .sources import read_source
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jp2", ".ppm", ".avif")
+FAILURES_IN_A_ROW = 20  # as many images without one answer in between, and it is the model that is broken
+REMEDY = "Mend or remove it, or pass --on_bad_sample quarantine to leave it out"
+
+
+class FolderImages:
+    """The images below a folder, by suffix; an image's id is its relative path. Hidden files are left alone."""
+
+    def __init__(self, root):
+        self.root, self.identity = Path(root), {}  # ids speak for themselves: the folder may move, and grow
+        self.paths: dict[str, Path] = {}
+        for folder, names, files in os.walk(root, onerror=_raise):
+            names[:] = [name for name in names if not name.startswith(".")]
+            links = [name for name in names if os.path.islink(os.path.join(folder, name))]  # os.walk passes them by
+            for name in links + [name for name in files if name.lower().endswith(IMAGE_SUFFIXES) and name[0] != "."]:
+                path = Path(folder, name)
+                relative = path.relative_to(root).as_posix()
+                self.paths[relative.encode("utf-8", "backslashreplace").decode()] = path
+        self.ids = sorted(self.paths)
+
+    def open(self, image_id):
+        """Decode one image; BadImageError if it cannot be, or if a symbolic link leads out of the folder."""
+        path = self.paths[image_id]
+        if path.is_dir():
+            raise BadImageError(f"{image_id}: a symbolic link to a folder, which is not followed")
+        if not path.resolve().is_relative_to(self.root.resolve()):
+            raise BadImageError(f"{image_id}: a symbolic link that leaves {self.root}; copy what it points to")
+        return open_image(path, name=image_id)
+
+
+class TableImages:
+    """The rows of a dataset; an image's id is `id_column`, else the row's index."""
+
+    def __init__(self, rows, name, image_column="image", id_column="image_id"):
+        from datasets import Image
+
+        if image_column not in rows.column_names:
+            raise CaptionError(f"{name} has no column {image_column!r}, but {rows.column_names}: pass --image_column")
+        if isinstance(rows.features[image_column], Image):
+            rows = rows.cast_column(image_column, Image(decode=False))
+        self.rows, self.column, self.identity = rows.select_columns([image_column]), image_column, {}
+        if id_column in rows.column_names:
+            found = list(rows[id_column])
+            if None in found:
+                raise CaptionError(f"{name}, row {found.index(None)}: no {id_column}; give every image one")
+            self.ids = [str(image_id) for image_id in found]
+        else:  # indices mean nothing without their dataset
+            self.ids = [str(index) for index in range(len(rows))]
+            self.identity = {"images": name, "rows": len(rows)}
+        self.index = {image_id: index for index, image_id in enumerate(self.ids)}
+        if len(self.index) < len(self.ids):
+            twice = next(image_id for index, image_id in enumerate(self.ids) if self.index[image_id] != index)
+            raise CaptionError(f"{name}: {id_column} {twice!r} names two rows; one caption is made for each image")
+
+    def open(self, image_id):
+        """Decode one image; BadImageError if it cannot be."""
+        source = self.rows[self.index[image_id]][self.column]
+        if isinstance(source, dict):
+            source = source["bytes"] if source["bytes"] is not None else source["path"]
+        if source is None:
+            raise BadImageError(f"{image_id}: no image in this row")
+        return open_image(source, name=image_id)
+
+
+def find_images(images, out, split="train", image_root=None, image_column="image", id_column="image_id"):
+    """Open a folder of images, anything that `sources.read_source` reads, or a `datasets.Dataset`."""
+    if hasattr(images, "column_names"):
+        return TableImages(images, "the dataset", image_column, id_column)
+    if os.path.isdir(images) and image_root is None:  # with one, the folder holds lists of images
+        folder = FolderImages(images)
+        if folder.ids:
+            return folder
+        if Path(out).resolve().is_relative_to(Path(images).resolve()):
+            raise CaptionError(f"{out} lies inside the dataset {images} and would become part of it: write elsewhere")
+    try:
+        rows = read_source(str(images), split, image_root)
+    except Exception as error:  # `datasets` raises what its readers raise
+        raise CaptionError(f"{images}: neither images nor a dataset ({type(error).__name__}: {error})") from None
+    name = os.path.abspath(images) if os.path.exists(images) else str(images)
+    return TableImages(rows, f"{name} [{split}]", image_column, id_column)
+
+
+def _raise(error):
+    raise error
+
+
+class Job:
+    """One run: asks for what is missing, journals what arrives, writes the table when nothing is missing."""
+
+    def __init__(self, images, out, captioner, on_bad_sample, header, progress):
+        self.images, self.out, self.captioner, self.header, self.progress = images, out, captioner, header, progress
+        self.quarantine, self.journal = on_bad_sample == "quarantine", Journal(f"{out}.journal.jsonl", header)
+        self.captions: dict[str, Caption] = {}
+        self.problems: dict[str, str] = {}
+
+    def run(self) -> dict:
+        """Go on where the last run stopped; return what `caption_images` does."""
+        for captions, problems in (read_table(self.out, self.header), self.journal.read()):
+            self.captions |= captions
+            self.problems |= problems if self.quarantine else {}  # under "error", another chance
+        ids, before = set(self.images.ids), len(self.captions)
+        if strange := sorted(set(self.captions) - ids):
+            gone = f"{len(strange)} images that are not there any more, first {strange[0]!r}"
+            raise CaptionError(f"{self.out} has captions of {gone}: give another --out, or pass --restart")
+        pending = [i for i in self.images.ids if i not in self.captions and i not in self.problems]
+        complete = not pending and os.path.exists(self.out) and not self.journal.path.exists()
+        if pending:
+            try:
+                self._caption(pending)
+            finally:
+                self.journal.close()
+        self.problems = {i: why for i, why in self.problems.items() if i in ids and i not in self.captions}
+        captions = [self.captions[image_id] for image_id in self.images.ids if image_id in self.captions]
+        if not complete:
+            write_table(self.out, captions, self.problems, self.header)
+            self.journal.path.unlink(missing_ok=True)
+        return {
+            "captions": len(captions),
+            "truncated": sum(caption.truncated for caption in captions),
+            "bad": len(self.problems),
+            "made": len(captions) - before,
+            "was_complete": complete,
+            "revisions": sorted({caption.revision for caption in captions}),
+        }
+
+    def _caption(self, pending):
+        total = len(self.images.ids)
+        with tqdm(total=total, initial=total - len(pending), unit="image", disable=not self.progress) as bar:
+            failures: dict[str, str] = {}
+            for outcomes in self.captioner.captions(self._decoded(pending, bar)):
+                captions = [outcome for outcome in outcomes if isinstance(outcome, Caption)]
+                failures.update((o.image_id, o.reason) for o in outcomes if not isinstance(o, Caption))
+                if captions:  # the model works, so the images it failed on are to blame
+                    self._remember(captions, failures if self.quarantine else {}, bar)
+                if failures and not self.quarantine:
+                    raise CaptionError(f"{next(iter(failures.values()))}. {REMEDY}")
+                if captions:
+                    failures = {}
+                elif len(failures) >= FAILURES_IN_A_ROW:
+                    self._give_up(failures)
+            if failures and not self.captions:
+                self._give_up(failures)
+            if failures:
+                self._remember([], failures, bar)
+
+    def _decoded(self, pending, bar):
+        for image_id in pending:
+            try:
+                image = self.images.open(image_id)
+            except BadImageError as error:
+                if not self.quarantine:
+                    raise CaptionError(f"{error}. {REMEDY}") from None
+                self._remember([], {image_id: str(error)}, bar)
+            else:
+                yield image_id, image
+
+    def _remember(self, captions, problems, bar):
+        self.journal.append(captions, problems)
+        self.captions.update((caption.image_id, caption) for caption in captions)
+        self.problems.update(problems)
+        bar.update(len(captions) + len(problems))
+
+    def _give_up(self, failures):
+        last = f"the last: {list(failures.values())[-1]}"
+        raise CaptionError(f"{len(failures)} images in a row got no caption; the model is at fault, not they; {last}")
+
+
+def caption_images(
+    images,
+    out,
+    captioner,
+    on_bad_sample: str = "error",
+    restart: bool = False,
+    split: str = "train",
+    image_root: str | None = None,
+    image_column: str = "image",
+    id_column: str = "image_id",
+    progress: bool = True,
+) -> dict:
+    """Write one dense caption for each image to a Parquet table; killed and called again, it goes on.
+
+    Args:
+        images: a folder of images, a `datasets.Dataset`, or anything that `sources.read_source` reads.
+        out: the table: image_id, dense_text, model_id, revision, prompt_hash, truncated, num_tokens.
+        captioner: a `TransformersCaptioner` or `ServerCaptioner`, which holds prompt and sampling.
+        on_bad_sample: "error" stops at the first unusable image; "quarantine" lists it in `bad_samples.jsonl`.
+        restart: throw away what `out` and its journal hold.
+        split, image_root, image_column, id_column: how a dataset is read.
+        progress: whether to show a bar.
+
+    Returns:
+        Counts of captions, truncated and bad in the table and made by this call; was_complete; and revisions.
+
+    Raises:
+        CaptionError: a bad image under "error", a model that does not answer, a job begun differently, a held lock.
+    """
+    if on_bad_sample not in ("error", "quarantine"):
+        raise CaptionError(f"on_bad_sample is {on_bad_sample!r}; it may be 'error' or 'quarantine'")
+    if os.path.isdir(out):
+        raise CaptionError(f"{out} is a folder: name a file in it")
+    found = find_images(images, out, split, image_root, image_column, id_column)
+    if not found.ids:
+        raise CaptionError(f"{images} holds no image")
+    asked = {"prompt_hash": captioner.request.prompt_hash, "seed": captioner.request.seed}
+    header = {"backend": captioner.backend, **captioner.identity(), **asked, **found.identity}
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    with locked(out):
+        job = Job(found, out, captioner, on_bad_sample, header, progress)
+        if restart:
+            read_table(out, None)  # refuses to throw away what this command did not make
+            Path(out).unlink(missing_ok=True)
+            job.journal.path.unlink(missing_ok=True)
+        return job.run()
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the options of `vsehub caption`."""
+    asked = CaptionRequest()
+    made = argparse.ArgumentParser(prog="vsehub caption", description=__doc__.split(":")[0])
+    add = made.add_argument
+    add("images", metavar="IMAGES", help="folder of images, Parquet file, Hub id, or what `vsehub train` reads")
+    add("--model", required=True, help="Hub id or folder (llava-hf/llava-1.5-7b-hf), or a name on the server")
+    add("--out", required=True, help="the Parquet table to write")
+    for name in ("prompt", "temperature", "top_p", "max_new_tokens"):
+        default = getattr(asked, name)
+        add(f"--{name}", type=type(default), default=default, help="default: %(default)s, the paper's")
+    add("--seed", type=int, help="default: 0 for a local model; a server is sent none")
+    add("--on_bad_sample", choices=("error", "quarantine"), default="error", help="default: %(default)s")
+    add("--restart", action="store_true", help="throw away what --out and its journal hold")
+    add("--revision", help="branch, tag or commit of the model")
+    add("--batch_size", type=_positive, default=8, help="images at once on a local model; default: %(default)s")
+    add("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto", help="default: as saved")
+    add("--device", default="auto", help="default: the GPU if there is one")
+    add("--api_base", help="ask an OpenAI-compatible server, http://localhost:8000/v1; key from OPENAI_API_KEY")
+    add("--concurrency", type=_positive, default=8, help="requests in flight; default: %(default)s")
+    add("--timeout", type=float, default=120.0, help="seconds a request may take; default: %(default)s")
+    add("--tries", type=_positive, default=8, help="requests an image is worth; default: %(default)s")
+    add("--split", default="train", help="of a dataset; default: %(default)s")
+    add("--image_root", help="folder of the images, where a dataset names files")
+    add("--image_column", default="image", help="default: %(default)s")
+    add("--id_column", default="image_id", help="default: %(default)s; row numbers where there is none")
+    return made
+
+
+def _positive(text):
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not positive")
+    return int(text)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; return 0, 2 after a one-line error, or 130 when interrupted."""
+    args = parser().parse_args(argv)
+    reading = {name: getattr(args, name) for name in ("split", "image_root", "image_column", "id_column")}
+    try:
+        request = CaptionRequest(args.prompt, args.temperature, args.top_p, args.max_new_tokens, args.seed)
+        if args.api_base and args.revision:
+            raise CaptionError("--revision is for local models: a server serves what it serves")
+        if args.api_base:
+            captioner = ServerCaptioner(args.model, request, args.api_base, args.concurrency, args.timeout, args.tries)
+        else:
+            options = (args.revision, args.batch_size, args.dtype, args.device)
+            captioner = TransformersCaptioner(args.model, request, *options)
+        done = caption_images(args.images, args.out, captioner, args.on_bad_sample, args.restart, **reading)
+    except KeyboardInterrupt:
+        print("vsehub caption: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    except (CaptionError, OSError, ValueError) as error:
+        if os.environ.get("VSEHUB_TRACEBACK"):
+            raise
+        print(f"vsehub caption: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    made = "complete already, nothing to do" if done["was_complete"] else f"{done['made']} made now"
+    print(f"{args.out}: {done['captions']} captions ({done['truncated']} truncated), {done['bad']} bad samples; {made}")
+    if len(done["revisions"]) > 1:
+        print(f"the server changed its model meanwhile, see column revision: {', '.join(done['revisions'])}")
+    return 0
+
+
+__all__ = ["caption_images", "main"]

@@ -1,0 +1,74 @@
+"""`vsehub evaluate MODEL --data SOURCE --split test`: recalls of a saved model (the only reader of test splits)."""
+
+import argparse
+import json
+from pathlib import Path
+
+from accelerate import Accelerator
+from transformers import AutoModel, AutoProcessor
+
+from .arguments import DataArguments
+from .data import prepare_rows
+from .evaluation import embed_rows, retrieval_metrics
+
+
+def evaluate_model(source: str, data: DataArguments, split: str, folds: int = 0, batch_size: int = 64) -> dict:
+    """Embed a split, each image once, and rank it.
+
+    Args:
+        source: folder or Hub id of a model of vsehub and its processor.
+        data: source and columns.
+        split: which split.
+        folds: also average over so many consecutive folds (COCO 1K: 5).
+        batch_size: images, or texts, at a time.
+
+    Returns:
+        Recalls in per cent and rsum, as `image_text_metrics`.
+    """
+    rows = prepare_rows(data, split, "runs/evaluate", need_dense=False, limit=data.max_eval_images)
+    accelerator = Accelerator()
+    model = AutoModel.from_pretrained(source).to(accelerator.device)
+    processor = AutoProcessor.from_pretrained(source)
+    embeds = embed_rows(model, processor, rows, accelerator, batch_size, data.max_text_length)
+    return retrieval_metrics(*embeds, folds=folds)
+
+
+def table(rows: dict[str, dict]) -> str:
+    """Lay out metrics as a table: one line per name; recalls both ways, their sum, and seconds where known."""
+    ks = (1, 5, 10)
+    head = f"{'':24}" + "image to text".center(22) + "text to image".center(22) + f"{'rSum':>8}{'time':>8}"
+    lines = [head, f"{'':24}" + "".join(f"{f'R@{k}':>7}" for k in ks) + " " + "".join(f"{f'R@{k}':>7}" for k in ks)]
+    for name, metrics in rows.items():
+        cells = [f"{name:24}"]
+        for way in ("image_to_text", "text_to_image"):
+            cells.append("".join(f"{metrics[f'{way}_recall@{k}']:7.1f}" for k in ks) + " ")
+        cells.append(f"{metrics['rsum']:8.1f}")
+        cells.append(f"{metrics['seconds']:7.0f}s" if "seconds" in metrics else "")
+        lines.append("".join(cells))
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse, evaluate, print a table; `--json FILE` keeps the numbers."""
+    parser = argparse.ArgumentParser("vsehub evaluate", description=__doc__.splitlines()[0])
+    parser.add_argument("model", help="folder or Hub id")
+    parser.add_argument("--data", required=True, help="Hub id, parquet, imagefolder, Karpathy json or official folder")
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--image_root")
+    parser.add_argument("--captions_column", default="captions")
+    parser.add_argument("--on_bad_sample", choices=("error", "quarantine"), default="error")
+    parser.add_argument("--folds", type=int, default=0, help="also the mean over so many folds (COCO 1K: 5)")
+    parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--json", help="write the metrics here")
+    args = parser.parse_args(argv)
+    data = DataArguments(
+        data=args.data,
+        image_root=args.image_root,
+        captions_column=args.captions_column,
+        on_bad_sample=args.on_bad_sample,
+    )
+    metrics = evaluate_model(args.model, data, args.split, args.folds, args.batch_size)
+    print(table({f"{Path(args.model).name} on {args.split}": metrics}))
+    if args.json:
+        Path(args.json).write_text(json.dumps(metrics, indent=2))
+    return 0

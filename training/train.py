@@ -1,0 +1,32 @@
+"""`vsehub train [d2s] RECIPE.yaml|--flags`: the training scripts under one verb."""
+
+import importlib
+
+import yaml
+
+SYSTEMS = {"d2s": "run_d2s"}
+USAGE = "usage: vsehub train [{systems}] [RECIPE.yaml] [--flag value ...]"
+
+
+def main(argv: list[str]) -> int:
+    """Choose the script by name, by the recipe's `system`, or D2S-VSE; hand over the rest.
+
+    Raises:
+        ValueError: a recipe of a system that does not exist.
+    """
+    if not argv:
+        print(USAGE.format(systems="|".join(SYSTEMS)) + "\n`vsehub train --help` lists the flags.")
+        return 2
+    system, rest = (argv[0], argv[1:]) if argv[0] in SYSTEMS else (_system_of(argv), argv)
+    return importlib.import_module(f"vsehub.training.{SYSTEMS[system]}").main(rest)
+
+
+def _system_of(argv: list[str]) -> str:
+    if argv[0].startswith("-"):
+        return "d2s"
+    with open(argv[0], encoding="utf-8") as file:
+        recipe = yaml.safe_load(file)
+    system = recipe.get("system", "d2s") if isinstance(recipe, dict) else "d2s"
+    if system not in SYSTEMS:
+        raise ValueError(f"{argv[0]}: system {system!r} is not one of {list(SYSTEMS)}")
+    return system
