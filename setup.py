@@ -30,6 +30,7 @@ setup(
         "Pillow",
         "numpy",
         "safetensors",
+        "Jinja2",
     ],
     extras_require={
         "plot": ["matplotlib"],

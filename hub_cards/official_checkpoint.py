@@ -196,7 +196,8 @@ def load_strictly(cls: type, config, state: dict[str, torch.Tensor], their_name,
         )
         missing = [name for name in info["missing_keys"] if not name.endswith(computed)]
         if missing:
-            missing = _disk_names(model, folder, state) or missing
+            absent = _disk_names(model, folder, state)
+            missing = [name for name in absent if not name.endswith(computed)] or missing
     if info["unexpected_keys"]:
         unknown = map(their_name, info["unexpected_keys"])
         raise CheckpointError(f"unknown weights, which the model has no place for: {_some(unknown)}")
@@ -227,7 +228,10 @@ def _disk_names(model, folder, state):
     """What `model` needs and `state` lacks, in the names that files use: the model is saved to see them."""
     model.save_pretrained(f"{folder}/again", max_shard_size="1TB")
     with safe_open(f"{folder}/again/model.safetensors", framework="pt") as file:
-        return set(file.keys()) - set(state)
+        names = list(file.keys())
+    names = [re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name) for name in names]  # 5.0 writes the names of
+    names = [re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name) for name in names]  # TensorFlow's BERT
+    return set(names) - set(state)
 
 
 def _some(keys):

@@ -291,7 +291,11 @@ def load_tower(source: str, part: str) -> nn.Module:
     """
     config = AutoConfig.from_pretrained(source)
     config = getattr(config, part, config)
-    tower, info = AutoModel.from_pretrained(source, config=config, output_loading_info=True, dtype=torch.float32)
+    kwargs = {"config": config, "output_loading_info": True, "dtype": torch.float32}
+    try:
+        tower, info = AutoModel.from_pretrained(source, add_pooling_layer=False, **kwargs)
+    except TypeError:  # as in build_tower
+        tower, info = AutoModel.from_pretrained(source, **kwargs)
     lost = [str(key) for key in (*info["missing_keys"], *info["mismatched_keys"])]
     lost = sorted(key for key in lost if not _is_unused(key, config.model_type))
     if lost:

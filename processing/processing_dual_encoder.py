@@ -53,7 +53,13 @@ class DualEncoderProcessor(ProcessorMixin):
         """
         mean, std = IMAGENET_MEAN, IMAGENET_STD
         if vision is not None and not imagenet:
-            found = AutoImageProcessor.from_pretrained(vision, backend="pil")
+            try:
+                found = AutoImageProcessor.from_pretrained(vision, backend="pil")
+            except OSError as error:
+                raise ValueError(
+                    f"{vision} has no image processor, so its mean and std are unknown: put its preprocessor_config.json "
+                    f"beside the weights, or use ImageNet's (imagenet=True, --imagenet_normalisation True). {error}"
+                ) from None
             mean, std = found.image_mean, found.image_std
         tokenizer = AutoTokenizer.from_pretrained(text)
         limit = getattr(tokenizer, "model_max_length", None) or max_length

@@ -100,7 +100,6 @@ def run_stage(stage: str, model, processor, splits: Splits, args: StageArguments
         args: of this stage.
         teacher: the stage-1 model; required by `finetune` with distillation.
     """
-    torch.manual_seed(args.training.seed)
     freeze(model, args.model)
     distil = stage == "finetune" and teacher is not None and args.objective.distill_weight > 0
     online = distil and args.objective.teacher == "online"

@@ -8,6 +8,8 @@ import json
 import sys
 from pathlib import Path
 
+from PIL import Image, ImageDraw
+
 
 class Forbidden:
     """Makes `import vsehub` fail, wherever it is installed."""
@@ -19,16 +21,14 @@ class Forbidden:
         return None
 
 
-sys.meta_path.insert(0, Forbidden())
-
-from PIL import Image, ImageDraw  # noqa: E402
-from transformers import AutoModel, AutoProcessor  # noqa: E402
-
 TILE, GAP, TOP = 132, 12, 5
 
 
 def main(hub: str, gallery: str, out: str) -> int:
     """Load, embed, search, draw."""
+    sys.meta_path.insert(0, Forbidden())
+    from transformers import AutoModel, AutoProcessor
+
     scenes = json.loads((Path(gallery) / "scenes.json").read_text())
     images = [Image.open(Path(gallery) / scene["file"]) for scene in scenes]
     captions = sorted({caption for scene in scenes for caption in scene["captions"]})

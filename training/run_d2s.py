@@ -12,6 +12,8 @@ import json
 import sys
 from pathlib import Path
 
+from transformers import set_seed
+
 from vsehub import D2SVSEModel, D2SVSEProcessor
 from vsehub.training.d2s_stages import STAGES, Splits, StageArguments, add_decoder, find_resume, fresh_model, run_stage
 from vsehub.training.data import prepare_rows
@@ -30,6 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     for stage in wanted:
         args = stages[stage]
         args.training.resume_from_checkpoint = find_resume(args.training)
+        set_seed(args.training.seed)  # before the heads are drawn, not only before the first batch
         if stage == "finetune":
             teacher, processor = stage1_of(model, processor, args)
             model = add_decoder(teacher, args.model)

@@ -1,0 +1,150 @@
+"""`README.md` of a saved Hub folder: what the model is, how to use it, what was measured and how, what is not known."""
+
+import importlib.metadata
+import json
+import math
+import platform
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from .markdown import fenced, one_line, plain, public_name
+
+TEMPLATES = Path(__file__).parent / "templates"
+REPO_ID = re.compile(r"(?!.*(--|\.\.))\w[\w.-]{0,95}(/\w[\w.-]{0,95})?", re.ASCII)
+LICENSE_ID = re.compile(r"[a-z0-9][a-z0-9.-]*")
+CITATION = """@inproceedings{{{key},
+  title     = {{{title}}},
+  author    = {{{authors}}},
+  booktitle = {{{venue}}},
+  year      = {{{year}}},
+  note      = {{arXiv:{arxiv}}}
+}}"""
+
+
+def write_model_card(
+    folder, *, model, name, results, training, base_models=(), datasets=(), license=None, languages=("en",)
+) -> Path:
+    """Write `README.md` into a folder that holds a saved model, and return its path.
+
+    Args:
+        folder: where the model, and its processor, were saved.
+        model: the model, for its architecture.
+        name: id of the repository, for the snippet, or any title.
+        results: evaluations, each a mapping with `dataset`, `split` and `metrics` (name -> number) and, where known,
+            `dataset_id` (on the Hub), `protocol`, `selected` (how the checkpoint was chosen), `seed`, `command`.
+        training: key facts, name -> value: steps, batch, learning rate, hash of the recipe, ...
+        base_models: where the towers came from, Hub ids as far as there are.
+        datasets: training data, names or a mapping of names to licences; Hub ids as far as there are.
+        license: of the weights; an identifier of the Hub such as `apache-2.0`.
+        languages: codes of the languages of the captions.
+
+    Raises:
+        ValueError: no name, an evaluation without its data or with a metric that is no finite number, or a system
+            that has no `templates/<model_type>.yaml`.
+    """
+    folder, name, about = Path(folder), one_line(name), TEMPLATES / f"{model.config.model_type}.yaml"
+    if not name or not about.exists():
+        raise ValueError(f"a model card needs a name, got {name!r}, and {about} with the system and its paper")
+    about = yaml.safe_load(about.read_text(encoding="utf-8"))
+    results = [_evaluation(number, **row) for number, row in enumerate(results)]
+    terms = datasets if isinstance(datasets, Mapping) else dict.fromkeys(datasets)
+    card = ModelCard.from_template(
+        _metadata(folder, name, about["system"], results, base_models, terms, license, languages),
+        str(TEMPLATES / "model_card.md"),
+        plain=plain,
+        fenced=fenced,
+        name=name,
+        about=about,
+        dim=model.config.projection_dim,
+        parts=_parts(model),
+        source=json.dumps(name if REPO_ID.fullmatch(name) else "path/to/this/repository"),
+        sources=sorted(path.name for path in folder.glob("*.py")),
+        results=results,
+        commands=list(dict.fromkeys(row["command"] for row in results if row["command"])),
+        training=dict(training),
+        bases=[public_name(base) for base in base_models],
+        data_licenses={public_name(dataset): value for dataset, value in terms.items()},
+        license_text=license,
+        tongues=languages,
+        citation=CITATION.format(**about),
+        versions=_versions(),
+    )
+    (folder / "README.md").write_text(f"{card}\n", encoding="utf-8")
+    return folder / "README.md"
+
+
+def _evaluation(number, dataset="", split="", metrics=(), **rest) -> dict:
+    """Complete and check one evaluation."""
+    if not (one_line(dataset) and one_line(split) and metrics):
+        raise ValueError(f"results[{number}] needs dataset, split and metrics: a figure without them says nothing")
+    values = {}
+    for metric, value in metrics.items():
+        if isinstance(value, str) or not math.isfinite(value):
+            raise ValueError(f"results[{number}]: {metric} is {value!r}, not a finite number; measure again")
+        pretty = one_line(metric).replace("_recall@", " R@").replace("_to_", "-to-").replace("_", " ")
+        values[pretty] = float(f"{float(value):.5g}")
+    known = {key: value for key, value in rest.items() if value is not None}
+    unknown = dict.fromkeys(("protocol", "selected", "seed"), "not stated") | {"dataset_id": None, "command": None}
+    return unknown | known | {"dataset": dataset, "split": split, "metrics": values}
+
+
+def _metadata(folder, name, system, results, bases, terms, license, languages) -> ModelCardData:
+    """What the Hub reads: ids and tags, and the figures as `model-index`. What cannot be an id is left to the text."""
+    tags = ["image-text-retrieval", "cross-modal-retrieval", system.lower(), "custom_code"]
+    bases, datasets = ([x for x in found if REPO_ID.fullmatch(x) and public_name(x) == x] for found in (bases, terms))
+    license = None if license is None else one_line(license)
+    named = license is not None and not LICENSE_ID.fullmatch(license)
+    return ModelCardData(
+        language=[one_line(language) for language in languages],
+        license="other" if named else license,
+        license_name=license if named else None,
+        library_name="transformers",
+        pipeline_tag="zero-shot-image-classification",
+        tags=tags + ["sentence-transformers"] * (folder / "modules.json").exists(),
+        base_model=bases or None,
+        base_model_relation="finetune" if bases else None,
+        datasets=datasets or None,
+        model_name=name,
+        eval_results=[_eval_result(row, *metric) for row in results for metric in row["metrics"].items()] or None,
+    )
+
+
+def _eval_result(row, metric, value) -> EvalResult:
+    dataset, found = one_line(row["dataset"]), one_line(row["dataset_id"] or "")
+    return EvalResult(
+        task_type="zero-shot-image-classification",
+        task_name="Image-text retrieval",
+        dataset_type=found if REPO_ID.fullmatch(found) else re.sub(r"\W+", "-", dataset.lower()).strip("-") or "data",
+        dataset_name=dataset,
+        dataset_split=one_line(row["split"]),
+        metric_type=re.sub(r"\W+", "-", metric.replace("@", " at ").lower()).strip("-") or "metric",
+        metric_name=metric,
+        metric_value=value,
+        metric_args={key: one_line(row[key]) for key in ("protocol", "selected", "seed")},
+    )
+
+
+def _parts(model) -> dict[str, str]:
+    """Describe the architecture."""
+    config = model.config
+    sizes = [sum(p.numel() for p in part.parameters()) for part in (model.vision_model, model.text_model, model)]
+    parts = {
+        "vision tower": f"{config.vision_config.model_type}, {sizes[0]:,} parameters",
+        "text tower": f"{config.text_config.model_type}, {sizes[1]:,} parameters",
+        "heads and the rest": f"{sizes[2] - sizes[0] - sizes[1]:,} parameters",
+        "images": f"{config.image_size} x {config.image_size} pixels",
+        "arithmetic": "as the official code (legacy=True)" if config.legacy else "corrected (legacy=False)",
+    }
+    if hasattr(config, "use_decoder"):
+        size = f"mask tokens: {config.num_mask_tokens}, layers: {config.decoder_layers}"
+        parts["decoder"] = size if config.use_decoder else "none: the plain encoder of stage 1"
+    return parts
+
+
+def _versions() -> str:
+    found = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "huggingface_hub", "vsehub")}
+    return ", ".join(f"{name} {version}" for name, version in {"Python": platform.python_version(), **found}.items())

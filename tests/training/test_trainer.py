@@ -1,0 +1,251 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModel, Trainer, TrainingArguments, ViTModel
+
+from vsehub import D2SVSEModel, D2SVSEProcessor
+from vsehub.processing.processing_dual_encoder import square_image_processor
+from vsehub.training import run_d2s
+from vsehub.training.arguments import DataArguments
+from vsehub.training.data import prepare_rows
+from vsehub.training.evaluate_model import evaluate_model
+from vsehub.training.evaluate_model import main as evaluate_main
+from vsehub.training.generated_scenes import write_dataset, write_towers
+from vsehub.training.objectives import D2SObjective
+from vsehub.training.pairs import PairCollator, PairDataset
+from vsehub.training.trainer import RetrievalTrainer, load_whole
+
+SMALL = """--image_size 32 --projection_dim 16 --num_mask_tokens 4 --decoder_layers 1 --decoder_heads 2
+--size_augmentation 0 --text_dropout 0 --per_device_train_batch_size 8 --logging_steps 1 --eval_strategy steps
+--save_strategy steps --eval_steps 2 --save_steps 2 --max_steps 4 --use_cpu True""".split()
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory, tiny_vision_config):
+    """Generated scenes, and untrained towers: a ViT (whose weights the stock Trainer loses) and a small BERT."""
+    root = tmp_path_factory.mktemp("scenes")
+    write_dataset(root / "data", train=24, validation=8, test=8)
+    _, text = write_towers(root / "towers")
+    torch.manual_seed(0)
+    ViTModel(tiny_vision_config, add_pooling_layer=False).save_pretrained(root / "vit")
+    square_image_processor(32).save_pretrained(root / "vit")
+    return ["--data", str(root / "data"), "--vision", str(root / "vit"), "--text", text]
+
+
+def run(scenes, out, *flags):
+    run_d2s.main([*scenes, *SMALL, "--output_dir", str(out), *flags])
+    return load_file(out / "hub" / "model.safetensors")
+
+
+def equal(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.fixture(scope="module")
+def both_stages(scenes, tmp_path_factory):
+    out = tmp_path_factory.mktemp("both")
+    return out, run(scenes, out)
+
+
+def test_both_stages_leave_a_hub_folder_that_loads(both_stages):
+    out, weights = both_stages
+    model = AutoModel.from_pretrained(out / "hub")
+    assert model.config.use_decoder and not D2SVSEModel.from_pretrained(out / "pretrain" / "best").config.use_decoder
+    assert len(list(model.encode_text(["a red circle"]))) == 1
+    assert not [path for path in (out / "hub").iterdir() if path.suffix in (".bin", ".pt", ".pth")]
+    results = json.loads((out / "validation.json").read_text())
+    assert set(results) == {"pretrain", "finetune"} and 0 <= results["finetune"]["eval_rsum"] <= 600
+
+
+def test_the_teacher_is_never_in_a_checkpoint(both_stages):
+    out, weights = both_stages
+    model = AutoModel.from_pretrained(out / "hub")
+    assert {key for key in weights if "teacher" in key or "long" in key} == set()
+    assert sum(p.numel() for p in model.parameters()) < sum(w.numel() for w in weights.values()) + 1000
+
+
+def test_stage_two_alone_continues_from_a_stage_one_folder(both_stages, scenes, tmp_path):
+    out, weights = both_stages
+    again = run(scenes, tmp_path, "--stages", "finetune", "--stage1_model", str(out / "pretrain" / "best"))
+    assert equal(weights, again)
+
+
+def test_the_hand_over_is_checked(both_stages, scenes, tmp_path):
+    out, _ = both_stages
+    with pytest.raises(ValueError, match="--stage1_model"):
+        run(scenes, tmp_path, "--stages", "finetune")
+    with pytest.raises(ValueError, match="not a stage-1 model"):
+        run(scenes, tmp_path, "--stages", "finetune", "--stage1_model", str(out / "hub"))
+    with pytest.raises(ValueError, match="projection_dim 16, this stage 32"):
+        flags = ("--stages", "finetune", "--stage1_model", str(out / "pretrain" / "best"), "--projection_dim", "32")
+        run(scenes, tmp_path, *flags)
+
+
+@pytest.mark.parametrize("align", ["hinge", "infonce"])
+def test_a_resumed_run_is_bitwise_the_unbroken_one(scenes, tmp_path, align):
+    """Mid-epoch, with dropout, augmentation, a learned temperature, and a tower that the stock Trainer would lose."""
+    flags = ["--stages", "baseline", "--text_dropout", "0.2", "--size_augmentation", "0.2", "--align", align]
+    flags += ["--load_best_model_at_end", "False", "--save_total_limit", "9", "--max_steps", "6"]
+    whole = run(scenes, tmp_path / "whole", *flags)
+    run(scenes, tmp_path / "broken", *flags)
+    for late in ("checkpoint-4", "checkpoint-6"):
+        subprocess.run(["rm", "-r", tmp_path / "broken" / "baseline" / late], check=True)
+    resumed = run(scenes, tmp_path / "broken", *flags, "--resume_from_checkpoint", "true")
+    assert equal(whole, resumed)
+    states = [tmp_path / name / "baseline" / "checkpoint-6" / "objective.safetensors" for name in ("whole", "broken")]
+    if align == "infonce":
+        first, second = (load_file(path)["align.temperature"] for path in states)
+        assert torch.equal(first, second) and first.item() != pytest.approx(0.07, abs=1e-7)
+    assert not (tmp_path / "whole" / "hub" / "objective.safetensors").exists()
+
+
+def test_the_best_model_is_whole_after_training(scenes, tmp_path):
+    hub = run(scenes, tmp_path, "--stages", "baseline")
+    best = next((tmp_path / "baseline").glob("checkpoint-*"))
+    assert equal(hub, load_file(best / "model.safetensors"))
+
+
+def test_a_checkpoint_that_lacks_a_weight_is_refused(both_stages, tmp_path):
+    from safetensors.torch import save_file
+
+    out, weights = both_stages
+    model = AutoModel.from_pretrained(out / "hub")
+    model.save_pretrained(tmp_path)
+    kept = {key: value for key, value in weights.items() if key != "text_norm.weight"}
+    save_file(kept, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="text_norm.weight"):
+        load_whole(str(tmp_path), model)
+
+
+@pytest.mark.parametrize("cached", ["vision", "text", "both"])
+def test_caches_of_frozen_towers_change_nothing_but_rounding(scenes, tmp_path, cached):
+    flags = ["--stages", "baseline", "--freeze_vision", "True", "--freeze_text", "True"]
+    flags += ["--image_augmentation", "False", "--text_augmentation", "0", "--load_best_model_at_end", "False"]
+    plain = run(scenes, tmp_path / "plain", *flags)
+    kinds = ["vision", "text"] if cached == "both" else [cached]
+    cachings = [word for kind in kinds for word in (f"--cache_{kind}", "True")]
+    quick = run(scenes, tmp_path / "quick", *flags, *cachings)
+    for key in plain:
+        assert torch.allclose(plain[key].float(), quick[key].float(), atol=5e-3), key
+
+
+def test_a_trained_tower_cannot_be_cached(scenes, tmp_path):
+    with pytest.raises(ValueError, match="--freeze_vision"):
+        run(scenes, tmp_path, "--cache_vision", "True")
+
+
+def test_the_online_teacher_and_text_augmentation_train(scenes, tmp_path):
+    run(scenes, tmp_path, "--teacher", "online", "--text_augmentation", "0.3", "--max_steps", "2")
+
+
+def test_lora_trains_adapters_and_leaves_a_plain_merged_model(scenes, tmp_path):
+    weights = run(scenes, tmp_path, "--stages", "baseline", "--lora", "True", "--lora_rank", "2")
+    assert not [key for key in weights if "lora" in key or "base_layer" in key or "modules_to_save" in key]
+    assert AutoModel.from_pretrained(tmp_path / "hub").encode_text(["a red circle"]).shape == (1, 16)
+
+
+@pytest.mark.parametrize("flag", ["--bf16", "--gradient_checkpointing"])
+def test_bf16_and_gradient_checkpointing_run(scenes, tmp_path, flag):
+    run(scenes, tmp_path, "--stages", "baseline", flag, "True", "--max_steps", "2")
+
+
+def trainer_of(scenes, out, model=None, **kwargs):
+    """A trainer on the first rows, by hand."""
+    from vsehub.training.arguments import RetrievalTrainingArguments
+
+    rows = prepare_rows(DataArguments(data=scenes[1]), "train", str(out), need_dense=True)
+    processor = D2SVSEProcessor.from_vision_text_pretrained(None, scenes[5], 32)
+    model = model or D2SVSEModel.from_vision_text_pretrained(
+        scenes[3], scenes[5], projection_dim=16, use_decoder=False, image_size=32
+    )
+    args = RetrievalTrainingArguments(
+        output_dir=str(out), max_steps=2, per_device_train_batch_size=8, use_cpu=True, eval_strategy="no",
+        save_strategy="no", load_best_model_at_end=False, **kwargs,
+    )  # fmt: skip
+    return RetrievalTrainer(
+        model=model,
+        args=args,
+        objective=D2SObjective(),
+        processor=processor,
+        train_dataset=PairDataset(rows, processor),
+        data_collator=PairCollator(processor),
+        eval_rows=rows,
+    )
+
+
+def test_a_nan_loss_names_the_step_and_the_remedy(scenes, tmp_path):
+    trainer = trainer_of(scenes, tmp_path)
+    trainer.model.text_norm.weight.data.fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="step 0.*Lower the learning rate"):
+        trainer.train()
+
+
+def test_learning_rates_follow_the_groups_and_the_paper_schedule(scenes, tmp_path):
+    trainer = trainer_of(scenes, tmp_path, learning_rate=1e-3, tower_lr_scale=0.1, lr_milestones=[1.0, 1.5], num_train_epochs=2)  # fmt: skip
+    trainer.create_optimizer_and_scheduler(num_training_steps=20)
+    assert [group["lr"] for group in trainer.optimizer.param_groups] == pytest.approx([1e-3, 1e-4])
+    rates = []
+    for _ in range(20):
+        rates.append(trainer.optimizer.param_groups[0]["lr"])
+        trainer.optimizer.step()
+        trainer.lr_scheduler.step()
+    assert rates == pytest.approx([1e-3] * 10 + [3e-4] * 5 + [9e-5] * 5)
+
+
+def test_too_little_data_for_one_batch_is_refused(scenes, tmp_path):
+    with pytest.raises(ValueError, match="do not fill one batch of 512"):
+        run(scenes, tmp_path, "--per_device_train_batch_size", "512")
+
+
+def test_evaluation_equals_the_model_used_by_hand(both_stages, scenes, tmp_path):
+    from vsehub.processing.pixels import open_image
+    from vsehub.processing.ranking import image_text_metrics
+
+    out, _ = both_stages
+    data = DataArguments(data=scenes[1])
+    rows = prepare_rows(data, "test", str(tmp_path), need_dense=False)
+    model = AutoModel.from_pretrained(out / "hub")
+    images = model.encode_image([open_image(row["image"]["bytes"]) for row in rows])
+    texts = model.encode_text([text for row in rows for text in row["captions"]])
+    owner = [index for index, row in enumerate(rows) for _ in row["captions"]]
+    assert evaluate_model(str(out / "hub"), data, "test") == pytest.approx(image_text_metrics(images, texts, owner))
+    assert evaluate_main([str(out / "hub"), "--data", scenes[1], "--json", str(tmp_path / "m.json")]) == 0
+    assert "rsum" in json.loads((tmp_path / "m.json").read_text())
+
+
+def test_a_plain_trainer_trains_the_model(tiny_model, tiny_image_batch, tiny_text_batch, tmp_path):
+    items = [
+        {**{k: v[i] for k, v in tiny_text_batch.items()}, "pixel_values": tiny_image_batch["pixel_values"][i]}
+        for i in range(6)
+    ]
+
+    def collate(rows):
+        return {**{key: torch.stack([row[key] for row in rows]) for key in rows[0]}, "return_loss": True}
+
+    args = TrainingArguments(
+        str(tmp_path), max_steps=3, learning_rate=1e-2, use_cpu=True, per_device_train_batch_size=6,
+        save_strategy="no", remove_unused_columns=False,
+    )  # fmt: skip
+    trainer = Trainer(tiny_model, args, train_dataset=items, data_collator=collate)
+    before = trainer.evaluate(items)["eval_loss"]
+    trainer.train()
+    assert trainer.evaluate(items)["eval_loss"] < before
+
+
+def test_two_processes_train_as_one(scenes, tmp_path):
+    """gloo, global negatives, masked batch-norm over the global batch: the same weights to rounding."""
+    script = Path(run_d2s.__file__)
+    flags = ["--stages", "baseline", "--max_steps", "3", "--learning_rate", "0.01", "--image_augmentation", "False"]
+    flags += ["--text_augmentation", "0", "--load_best_model_at_end", "False", "--ramp_epochs", "0"]
+    one = run(scenes, tmp_path / "one", *flags)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    command += ["--rdzv_backend", "c10d", "--rdzv_endpoint", "127.0.0.1:0"]
+    words = [*scenes, *SMALL, "--output_dir", str(tmp_path / "two"), *flags, "--per_device_train_batch_size", "4"]
+    subprocess.run([*command, str(script), *words], check=True, capture_output=True, timeout=300)
+    two = load_file(tmp_path / "two" / "hub" / "model.safetensors")
+    assert max((one[key].float() - two[key].float()).abs().max().item() for key in one) < 2e-5
