@@ -106,7 +106,7 @@ def self_contained_model(cls: type) -> type:
         if type(self) is not cls and type(self).__name__ != f"FSDP{cls.__name__}":  # FSDP2 swaps the class
             return original(self, save_directory, is_main_process, state_dict, push_to_hub, *args, **kwargs)
         here = is_main_process and not (dist.is_available() and dist.is_initialized() and dist.get_rank())
-        before = _timestamps(self, save_directory)
+        before = _timestamps(self, save_directory) if here and push_to_hub else None
         self.config.auto_map = {
             "AutoConfig": auto_class_entry(cls.config_class),
             "AutoModel": entry,
@@ -130,7 +130,7 @@ def self_contained_processor(cls: type) -> type:
     def save_pretrained(self, save_directory, push_to_hub=False, **kwargs):
         if type(self) is not cls:
             return original(self, save_directory, push_to_hub=push_to_hub, **kwargs)
-        before = _timestamps(self, save_directory)
+        before = _timestamps(self, save_directory) if push_to_hub else None
         self.auto_map = {"AutoProcessor": auto_class_entry(cls)}
         saved = original(self, save_directory, **kwargs)
         write_sources(cls, save_directory)

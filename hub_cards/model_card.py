@@ -19,9 +19,7 @@ LICENSE_ID = re.compile(r"[a-z0-9][a-z0-9.-]*")
 CITATION = """@inproceedings{{{key},
   title     = {{{title}}},
   author    = {{{authors}}},
-  booktitle = {{{venue}}},
-  year      = {{{year}}},
-  note      = {{arXiv:{arxiv}}}
+  booktitle = {{{venue}}}, year = {{{year}}}, note = {{arXiv:{arxiv}}}
 }}"""
 
 
@@ -43,13 +41,12 @@ def write_model_card(
         languages: codes of the languages of the captions.
 
     Raises:
-        ValueError: no name, an evaluation without its data or with a metric that is no finite number, or a system
-            that has no `templates/<model_type>.yaml`.
+        ValueError: no name, a figure without its data or not finite, or a system without `templates/<model_type>.yaml`.
     """
-    folder, name, about = Path(folder), one_line(name), TEMPLATES / f"{model.config.model_type}.yaml"
-    if not name or not about.exists():
-        raise ValueError(f"a model card needs a name, got {name!r}, and {about} with the system and its paper")
-    about = yaml.safe_load(about.read_text(encoding="utf-8"))
+    folder, name, source = Path(folder), one_line(name), TEMPLATES / f"{model.config.model_type}.yaml"
+    if not name or not source.exists():
+        raise ValueError(f"a model card needs a name, got {name!r}, and {source} with the system and its paper")
+    about = yaml.safe_load(source.read_text(encoding="utf-8"))
     results = [_evaluation(number, **row) for number, row in enumerate(results)]
     terms = datasets if isinstance(datasets, Mapping) else dict.fromkeys(datasets)
     card = ModelCard.from_template(
@@ -77,7 +74,9 @@ def write_model_card(
     return folder / "README.md"
 
 
-def _evaluation(number, dataset="", split="", metrics=(), **rest) -> dict:
+def _evaluation(
+    number, dataset="", split="", metrics=(), dataset_id=None, protocol=None, selected=None, seed=None, command=None
+) -> dict:
     """Complete and check one evaluation."""
     if not (one_line(dataset) and one_line(split) and metrics):
         raise ValueError(f"results[{number}] needs dataset, split and metrics: a figure without them says nothing")
@@ -87,24 +86,26 @@ def _evaluation(number, dataset="", split="", metrics=(), **rest) -> dict:
             raise ValueError(f"results[{number}]: {metric} is {value!r}, not a finite number; measure again")
         pretty = one_line(metric).replace("_recall@", " R@").replace("_to_", "-to-").replace("_", " ")
         values[pretty] = float(f"{float(value):.5g}")
-    known = {key: value for key, value in rest.items() if value is not None}
-    unknown = dict.fromkeys(("protocol", "selected", "seed"), "not stated") | {"dataset_id": None, "command": None}
-    return unknown | known | {"dataset": dataset, "split": split, "metrics": values}
+    how = {"protocol": protocol, "selected": selected, "seed": seed}
+    how = {key: "not stated" if value is None else one_line(value) for key, value in how.items()}
+    row = {"dataset": one_line(dataset), "dataset_id": one_line(dataset_id or ""), "split": one_line(split)}
+    return row | {"metrics": values, "how": how, "command": command}
 
 
 def _metadata(folder, name, system, results, bases, terms, license, languages) -> ModelCardData:
     """What the Hub reads: ids and tags, and the figures as `model-index`. What cannot be an id is left to the text."""
     tags = ["image-text-retrieval", "cross-modal-retrieval", system.lower(), "custom_code"]
+    tags += ["sentence-transformers"] * (folder / "modules.json").exists()
     bases, datasets = ([x for x in found if REPO_ID.fullmatch(x) and public_name(x) == x] for found in (bases, terms))
-    license = None if license is None else one_line(license)
-    named = license is not None and not LICENSE_ID.fullmatch(license)
+    license = one_line(license) if license else None
+    named = bool(license) and not LICENSE_ID.fullmatch(license)
     return ModelCardData(
         language=[one_line(language) for language in languages],
         license="other" if named else license,
         license_name=license if named else None,
         library_name="transformers",
         pipeline_tag="zero-shot-image-classification",
-        tags=tags + ["sentence-transformers"] * (folder / "modules.json").exists(),
+        tags=tags,
         base_model=bases or None,
         base_model_relation="finetune" if bases else None,
         datasets=datasets or None,
@@ -114,17 +115,17 @@ def _metadata(folder, name, system, results, bases, terms, license, languages) -
 
 
 def _eval_result(row, metric, value) -> EvalResult:
-    dataset, found = one_line(row["dataset"]), one_line(row["dataset_id"] or "")
+    found, slug = row["dataset_id"], re.sub(r"\W+", "-", row["dataset"].lower()).strip("-")
     return EvalResult(
         task_type="zero-shot-image-classification",
         task_name="Image-text retrieval",
-        dataset_type=found if REPO_ID.fullmatch(found) else re.sub(r"\W+", "-", dataset.lower()).strip("-") or "data",
-        dataset_name=dataset,
-        dataset_split=one_line(row["split"]),
-        metric_type=re.sub(r"\W+", "-", metric.replace("@", " at ").lower()).strip("-") or "metric",
+        dataset_type=found if REPO_ID.fullmatch(found) else slug or "unnamed",
+        dataset_name=row["dataset"],
+        dataset_split=row["split"],
+        metric_type=re.sub(r"\W+", "-", metric.replace("@", " at ").lower()).strip("-") or "unnamed",
         metric_name=metric,
         metric_value=value,
-        metric_args={key: one_line(row[key]) for key in ("protocol", "selected", "seed")},
+        metric_args=row["how"],
     )
 
 
@@ -139,12 +140,11 @@ def _parts(model) -> dict[str, str]:
         "images": f"{config.image_size} x {config.image_size} pixels",
         "arithmetic": "as the official code (legacy=True)" if config.legacy else "corrected (legacy=False)",
     }
-    if hasattr(config, "use_decoder"):
-        size = f"mask tokens: {config.num_mask_tokens}, layers: {config.decoder_layers}"
-        parts["decoder"] = size if config.use_decoder else "none: the plain encoder of stage 1"
+    if getattr(config, "use_decoder", False):
+        parts["decoder"] = f"mask tokens: {config.num_mask_tokens}, layers: {config.decoder_layers}"
     return parts
 
 
 def _versions() -> str:
-    found = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "huggingface_hub", "vsehub")}
-    return ", ".join(f"{name} {version}" for name, version in {"Python": platform.python_version(), **found}.items())
+    names = ("torch", "transformers", "huggingface_hub", "vsehub")
+    return ", ".join([f"Python {platform.python_version()}", *(f"{x} {importlib.metadata.version(x)}" for x in names)])

@@ -164,7 +164,8 @@ class D2SVSEModel(DualEncoderPreTrainedModel):
         >>> from transformers import BertConfig, ViTConfig
         >>> tiny = dict(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
         >>> config = D2SVSEConfig.from_vision_text_configs(
-        ...     ViTConfig(image_size=32, **tiny), BertConfig(vocab_size=50, **tiny), projection_dim=16, num_mask_tokens=4
+        ...     ViTConfig(image_size=32, **tiny), BertConfig(vocab_size=50, **tiny), projection_dim=16,
+        ...     num_mask_tokens=4,
         ... )
         >>> model = D2SVSEModel(config).eval()
         >>> model(input_ids=torch.tensor([[2, 7, 3]]), pixel_values=torch.zeros(2, 3, 32, 32)).logits_per_image.shape

@@ -125,6 +125,8 @@ def write_towers(folder: str | Path, seed: int = 0) -> tuple[str, str]:
             num_attention_heads=4,
             intermediate_size=256,
             max_position_embeddings=64,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
         )
     ).save_pretrained(text)
     return str(vision), str(text)

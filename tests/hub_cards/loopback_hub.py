@@ -18,16 +18,12 @@ DATE = "2026-01-01T00:00:00.000Z"
 
 
 class HubError(Exception):
-    """An answer other than 200, with the Hub's error code."""
-
     def __init__(self, status, code, **headers):
         super().__init__(code)
         self.status, self.headers = status, {"X-Error-Code": code, "X-Error-Message": code, **headers}
 
 
 class Repository:
-    """Commits, and the branches and tags that point to them."""
-
     def __init__(self):
         first = hashlib.sha1(b"").hexdigest()
         self.commits, self.branches, self.tags = {first: {}}, {"main": first}, {}  # commit -> {path: content}
@@ -42,7 +38,7 @@ class Repository:
         return self.commits[self.resolve(revision)]
 
     def commit(self, branch, operations):
-        files = dict(self.files(branch))
+        files = dict(self.files(self.branches.get(branch)))  # a tag or a commit takes no commits
         for key, value in ((operation["key"], operation["value"]) for operation in operations):
             if key == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
@@ -187,7 +183,7 @@ class Handler(BaseHTTPRequestHandler):
     def _route(self, request, raw):
         for pattern, method in ROUTES.items():
             if found := re.fullmatch(pattern, request):
-                if request.startswith("POST") and "Bearer " not in self.headers.get("Authorization", ""):
+                if request.startswith(("POST /api/r", "POST /api/m")) and "Authorization" not in self.headers:
                     raise HubError(401, "Unauthorized")
                 answer = method(self.hub, self._body(raw), *(unquote(group) for group in found.groups() if group))
                 return answer if isinstance(answer, tuple) else (200, answer, {})

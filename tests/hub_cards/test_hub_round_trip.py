@@ -93,22 +93,24 @@ def published(tmp_path_factory, run_client, loopback_hub, online, tiny_folder, s
 
 
 @pytest.fixture(scope="session")
-def downloads(published, run_client, loopback_hub, online, material):
+def downloads(tmp_path_factory, published, run_client, loopback_hub, online, material):
     """What a client without vsehub sees of every repository: name -> look."""
     first = loopback_hub.repositories["tester/pushed"].tags["v1"]
+    resaved = str(tmp_path_factory.mktemp("resaved"))
     wanted = {
         "main": {"source": "tester/pushed", "options": TRUST},
         "v1": {"source": "tester/pushed", "options": TRUST | {"revision": "v1"}},
-        "commit": {"source": "tester/pushed", "options": TRUST | {"revision": first}},
+        "commit": {"source": "tester/pushed", "options": TRUST | {"revision": first}, "resave": resaved},
+        "re-saved": {"source": resaved, "options": TRUST},
         "given": {"source": "tester/given", "options": TRUST},
     }
     report, _ = run_client("client_load.py", material, json.dumps(list(wanted.values())), BLOCK_VSEHUB="1", **online)
     return dict(zip(wanted, report["looks"]))
 
 
-@pytest.mark.parametrize("revision", ["v1", "commit"])
-def test_push_to_hub_of_model_and_processor_loads_by_tag_and_commit(downloads, expected, tiny_folder, revision):
-    check(downloads[revision], expected(tiny_folder))  # also encode_*, whose processor is that of the revision
+@pytest.mark.parametrize("name", ["v1", "commit", "re-saved"])
+def test_push_to_hub_of_model_and_processor_loads_by_tag_and_commit(downloads, expected, tiny_folder, name):
+    check(downloads[name], expected(tiny_folder))  # also encode_*, whose processor is that of the revision
 
 
 def test_save_pretrained_with_push_to_hub_replaces_model_and_processor(downloads, expected, second_folder):

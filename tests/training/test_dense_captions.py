@@ -316,9 +316,9 @@ def test_two_jobs_on_one_table_exclude_each_other(folder, tmp_path):
     assert_whole(out, folder)
 
 
-def half_done(folder, out):
+def half_done(folder, out, fails="10.png"):
     with pytest.raises(CaptionError):
-        caption_images(folder, out, Stub(fails=["10.png"]))
+        caption_images(folder, out, Stub(fails=[fails]))
     return out.parent / f"{out.name}.journal.jsonl"
 
 
@@ -334,6 +334,16 @@ def test_a_journal_cut_at_any_byte_loses_no_whole_line_and_doubles_nothing(folde
         assert stub.seen == Counter(set(ids_of(folder)) - kept)
         assert_whole(out, folder)
         out.unlink()
+
+
+def test_a_job_that_goes_on_after_a_torn_line_can_be_killed_once_more(folder, tmp_path):
+    journal = half_done(folder, tmp_path / "d.parquet")
+    journal.write_bytes(journal.read_bytes()[:-5])
+    half_done(folder, tmp_path / "d.parquet", fails="deep/06.png")
+    stub = Stub()
+    caption_images(folder, tmp_path / "d.parquet", stub)
+    assert set(stub.seen) == {"deep/06.png"}
+    assert_whole(tmp_path / "d.parquet", folder)
 
 
 def test_a_journal_damaged_in_the_middle_is_an_error_that_names_the_line(folder, tmp_path):

@@ -1,0 +1,164 @@
+"""The paper's ablations in minutes a run: both towers frozen and cached, one knob turned at a time.
+
+    python benchmarks/ablate_d2s.py --data $DATA/flickr8k --vision $BACKBONES/mobilenet_v2 --text MINILM --out runs/ablate
+
+Depth 1 to 6, tokens 10 to 120, heads 4 / 8, placement with and without positions, distance, and which of
+pre-training / alignment / distillation. Resumable: a finished run is a line of `OUT/results.jsonl`. The spread over
+`--noise-seeds` runs of the default setting says which differences mean anything. `--report` prints the table alone.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+
+from transformers import set_seed
+from transformers.utils import logging
+
+from vsehub.training.d2s_stages import STAGES, Splits, StageArguments, add_decoder, fresh_model, run_stage
+from vsehub.training.data import prepare_rows
+from vsehub.training.recipe import parse_stages
+
+COMMON = """--image_size 224 --dense_text union --freeze_vision True --freeze_text True --cache_vision True
+--cache_text True --projection_dim 128 --text_dropout 0.1 --size_augmentation 0.2 --num_mask_tokens 20
+--text_augmentation 0 --align infonce --temperature 0.05 --ramp_epochs 0 --learning_rate 1e-3 --lr_scheduler_type cosine
+--per_device_train_batch_size 128 --max_text_length 40 --max_dense_length 160 --eval_strategy no --save_strategy no
+--load_best_model_at_end False --logging_steps 1000 --disable_tqdm True""".split()
+
+ABLATIONS = {
+    "default": {},
+    **{f"depth {n}": {"decoder_layers": n} for n in (1, 2, 3, 5, 6)},
+    **{f"tokens {n}": {"num_mask_tokens": n} for n in (10, 40, 60, 80, 100, 120)},
+    "heads 8": {"decoder_heads": 8},
+    **{f"{place}, no positions": {"token_placement": place} for place in ("prefix", "surround")},
+    **{
+        f"{place}, positions": {"token_placement": place, "decoder_positions": True}
+        for place in ("prefix", "postfix", "surround")
+    },
+    **{f"distance {name}": {"distance": name} for name in ("l1", "l2")},
+    **{f"distillation x {weight}": {"distill_weight": weight} for weight in (0.1, 5)},
+}
+COMPONENTS = ("pretrain", "align", "pretrain + align", "align + distil", "pretrain + align + distil", "no decoder")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--vision", required=True)
+    parser.add_argument("--text", required=True)
+    parser.add_argument("--out", default="runs/ablate")
+    parser.add_argument("--steps", type=int, nargs=2, default=(300, 300), help="of stage 1 and of stage 2")
+    parser.add_argument("--noise-seeds", type=int, default=3)
+    parser.add_argument("--only", nargs="*", help="names of runs")
+    parser.add_argument("--report", action="store_true")
+    args = parser.parse_args()
+    logging.set_verbosity_error()
+    results = Path(args.out) / "results.jsonl"
+    results.parent.mkdir(parents=True, exist_ok=True)
+    if not args.report:
+        bench = Bench(args, results)
+        jobs = [("default", seed) for seed in range(args.noise_seeds)]
+        jobs += [(name, 0) for name in (*COMPONENTS[:-2], COMPONENTS[-1], *list(ABLATIONS)[1:])]
+        for name, seed in jobs:
+            if not args.only or name in args.only:
+                bench.run(name, seed)
+    print(report(results))
+    return 0
+
+
+class Bench:
+    """Runs one setting at a time; stage 1 is shared by all that start from it."""
+
+    def __init__(self, args, results: Path):
+        self.args, self.results = args, results
+        self.stage1: dict[int, tuple] = {}
+        self.splits = None
+
+    def run(self, name: str, seed: int):
+        """Run a setting unless its line is there, and append the line."""
+        if (name, seed) in {(row["name"], row["seed"]) for row in read(self.results)}:
+            return
+        start = time.time()
+        metrics = self.train(name, seed)
+        line = {"name": name, "seed": seed, "rsum": metrics["eval_rsum"], "seconds": round(time.time() - start)}
+        line |= {key.removeprefix("eval_"): value for key, value in metrics.items() if "recall" in key}
+        with self.results.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        print(json.dumps(line), flush=True)
+
+    def train(self, name: str, seed: int) -> dict:
+        steps = sum(self.args.steps)
+        if name == "pretrain":
+            return self.pretrained(seed)[2]
+        if name == "align":  # equal optimisation steps, sparse text only
+            return self.stage("baseline", seed, None, None, {"max_steps": steps})[2]
+        if name == "align + distil":
+            teacher, processor, _ = self.pretrained(seed)
+            model, _ = fresh_model(
+                self.arguments("finetune", seed, {}).model, self.arguments("finetune", seed, {}).data
+            )
+            return self.stage(
+                "finetune", seed, add_decoder(model, self.arguments("finetune", seed, {}).model), teacher
+            )[2]
+        teacher, processor, _ = self.pretrained(seed)
+        if name == "no decoder":
+            return self.stage("finetune", seed, teacher.__class__.from_pretrained(self.saved(seed)), teacher)[2]
+        changes = {"distill_weight": 0} if name == "pretrain + align" else ABLATIONS[name]
+        arguments = self.arguments("finetune", seed, changes)
+        set_seed(seed)
+        return self.stage("finetune", seed, add_decoder(teacher, arguments.model), teacher, changes)[2]
+
+    def pretrained(self, seed: int):
+        if seed not in self.stage1:
+            self.stage1[seed] = self.stage("pretrain", seed, None, None)
+            self.stage1[seed][0].save_pretrained(self.saved(seed))
+        return self.stage1[seed]
+
+    def saved(self, seed: int) -> Path:
+        return Path(self.args.out) / f"stage1-{seed}"
+
+    def stage(self, stage: str, seed: int, model, teacher, changes=None):
+        """Run one stage; return the model, its processor and its validation metrics."""
+        arguments = self.arguments(stage, seed, changes or {})
+        if self.splits is None:
+            data = arguments.data
+            self.splits = Splits(
+                prepare_rows(data, "train", self.args.out, True), prepare_rows(data, "validation", self.args.out, False)
+            )
+        set_seed(seed)
+        fresh, processor = fresh_model(arguments.model, arguments.data)
+        trainer = run_stage(stage, model or fresh, processor, self.splits, arguments, teacher)
+        return trainer.model, processor, trainer.evaluate()
+
+    def arguments(self, stage: str, seed: int, changes: dict) -> StageArguments:
+        steps = {"pretrain": self.args.steps[0], "finetune": self.args.steps[1]}.get(stage, sum(self.args.steps))
+        flags = {"max_steps": steps, **changes}
+        words = [*COMMON, "--data", self.args.data, "--vision", self.args.vision, "--text", self.args.text]
+        words += ["--output_dir", f"{self.args.out}/work", "--seed", str(seed)]
+        words += [word for key, value in flags.items() for word in (f"--{key}", str(value))]
+        return StageArguments(*parse_stages(words, STAGES)[0][stage])
+
+
+def read(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def report(path: Path) -> str:
+    """The table; differences are to the default's mean over seeds."""
+    rows = read(path)
+    default = [row["rsum"] for row in rows if row["name"] == "default"]
+    mean = statistics.mean(default) if default else float("nan")
+    spread = statistics.stdev(default) if len(default) > 1 else float("nan")
+    lines = [f"default over {len(default)} seeds: rSum {mean:.1f} +- {spread:.1f}", ""]
+    lines += ["| setting | seed | rSum | difference | I2T R@1 | T2I R@1 | seconds |", "|---|---|---|---|---|---|---|"]
+    for row in rows:
+        lines.append(
+            f"| {row['name']} | {row['seed']} | {row['rsum']:.1f} | {row['rsum'] - mean:+.1f} | "
+            f"{row['image_to_text_recall@1']:.1f} | {row['text_to_image_recall@1']:.1f} | {row['seconds']} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,184 @@
+"""The model card: what it says, what the Hub reads of it, and that no name can break either."""
+
+import math
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+
+from vsehub.hub_cards.markdown import one_line
+from vsehub.hub_cards.model_card import write_model_card
+
+HOSTILE = [
+    "user/plain-name_1.0",
+    "a `code` b ``two`` c ```three```",
+    "```\n# not a heading\n```",
+    "a | b || c \\| d \\",
+    "---",
+    "a\n---\nb",
+    "a\r\n---\r\nlicense: mit\r\n---\r\n",
+    "&anchor *alias <<: !!python/object/apply:os.system",
+    "{key: value, [list]} # comment",
+    "'single' \"double\" \\n",
+    "yes",
+    "null",
+    "1e3",
+    "@at %percent !bang ?question : colon - dash",
+    "<script>alert(1)</script>",
+    "<!-- comment",
+    "a </td></tr> <img src=x onerror=y>",
+    "{{ 7 * 7 }} {% raw %} {# hidden #}",
+    "{name} {0} %s ${HOME}",
+    "[link](http://example.org) ![image](x.png) <http://example.org>",
+    "**bold** __bold__ ~~gone~~ *_x_* $x^2$ $$y$$",
+    "# heading\n## heading",
+    "tab\tand\x00zero\x1bescape\x85next\u2028line",
+    "right\u202eto left \u2066isolate",
+    "日本語 naïve Ωmega 🦜",
+    "lone \ud800 surrogate",
+    "x" * 3000,
+    "&amp; &lt;b&gt; &#124;",
+    "[^1]: note\n\n    indented code",
+    "/home/someone/models/name",
+    "../outside",
+]
+TITLES = ["Use", "Results", "Training", "Limits", "Licences", "Citation", "Environment"]
+
+
+def write(folder, model, **changes):
+    facts = {
+        "name": "user/model",
+        "results": [{"dataset": "Flickr30K", "split": "test", "metrics": {"rsum": 523.456}}],
+        "training": {"steps": 100},
+    }
+    return write_model_card(folder, model=model, **(facts | changes))
+
+
+def parse(path):
+    """The card's metadata, and its Markdown as tokens."""
+    markdown_it = pytest.importorskip("markdown_it")
+    card = ModelCard.load(path)
+    return card, markdown_it.MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(card.text)
+
+
+def texts(tokens, kind):
+    """What is shown inside every token of a kind: headings, table cells, ..."""
+    opened = [row for row, token in enumerate(tokens) if token.type == f"{kind}_open"]
+    return ["".join(child.content for child in tokens[row + 1].children) for row in opened]
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+def test_no_text_breaks_the_metadata_or_a_table(tmp_path, tiny_model, text):
+    shown = one_line(text)
+    row = {"dataset": text, "dataset_id": text, "split": text, "protocol": text, "selected": text, "seed": text}
+    facts = {"base_models": [text], "datasets": {text: text}, "license": text, "languages": ["en", text]}
+    evaluation = {**row, "command": text, "metrics": {text: 1.5, "rsum": 523.456}}
+    path = write(tmp_path, tiny_model, name=text, results=[evaluation], training={text: text}, **facts)
+    card, tokens = parse(path)
+
+    assert card.data.model_name == shown and card.data.language == ["en", shown]
+    assert {result.dataset_name for result in card.data.eval_results} == {shown}
+    assert [result.metric_value for result in card.data.eval_results] == [1.5, 523.46]
+    assert card.data.license_name == shown if card.data.license == "other" else card.data.license == shown
+    for ids in (card.data.base_model, card.data.datasets):  # an id, or nothing
+        assert ids is None or ids == [text]
+
+    headings = texts(tokens, "heading")
+    assert headings == [shown, *TITLES]
+    cells = texts(tokens, "td")
+    assert len(cells) == 2 * 6 + 7 * 2 + 2
+    assert cells[12:14] == [shown, shown] and cells[15] == "1.5" and cells[16:19] == [shown] * 3
+    assert cells[-2:] == [shown, shown]
+    fences = [token.content for token in tokens if token.type == "fence"]
+    assert len(fences) == 3 and len(fences[1].splitlines()) == max(1, len(text.splitlines()))
+    assert not any("html" in child.type for token in tokens for child in [token, *(token.children or [])])
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+def test_a_card_that_is_loaded_and_saved_again_stays_as_it_is(tmp_path, tiny_model, text):
+    path = write(tmp_path, tiny_model, name=text, license=text)
+    before = path.read_text(encoding="utf-8")
+    card = ModelCard.load(path)
+    card.save(path)
+    assert yaml.safe_load(before.split("\n---\n")[0][4:]) == card.data.to_dict()
+    assert path.read_text(encoding="utf-8").strip() == before.strip()
+
+
+def test_metadata_are_what_the_hub_reads(tmp_path, tiny_model):
+    results = [{"dataset": "Flickr30K", "dataset_id": "nlphuji/flickr30k", "split": "test", "metrics": {"rsum": 1}}]
+    bases, data = ["google/vit-base-patch16-224", str(tmp_path)], {"nlphuji/flickr30k": None, "My own photos": "mine"}
+    path = write(tmp_path, tiny_model, results=results, base_models=bases, datasets=data, license="apache-2.0")
+    found = ModelCard.load(path).data.to_dict()
+    assert found["library_name"] == "transformers"
+    assert found["pipeline_tag"] == "zero-shot-image-classification"
+    assert {"image-text-retrieval", "cross-modal-retrieval", "custom_code"} <= set(found["tags"])
+    assert found["base_model"] == bases[:1] and found["base_model_relation"] == "finetune"
+    assert found["datasets"] == ["nlphuji/flickr30k"] and found["license"] == "apache-2.0"
+    assert found["model-index"][0]["results"][0]["dataset"]["type"] == "nlphuji/flickr30k"
+
+
+def test_the_tag_of_sentence_transformers_needs_its_files(tmp_path, tiny_model):
+    assert "sentence-transformers" not in ModelCard.load(write(tmp_path, tiny_model)).data.tags
+    (tmp_path / "modules.json").write_text("[]")
+    assert "sentence-transformers" in ModelCard.load(write(tmp_path, tiny_model)).data.tags
+
+
+def test_what_is_unknown_is_said_to_be_unknown(tmp_path, tiny_model):
+    text = write(tmp_path, tiny_model, results=[], training={}, datasets=["COCO"]).read_text()
+    assert "More Information Needed" not in text
+    for sentence in (
+        "Nothing was measured, or nothing is stated.",
+        "How it was trained is not stated.",
+        "What the towers started from is not stated.",
+        "the licence of these weights is not stated",
+        "Data, COCO: the licence of this data is not stated.",
+    ):
+        assert sentence in text
+    assert "neither the training data nor their licence is stated" in write(tmp_path, tiny_model).read_text()
+
+
+def test_the_card_says_how_a_figure_came_about(tmp_path, tiny_model):
+    row = {"dataset": "COCO", "split": "test", "metrics": {"image_to_text_recall@1": 61.23456}, "seed": 3}
+    row |= {"protocol": "5-fold 1K", "selected": "best rsum on val", "command": "vsehub evaluate run --split test"}
+    text = write(tmp_path, tiny_model, results=[row], training={"recipe": "sha256:abc"}).read_text()
+    assert "| COCO | test | image-to-text R@1 | 61.235 | 5-fold 1K | best rsum on val | 3 |" in text
+    assert "```bash\nvsehub evaluate run --split test\n```" in text
+    assert "| recipe | sha256:abc |" in text
+    assert "2503.14953" in text and "ICCV" in text and "trust_remote_code=True" in text
+
+
+def test_a_path_on_this_machine_stays_on_it(tmp_path, tiny_model):
+    text = write(tmp_path, tiny_model, base_models=[str(tmp_path / "my_tower")], datasets=[str(tmp_path)]).read_text()
+    assert str(tmp_path) not in text and "my\\_tower" in text
+
+
+def test_every_code_file_of_the_folder_is_named(tiny_folder, tmp_path, tiny_model):
+    tiny_model.save_pretrained(tmp_path)
+    text = write(tmp_path, tiny_model).read_text()
+    assert all(f"`{path.name}`" in text for path in tmp_path.glob("*.py"))
+
+
+@pytest.mark.parametrize("name", ["", " \n", "\u202e"])
+def test_a_card_without_a_name_is_refused(tmp_path, tiny_model, name):
+    with pytest.raises(ValueError, match="needs a name"):
+        write(tmp_path, tiny_model, name=name)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, "84.1"])
+def test_a_figure_that_is_none_is_refused(tmp_path, tiny_model, value):
+    with pytest.raises(ValueError, match=r"results\[0\]: rsum is"):
+        write(tmp_path, tiny_model, results=[{"dataset": "COCO", "split": "test", "metrics": {"rsum": value}}])
+
+
+@pytest.mark.parametrize("key", ["dataset", "split", "metrics"])
+def test_a_figure_without_its_data_is_refused(tmp_path, tiny_model, key):
+    row = {"dataset": "COCO", "split": "test", "metrics": {"rsum": 1.0}}
+    del row[key]
+    with pytest.raises(ValueError, match=r"results\[0\] needs dataset, split and metrics"):
+        write(tmp_path, tiny_model, results=[row])
+
+
+def test_a_system_without_a_paper_is_refused(tmp_path, tiny_model):
+    tiny_model.config.model_type = "unheard_of"
+    with pytest.raises(ValueError, match=r"unheard_of\.yaml"):
+        write(tmp_path, tiny_model)
