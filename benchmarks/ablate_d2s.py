@@ -1,6 +1,6 @@
 """The paper's ablations in minutes a run: both towers frozen and cached, one knob turned at a time.
 
-    python benchmarks/ablate_d2s.py --data $DATA/flickr8k --vision $BACKBONES/mobilenet_v2 --text MINILM --out runs/ablate
+    python benchmarks/ablate_d2s.py --data $DATA/flickr8k --vision $BACKBONES/mobilenet_v2 --text $MINILM
 
 Depth 1 to 6, tokens 10 to 120, heads 4 / 8, placement with and without positions, distance, and which of
 pre-training / alignment / distillation. Resumable: a finished run is a line of `OUT/results.jsonl`. The spread over

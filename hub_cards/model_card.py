@@ -63,8 +63,8 @@ def write_model_card(
         results=results,
         commands=list(dict.fromkeys(row["command"] for row in results if row["command"])),
         training=dict(training),
-        bases=[public_name(base) for base in base_models],
-        data_licenses={public_name(dataset): value for dataset, value in terms.items()},
+        bases=[public_name(base) for base in base_models if base],
+        data_licenses={public_name(dataset): value for dataset, value in terms.items() if dataset},
         license_text=license,
         tongues=languages,
         citation=CITATION.format(**about),
@@ -88,7 +88,7 @@ def _evaluation(
         values[pretty] = float(f"{float(value):.5g}")
     how = {"protocol": protocol, "selected": selected, "seed": seed}
     how = {key: "not stated" if value is None else one_line(value) for key, value in how.items()}
-    row = {"dataset": one_line(dataset), "dataset_id": one_line(dataset_id or ""), "split": one_line(split)}
+    row = {"dataset": public_name(dataset), "dataset_id": one_line(dataset_id or ""), "split": one_line(split)}
     return row | {"metrics": values, "how": how, "command": command}
 
 
@@ -96,13 +96,13 @@ def _metadata(folder, name, system, results, bases, terms, license, languages) -
     """What the Hub reads: ids and tags, and the figures as `model-index`. What cannot be an id is left to the text."""
     tags = ["image-text-retrieval", "cross-modal-retrieval", system.lower(), "custom_code"]
     tags += ["sentence-transformers"] * (folder / "modules.json").exists()
-    bases, datasets = ([x for x in found if REPO_ID.fullmatch(x) and public_name(x) == x] for found in (bases, terms))
-    license = one_line(license) if license else None
-    named = bool(license) and not LICENSE_ID.fullmatch(license)
+    given = [[x for x in found if REPO_ID.fullmatch(x or "") and public_name(x) == x] for found in (bases, terms)]
+    bases, datasets = given
+    named = bool(license) and not LICENSE_ID.fullmatch(one_line(license))
     return ModelCardData(
         language=[one_line(language) for language in languages],
-        license="other" if named else license,
-        license_name=license if named else None,
+        license="other" if named else one_line(license or "") or None,
+        license_name=one_line(license) if named else None,
         library_name="transformers",
         pipeline_tag="zero-shot-image-classification",
         tags=tags,

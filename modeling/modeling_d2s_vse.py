@@ -47,11 +47,15 @@ class MaskedBatchNorm1d(nn.BatchNorm1d):
             return features * scale + (self.bias - self.running_mean * scale)
         flat = features.reshape(-1, features.shape[-1]).float()
         valid = torch.ones_like(flat[:, :1]) if mask is None else mask.reshape(-1, 1).to(flat.dtype)
-        # Around the running mean, the same on every process: E[x^2] - E[x]^2 loses digits when the mean is large.
-        shift = self.running_mean.detach().clone()
+        shared = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+        # Around the mean (a constant, the same on every process): E[x^2] - E[x]^2 loses digits when the mean is large.
+        shift = torch.cat([(flat.detach() * valid).sum(0), valid.sum(0)])
+        if shared:
+            dist.all_reduce(shift)
+        shift = shift[:-1] / shift[-1]
         centred = (flat - shift) * valid
         sums = torch.cat([centred.sum(0), (centred * centred).sum(0), valid.sum(0)])
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        if shared:
             from torch.distributed.nn.functional import all_reduce  # absent from builds without distributed
 
             sums = all_reduce(sums)

@@ -55,10 +55,10 @@ class DualEncoderProcessor(ProcessorMixin):
         if vision is not None and not imagenet:
             try:
                 found = AutoImageProcessor.from_pretrained(vision, backend="pil")
-            except OSError as error:
+            except OSError:
                 raise ValueError(
-                    f"{vision} has no image processor, so its mean and std are unknown: put its preprocessor_config.json "
-                    f"beside the weights, or use ImageNet's (imagenet=True, --imagenet_normalisation True). {error}"
+                    f"{vision} has no image processor, so its mean and std are unknown: put its "
+                    "preprocessor_config.json beside the weights, or use ImageNet's (imagenet=True, --imagenet_normalisation True)"
                 ) from None
             mean, std = found.image_mean, found.image_std
         tokenizer = AutoTokenizer.from_pretrained(text)

@@ -79,13 +79,21 @@ def _canonical(rows: Dataset, args: DataArguments) -> Dataset:
     if isinstance(rows.features["image"], Image):
         rows = rows.cast_column("image", Image(decode=False))
     captions = [[c] if isinstance(c, str) else list(c or []) for c in rows["captions"]]
-    ids = [str(i) for i in rows["image_id"]] if "image_id" in rows.column_names else [str(i) for i in range(len(rows))]
+    ids = [str(i) for i in rows["image_id"]] if "image_id" in rows.column_names else _made_ids(rows, args.data)
     if len(set(ids)) != len(ids):
         raise ValueError(
             f"{args.data}: column {args.id_column!r} repeats ids; give one row per image with all its captions"
         )
     rows = rows.remove_columns([name for name in ("captions", "image_id") if name in rows.column_names])
     return rows.add_column("captions", captions).add_column("image_id", ids)
+
+
+def _made_ids(rows: Dataset, data: str) -> list[str]:
+    """Ids where the source has none: paths below an image folder, as `vsehub caption` names them, else row numbers."""
+    paths = [(image or {}).get("path") for image in rows["image"]] if Path(data).is_dir() else []
+    if paths and all(path and Path(path).is_relative_to(Path(data).resolve()) for path in paths):
+        return [Path(path).relative_to(Path(data).resolve()).as_posix() for path in paths]
+    return [str(row) for row in range(len(rows))]
 
 
 def _with_dense(rows: Dataset, dense_text: str, needed: bool) -> Dataset:

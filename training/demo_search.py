@@ -42,10 +42,8 @@ def main(hub: str, gallery: str, out: str) -> int:
         best = scores.topk(TOP)
         found = zip(best.indices.tolist(), best.values.tolist())
         hits = [(images[i], score, says(query, scenes[i])) for i, score in found]
-        total = sum(says(query, scene) for scene in scenes)
-        print(
-            f"{query!r}: {sum(right for *_, right in hits)} of the first {TOP} are right ({total} right in {len(scenes)})"
-        )
+        found, total = sum(right for *_, right in hits), sum(says(query, scene) for scene in scenes)
+        print(f"{query!r}: {found} of the first {TOP} are right; {total} of {len(scenes)} pictures are")
         rows.append((query, hits))
     text_embeds = model.encode_text(captions, processor=processor)
     best = (image_embeds[:1] @ text_embeds.t())[0].topk(TOP)

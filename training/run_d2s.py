@@ -15,6 +15,8 @@ from pathlib import Path
 from transformers import set_seed
 
 from vsehub import D2SVSEModel, D2SVSEProcessor
+from vsehub.hub_cards.model_card import write_model_card
+from vsehub.training.d2s_card import card_of
 from vsehub.training.d2s_stages import STAGES, Splits, StageArguments, add_decoder, find_resume, fresh_model, run_stage
 from vsehub.training.data import prepare_rows
 from vsehub.training.recipe import parse_stages
@@ -46,6 +48,8 @@ def main(argv: list[str] | None = None) -> int:
             print(f"{stage}: rsum {results[stage]['eval_rsum']:.1f} on {args.data.eval_split}")
     if trainer.is_world_process_zero():
         save(model, processor, root / "hub")
+        card = card_of({stage: stages[stage] for stage in wanted}, results, root.name)
+        write_model_card(root / "hub", model=model, **card)
         (root / "validation.json").write_text(json.dumps(results, indent=2))
         print(f"Hub folder: {root / 'hub'}")
     return 0

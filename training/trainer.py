@@ -5,13 +5,16 @@ memory differ from those on disk), knows no cross-process negatives, and uploads
 """
 
 import os
+from pathlib import Path
 
 import torch
+from huggingface_hub import upload_folder
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
 
+from ..hub_cards.model_card import write_model_card
 from .evaluation import embed_rows, retrieval_metrics
 from .objectives import PairEmbeddings
 
@@ -29,6 +32,7 @@ class RetrievalTrainer(Trainer):
         eval_caches: `TowerCache` of the evaluation images and captions, or None.
         teacher: frozen stage-1 model for the online teacher; never saved, never a submodule of the model.
         max_text_length: tokens kept of a caption in evaluation.
+        card: what `write_model_card` should say of the data, the towers and the results.
         **kwargs: as for `Trainer`; `args` is a `RetrievalTrainingArguments`.
     """
 
@@ -43,6 +47,7 @@ class RetrievalTrainer(Trainer):
         eval_caches=(None, None),
         teacher=None,
         max_text_length: int = 64,
+        card: dict | None = None,
         **kwargs,
     ):
         super().__init__(eval_dataset=eval_rows, processing_class=processor, **kwargs)
@@ -50,6 +55,7 @@ class RetrievalTrainer(Trainer):
         self.teacher = teacher.to(self.args.device).eval().requires_grad_(False) if teacher is not None else None
         self.eval_caches = eval_caches
         self.max_text_length = max_text_length
+        self.card = card or {}
         self.loss_parts: dict[str, list[torch.Tensor]] = {}
         self.add_callback(_Epochs(self))
 
@@ -174,7 +180,16 @@ class RetrievalTrainer(Trainer):
         self._load_from_checkpoint(self.state.best_model_checkpoint)
 
     def create_model_card(self, *args, **kwargs):
-        """Leave README.md to `hub_cards.model_card`, which knows what a retrieval model's card must say."""
+        """Write the card of a retrieval model; Trainer's own would overwrite it with a generic one."""
+        args = self.args
+        facts = {
+            "steps": self.state.global_step,
+            "pairs per step": args.per_device_train_batch_size * args.world_size * args.gradient_accumulation_steps,
+            "learning rate": args.learning_rate,
+            "seed": args.seed,
+        }
+        card = {"name": self.hub_model_id or Path(args.output_dir).name, "results": [], "training": facts, **self.card}
+        write_model_card(args.output_dir, model=self.accelerator.unwrap_model(self.model), **card)
 
     def push_to_hub(
         self, commit_message="End of training", blocking=True, token=None, revision=None, private=None, **kwargs
@@ -185,8 +200,7 @@ class RetrievalTrainer(Trainer):
         self.save_model(_internal_call=True)
         if not self.is_world_process_zero():
             return None
-        from huggingface_hub import upload_folder
-
+        self.create_model_card()
         return upload_folder(
             repo_id=self.hub_model_id,
             folder_path=self.args.output_dir,

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from vsehub.hub_cards.markdown import one_line
+from vsehub.hub_cards.markdown import one_line, public_name
 from vsehub.hub_cards.model_card import write_model_card
 
 HOSTILE = [
@@ -69,7 +69,7 @@ def texts(tokens, kind):
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_no_text_breaks_the_metadata_or_a_table(tmp_path, tiny_model, text):
-    shown = one_line(text)
+    shown, public = one_line(text), public_name(text)
     row = {"dataset": text, "dataset_id": text, "split": text, "protocol": text, "selected": text, "seed": text}
     facts = {"base_models": [text], "datasets": {text: text}, "license": text, "languages": ["en", text]}
     evaluation = {**row, "command": text, "metrics": {text: 1.5, "rsum": 523.456}}
@@ -77,7 +77,7 @@ def test_no_text_breaks_the_metadata_or_a_table(tmp_path, tiny_model, text):
     card, tokens = parse(path)
 
     assert card.data.model_name == shown and card.data.language == ["en", shown]
-    assert {result.dataset_name for result in card.data.eval_results} == {shown}
+    assert {result.dataset_name for result in card.data.eval_results} == {public}
     assert [result.metric_value for result in card.data.eval_results] == [1.5, 523.46]
     assert card.data.license_name == shown if card.data.license == "other" else card.data.license == shown
     for ids in (card.data.base_model, card.data.datasets):  # an id, or nothing
@@ -87,7 +87,7 @@ def test_no_text_breaks_the_metadata_or_a_table(tmp_path, tiny_model, text):
     assert headings == [shown, *TITLES]
     cells = texts(tokens, "td")
     assert len(cells) == 2 * 6 + 7 * 2 + 2
-    assert cells[12:14] == [shown, shown] and cells[15] == "1.5" and cells[16:19] == [shown] * 3
+    assert cells[12:14] == [public, shown] and cells[15] == "1.5" and cells[16:19] == [shown] * 3
     assert cells[-2:] == [shown, shown]
     fences = [token.content for token in tokens if token.type == "fence"]
     assert len(fences) == 3 and len(fences[1].splitlines()) == max(1, len(text.splitlines()))
@@ -148,8 +148,12 @@ def test_the_card_says_how_a_figure_came_about(tmp_path, tiny_model):
 
 
 def test_a_path_on_this_machine_stays_on_it(tmp_path, tiny_model):
-    text = write(tmp_path, tiny_model, base_models=[str(tmp_path / "my_tower")], datasets=[str(tmp_path)]).read_text()
-    assert str(tmp_path) not in text and "my\\_tower" in text
+    row = {"dataset": str(tmp_path / "my_data"), "split": "test", "metrics": {"rsum": 1.0}}
+    facts = {"base_models": [str(tmp_path / "my_tower"), None, ""], "datasets": [str(tmp_path)], "results": [row]}
+    path = write(tmp_path, tiny_model, **facts)
+    text = path.read_text()
+    assert str(tmp_path) not in text and "my\\_tower." in text and "| my\\_data |" in text
+    assert ModelCard.load(path).data.base_model is None
 
 
 def test_every_code_file_of_the_folder_is_named(tiny_folder, tmp_path, tiny_model):

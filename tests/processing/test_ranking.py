@@ -28,7 +28,8 @@ def brute_force_recall(scores, positive, k, draws=None):
 def test_recall_with_ties_is_the_mean_over_all_orders(data):
     gallery = data.draw(st.integers(1, 5))
     queries = data.draw(st.integers(1, 3))
-    scores = np.array(data.draw(st.lists(st.lists(st.integers(0, 2), min_size=gallery, max_size=gallery), min_size=queries, max_size=queries)), float)  # fmt: skip
+    row = st.lists(st.integers(0, 2), min_size=gallery, max_size=gallery)
+    scores = np.array(data.draw(st.lists(row, min_size=queries, max_size=queries)), float)
     gallery_ids = np.array(data.draw(st.lists(st.integers(0, 1), min_size=gallery, max_size=gallery)))
     query_ids = np.array([data.draw(st.sampled_from(sorted(set(gallery_ids)))) for _ in range(queries)])
     k = data.draw(st.integers(1, 6))

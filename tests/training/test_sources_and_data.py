@@ -54,10 +54,11 @@ def test_parquet_rows_keep_ids_captions_and_dense_text(tmp_path):
 
 
 def test_an_imagefolder_with_metadata_is_read(tmp_path, images):
-    lines = [json.dumps({"file_name": f"{i}.jpg", "captions": ["a dog"], "image_id": str(i)}) for i in range(4)]
+    lines = [json.dumps({"file_name": f"{i}.jpg", "captions": ["a dog"]}) for i in range(4)]
     (images / "metadata.jsonl").write_text("\n".join(lines))
     rows = prepare(str(images), tmp_path, need_dense=False)
     assert len(rows) == 4 and rows[0]["captions"] == ["a dog"]
+    assert rows["image_id"] == [f"{i}.jpg" for i in range(4)]  # the ids that `vsehub caption FOLDER` gives
 
 
 def test_karpathy_train_includes_restval(tmp_path, images):

@@ -186,7 +186,8 @@ def test_a_nan_loss_names_the_step_and_the_remedy(scenes, tmp_path):
 
 
 def test_learning_rates_follow_the_groups_and_the_paper_schedule(scenes, tmp_path):
-    trainer = trainer_of(scenes, tmp_path, learning_rate=1e-3, tower_lr_scale=0.1, lr_milestones=[1.0, 1.5], num_train_epochs=2)  # fmt: skip
+    rates = {"learning_rate": 1e-3, "tower_lr_scale": 0.1, "lr_milestones": [1.0, 1.5]}
+    trainer = trainer_of(scenes, tmp_path, num_train_epochs=2, **rates)
     trainer.create_optimizer_and_scheduler(num_training_steps=20)
     assert [group["lr"] for group in trainer.optimizer.param_groups] == pytest.approx([1e-3, 1e-4])
     rates = []
@@ -242,7 +243,10 @@ def test_two_processes_train_as_one(scenes, tmp_path):
     script = Path(run_d2s.__file__)
     flags = ["--stages", "baseline", "--max_steps", "3", "--learning_rate", "0.01", "--image_augmentation", "False"]
     flags += ["--text_augmentation", "0", "--load_best_model_at_end", "False", "--ramp_epochs", "0"]
-    flags += ["--optim", "sgd"]  # Adam blows rounding up to a full step where the true gradient is 0 (bias before a norm)
+    flags += [
+        "--optim",
+        "sgd",
+    ]  # Adam blows rounding up to a full step where the true gradient is 0 (bias before a norm)
     one = run(scenes, tmp_path / "one", *flags)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
     command += ["--rdzv_backend", "c10d", "--rdzv_endpoint", "127.0.0.1:0"]
