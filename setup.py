@@ -30,7 +30,6 @@ setup(
         "Pillow",
         "numpy",
         "safetensors",
-        "Jinja2",
     ],
     extras_require={
         "plot": ["matplotlib"],

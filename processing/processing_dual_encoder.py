@@ -58,7 +58,8 @@ class DualEncoderProcessor(ProcessorMixin):
             except OSError:
                 raise ValueError(
                     f"{vision} has no image processor, so its mean and std are unknown: put its "
-                    "preprocessor_config.json beside the weights, or use ImageNet's (imagenet=True, --imagenet_normalisation True)"
+                    "preprocessor_config.json beside the weights, or use ImageNet's "
+                    "(imagenet=True, --imagenet_normalisation True)"
                 ) from None
             mean, std = found.image_mean, found.image_std
         tokenizer = AutoTokenizer.from_pretrained(text)

@@ -61,18 +61,20 @@ def text_queries(scenes) -> list[str]:
 
 
 def says(caption: str, scene: dict) -> bool:
-    """Tell whether every object that a caption names is in the scene, at the place named if one is."""
-    for opening in ("there is ", "a picture with "):
-        caption = caption.removeprefix(opening)
-    things = [thing.strip().removeprefix("there is ") for thing in scene["dense_text"].split(" . ")]
-    things = [thing.removesuffix(" .") for thing in things]
-    left = list(things)
-    for part in sorted(caption.split(" and "), key=len, reverse=True):  # the most specific first
-        found = next((thing for thing in left if thing == part or thing.startswith(part + " at ")), None)
-        if found is None:
+    """Tell whether every object that a caption names is in the scene; one named twice must be there twice."""
+    left = things_of(scene["dense_text"])
+    for thing in things_of(caption):
+        if thing not in left:
             return False
-        left.remove(found)
+        left.remove(thing)
     return True
+
+
+def things_of(text: str) -> list[str]:
+    """The objects that a caption names."""
+    for opening in ("there is ", "a picture with "):
+        text = text.removeprefix(opening)
+    return text.split(" and ")
 
 
 def contact_sheet(rows):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from datasets import Dataset, Features, Image, List, Value
 
-SHAPES = ("circle", "square", "triangle", "cross", "ring")
+SHAPES = ("circle", "ring", "square", "triangle", "cross")
 COLOURS = {
     "red": (214, 40, 40),
     "green": (44, 160, 70),
@@ -20,9 +20,9 @@ COLOURS = {
     "purple": (150, 60, 180),
     "black": (25, 25, 25),
 }
-PLACES = ("at the top left", "at the top right", "at the bottom left", "at the bottom right")
 SIZE = 48  # pixels
-WORDS = "a an and at the top bottom left right there is near picture with of ."
+FAMILY = 4  # scenes in a row that differ in one object, so that details matter
+WORDS = "a and there is picture with ."
 
 FEATURES = Features(
     {
@@ -34,24 +34,36 @@ FEATURES = Features(
 )
 
 
-def make_scene(rng: random.Random) -> list[tuple[str, str, int]]:
-    """Draw a scene: (colour, shape, place) of three or four objects, one per place."""
-    places = rng.sample(range(4), rng.choice((3, 4)))
-    return [(rng.choice(tuple(COLOURS)), rng.choice(SHAPES), place) for place in sorted(places)]
+def make_scene(rng: random.Random) -> list[tuple[str, str]]:
+    """Draw a scene: (colour, shape) of three or four objects."""
+    return [make_thing(rng) for _ in range(rng.choice((3, 4)))]
+
+
+def make_thing(rng: random.Random) -> tuple[str, str]:
+    """Draw one object."""
+    return rng.choice(tuple(COLOURS)), rng.choice(SHAPES)
+
+
+def vary(scene, rng: random.Random) -> list[tuple[str, str]]:
+    """Redraw one object of a scene: what a neighbouring frame of a video, or a near-duplicate photo, would show."""
+    index = rng.randrange(len(scene))
+    return [*scene[:index], make_thing(rng), *scene[index + 1 :]]
 
 
 def short_caption(scene, rng: random.Random) -> str:
-    """Mention one or two objects of the scene; each keeps its place half of the time."""
-    chosen = rng.sample(scene, rng.choice((1, 2, 2)))
-    parts = [_phrase(*thing, placed=rng.random() < 0.5) for thing in chosen]
-    opening = rng.choice(("", "there is ", "a picture with "))
-    return opening + " and ".join(parts)
+    """Mention one or two objects of the scene."""
+    things = rng.sample(scene, rng.choice((1, 2, 2)))
+    return rng.choice(("", "there is ", "a picture with ")) + " and ".join(map(phrase, things))
 
 
 def dense_text(scene, rng: random.Random) -> str:
-    """List every object with its place, in random order."""
-    things = rng.sample(scene, len(scene))
-    return " . ".join(f"there is {_phrase(*thing, placed=True)}" for thing in things) + " ."
+    """List every object, in random order."""
+    return "there is " + " and ".join(map(phrase, rng.sample(scene, len(scene))))
+
+
+def phrase(thing: tuple[str, str]) -> str:
+    """Name an object."""
+    return "a {} {}".format(*thing)
 
 
 def draw(scene, rng: random.Random):
@@ -65,8 +77,8 @@ def draw(scene, rng: random.Random):
     image = Pillow.new("RGB", (SIZE * scale, SIZE * scale), tuple(tint))
     pen = ImageDraw.Draw(image)
     half = SIZE * scale // 2
-    for colour, shape, place in scene:
-        radius = rng.uniform(0.24, 0.36) * half
+    for (colour, shape), place in zip(scene, rng.sample(range(4), len(scene))):
+        radius = rng.uniform(0.26, 0.36) * half
         x = half * (place % 2) + half / 2 + rng.uniform(-0.1, 0.1) * half
         y = half * (place // 2) + half / 2 + rng.uniform(-0.1, 0.1) * half
         _draw_shape(pen, shape, x, y, radius, COLOURS[colour])
@@ -75,12 +87,13 @@ def draw(scene, rng: random.Random):
     return Pillow.fromarray((pixels + noise).clip(0, 255).astype(np.uint8))
 
 
-def generate(count: int, seed: int, captions: int = 3) -> Dataset:
+def generate(count: int, seed: int, captions: int = 2) -> Dataset:
     """Make `count` scenes with `captions` short captions each; equal seeds give equal data."""
     rows = []
     for index in range(count):
         rng = random.Random(f"{seed}-{index}")
-        scene = make_scene(rng)
+        scene = make_scene(random.Random(f"{seed}-family-{index // FAMILY}"))
+        scene = vary(scene, rng) if index % FAMILY else scene
         buffer = io.BytesIO()
         draw(scene, rng).save(buffer, "PNG")
         rows.append(
@@ -132,21 +145,17 @@ def write_towers(folder: str | Path, seed: int = 0) -> tuple[str, str]:
     return str(vision), str(text)
 
 
-def _phrase(colour: str, shape: str, place: int, placed: bool) -> str:
-    return f"a {colour} {shape}" + (f" {PLACES[place]}" if placed else "")
-
-
 def _draw_shape(pen, shape, x, y, radius, colour):
     box = (x - radius, y - radius, x + radius, y + radius)
+    line = int(radius * 0.4)
     if shape == "circle":
         pen.ellipse(box, fill=colour)
     elif shape == "ring":
-        pen.ellipse(box, outline=colour, width=int(radius * 0.45))
+        pen.ellipse(box, outline=colour, width=line)
     elif shape == "square":
         pen.rectangle(box, fill=colour)
     elif shape == "triangle":
         pen.polygon([(x, y - radius), (x - radius, y + radius), (x + radius, y + radius)], fill=colour)
     else:
-        arm = radius * 0.35
-        pen.rectangle((x - radius, y - arm, x + radius, y + arm), fill=colour)
-        pen.rectangle((x - arm, y - radius, x + arm, y + radius), fill=colour)
+        pen.rectangle((x - radius, y - line, x + radius, y + line), fill=colour)
+        pen.rectangle((x - line, y - radius, x + line, y + radius), fill=colour)

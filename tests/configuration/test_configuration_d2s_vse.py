@@ -1,0 +1,82 @@
+import pytest
+from transformers import (
+    AutoConfig,
+    BertConfig,
+    CLIPVisionConfig,
+    ConvNextConfig,
+    Dinov2Config,
+    MobileNetV1Config,
+    MobileNetV2Config,
+    ResNetConfig,
+    SwinConfig,
+    ViTConfig,
+)
+
+from vsehub import D2SVSEConfig
+
+
+def test_the_default_is_the_papers_model():
+    config = D2SVSEConfig()
+    assert (config.projection_dim, config.num_mask_tokens, config.decoder_layers, config.decoder_heads) == (
+        512,
+        100,
+        4,
+        4,
+    )
+    assert config.vision_config.model_type == "vit" and config.text_config.model_type == "bert"
+    assert not config.legacy and config.freeze_vision_batch_norm
+
+
+def test_a_configuration_survives_its_file(tmp_path):
+    config = D2SVSEConfig.from_vision_text_configs(
+        SwinConfig(depths=[1, 1]), BertConfig(vocab_size=77), num_mask_tokens=7, token_placement="surround", legacy=True
+    )
+    config.save_pretrained(tmp_path)
+    reread = AutoConfig.from_pretrained(tmp_path)
+    assert type(reread) is D2SVSEConfig
+    assert reread.to_dict() == config.to_dict() | {"transformers_version": reread.to_dict()["transformers_version"]}
+
+
+@pytest.mark.parametrize(
+    ("config", "width"),
+    [
+        (ViTConfig(hidden_size=48, num_attention_heads=4), 48),
+        (SwinConfig(embed_dim=16, depths=[1, 1, 1], num_heads=[1, 2, 4]), 64),
+        (Dinov2Config(hidden_size=48, num_attention_heads=4), 48),
+        (ResNetConfig(hidden_sizes=[8, 16], depths=[1, 1]), 16),
+        (ConvNextConfig(hidden_sizes=[8, 16], depths=[1, 1], num_stages=2), 16),
+        (CLIPVisionConfig(hidden_size=48), 48),
+        (MobileNetV1Config(depth_multiplier=0.25), 256),
+        (MobileNetV2Config(depth_multiplier=1.0), 1280),
+        (MobileNetV2Config(depth_multiplier=1.4, finegrained_output=False), 1792),
+        (MobileNetV2Config(depth_multiplier=0.35, finegrained_output=True), 1280),
+    ],
+    ids=lambda value: getattr(value, "model_type", str(value)),
+)
+def test_the_towers_width_is_found(config, width):
+    assert D2SVSEConfig.from_vision_text_configs(config, BertConfig()).vision_width == width
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"decoder_heads": 12}, "12 does not divide"),
+        ({"decoder_layers": 0}, "must be positive"),
+        ({"token_placement": "around"}, "'around'"),
+        ({"pooling_dim": 7}, "even"),
+        ({"pooling_temperature": 0}, "positive"),
+        ({"size_augmentation": 1.0}, "shares"),
+        ({"text_dropout": -0.1}, "shares"),
+        ({"projection_dim": 0}, "projection_dim"),
+        ({"image_size": -1}, "image_size"),
+        ({"logit_scale": 0}, "logit_scale"),
+        ({"vision_config": {"hidden_size": 8}}, "model_type"),
+    ],
+)
+def test_impossible_numbers_are_refused_with_what_was_given(settings, words):
+    with pytest.raises(ValueError, match=words):
+        D2SVSEConfig(**settings)
+
+
+def test_without_decoder_its_numbers_do_not_matter():
+    assert not D2SVSEConfig(use_decoder=False, decoder_heads=12).use_decoder

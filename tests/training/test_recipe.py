@@ -1,0 +1,57 @@
+from pathlib import Path
+
+import pytest
+
+import vsehub
+from vsehub.training.d2s_stages import STAGES
+from vsehub.training.recipe import parse_stages
+
+RECIPES = sorted((Path(vsehub.__file__).parent / "training" / "recipes").glob("d2s_vse_*.yaml"))
+
+
+def parse(tmp_path, text, *flags):
+    (tmp_path / "recipe.yaml").write_text(text)
+    parsed, wanted = parse_stages([str(tmp_path / "recipe.yaml"), *flags], STAGES)
+    return parsed, wanted
+
+
+def test_a_stage_overrides_the_recipe_and_a_flag_overrides_both(tmp_path):
+    text = "learning_rate: 1.0e-3\nmax_steps: 5\npretrain: {max_steps: 7}\nlr_milestones: [9, 15]\nmargin: 0.3"
+    parsed, wanted = parse(tmp_path, text, "--finetune.max_steps", "9", "--margin", "0.1")
+    assert wanted == ["pretrain", "finetune"]
+    assert [parsed[stage][3].max_steps for stage in STAGES] == [7, 9, 5]
+    assert {parsed[stage][3].learning_rate for stage in STAGES} == {1e-3}
+    assert parsed["pretrain"][2].margin == 0.1 and parsed["pretrain"][3].lr_milestones == [9.0, 15.0]
+    assert parsed["pretrain"][3].output_dir.endswith("pretrain")
+
+
+def test_stages_are_chosen_and_checked(tmp_path):
+    assert parse(tmp_path, "stages: [baseline]")[1] == ["baseline"]
+    assert parse(tmp_path, "margin: 0.2", "--stages", "finetune")[1] == ["finetune"]
+    with pytest.raises(ValueError, match="unknown stages"):
+        parse(tmp_path, "margin: 0.2", "--stages", "distil")
+
+
+def test_unknown_keys_are_named(tmp_path):
+    with pytest.raises(ValueError, match="--learning_rat"):
+        parse(tmp_path, "learning_rat: 1")
+    with pytest.raises(ValueError, match="mapping"):
+        parse(tmp_path, "- a list")
+
+
+def test_variables_come_from_the_environment_or_are_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("DATA", "/data")
+    assert parse(tmp_path, "data: $DATA/flickr8k")[0]["pretrain"][1].data == "/data/flickr8k"
+    monkeypatch.delenv("DATA")
+    with pytest.raises(ValueError, match=r"\$DATA/flickr8k"):
+        parse(tmp_path, "data: $DATA/flickr8k")
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_parses_and_tells_its_story(path, monkeypatch):
+    for name in ("DATA", "BACKBONES", "MINILM"):
+        monkeypatch.setenv(name, "/somewhere")
+    parsed, wanted = parse_stages([str(path), "--use_cpu", "True", "--bf16", "False"], STAGES)
+    assert set(wanted) <= set(parsed)
+    story = path.read_text().lower()
+    assert "make demo" in story or all(word in story for word in ("machine", "time", "measured", "expected"))
