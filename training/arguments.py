@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
 from transformers import TrainingArguments
 
 
@@ -117,6 +118,7 @@ class RetrievalTrainingArguments(TrainingArguments):
         default=1, metadata={"help": "Augmented views per image in the vision cache; the first is the plain image."}
     )
     dataloader_drop_last: bool = True
+    dataloader_pin_memory: bool = field(default_factory=torch.cuda.is_available)
     remove_unused_columns: bool = False
     save_total_limit: int | None = 1
     load_best_model_at_end: bool = True

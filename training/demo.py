@@ -23,7 +23,7 @@ from .evaluate_model import evaluate_model, table
 from .generated_scenes import SIZE, write_dataset, write_towers
 
 RECIPE = Path(__file__).parent / "recipes" / "d2s_vse_demo.yaml"
-COUNTS = {"train": 4000, "validation": 300, "test": 300}
+COUNTS = {"train": 2000, "validation": 300, "test": 300}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -55,7 +55,7 @@ def demo(root: Path, seed: int) -> int:
         check=True,
         env=environment,
     )
-    print(f"\n{COUNTS['test']} test scenes, {3 * COUNTS['test']} captions, seed {seed}; per cent\n{table(results)}\n")
+    print(f"\n{COUNTS['test']} test scenes, {2 * COUNTS['test']} captions, seed {seed}; per cent\n{table(results)}\n")
     print(f"Hub folder {root / 'hub'}, picture {root / 'search.png'}, numbers {root / 'metrics.json'}")
     return 0
 

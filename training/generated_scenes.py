@@ -1,8 +1,8 @@
 """A generated image-text dataset in which dense text matters: small scenes, short captions that leave most unsaid.
 
-Each scene has three or four objects (shape, colour, place in a 2 x 2 grid) on a tinted, noisy background. A dense text
-lists all of them; a short caption mentions one or two, often without their place, so that it fits other scenes too.
-That is the imbalance D2S-VSE is about: what a picture holds and what a caption says of it.
+Each scene has three or four coloured shapes on a tinted, noisy background, and neighbours that differ from it in one.
+A dense text lists all objects; a short caption, of which there are two a scene, mentions one or two, so that it fits
+other scenes too. That is the imbalance D2S-VSE is about: what a picture holds and what a caption says of it.
 """
 
 import io
