@@ -55,9 +55,11 @@ def main(hub: str, gallery: str, out: str) -> int:
 
 
 def text_queries(scenes) -> list[str]:
-    """Three captions that name two objects."""
-    two = [caption for scene in scenes for caption in scene["captions"] if " and " in caption]
-    return list(dict.fromkeys(two))[:3]
+    """Three captions that name two objects, of scenes that lie far apart (neighbours are alike)."""
+    found = []
+    for start in (0, len(scenes) // 3, 2 * len(scenes) // 3):
+        found.append(next(text for scene in scenes[start:] for text in scene["captions"] if " and " in text))
+    return found
 
 
 def says(caption: str, scene: dict) -> bool:

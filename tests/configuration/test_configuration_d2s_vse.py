@@ -34,7 +34,10 @@ def test_a_configuration_survives_its_file(tmp_path):
     config.save_pretrained(tmp_path)
     reread = AutoConfig.from_pretrained(tmp_path)
     assert type(reread) is D2SVSEConfig
-    assert reread.to_dict() == config.to_dict() | {"transformers_version": reread.to_dict()["transformers_version"]}
+    before, after = config.to_dict(), reread.to_dict()
+    for where_from in ("_name_or_path", "transformers_version", "dtype"):
+        before.pop(where_from, None), after.pop(where_from, None)
+    assert after == before
 
 
 @pytest.mark.parametrize(
