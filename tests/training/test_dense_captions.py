@@ -7,51 +7,13 @@ import os
 import random
 from collections import Counter
 
-import pyarrow.parquet as parquet
 import pytest
+from caption_folder import assert_whole, ids_of, paint, picture, rows_of
 from PIL import Image
 
 from vsehub.training.caption_backends import Caption, CaptionError, CaptionRequest, Failure
 from vsehub.training.caption_journal import locked
 from vsehub.training.dense_captions import caption_images, main
-
-
-def paint(index):
-    return Image.new("RGB", (24, 16), (8 * (index % 32), 8 * (index // 32), 200))
-
-
-def picture(image):
-    """Return the index that `paint` was given."""
-    red, green, _ = image.getpixel((5, 5))
-    return round(red / 8) + 32 * round(green / 8)
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """Twelve pictures, some in a subfolder, and a file that is none."""
-    root = tmp_path / "images"
-    (root / "deep").mkdir(parents=True)
-    for index in range(12):
-        paint(index).save(root / ("deep" if index % 3 == 0 else "") / f"{index:02}.png")
-    (root / "notes.txt").write_text("no image")
-    return root
-
-
-def ids_of(root):
-    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*.png"))
-
-
-def rows_of(out):
-    return parquet.read_table(out).to_pylist()
-
-
-def assert_whole(out, root):
-    """One right caption for each image, in order, and nothing left over."""
-    rows = rows_of(out)
-    assert [row["image_id"] for row in rows] == ids_of(root)
-    assert all(row["dense_text"] == f"picture {int(row['image_id'][-6:-4])}" for row in rows)
-    left = {path.name for path in out.parent.iterdir() if path.name.startswith(out.name)}
-    assert left == {out.name}
 
 
 class Stub:
