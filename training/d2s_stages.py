@@ -139,7 +139,7 @@ def run_stage(stage: str, model, processor, splits: Splits, args: StageArguments
 
 
 def freeze(model: D2SVSEModel, args: ModelArguments):
-    """Freeze the towers that the arguments name, and thaw the others' weights but for their unused poolers."""
+    """Freeze the towers that the arguments name; a frozen tower stays in eval mode."""
     for tower, frozen in ((model.vision_model, args.freeze_vision), (model.text_model, args.freeze_text)):
         if frozen:
             tower.requires_grad_(False)

@@ -31,38 +31,69 @@ def parse_stages(argv: list[str], stages: tuple[str, ...]) -> tuple[dict[str, tu
         ValueError: an unknown key, or a stage that does not exist.
     """
     argv, common, sections = list(argv), {}, {stage: {} for stage in stages}
-    if argv and not argv[0].startswith("-"):
-        common = load_recipe(argv.pop(0))
-        sections = {stage: common.pop(stage, None) or {} for stage in stages}
+    path = argv.pop(0) if argv and not argv[0].startswith("-") else None
     flags, staged, wanted = _split_flags(argv, stages)
-    wanted = wanted or common.pop("stages", None) or [stages[0], stages[1]]
-    for key in ("stages", "system"):
-        common.pop(key, None)
+    if path is not None:
+        common = load_recipe(path, given=flags)
+        sections = {stage: common.pop(stage, None) or {} for stage in stages}
+    numbers = [stage for stage, section in sections.items() if not isinstance(section, dict)]
+    if numbers:
+        raise ValueError(f"{path}: {numbers[0]} is a section, written `{numbers[0]}: {{flag: value}}`")
+    listed = common.pop("stages", None)
+    wanted = wanted or ([listed] if isinstance(listed, str) else listed) or [stages[0], stages[1]]
+    common.pop("system", None)
     unknown = set(wanted) - set(stages)
     if unknown:
         raise ValueError(f"unknown stages {sorted(unknown)}; there are {list(stages)}")
     parsed = {}
     for stage in stages:
         words = _as_flags({**common, **sections[stage]}) + flags + staged[stage]
-        parser = HfArgumentParser(ALL_ARGUMENTS, allow_abbrev=False)
-        *found, left = parser.parse_args_into_dataclasses(words, return_remaining_strings=True)
+        parser = _Parser(ALL_ARGUMENTS, allow_abbrev=False)
+        try:
+            *found, left = parser.parse_args_into_dataclasses(words, return_remaining_strings=True)
+        except ValueError as error:
+            raise ValueError(f"{path or 'flags'}, stage {stage}: {error}") from None
         if left:
-            raise ValueError(f"unknown keys or flags: {left}")
+            raise ValueError(f"{path or 'flags'}, stage {stage}: unknown keys or flags: {left}")
         found[-1].output_dir = str(Path(found[-1].output_dir) / stage)
         parsed[stage] = tuple(found)
     return parsed, list(wanted)
 
 
-def load_recipe(path: str) -> dict:
+class _Parser(HfArgumentParser):
+    """Bad flags are one error, not two pages of usage and an exit."""
+
+    def error(self, message):
+        raise ValueError(message)
+
+
+def read_recipe(path: str) -> dict:
+    """Read a recipe as it is written.
+
+    Raises:
+        ValueError: not YAML, or not a mapping.
+    """
+    try:
+        recipe = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a YAML recipe ({' '.join(str(error).split())})") from None
+    if not isinstance(recipe, dict):
+        raise ValueError(f"{path}: a recipe is a mapping of flags to values")
+    return recipe
+
+
+def load_recipe(path: str, given: list[str] = ()) -> dict:
     """Read a recipe; `$NAME` in its values comes from the environment.
+
+    Args:
+        path: of the recipe.
+        given: the command line; keys whose flag it holds are left out, and so need no variable.
 
     Raises:
         ValueError: not a mapping, or a `$NAME` that is not set.
     """
-    recipe = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    if not isinstance(recipe, dict):
-        raise ValueError(f"{path}: a recipe is a mapping of flags to values")
-    return _expanded(recipe, path)
+    flags = {word.partition("=")[0][2:] for word in given if word.startswith("--")}
+    return _expanded({key: value for key, value in read_recipe(path).items() if key not in flags}, path)
 
 
 def _expanded(value, path):
@@ -100,4 +131,4 @@ def _split_flags(argv: list[str], stages) -> tuple[list[str], dict[str, list[str
     return flags, staged, wanted
 
 
-__all__ = ["load_recipe", "parse_stages"]
+__all__ = ["load_recipe", "parse_stages", "read_recipe"]

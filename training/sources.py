@@ -12,10 +12,14 @@ import json
 from pathlib import Path
 
 from datasets import Dataset, Image, load_dataset
+from datasets.exceptions import DatasetGenerationError
 
 
-def read_source(data: str, split: str, image_root: str | None = None) -> Dataset:
+def read_source(data: str, split: str, image_root: str | None = None, image_column: str = "image") -> Dataset:
     """Read one split of `data`; columns keep the names that the source gives them.
+
+    A single parquet or jsonl file holds one split, whatever it is called. Where `image_column` holds names of files,
+    they are names under `image_root`, if that is given.
 
     Raises:
         FileNotFoundError, ValueError: the source, split or image root is not there; the message says what is.
@@ -28,16 +32,24 @@ def read_source(data: str, split: str, image_root: str | None = None) -> Dataset
     if path.suffix in (".parquet", ".jsonl"):
         if not path.exists():
             raise FileNotFoundError(f"{data}: no such file")
-        kind = "parquet" if path.suffix == ".parquet" else "json"
-        rows = load_dataset(kind, data_files=str(path), split="train")
-    else:
-        if data.startswith((".", "/", "~")) and not path.exists():
-            raise FileNotFoundError(f"{data}: no such file or folder")
-        try:
+    elif data.startswith((".", "/", "~")) and not path.exists():
+        raise FileNotFoundError(f"{data}: no such file or folder")
+    try:
+        if path.suffix in (".parquet", ".jsonl"):
+            kind = "parquet" if path.suffix == ".parquet" else "json"
+            rows = load_dataset(kind, data_files=str(path), split="train")
+        else:
             rows = load_dataset(data, split=split)
-        except ValueError as error:
-            raise ValueError(f"{data}: split {split!r} cannot be read ({error})") from None
-    return rows.cast_column("image", Image(decode=False)) if _is_image(rows, "image") else rows
+    except (ValueError, DatasetGenerationError) as error:
+        raise ValueError(f"{data}: split {split!r} cannot be read ({error.__cause__ or error})") from None
+    feature = rows.features.get(image_column)
+    if isinstance(feature, Image):
+        return rows.cast_column(image_column, Image(decode=False))
+    if image_root is not None and feature is not None and getattr(feature, "dtype", None) == "string":
+        root = _root(image_root, data)
+        paths = [None if name is None else resolve_image(root, name) for name in rows[image_column]]
+        return rows.remove_columns(image_column).add_column(image_column, paths)
+    return rows
 
 
 def resolve_image(root: Path, name: str) -> str:
@@ -46,14 +58,26 @@ def resolve_image(root: Path, name: str) -> str:
     Raises:
         ValueError: the name leads out of the root (absolute, `..`, or through a symbolic link).
     """
-    path = (root / name).resolve()
-    if "\0" in name or not path.is_relative_to(root.resolve()):
+    if "\0" in name or not (root / name).resolve().is_relative_to(root.resolve()):
         raise ValueError(f"{name!r} leads out of the image root {root}: fix the manifest")
-    return str(path)
+    return str((root / name).resolve())
 
 
-def _is_image(rows: Dataset, column: str) -> bool:
-    return isinstance(rows.features.get(column), Image)
+def dense_lines(path: str | Path, count: int) -> list[str]:
+    """Read dense captions, line k for image k of `count`.
+
+    Raises:
+        ValueError: a torn or missing line, after which all captions would shift; the message names it.
+    """
+    texts = []
+    for number, line in enumerate(_lines(Path(path)), 1):
+        try:
+            texts.append(json.loads(line)["text"])
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ValueError(f"{path}:{number}: not a dense caption ({error!r}); later captions would shift") from None
+    if len(texts) != count:
+        raise ValueError(f"{path}: {len(texts)} dense captions for {count} images")
+    return texts
 
 
 def _root(image_root: str | None, data: str) -> Path:
@@ -67,29 +91,32 @@ def _root(image_root: str | None, data: str) -> Path:
 def _karpathy(path: Path, split: str, root: Path) -> Dataset:
     """Karpathy's json; `train` includes COCO's `restval`."""
     wanted = {split, "restval"} if split == "train" else {"val"} if split == "validation" else {split}
-    images = json.loads(path.read_text(encoding="utf-8"))["images"]
-    rows = []
-    for entry in images:
-        if entry["split"] in wanted:
-            name = str(Path(entry.get("filepath", "")) / entry["filename"])
-            rows.append(
-                {
-                    "image": {"bytes": None, "path": resolve_image(root, name)},
-                    "captions": [sentence["raw"] for sentence in entry["sentences"]],
-                    "image_id": str(entry.get("cocoid", entry["filename"])),
-                }
-            )
+    content, rows = _json(path), []
+    images = content.get("images") if isinstance(content, dict) else None
+    if not images:
+        raise ValueError(f"{path}: not a Karpathy json: it has no 'images'")
+    for number, entry in enumerate(images):
+        try:
+            if entry["split"] in wanted:
+                name = str(Path(entry.get("filepath", "")) / entry["filename"])
+                captions = [sentence["raw"] for sentence in entry["sentences"]]
+                image_id = str(entry.get("cocoid", entry["filename"]))
+                rows.append({"image": name, "captions": captions, "image_id": image_id})
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{path}: image {number} is not as in a Karpathy json ({error!r})") from None
     if not rows:
         raise ValueError(f"{path}: no image of split {split!r}; there are {sorted({e['split'] for e in images})}")
-    return Dataset.from_list(rows)
+    return Dataset.from_list(
+        [{**row, "image": {"bytes": None, "path": resolve_image(root, row["image"])}} for row in rows]
+    )
 
 
 def _official(folder: Path, split: str, root: Path) -> Dataset:
     """The official text files: ids are one per image or one per caption; captions of an image are consecutive."""
-    names = json.loads((folder / "id_mapping.json").read_text(encoding="utf-8"))
+    names = _json(folder / "id_mapping.json")
     captions = _lines(folder / f"{split}_caps.txt")
     ids = _lines(folder / f"{split}_ids.txt")
-    if len(captions) % len(ids):
+    if not ids or len(captions) % len(ids):
         raise ValueError(f"{folder}: {len(captions)} captions do not divide among {len(ids)} ids of {split}")
     per_id = len(captions) // len(ids)
     grouped: dict[str, list[str]] = {}
@@ -98,7 +125,8 @@ def _official(folder: Path, split: str, root: Path) -> Dataset:
     unknown = [image_id for image_id in grouped if image_id not in names]
     if unknown:
         raise ValueError(f"{folder}/id_mapping.json lacks {len(unknown)} ids of {split}, first {unknown[0]!r}")
-    dense = _dense_lines(folder, split, len(grouped))
+    found = sorted(folder.glob(f"*_{split}.jsonl"))
+    dense = dense_lines(found[0], len(grouped)) if found else None
     return Dataset.from_list(
         [
             {
@@ -112,25 +140,16 @@ def _official(folder: Path, split: str, root: Path) -> Dataset:
     )
 
 
-def _dense_lines(folder: Path, split: str, count: int) -> list[str] | None:
-    """Dense captions, line k for image k. A torn or missing line would shift all later captions: it is an error."""
-    found = sorted(folder.glob(f"*_{split}.jsonl"))
-    if not found:
-        return None
-    texts = []
-    for number, line in enumerate(_lines(found[0]), 1):
-        try:
-            texts.append(json.loads(line)["text"])
-        except (json.JSONDecodeError, KeyError) as error:
-            raise ValueError(
-                f"{found[0]}:{number}: not a dense caption ({error}); later captions would shift"
-            ) from None
-    if len(texts) != count:
-        raise ValueError(f"{found[0]}: {len(texts)} dense captions for {count} images of {split}")
-    return texts
-
-
 def _lines(path: Path) -> list[str]:
+    """Lines of a file. `splitlines` would also break at rarer marks (U+2028, U+0085) and shift all that follows."""
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file (the official layout has one per split)")
-    return path.read_text(encoding="utf-8").splitlines()
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return lines[:-1] if not lines[-1] else lines
+
+
+def _json(path: Path):
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not JSON, or half of a file ({error})") from None

@@ -2,7 +2,7 @@
 
 import importlib
 
-import yaml
+from .recipe import read_recipe
 
 SYSTEMS = {"d2s": "run_d2s"}
 USAGE = "usage: vsehub train [{systems}] [RECIPE.yaml] [--flag value ...]"
@@ -24,9 +24,7 @@ def main(argv: list[str]) -> int:
 def _system_of(argv: list[str]) -> str:
     if argv[0].startswith("-"):
         return "d2s"
-    with open(argv[0], encoding="utf-8") as file:
-        recipe = yaml.safe_load(file)
-    system = recipe.get("system", "d2s") if isinstance(recipe, dict) else "d2s"
+    system = read_recipe(argv[0]).get("system", "d2s")
     if system not in SYSTEMS:
         raise ValueError(f"{argv[0]}: system {system!r} is not one of {list(SYSTEMS)}")
     return system

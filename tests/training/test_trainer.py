@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +76,21 @@ def test_stage_two_alone_continues_from_a_stage_one_folder(both_stages, scenes, 
     assert equal(weights, again)
 
 
+def test_resuming_a_finished_run_changes_nothing(scenes, tmp_path):
+    first = run(scenes, tmp_path)
+    assert equal(first, run(scenes, tmp_path, "--resume_from_checkpoint", "true"))
+
+
+def test_an_interrupted_second_stage_resumes_from_the_first_stage_that_was(scenes, tmp_path):
+    whole = run(scenes, tmp_path / "whole", "--load_best_model_at_end", "False", "--save_total_limit", "9")
+    run(scenes, tmp_path / "broken", "--load_best_model_at_end", "False", "--save_total_limit", "9")
+    shutil.rmtree(tmp_path / "broken" / "finetune" / "checkpoint-4")
+    (tmp_path / "broken" / "finetune" / "finished.json").unlink()
+    shutil.rmtree(tmp_path / "broken" / "hub")
+    flags = ("--load_best_model_at_end", "False", "--save_total_limit", "9", "--resume_from_checkpoint", "true")
+    assert equal(whole, run(scenes, tmp_path / "broken", *flags))
+
+
 def test_the_hand_over_is_checked(both_stages, scenes, tmp_path):
     out, _ = both_stages
     with pytest.raises(ValueError, match="--stage1_model"):
@@ -93,8 +109,9 @@ def test_a_resumed_run_is_bitwise_the_unbroken_one(scenes, tmp_path, align):
     flags += ["--load_best_model_at_end", "False", "--save_total_limit", "9", "--max_steps", "6"]
     whole = run(scenes, tmp_path / "whole", *flags)
     run(scenes, tmp_path / "broken", *flags)
+    (tmp_path / "broken" / "baseline" / "finished.json").unlink()
     for late in ("checkpoint-4", "checkpoint-6"):
-        subprocess.run(["rm", "-r", tmp_path / "broken" / "baseline" / late], check=True)
+        shutil.rmtree(tmp_path / "broken" / "baseline" / late)
     resumed = run(scenes, tmp_path / "broken", *flags, "--resume_from_checkpoint", "true")
     assert equal(whole, resumed)
     states = [tmp_path / name / "baseline" / "checkpoint-6" / "objective.safetensors" for name in ("whole", "broken")]
