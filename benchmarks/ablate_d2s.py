@@ -16,7 +16,15 @@ from pathlib import Path
 from transformers import set_seed
 from transformers.utils import logging
 
-from vsehub.training.d2s_stages import STAGES, Splits, StageArguments, add_decoder, fresh_model, run_stage
+from vsehub.training.d2s_stages import (
+    STAGES,
+    Splits,
+    StageArguments,
+    add_decoder,
+    fresh_model,
+    run_stage,
+    with_teacher_column,
+)
 from vsehub.training.data import prepare_rows
 from vsehub.training.recipe import parse_stages
 
@@ -73,6 +81,7 @@ class Bench:
     def __init__(self, args, results: Path):
         self.args, self.results = args, results
         self.stage1: dict[int, tuple] = {}
+        self.taught: dict[int, object] = {}
         self.splits = None
 
     def run(self, name: str, seed: int):
@@ -126,9 +135,15 @@ class Bench:
             self.splits = Splits(
                 prepare_rows(data, "train", self.args.out, True), prepare_rows(data, "validation", self.args.out, False)
             )
+        splits = self.splits
+        if teacher is not None:
+            if seed not in self.taught:  # the teacher's vectors are the slow part, and the same for every setting
+                processor = self.pretrained(seed)[1]
+                self.taught[seed] = with_teacher_column(splits.train, teacher, processor, arguments)
+            splits = Splits(self.taught[seed], splits.evaluation)
         set_seed(seed)
         fresh, processor = fresh_model(arguments.model, arguments.data)
-        trainer = run_stage(stage, model or fresh, processor, self.splits, arguments, teacher)
+        trainer = run_stage(stage, model or fresh, processor, splits, arguments, teacher)
         return trainer.model, processor, trainer.evaluate()
 
     def arguments(self, stage: str, seed: int, changes: dict) -> StageArguments:

@@ -22,6 +22,7 @@ from .tower_cache import cache_text, cache_vision
 from .trainer import RetrievalTrainer
 
 STAGES = ("pretrain", "finetune", "baseline")
+TEACHER_COLUMN = "dense_text_embeds"  # rows that have it already keep it: a teacher is a column
 
 
 @dataclass
@@ -194,7 +195,19 @@ def build_caches(stage: str, model, processor, splits: Splits, args: StageArgume
 
 @torch.no_grad()
 def with_teacher_column(rows: Dataset, teacher, processor, args: StageArguments) -> Dataset:
-    """Add `dense_text_embeds`: the stage-1 text side's raw vector of each row's dense text, in eval mode."""
+    """Add `dense_text_embeds`: the stage-1 text side's raw vector of each row's dense text, in eval mode.
+
+    Raises:
+        ValueError: the rows bring such a column, of another width than this teacher's.
+    """
+    if TEACHER_COLUMN in rows.column_names:
+        width = len(rows[0][TEACHER_COLUMN])
+        if width != teacher.config.projection_dim:
+            raise ValueError(
+                f"column {TEACHER_COLUMN} holds vectors of {width} numbers, the teacher makes "
+                f"{teacher.config.projection_dim}: remove the column, and it is computed anew"
+            )
+        return rows
     teacher = teacher.to(args.training.device).eval()
     texts = rows["dense_text"]
     order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
@@ -210,9 +223,7 @@ def with_teacher_column(rows: Dataset, teacher, processor, args: StageArguments)
         ).to(teacher.device)
         features = teacher.get_text_features(tokens["input_ids"], attention_mask=tokens["attention_mask"])
         vectors[batch] = features.pooler_output.float().cpu()
-    if "dense_text_embeds" in rows.column_names:
-        rows = rows.remove_columns("dense_text_embeds")
-    return rows.add_column("dense_text_embeds", list(vectors.numpy()))
+    return rows.add_column(TEACHER_COLUMN, list(vectors.numpy()))
 
 
 def with_lora(model, args: ModelArguments):

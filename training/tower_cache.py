@@ -40,7 +40,7 @@ def cache_vision(
 ) -> TowerCache:
     """Cache the vision tower over `rows`: `views` items per image, the first plain, the others cropped and flipped."""
     size = processor.image_processor.size["height"]
-    key = _digest(model.vision_model, rows["image_id"], size, views, seed, rows._fingerprint)
+    key = _digest(model.vision_model, _images_digest(rows), size, views, seed)
     path = Path(folder) / f"vision-{key}"
 
     def batches():
@@ -106,6 +106,19 @@ def _fill(path: Path, batches, count: int, title: str):
     except OSError:  # another process was first; its content is the same
         if not path.exists():
             raise
+
+
+def _images_digest(rows) -> str:
+    """Digest of the pictures themselves: the fingerprint of `datasets` differs from process to process."""
+    digest = hashlib.sha256()
+    for image in rows["image"]:
+        source = image_source(image)
+        if isinstance(source, bytes):
+            digest.update(hashlib.sha256(source).digest())
+        else:
+            status = os.stat(source)
+            digest.update(f"{source} {status.st_size} {status.st_mtime_ns}".encode())
+    return digest.hexdigest()
 
 
 def _digest(tower, *facts) -> str:

@@ -151,6 +151,26 @@ def test_caches_of_frozen_towers_change_nothing_but_rounding(scenes, tmp_path, c
         assert torch.allclose(plain[key].float(), quick[key].float(), atol=5e-3), key
 
 
+def test_a_teacher_column_that_the_data_brings_is_used_or_refused_by_its_width(scenes, both_stages, tmp_path):
+    from vsehub.training.d2s_stages import STAGES, StageArguments, with_teacher_column
+    from vsehub.training.recipe import parse_stages
+
+    teacher = D2SVSEModel.from_pretrained(both_stages[0] / "pretrain" / "best")
+    processor = D2SVSEProcessor.from_pretrained(both_stages[0] / "pretrain" / "best")
+    parsed, _ = parse_stages([*scenes, *SMALL, "--output_dir", str(tmp_path)], STAGES)
+    args = StageArguments(*parsed["finetune"])
+    rows = prepare_rows(args.data, "train", None, need_dense=True)
+    own = [[0.5] * 16] * len(rows)
+    kept = with_teacher_column(rows.add_column("dense_text_embeds", own), teacher, processor, args)
+    assert kept["dense_text_embeds"][:2] == own[:2]
+    made = with_teacher_column(rows, teacher, processor, args)
+    with torch.no_grad():
+        expected = teacher.eval().get_text_features(**processor(text=rows["dense_text"][3], return_tensors="pt"))
+    assert torch.allclose(torch.tensor(made["dense_text_embeds"][3]), expected.pooler_output[0], atol=1e-5)
+    with pytest.raises(ValueError, match="vectors of 4 numbers"):
+        with_teacher_column(rows.add_column("dense_text_embeds", [[1.0] * 4] * len(rows)), teacher, processor, args)
+
+
 def test_a_trained_tower_cannot_be_cached(scenes, tmp_path):
     with pytest.raises(ValueError, match="--freeze_vision"):
         run(scenes, tmp_path, "--cache_vision", "True")
