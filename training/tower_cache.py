@@ -40,7 +40,7 @@ def cache_vision(
 ) -> TowerCache:
     """Cache the vision tower over `rows`: `views` items per image, the first plain, the others cropped and flipped."""
     size = processor.image_processor.size["height"]
-    key = _digest(model.vision_model, _images_digest(rows), size, views, seed)
+    key = _digest(model.vision_model, _images_digest(rows), size, views, seed if views > 1 else 0)
     path = Path(folder) / f"vision-{key}"
 
     def batches():
