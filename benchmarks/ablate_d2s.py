@@ -9,24 +9,18 @@ pre-training / alignment / distillation. Resumable: a finished run is a line of 
 
 import argparse
 import json
-import statistics
-import time
+from functools import partial
 from pathlib import Path
 
+from ablation import report, run_once
 from transformers import set_seed
 from transformers.utils import logging
 
-from vsehub.training.d2s_stages import (
-    STAGES,
-    Splits,
-    StageArguments,
-    add_decoder,
-    fresh_model,
-    run_stage,
-    with_teacher_column,
-)
-from vsehub.training.data import prepare_rows
+from vsehub import D2SVSEModel, D2SVSEProcessor
+from vsehub.training.arguments import D2S_ARGUMENTS
+from vsehub.training.d2s_stages import STAGES, add_decoder, fresh_model, run_stage, with_teacher_column
 from vsehub.training.recipe import parse_stages
+from vsehub.training.stages import Splits, StageArguments, read_splits, save
 
 COMMON = """--image_size 224 --dense_text union --freeze_vision True --freeze_text True --cache_vision True
 --cache_text True --projection_dim 128 --text_dropout 0.1 --size_augmentation 0.2 --num_mask_tokens 20
@@ -63,78 +57,62 @@ def main() -> int:
     args = parser.parse_args()
     logging.set_verbosity_error()
     results = Path(args.out) / "results.jsonl"
-    results.parent.mkdir(parents=True, exist_ok=True)
     if not args.report:
-        bench = Bench(args, results)
+        bench = Bench(args)
         jobs = [("default", seed) for seed in range(args.noise_seeds)]
         jobs += [(name, 0) for name in (*COMPONENTS[:-2], COMPONENTS[-1], *list(ABLATIONS)[1:])]
         for name, seed in jobs:
             if not args.only or name in args.only:
-                bench.run(name, seed)
-    print(report(results))
+                run_once(results, name, seed, partial(bench.train, name, seed))
+    print(report(results, "rsum", "default"))
     return 0
 
 
 class Bench:
     """Runs one setting at a time; stage 1 is shared by all that start from it."""
 
-    def __init__(self, args, results: Path):
-        self.args, self.results = args, results
+    def __init__(self, args):
+        self.args = args
         self.stage1: dict[int, tuple] = {}
         self.taught: dict[int, object] = {}
-        self.splits = None
-
-    def run(self, name: str, seed: int):
-        """Run a setting unless its line is there, and append the line."""
-        if (name, seed) in {(row["name"], row["seed"]) for row in read(self.results)}:
-            return
-        start = time.time()
-        metrics = self.train(name, seed)
-        line = {"name": name, "seed": seed, "rsum": metrics["eval_rsum"], "seconds": round(time.time() - start)}
-        line |= {key.removeprefix("eval_"): value for key, value in metrics.items() if "recall" in key}
-        with self.results.open("a") as file:
-            file.write(json.dumps(line) + "\n")
-        print(json.dumps(line), flush=True)
+        self.splits = read_splits(self.arguments("pretrain", 0, {}), Path(args.out), need_dense=True)
 
     def train(self, name: str, seed: int) -> dict:
+        """Train one setting; return its validation metrics."""
         steps = sum(self.args.steps)
-        if name == "pretrain":
-            return self.pretrained(seed)[2]
         if name == "align":  # equal optimisation steps, sparse text only
-            return self.stage("baseline", seed, None, None, {"max_steps": steps})[2]
-        if name == "align + distil":
-            teacher, processor, _ = self.pretrained(seed)
-            model, _ = fresh_model(
-                self.arguments("finetune", seed, {}).model, self.arguments("finetune", seed, {}).data
-            )
-            return self.stage(
-                "finetune", seed, add_decoder(model, self.arguments("finetune", seed, {}).model), teacher
-            )[2]
-        teacher, processor, _ = self.pretrained(seed)
+            return self.stage("baseline", seed, None, None, {"max_steps": steps}).evaluate()
+        teacher, processor = self.pretrained(seed)
+        if name == "pretrain":
+            return json.loads((self.saved(seed) / "metrics.json").read_text())
+        arguments = self.arguments("finetune", seed, {})
         if name == "no decoder":
-            return self.stage("finetune", seed, teacher.__class__.from_pretrained(self.saved(seed)), teacher)[2]
+            return self.stage("finetune", seed, D2SVSEModel.from_pretrained(self.saved(seed)), teacher).evaluate()
+        if name == "align + distil":
+            model = add_decoder(fresh_model(arguments.model, arguments.data)[0], arguments.model)
+            return self.stage("finetune", seed, model, teacher).evaluate()
         changes = {"distill_weight": 0} if name == "pretrain + align" else ABLATIONS[name]
-        arguments = self.arguments("finetune", seed, changes)
         set_seed(seed)
-        return self.stage("finetune", seed, add_decoder(teacher, arguments.model), teacher, changes)[2]
+        model = add_decoder(teacher, self.arguments("finetune", seed, changes).model)
+        return self.stage("finetune", seed, model, teacher, changes).evaluate()
 
     def pretrained(self, seed: int):
+        """Stage 1 of a seed: from memory, from disk, or trained."""
+        folder = self.saved(seed)
+        if not (folder / "metrics.json").exists():  # written last
+            trainer = self.stage("pretrain", seed, None, None)
+            save(trainer.model, trainer.processing_class, folder)
+            (folder / "metrics.json").write_text(json.dumps(trainer.evaluate()))
         if seed not in self.stage1:
-            self.stage1[seed] = self.stage("pretrain", seed, None, None)
-            self.stage1[seed][0].save_pretrained(self.saved(seed))
+            self.stage1[seed] = (D2SVSEModel.from_pretrained(folder), D2SVSEProcessor.from_pretrained(folder))
         return self.stage1[seed]
 
     def saved(self, seed: int) -> Path:
         return Path(self.args.out) / f"stage1-{seed}"
 
     def stage(self, stage: str, seed: int, model, teacher, changes=None):
-        """Run one stage; return the model, its processor and its validation metrics."""
+        """Run one stage and return its trainer."""
         arguments = self.arguments(stage, seed, changes or {})
-        if self.splits is None:
-            data = arguments.data
-            self.splits = Splits(
-                prepare_rows(data, "train", self.args.out, True), prepare_rows(data, "validation", self.args.out, False)
-            )
         splits = self.splits
         if teacher is not None:
             if seed not in self.taught:  # the teacher's vectors are the slow part, and the same for every setting
@@ -143,8 +121,7 @@ class Bench:
             splits = Splits(self.taught[seed], splits.evaluation)
         set_seed(seed)
         fresh, processor = fresh_model(arguments.model, arguments.data)
-        trainer = run_stage(stage, model or fresh, processor, splits, arguments, teacher)
-        return trainer.model, processor, trainer.evaluate()
+        return run_stage(stage, model or fresh, processor, splits, arguments, teacher)
 
     def arguments(self, stage: str, seed: int, changes: dict) -> StageArguments:
         steps = {"pretrain": self.args.steps[0], "finetune": self.args.steps[1]}.get(stage, sum(self.args.steps))
@@ -152,27 +129,7 @@ class Bench:
         words = [*COMMON, "--data", self.args.data, "--vision", self.args.vision, "--text", self.args.text]
         words += ["--output_dir", f"{self.args.out}/work", "--seed", str(seed)]
         words += [word for key, value in flags.items() for word in (f"--{key}", str(value))]
-        return StageArguments(*parse_stages(words, STAGES)[0][stage])
-
-
-def read(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def report(path: Path) -> str:
-    """The table; differences are to the default's mean over seeds."""
-    rows = read(path)
-    default = [row["rsum"] for row in rows if row["name"] == "default"]
-    mean = statistics.mean(default) if default else float("nan")
-    spread = statistics.stdev(default) if len(default) > 1 else float("nan")
-    lines = [f"default over {len(default)} seeds: rSum {mean:.1f} +- {spread:.1f}", ""]
-    lines += ["| setting | seed | rSum | difference | I2T R@1 | T2I R@1 | seconds |", "|---|---|---|---|---|---|---|"]
-    for row in rows:
-        lines.append(
-            f"| {row['name']} | {row['seed']} | {row['rsum']:.1f} | {row['rsum'] - mean:+.1f} | "
-            f"{row['image_to_text_recall@1']:.1f} | {row['text_to_image_recall@1']:.1f} | {row['seconds']} |"
-        )
-    return "\n".join(lines)
+        return StageArguments(*parse_stages(words, STAGES, D2S_ARGUMENTS)[0][stage])
 
 
 if __name__ == "__main__":

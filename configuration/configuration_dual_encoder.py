@@ -40,8 +40,8 @@ class DualEncoderConfig(PreTrainedConfig):
         legacy=False,
         **kwargs,
     ):
-        self.vision_config = _tower_config(vision_config, default="vit")
-        self.text_config = _tower_config(text_config, default="bert")
+        self.vision_config = tower_config(vision_config, default="vit")
+        self.text_config = tower_config(text_config, default="bert")
         self.projection_dim = projection_dim
         self.image_size = image_size
         self.vision_width = vision_width or tower_width(self.vision_config)
@@ -89,8 +89,8 @@ def _round_channels(channels: float, config) -> int:
     return rounded + divisor if rounded < 0.9 * channels else int(rounded)
 
 
-def _tower_config(config, default: str):
-    """Make a transformers configuration of a dict, of a configuration, or of nothing."""
+def tower_config(config, default: str = ""):
+    """Make a transformers configuration of a dict, of a configuration, or of nothing (then of type `default`)."""
     if config is None:
         return CONFIG_MAPPING[default]()
     if isinstance(config, dict):

@@ -2,10 +2,11 @@
 
 from transformers import AutoModel, AutoModelForZeroShotImageClassification
 
-from ..configuration.configuration_d2s_vse import D2SVSEConfig
 from .modeling_d2s_vse import D2SVSEModel
+from .modeling_pir import PIRModel
 
 for auto_class in (AutoModel, AutoModelForZeroShotImageClassification):
-    auto_class.register(D2SVSEConfig, D2SVSEModel, exist_ok=True)
+    for model_class in (D2SVSEModel, PIRModel):
+        auto_class.register(model_class.config_class, model_class, exist_ok=True)
 
-__all__ = ["D2SVSEModel"]
+__all__ = ["D2SVSEModel", "PIRModel"]

@@ -216,7 +216,7 @@ class D2SVSEModel(DualEncoderPreTrainedModel):
         """
         if vision_hidden_states is None:
             vision_hidden_states = self.vision_tokens(
-                pixel_values, **_given(output_attentions=output_attentions, output_hidden_states=output_hidden_states)
+                pixel_values, output_attentions=output_attentions, output_hidden_states=output_hidden_states
             )
         tokens = self.image_projection(vision_hidden_states.to(self.image_projection.weight.dtype))  # (B, N, D)
         pooled = self.image_pooling(tokens, self._surviving(tokens))
@@ -241,15 +241,13 @@ class D2SVSEModel(DualEncoderPreTrainedModel):
             shape = (input_ids if text_hidden_states is None else text_hidden_states).shape[:2]
             attention_mask = torch.ones(shape, dtype=torch.long, device=self.device)
         if text_hidden_states is None:
-            text_hidden_states = self.text_model(
-                input_ids=input_ids,
-                attention_mask=attention_mask,
-                **_given(
-                    token_type_ids=token_type_ids,
-                    output_attentions=output_attentions,
-                    output_hidden_states=output_hidden_states,
-                ),
-            ).last_hidden_state
+            text_hidden_states = self.text_tokens(
+                input_ids,
+                attention_mask,
+                token_type_ids=token_type_ids,
+                output_attentions=output_attentions,
+                output_hidden_states=output_hidden_states,
+            )
         parts = self.text_parts(text_hidden_states, attention_mask)
         return BaseModelOutputWithPooling(last_hidden_state=parts.words, pooler_output=self._combine(parts))
 
@@ -279,11 +277,6 @@ class D2SVSEModel(DualEncoderPreTrainedModel):
         rates = torch.where(strength > 0.2, rate * strength, 0.0)
         keep = torch.rand(tokens.shape[:2], device=tokens.device) >= rates
         return keep | ~keep.any(1, keepdim=True)  # an image that lost every token keeps them all
-
-
-def _given(**kwargs):
-    """Drop arguments that were not given: towers differ in which they know."""
-    return {name: value for name, value in kwargs.items() if value is not None}
 
 
 __all__ = ["D2SVSEModel"]

@@ -75,8 +75,7 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
         """Load a model as transformers does, and note where from: `encode_*` find the processor of that revision."""
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
-        for tower in (model.vision_model, model.text_model):
-            freeze_unused(tower)  # loading replaced the parameters that the constructor froze
+        model.freeze_for_good()  # loading replaced the parameters that the constructor froze
         names = ("revision", "subfolder", "cache_dir", "local_files_only")
         model._origin = {name: kwargs[name] for name in names if kwargs.get(name) is not None}
         commit = getattr(model.config, "_commit_hash", None)  # older versions; newer ones resolve the revision itself
@@ -100,11 +99,20 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
         copy_tower(text_model, model.text_model, text)
         return model
 
+    def towers(self) -> list[nn.Module]:
+        """The backbones; everything else is the model's own."""
+        return [self.vision_model, self.text_model]
+
+    def freeze_for_good(self):
+        """Freeze what is never trained, whatever a recipe says: weights that no embedding depends on."""
+        for tower in self.towers():
+            freeze_unused(tower)
+
     def train(self, mode: bool = True):
         """Set training mode, but keep in eval mode what must not move: frozen towers, batch-norm of the images."""
         super().train(mode)
         if mode:
-            for tower in (self.vision_model, self.text_model):
+            for tower in self.towers():
                 if not any(p.requires_grad for p in tower.parameters()):
                     tower.eval()
             if self.config.freeze_vision_batch_norm:
@@ -114,12 +122,13 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
         return self
 
     def vision_tokens(self, pixel_values: torch.Tensor, **kwargs) -> torch.Tensor:
-        """Run the vision tower alone: (B, 3, H, W) -> (B, N, C). Feature maps become tokens, row by row."""
-        parameters = inspect.signature(self.vision_model.forward).parameters
-        if "interpolate_pos_encoding" in parameters:
-            kwargs["interpolate_pos_encoding"] = True
-        hidden = self.vision_model(pixel_values.to(self.vision_model.dtype), **kwargs).last_hidden_state
-        return hidden.flatten(2).transpose(1, 2) if hidden.dim() == 4 else hidden
+        """Run the vision tower alone: (B, 3, H, W) -> (B, N, C)."""
+        return image_tokens(self.vision_model, pixel_values, **kwargs)
+
+    def text_tokens(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **kwargs) -> torch.Tensor:
+        """Run the text tower alone: (T, L) -> (T, L, C); arguments that are None are not passed on."""
+        kwargs = {name: value for name, value in kwargs.items() if value is not None}
+        return self.text_model(input_ids=input_ids, attention_mask=attention_mask, **kwargs).last_hidden_state
 
     @can_return_tuple
     def forward(
@@ -133,6 +142,7 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
         return_loss: bool | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
+        **image_inputs,
     ) -> tuple | DualEncoderOutput:
         """Embed images, texts or both.
 
@@ -143,6 +153,7 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
                 earlier with frozen towers; they replace `pixel_values` and `input_ids`.
             return_loss: also return the symmetric contrastive loss; row i of the images belongs to row i of the texts.
             output_attentions, output_hidden_states: passed to the towers.
+            **image_inputs: what else the subclass's `get_image_features` takes.
 
         Raises:
             ValueError: neither modality is given, or `return_loss` without pairs.
@@ -152,7 +163,7 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
         image, text = None, None
         if pixel_values is not None or vision_hidden_states is not None:
             image = self.get_image_features(
-                pixel_values, vision_hidden_states=vision_hidden_states, return_dict=True, **kwargs
+                pixel_values, vision_hidden_states=vision_hidden_states, return_dict=True, **kwargs, **image_inputs
             )
         if input_ids is not None or text_hidden_states is not None:
             text = self.get_text_features(
@@ -264,6 +275,15 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
                 source, trust_remote_code=remote, **getattr(self, "_origin", {})
             )
         return self._processor
+
+
+def image_tokens(tower: nn.Module, pixel_values: torch.Tensor, **kwargs) -> torch.Tensor:
+    """Run a vision backbone: (B, 3, H, W) -> (B, N, C). Feature maps become tokens, row by row."""
+    if "interpolate_pos_encoding" in inspect.signature(tower.forward).parameters:
+        kwargs["interpolate_pos_encoding"] = True
+    kwargs = {name: value for name, value in kwargs.items() if value is not None}
+    hidden = tower(pixel_values.to(tower.dtype), **kwargs).last_hidden_state
+    return hidden.flatten(2).transpose(1, 2) if hidden.dim() == 4 else hidden
 
 
 def build_tower(config) -> nn.Module:

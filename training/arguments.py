@@ -1,15 +1,15 @@
 """Every flag of a training run; a recipe's keys are the same names."""
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, fields
+from typing import ClassVar, Literal
 
 import torch
 from transformers import TrainingArguments
 
 
 @dataclass
-class ModelArguments:
-    """Which towers, and the numbers of the model around them."""
+class TowerArguments:
+    """Which towers, and what every model around two towers has."""
 
     vision: str = field(
         default="google/vit-base-patch16-224-in21k", metadata={"help": "Hub id or folder of any vision backbone."}
@@ -17,20 +17,12 @@ class ModelArguments:
     text: str = field(
         default="bert-base-uncased", metadata={"help": "Hub id or folder of any text backbone and its tokenizer."}
     )
-    stage1_model: str | None = field(default=None, metadata={"help": "A finished stage 1 to start stage 2 from."})
     projection_dim: int = 512
     image_size: int = 384
     imagenet_normalisation: bool = field(
         default=False, metadata={"help": "ImageNet's mean and std whatever the tower expects, as the official code."}
     )
-    num_mask_tokens: int = 100
-    decoder_layers: int = 4
-    decoder_heads: int = 4
-    token_placement: Literal["prefix", "postfix", "surround"] = "postfix"
-    decoder_positions: bool = False
-    size_augmentation: float = 0.2
-    text_dropout: float = 0.2
-    legacy: bool = field(default=False, metadata={"help": "Reproduce the official code's quirks; see D2SVSEConfig."})
+    legacy: bool = field(default=False, metadata={"help": "Reproduce the official code's quirks; see the config."})
     freeze_vision: bool = False
     freeze_text: bool = False
     freeze_vision_batch_norm: bool = True
@@ -39,6 +31,54 @@ class ModelArguments:
         metadata={"help": "Train LoRA adapters in both towers instead of their weights; merged before saving."},
     )
     lora_rank: int = 16
+
+    def numbers(self) -> dict:
+        """The fields that are fields of the model's configuration, too."""
+        mine = {item.name for item in fields(self)} - {item.name for item in fields(TowerArguments)}
+        common = {"projection_dim", "image_size", "legacy", "freeze_vision_batch_norm"}
+        return {name: getattr(self, name) for name in sorted(common | mine) if name not in self.sources}
+
+    sources: ClassVar[tuple[str, ...]] = ()  # fields of a subclass that name models
+
+
+@dataclass
+class D2SModelArguments(TowerArguments):
+    """The numbers of D2S-VSE; see `D2SVSEConfig`."""
+
+    stage1_model: str | None = field(default=None, metadata={"help": "A finished stage 1 to start stage 2 from."})
+    num_mask_tokens: int = 100
+    decoder_layers: int = 4
+    decoder_heads: int = 4
+    token_placement: Literal["prefix", "postfix", "surround"] = "postfix"
+    decoder_positions: bool = False
+    size_augmentation: float = 0.2
+    text_dropout: float = 0.2
+
+    sources: ClassVar[tuple[str, ...]] = ("stage1_model",)
+
+
+@dataclass
+class PIRModelArguments(TowerArguments):
+    """The numbers of PIR; see `PIRConfig`."""
+
+    vision: str = field(
+        default="microsoft/swin-tiny-patch4-window7-224", metadata={"help": "Hub id or folder of any vision backbone."}
+    )
+    image_size: int = 224
+    instruction: str | None = field(
+        default="microsoft/resnet-50",
+        metadata={"help": "The stage `instruction` starts from it; without that stage it is the instruction encoder."},
+    )
+    use_instruction: bool = True
+    instruction_layers: int = 2
+    cycles: int = 3
+    filter_size: int = 40
+    belief: Literal["hard", "soft"] = "hard"
+    tel_norm: Literal["sum", "branch"] = "sum"
+    attention_heads: int = 8
+    dropout: float = 0.2
+
+    sources: ClassVar[tuple[str, ...]] = ("instruction",)
 
 
 @dataclass
@@ -52,6 +92,10 @@ class DataArguments:
     image_column: str = "image"
     captions_column: str = "captions"
     id_column: str = "image_id"
+    label_column: str = field(
+        default="label",
+        metadata={"help": "Scene classes; `prefix` takes what stands before the first _ of a file name."},
+    )
     dense_text: str = field(
         default="dense_text",
         metadata={"help": "A column, a .jsonl (line k for image k), a .parquet of `vsehub caption`, or `union`."},
@@ -62,7 +106,12 @@ class DataArguments:
     )
     max_text_length: int = field(default=64, metadata={"help": "Tokens of a short caption that are kept."})
     max_dense_length: int = field(default=256, metadata={"help": "Tokens of a dense caption that are kept."})
-    image_augmentation: bool = field(default=True, metadata={"help": "Random crop (60-100 %) and flip while training."})
+    image_augmentation: Literal["none", "crop", "rand_augment"] = field(
+        default="crop",
+        metadata={
+            "help": "While training: crop (60-100 %) and flip, or PIR's crop (50-100 %), flip and RandAugment(2, 7)."
+        },
+    )
     text_augmentation: float = field(
         default=0.2, metadata={"help": "Share of words that are masked, replaced or dropped while training."}
     )
@@ -71,8 +120,8 @@ class DataArguments:
 
 
 @dataclass
-class ObjectiveArguments:
-    """What is minimised."""
+class D2SObjectiveArguments:
+    """What D2S-VSE minimises; see `D2SObjective`."""
 
     align: Literal["hinge", "infonce"] = "hinge"
     margin: float = 0.2
@@ -88,6 +137,17 @@ class ObjectiveArguments:
 
 
 @dataclass
+class PIRObjectiveArguments:
+    """What PIR minimises; see `PIRObjective`."""
+
+    contrast: Literal["infonce", "triplet"] = "infonce"
+    temperature: float = 0.07
+    margin: float = 0.2
+    affiliation_weight: float = field(default=1.0, metadata={"help": "0: no affiliation, and no labels are needed."})
+    affiliation_temperature: float = 0.07
+
+
+@dataclass
 class RetrievalTrainingArguments(TrainingArguments):
     """TrainingArguments of transformers with the paper's schedule, learning-rate groups and tower caches."""
 
@@ -100,6 +160,7 @@ class RetrievalTrainingArguments(TrainingArguments):
         default=None, metadata={"help": "Learning rate of the objective's own parameters; default learning_rate."}
     )
     weight_decay: float = 1e-4
+    decay_biases_and_norms: bool = field(default=True, metadata={"help": "PIR's recipe leaves them out."})
     num_train_epochs: float = 30
     max_grad_norm: float = 2.0
     lr_milestones: list[float] | None = field(
@@ -129,4 +190,5 @@ class RetrievalTrainingArguments(TrainingArguments):
     logging_steps: float = 50
 
 
-ALL_ARGUMENTS = (ModelArguments, DataArguments, ObjectiveArguments, RetrievalTrainingArguments)
+D2S_ARGUMENTS = (D2SModelArguments, DataArguments, D2SObjectiveArguments, RetrievalTrainingArguments)
+PIR_ARGUMENTS = (PIRModelArguments, DataArguments, PIRObjectiveArguments, RetrievalTrainingArguments)

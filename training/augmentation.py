@@ -1,4 +1,4 @@
-"""D2S-VSE's augmentations as its official code has them, drawn from a generator that the caller seeds per item."""
+"""Augmentations as the papers' code has them, drawn from a generator that the caller seeds per item."""
 
 import numpy as np
 
@@ -13,6 +13,67 @@ def random_crop_flip(image, size: int, rng: np.random.Generator, smallest: float
     box = (left, top, left + width, top + height)
     image = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
     return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else image
+
+
+def crop_and_distort(image, size: int, rng: np.random.Generator, smallest: float = 0.5):
+    """PIR's recipe: crop a random area (share U(smallest, 1), aspect 3/4 to 4/3), flip half the time, RandAugment."""
+    from PIL import Image
+
+    box = _random_area(image.width, image.height, smallest, rng)
+    image = image.resize((size, size), Image.Resampling.BICUBIC, box=box)
+    image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else image
+    return rand_augment(image, rng)
+
+
+def _random_area(width: int, height: int, smallest: float, rng) -> tuple[float, float, float, float]:
+    """Draw a box (left, top, right, bottom); where ten draws do not fit, the whole image."""
+    for _ in range(10):
+        area = width * height * rng.uniform(smallest, 1.0)
+        aspect = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
+        wide, high = (area * aspect) ** 0.5, (area / aspect) ** 0.5
+        if wide <= width and high <= height:
+            left, top = rng.uniform(0, width - wide), rng.uniform(0, height - high)
+            return (left, top, left + wide, top + high)
+    return (0.0, 0.0, float(width), float(height))
+
+
+def rand_augment(image, rng: np.random.Generator, operations: int = 2, magnitude: int = 7):
+    """RandAugment (Cubuk et al., 2020) as PIR sets it: two of ten operations at level 7 of 10, each with chance 1/2.
+
+    At that level: enhancement factor 1.36, shear 0.21, shift 7 pixels, rotation 21 degrees; what comes in is grey.
+    """
+    from PIL import Image, ImageEnhance, ImageOps
+
+    level = magnitude / 10
+    sign = 1 if rng.random() < 0.5 else -1
+    move = {
+        "shear_x": (1, 0.3 * level * sign, 0, 0, 1, 0),
+        "shear_y": (1, 0, 0, 0.3 * level * sign, 1, 0),
+        "translate_x": (1, 0, 10 * level * sign, 0, 1, 0),
+        "translate_y": (1, 0, 0, 0, 1, 10 * level * sign),
+    }
+    names = ("identity", "auto_contrast", "equalize", "brightness", "sharpness", "rotate", *move)
+    for name in rng.choice(names, operations):
+        if rng.random() >= 0.5:
+            continue
+        if name in move:
+            grey = (128, 128, 128)
+            image = image.transform(
+                image.size, Image.Transform.AFFINE, move[name], Image.Resampling.BILINEAR, fillcolor=grey
+            )
+        elif name == "rotate":
+            image = image.rotate(30 * level * sign, Image.Resampling.BILINEAR, fillcolor=(128, 128, 128))
+        elif name == "auto_contrast":
+            image = ImageOps.autocontrast(image)
+        elif name == "equalize":
+            image = ImageOps.equalize(image)
+        elif name in ("brightness", "sharpness"):
+            enhancer = ImageEnhance.Brightness if name == "brightness" else ImageEnhance.Sharpness
+            image = enhancer(image).enhance(0.1 + 1.8 * level)
+    return image
+
+
+AUGMENTATIONS = {"none": None, "crop": random_crop_flip, "rand_augment": crop_and_distort}
 
 
 def corrupt_words(ids: list[int], words: list[int | None], rate: float, mask_id: int, vocab_size: int, rng):

@@ -8,7 +8,7 @@ import json
 import os
 from pathlib import Path
 
-from datasets import Dataset, load_dataset
+from datasets import ClassLabel, Dataset, load_dataset
 
 from ..processing.pixels import BadImageError, open_image
 from .arguments import DataArguments
@@ -16,7 +16,12 @@ from .sources import dense_lines, read_source
 
 
 def prepare_rows(
-    args: DataArguments, split: str, report_dir: str | None, need_dense: bool, limit: int | None = None
+    args: DataArguments,
+    split: str,
+    report_dir: str | None,
+    need_dense: bool,
+    limit: int | None = None,
+    need_label: bool = False,
 ) -> Dataset:
     """Read and check one split.
 
@@ -26,9 +31,11 @@ def prepare_rows(
         report_dir: where `bad_samples.jsonl` goes; None writes none (another process does).
         need_dense: whether every row must have a dense text; if not, none is looked for.
         limit: keep the first so many rows.
+        need_label: whether every row must have a scene class.
 
     Returns:
-        Rows of `image` (bytes or path), `captions` (list of str), `image_id` (str) and, if needed, `dense_text`.
+        Rows of `image` (bytes or path), `captions` (list of str), `image_id` (str), `dense_text` if it is needed, and
+        `label` (str, a scene class) if the source has one.
 
     Raises:
         ValueError: wrong column names, or a bad row under `on_bad_sample="error"`.
@@ -38,6 +45,7 @@ def prepare_rows(
     rows = _canonical(read_source(args.data, split, args.image_root, args.image_column), args)
     if need_dense:
         rows = _with_dense(rows, args.dense_text)
+    rows = _with_label(rows, args, need_label)
     if limit:
         rows = rows.select(range(min(limit, len(rows))))
     problems = [
@@ -135,6 +143,36 @@ def _with_dense(rows: Dataset, dense_text: str) -> Dataset:
     return rows.add_column("dense_text", found)
 
 
+def _with_label(rows: Dataset, args: DataArguments, need_label: bool) -> Dataset:
+    """Name each row's scene class: from a column of names or numbers, or (`prefix`) from the name of the image file."""
+    column = args.label_column
+    if column == "prefix":
+        names = [_file_name(image).partition("_")[0] or None for image in rows["image"]]
+    elif column in rows.column_names:
+        feature, names = rows.features[column], rows[column]
+        known = isinstance(feature, ClassLabel)
+        names = [None if name is None else feature.int2str(name) if known else str(name) for name in names]
+    elif need_label:
+        raise ValueError(
+            f"{args.data} has no column {column!r} of scene classes; it has {rows.column_names}. Name it with "
+            "--label_column (`prefix`: the file name up to the first _), or do without: --affiliation_weight 0"
+        )
+    else:
+        return rows
+    missing = [row for row, name in enumerate(names) if not name]
+    if need_label and missing:
+        raise ValueError(f"{args.data}: {len(missing)} rows have no scene class, the first is row {missing[0]}")
+    if missing:
+        return rows
+    rows = rows.remove_columns([name for name in {column, "label"} if name in rows.column_names])
+    return rows.add_column("label", names)
+
+
+def _file_name(image) -> str:
+    path = image.get("path") if isinstance(image, dict) else image
+    return Path(path).name if isinstance(path, str) else ""
+
+
 def _problems(rows: Dataset, need_dense: bool) -> list[str]:
     """Find what is wrong with each row ('' if nothing). Decoding every image is the slow part; `datasets` caches it.
 
@@ -180,6 +218,11 @@ def _date(path: str | None) -> tuple[int, int]:
     except (OSError, TypeError, ValueError):
         return (0, 0)
     return (found.st_size, found.st_mtime_ns)
+
+
+def row_image(row: dict):
+    """Open the picture of a prepared row: upright 8-bit RGB, or an error that names the row."""
+    return open_image(image_source(row["image"]), name=f"image {row['image_id']}")
 
 
 def image_source(image) -> bytes | str | None:

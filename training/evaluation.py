@@ -4,13 +4,13 @@ import torch
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from ..processing.pixels import open_image
 from ..processing.ranking import folded_metrics, image_text_metrics
-from .data import image_source
+from .data import row_image
+from .tower_cache import Caches
 
 
 @torch.no_grad()
-def embed_rows(model, processor, rows, accelerator, batch_size: int = 64, max_length: int = 64, caches=(None, None)):
+def embed_rows(model, processor, rows, accelerator, batch_size: int = 64, max_length: int = 64, caches=None):
     """Embed the images and all captions of `rows`.
 
     Args:
@@ -19,25 +19,27 @@ def embed_rows(model, processor, rows, accelerator, batch_size: int = 64, max_le
         accelerator: tells this process its share and gathers the others'.
         batch_size: images, or texts, at a time.
         max_length: tokens kept of a caption.
-        caches: `TowerCache` of the images and of the captions (in row order), or None.
+        caches: `Caches` of the images and of the captions (in row order), or None.
 
     Returns:
         image_embeds (N, D), text_embeds (T, D), text_to_image (T,), float32 on the CPU, equal on every process.
     """
     model.eval()
+    caches = caches or Caches()
     texts = [text for captions in rows["captions"] for text in captions]
     text_to_image = torch.tensor([row for row, captions in enumerate(rows["captions"]) for _ in captions])
 
     def image_batch(indices):
-        if caches[0] is not None:
-            states = [caches[0][index * caches[0].views].float() for index in indices]
-            return {"vision_hidden_states": torch.stack(states)}
-        images = [open_image(image_source(rows[index]["image"]), name=rows[index]["image_id"]) for index in indices]
-        return processor.image_processor(images, return_tensors="pt")
+        if caches.vision is not None:
+            inputs = {"vision_hidden_states": torch.stack([caches.vision[index].float() for index in indices])}
+            if caches.scene is not None:
+                inputs["scene_states"] = torch.stack([caches.scene[index][0].float() for index in indices])
+            return inputs
+        return processor.image_processor([row_image(rows[index]) for index in indices], return_tensors="pt")
 
     def text_batch(indices):
-        if caches[1] is not None:
-            states = [caches[1][index].float() for index in indices]
+        if caches.text is not None:
+            states = [caches.text[index].float() for index in indices]
             lengths = torch.tensor([len(state) for state in states])
             mask = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
             return {"text_hidden_states": torch.nn.utils.rnn.pad_sequence(states, True), "attention_mask": mask}

@@ -58,6 +58,47 @@ class ContrastiveLoss(nn.Module):
         return (F.cross_entropy(logits, target) + F.cross_entropy(logits.t(), target)) / 2
 
 
+class AffiliationLoss(nn.Module):
+    """PIR's pull of every embedding towards its class in the other modality (PIR, section 3.4).
+
+    With centres c_i = mean of the embeddings of i's class in the batch (means of unit vectors, not normalised again),
+    1/2 [ CE over j of v_i . c^text_j / tau  +  CE over j of c^image_i . t_j / tau ].
+
+    Both halves choose among texts or text centres; that images are never chosen among is the paper's formula.
+    Targets are shared equally among the rows of a class. Over the global batch, rows of one class have one centre, and
+    the shared targets give the very same loss as the official code's one-to-one targets: whichever is chosen, the floor
+    of a class with n rows is log n. They differ where a class has several centres: then one-to-one targets make
+    centres of one class negatives of each other.
+
+    Args:
+        temperature: initial tau; learned within [0.01, 1] (PIR: 0.07).
+        one_to_one: the official targets, row i to centre i.
+    """
+
+    def __init__(self, temperature: float = 0.07, one_to_one: bool = False):
+        super().__init__()
+        self.temperature = nn.Parameter(torch.full((1,), temperature))
+        self.one_to_one = one_to_one
+
+    def forward(self, image_embeds, text_embeds, labels, groups=None) -> torch.Tensor:
+        """Return the scalar loss of unit vectors (N, D), (N, D) and class labels (N,).
+
+        With `groups` (N,), a row's centre is the mean over its class within its own group: the official code, where a
+        group is a process.
+        """
+        same = labels[:, None] == labels[None]
+        together = same if groups is None else same & (groups[:, None] == groups[None])
+        mean = together.to(image_embeds.dtype)
+        mean = mean / mean.sum(1, keepdim=True)
+        target = torch.eye(len(labels), device=labels.device) if self.one_to_one else same
+        target = target.to(image_embeds.dtype)
+        target = target / target.sum(1, keepdim=True)
+        tau = self.temperature.clamp(0.01, 1.0)
+        of_images = F.cross_entropy(image_embeds @ (mean @ text_embeds).t() / tau, target)
+        of_centres = F.cross_entropy((mean @ image_embeds) @ text_embeds.t() / tau, target)
+        return (of_images + of_centres) / 2
+
+
 class EmbeddingDistillationLoss(nn.Module):
     """Distance from a student's embeddings to a frozen teacher's (D2S-VSE eq. 7), mean over the batch.
 
@@ -79,4 +120,4 @@ class EmbeddingDistillationLoss(nn.Module):
         return F.mse_loss(student, teacher) if self.distance == "l2" else F.l1_loss(student, teacher)
 
 
-__all__ = ["ContrastiveLoss", "EmbeddingDistillationLoss", "HingeLoss"]
+__all__ = ["AffiliationLoss", "ContrastiveLoss", "EmbeddingDistillationLoss", "HingeLoss"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from .losses import ContrastiveLoss, EmbeddingDistillationLoss, HingeLoss
+from .losses import AffiliationLoss, ContrastiveLoss, EmbeddingDistillationLoss, HingeLoss
 
 
 @dataclass
@@ -22,6 +22,8 @@ class PairEmbeddings:
         text_vectors: the same texts before normalisation (N, D).
         image_ids: (N,) integers.
         dense_text_embeds: a teacher's raw dense-text vectors (N, D), or None.
+        labels: (N,) scene classes, or None.
+        process_ids: (N,) which process each row comes from, or None.
     """
 
     image_embeds: torch.Tensor
@@ -29,6 +31,8 @@ class PairEmbeddings:
     text_vectors: torch.Tensor
     image_ids: torch.Tensor
     dense_text_embeds: torch.Tensor | None = None
+    labels: torch.Tensor | None = None
+    process_ids: torch.Tensor | None = None
 
 
 class D2SObjective(nn.Module):
@@ -81,4 +85,56 @@ class D2SObjective(nn.Module):
         return loss, parts
 
 
-__all__ = ["D2SObjective", "PairEmbeddings"]
+class PIRObjective(nn.Module):
+    """Contrast plus affiliation to scene classes (PIR, section 3.4): L = L_c + weight * L_a.
+
+    Args:
+        contrast: `infonce` (captions of one image share the target, as the official code) or `triplet` (its ablation:
+            the sum of all hinge violations).
+        temperature, margin: of the two.
+        affiliation_weight: 0 switches the affiliation off; else every row needs a class label.
+        affiliation_temperature: initial value; learned.
+        legacy: class centres per process, one-to-one targets, and a triplet loss in which captions of one image are
+            each other's negatives, as the official code.
+    """
+
+    def __init__(
+        self,
+        contrast: str = "infonce",
+        temperature: float = 0.07,
+        margin: float = 0.2,
+        affiliation_weight: float = 1.0,
+        affiliation_temperature: float = 0.07,
+        legacy: bool = False,
+    ):
+        super().__init__()
+        if contrast not in ("infonce", "triplet"):
+            raise ValueError(f"contrast must be 'infonce' or 'triplet', got {contrast!r}")
+        self.contrast = HingeLoss(margin) if contrast == "triplet" else ContrastiveLoss(temperature)
+        self.affiliation = AffiliationLoss(affiliation_temperature, legacy) if affiliation_weight else None
+        self.affiliation_weight = affiliation_weight
+        self.legacy = legacy
+
+    def forward(self, pairs: PairEmbeddings, epoch: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Return the loss and its parts.
+
+        Raises:
+            ValueError: an affiliation without labels.
+        """
+        image, text = pairs.image_embeds.float(), pairs.text_embeds.float()
+        if isinstance(self.contrast, HingeLoss):
+            ids = torch.arange(len(image), device=image.device) if self.legacy else pairs.image_ids
+            parts = {"contrast": self.contrast(image, text, ids, hardest=False)}
+        else:
+            parts = {"contrast": self.contrast(image, text, pairs.image_ids)}
+        loss = parts["contrast"]
+        if self.affiliation is not None:
+            if pairs.labels is None:
+                raise ValueError("the affiliation loss needs a scene class per image: name the column of labels, or 0")
+            groups = pairs.process_ids if self.legacy else None
+            parts["affiliation"] = self.affiliation(image, text, pairs.labels, groups)
+            loss = loss + self.affiliation_weight * parts["affiliation"]
+        return loss, parts
+
+
+__all__ = ["D2SObjective", "PIRObjective", "PairEmbeddings"]

@@ -4,9 +4,9 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from ..processing.pixels import open_image
-from .augmentation import corrupt_words, random_crop_flip
-from .data import image_source
+from .augmentation import AUGMENTATIONS, corrupt_words
+from .data import row_image
+from .tower_cache import Caches
 
 
 class PairDataset(Dataset):
@@ -17,14 +17,15 @@ class PairDataset(Dataset):
         processor: image processor and tokenizer.
         texts: `captions` (each caption its own item) or `dense_text` (one item per image).
         max_length: tokens kept of a text.
-        image_augmentation: random crop and flip.
+        image_augmentation: a name of `augmentation.AUGMENTATIONS`.
         text_augmentation: share of words corrupted; needs a tokenizer with a mask token.
         with_dense: also give the dense text of each item, tokenised, for an online teacher; its maximum length.
-        vision_cache, text_cache: `TowerCache` of frozen towers; they replace pictures and token ids.
+        caches: of frozen towers; they replace pictures and token ids.
         seed: of all randomness here.
 
     Items hold `image_id` (an integer row number, the same for captions of one image) and, as the caches and columns
-    allow, `image` or `vision_hidden_states`, `input_ids` or `text_hidden_states`, `dense_text_embeds`.
+    allow, `image` or `vision_hidden_states` (and `scene_states`), `input_ids` or `text_hidden_states`,
+    `dense_text_embeds`, `scene_label` (the class's number among the sorted names).
     """
 
     def __init__(
@@ -33,17 +34,16 @@ class PairDataset(Dataset):
         processor,
         texts: str = "captions",
         max_length: int = 64,
-        image_augmentation: bool = False,
+        image_augmentation: str = "none",
         text_augmentation: float = 0.0,
         with_dense: int | None = None,
-        vision_cache=None,
-        text_cache=None,
+        caches: Caches | None = None,
         seed: int = 0,
     ):
         self.rows, self.processor, self.texts = rows, processor, texts
         self.max_length, self.with_dense = max_length, with_dense
-        self.image_augmentation, self.text_augmentation = image_augmentation, text_augmentation
-        self.vision_cache, self.text_cache = vision_cache, text_cache
+        self.augment, self.text_augmentation = AUGMENTATIONS[image_augmentation], text_augmentation
+        self.caches = caches or Caches()
         self.seed, self.epoch = seed, 0
         if texts == "captions":
             self.items = [(row, i) for row, captions in enumerate(rows["captions"]) for i in range(len(captions))]
@@ -53,6 +53,9 @@ class PairDataset(Dataset):
         self.dense = list(rows["dense_text"]) if with_dense else None
         has_teacher = "dense_text_embeds" in rows.column_names
         self.teacher = torch.tensor(np.asarray(rows["dense_text_embeds"], np.float32)) if has_teacher else None
+        names = rows["label"] if "label" in rows.column_names else []
+        numbers = {name: number for number, name in enumerate(sorted(set(names)))}
+        self.labels = [numbers[name] for name in names]
         if text_augmentation and processor.tokenizer.mask_token_id is None:
             raise ValueError("text augmentation needs a tokenizer with a mask token: set --text_augmentation 0")
 
@@ -67,18 +70,22 @@ class PairDataset(Dataset):
         row, caption = self.items[position]
         rng = np.random.default_rng((self.seed, self.epoch, position))
         item = {"image_id": row}
-        if self.vision_cache is not None:
-            view = int(rng.integers(self.vision_cache.views))
-            item["vision_hidden_states"] = self.vision_cache[row * self.vision_cache.views + view]
+        if self.caches.vision is not None:
+            place = row * self.caches.vision.views + int(rng.integers(self.caches.vision.views))
+            item["vision_hidden_states"] = self.caches.vision[place]
+            if self.caches.scene is not None:
+                item["scene_states"] = self.caches.scene[place][0]
         else:
-            image = open_image(image_source(self.rows[row]["image"]), name=f"image {self.rows[row]['image_id']}")
-            if self.image_augmentation:
-                image = random_crop_flip(image, self.processor.image_processor.size["height"], rng)
+            image = row_image(self.rows[row])
+            if self.augment is not None:
+                image = self.augment(image, self.processor.image_processor.size["height"], rng)
             item["image"] = image
-        if self.text_cache is not None:
-            item["text_hidden_states"] = self.text_cache[position]
+        if self.caches.text is not None:
+            item["text_hidden_states"] = self.caches.text[position]
         else:
             item["input_ids"] = self._tokens(self.strings[row][caption], self.max_length, rng)
+        if self.labels:
+            item["scene_label"] = self.labels[row]
         if self.teacher is not None:
             item["dense_text_embeds"] = self.teacher[row]
         if self.dense is not None:
@@ -113,7 +120,9 @@ class PairCollator:
             images = [item["image"] for item in items]
             batch["pixel_values"] = self.processor.image_processor(images, return_tensors="pt")["pixel_values"]
         else:
-            batch["vision_hidden_states"] = torch.stack([item["vision_hidden_states"] for item in items]).float()
+            for name in ("vision_hidden_states", "scene_states"):
+                if name in items[0]:
+                    batch[name] = torch.stack([item[name] for item in items]).float()
         if "input_ids" in items[0]:
             padded = self._pad([item["input_ids"] for item in items])
             batch["input_ids"], batch["attention_mask"] = padded["input_ids"], padded["attention_mask"]
@@ -122,6 +131,8 @@ class PairCollator:
             batch["text_hidden_states"] = torch.nn.utils.rnn.pad_sequence(states, batch_first=True)
             lengths = torch.tensor([len(state) for state in states])
             batch["attention_mask"] = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
+        if "scene_label" in items[0]:
+            batch["scene_labels"] = torch.tensor([item["scene_label"] for item in items])
         if "dense_text_embeds" in items[0]:
             batch["dense_text_embeds"] = torch.stack([item["dense_text_embeds"] for item in items])
         if "dense_input_ids" in items[0]:

@@ -14,18 +14,19 @@ from pathlib import Path
 import yaml
 from transformers import HfArgumentParser
 
-from .arguments import ALL_ARGUMENTS
 
-
-def parse_stages(argv: list[str], stages: tuple[str, ...]) -> tuple[dict[str, tuple], list[str]]:
+def parse_stages(
+    argv: list[str], stages: tuple[str, ...], kinds: tuple[type, ...]
+) -> tuple[dict[str, tuple], list[str]]:
     """Parse `[RECIPE.yaml] [--flag value ...]` once per stage.
 
     Args:
         argv: the command line.
-        stages: names of the sections a recipe may have; also the default of `--stages`.
+        stages: names of the sections a recipe may have; the first two are the default of `--stages`.
+        kinds: dataclasses of arguments (`arguments.py`); the last one has `output_dir`.
 
     Returns:
-        For each stage the parsed argument objects, in the order of `ALL_ARGUMENTS`, and the stages to run.
+        For each stage the parsed argument objects, in the order of `kinds`, and the stages to run.
 
     Raises:
         ValueError: an unknown key, or a stage that does not exist.
@@ -48,7 +49,7 @@ def parse_stages(argv: list[str], stages: tuple[str, ...]) -> tuple[dict[str, tu
     parsed = {}
     for stage in stages:
         words = _as_flags({**common, **sections[stage]}) + flags + staged[stage]
-        parser = _Parser(ALL_ARGUMENTS, allow_abbrev=False)
+        parser = _Parser(kinds, allow_abbrev=False)
         try:
             *found, left = parser.parse_args_into_dataclasses(words, return_remaining_strings=True)
         except ValueError as error:

@@ -7,15 +7,15 @@ tower's time. A cache belongs to the tower's weights, the inputs and the image s
 import hashlib
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from ..processing.pixels import open_image
-from .augmentation import random_crop_flip
-from .data import image_source
+from .augmentation import AUGMENTATIONS
+from .data import image_source, row_image
 
 
 class TowerCache:
@@ -34,28 +34,50 @@ class TowerCache:
         return torch.from_numpy(np.array(self.states[self.starts[index] : self.starts[index + 1]]))
 
 
+@dataclass
+class Caches:
+    """The caches of one split, each where its tower is frozen and the arguments ask for it."""
+
+    vision: TowerCache | None = None
+    text: TowerCache | None = None
+    scene: TowerCache | None = None  # one vector per image, of an instruction encoder
+
+
 @torch.no_grad()
-def cache_vision(
-    model, processor, rows, folder: str, views: int = 1, seed: int = 0, batch_size: int = 32
+def cache_images(
+    model, tower, encode, processor, rows, folder, views=1, seed=0, augmentation="crop", batch_size: int = 32
 ) -> TowerCache:
-    """Cache the vision tower over `rows`: `views` items per image, the first plain, the others cropped and flipped."""
-    size = processor.image_processor.size["height"]
-    key = _digest(model.vision_model, _images_digest(rows), size, views, seed if views > 1 else 0)
-    path = Path(folder) / f"vision-{key}"
+    """Cache a frozen backbone over `rows`.
+
+    Args:
+        model: gives the device.
+        tower: the backbone, for the digest.
+        encode: pixel values (B, 3, S, S) to states (B, N, C).
+        processor, rows: as for training.
+        folder: where caches lie.
+        views: items per image, the first plain, the others augmented; backbones of one model see the same ones.
+        seed, augmentation: of the views.
+        batch_size: images at a time.
+    """
+    pictures = processor.image_processor
+    size, augment = pictures.size["height"], AUGMENTATIONS[augmentation]
+    looks = [size, views, *pictures.image_mean, *pictures.image_std, *((seed, augmentation) if views > 1 else ())]
+    scale = [getattr(model.config, name, None) or [] for name in ("instruction_scale", "instruction_shift")]
+    path = Path(folder) / f"vision-{_digest(tower, _images_digest(rows), looks, scale)}"
 
     def batches():
         jobs = [(row, view) for row in range(len(rows)) for view in range(views)]
         for start in range(0, len(jobs), batch_size):
             images = []
             for row, view in jobs[start : start + batch_size]:
-                image = open_image(image_source(rows[row]["image"]))
-                if view:
-                    image = random_crop_flip(image, size, np.random.default_rng((seed, view, row)))
+                image = row_image(rows[row])
+                if view and augment is not None:
+                    image = augment(image, size, np.random.default_rng((seed, view, row)))
                 images.append(image)
-            pixels = processor.image_processor(images, return_tensors="pt")["pixel_values"].to(model.device)
-            yield list(model.vision_tokens(pixels).half().cpu().numpy())
+            pixels = pictures(images, return_tensors="pt")["pixel_values"].to(model.device)
+            yield list(encode(pixels).half().cpu().numpy())
 
-    model.vision_model.eval()
+    tower.eval()
     _fill(path, batches(), -(-len(rows) * views // batch_size), "caching image tokens")
     return TowerCache(path, views)
 

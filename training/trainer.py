@@ -17,19 +17,30 @@ from transformers.trainer_utils import EvalLoopOutput
 from ..hub_cards.model_card import write_model_card
 from .evaluation import embed_rows, retrieval_metrics
 from .objectives import PairEmbeddings
+from .tower_cache import Caches
 
 OBJECTIVE_FILE = "objective.safetensors"
 NOT_FOR_THE_HUB = ["_*", "checkpoint-*", "*.bin", "*.pt", "*.pth", OBJECTIVE_FILE, "bad_samples.jsonl"]
 
 
-class RetrievalTrainer(Trainer):
+class WholeCheckpoints:
+    """For a `Trainer`: resume and load the best model through `from_pretrained`, so that no weight is lost."""
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        load_whole(resume_from_checkpoint, self.model if model is None else model)
+
+    def _load_best_model(self):
+        self._load_from_checkpoint(self.state.best_model_checkpoint)
+
+
+class RetrievalTrainer(WholeCheckpoints, Trainer):
     """Trains a dual encoder with an objective over embeddings of the global batch.
 
     Args:
         objective: module `(PairEmbeddings, epoch) -> (loss, parts)`; see `objectives.py`.
         processor: saved beside the model; prepares evaluation inputs.
         eval_rows: prepared rows (`prepare_rows`) for `evaluate`.
-        eval_caches: `TowerCache` of the evaluation images and captions, or None.
+        eval_caches: `Caches` of the evaluation rows.
         teacher: frozen stage-1 model for the online teacher; never saved, never a submodule of the model.
         max_text_length: tokens kept of a caption in evaluation.
         card: what `write_model_card` should say of the data, the towers and the results.
@@ -44,7 +55,7 @@ class RetrievalTrainer(Trainer):
         objective: nn.Module,
         processor,
         eval_rows=None,
-        eval_caches=(None, None),
+        eval_caches: Caches | None = None,
         teacher=None,
         max_text_length: int = 64,
         card: dict | None = None,
@@ -53,7 +64,7 @@ class RetrievalTrainer(Trainer):
         super().__init__(eval_dataset=eval_rows, processing_class=processor, **kwargs)
         self.objective = objective.to(self.args.device)
         self.teacher = teacher.to(self.args.device).eval().requires_grad_(False) if teacher is not None else None
-        self.eval_caches = eval_caches
+        self.eval_caches = eval_caches or Caches()
         self.max_text_length = max_text_length
         self.card = card or {}
         self.loss_parts: dict[str, list[torch.Tensor]] = {}
@@ -63,7 +74,7 @@ class RetrievalTrainer(Trainer):
         """Embed the local batch, gather the global one with gradients, and ask the objective."""
         inputs = dict(inputs)
         image_ids = inputs.pop("image_ids")
-        dense = inputs.pop("dense_text_embeds", None)
+        dense, labels = inputs.pop("dense_text_embeds", None), inputs.pop("scene_labels", None)
         dense_ids, dense_mask = inputs.pop("dense_input_ids", None), inputs.pop("dense_attention_mask", None)
         if dense_ids is not None and self.teacher is not None:
             dense = self._teach(dense_ids, dense_mask)
@@ -74,6 +85,8 @@ class RetrievalTrainer(Trainer):
             text_vectors=_gathered(outputs.text_model_output.pooler_output),
             image_ids=_gathered(image_ids),
             dense_text_embeds=None if dense is None else _gathered(dense),
+            labels=None if labels is None else _gathered(labels),
+            process_ids=_gathered(torch.full_like(image_ids, self.args.process_index)),
         )
         loss, parts = self.objective(pairs, self._epoch())
         if not torch.isfinite(loss):
@@ -103,22 +116,24 @@ class RetrievalTrainer(Trainer):
         super().log(logs, start_time)
 
     def create_optimizer(self, model=None):
-        """AdamW in three groups: heads, towers at `tower_lr_scale`, the objective without weight decay."""
+        """AdamW in groups: heads, towers at `tower_lr_scale`, the objective without weight decay."""
         if self.optimizer is None:
             args, target = self.args, self.model if model is None else model
-            trainable = [(name, p) for name, p in target.named_parameters() if p.requires_grad]
-            towers = [p for name, p in trainable if "vision_model." in name or "text_model." in name]
-            heads = [p for name, p in trainable if "vision_model." not in name and "text_model." not in name]
+            groups = {}
+            for name, parameter in target.named_parameters():
+                tower = "vision_model." in name or "text_model." in name
+                decays = args.decay_biases_and_norms or parameter.dim() > 1
+                if parameter.requires_grad:
+                    groups.setdefault((tower, decays), []).append(parameter)
             own = [p for p in self.objective.parameters() if p.requires_grad]
             groups = [
-                {"params": heads, "lr": args.learning_rate, "weight_decay": args.weight_decay},
                 {
-                    "params": towers,
-                    "lr": args.learning_rate * args.tower_lr_scale,
-                    "weight_decay": args.weight_decay,
-                },
-                {"params": own, "lr": args.objective_lr or args.learning_rate, "weight_decay": 0.0},
-            ]
+                    "params": parameters,
+                    "lr": args.learning_rate * (args.tower_lr_scale if tower else 1.0),
+                    "weight_decay": args.weight_decay if decays else 0.0,
+                }
+                for (tower, decays), parameters in sorted(groups.items())
+            ] + [{"params": own, "lr": args.objective_lr or args.learning_rate, "weight_decay": 0.0}]
             optimizer_class, kwargs = self.get_optimizer_cls_and_kwargs(args, target)
             self.optimizer = optimizer_class([group for group in groups if group["params"]], **kwargs)
         return self.optimizer
@@ -149,7 +164,7 @@ class RetrievalTrainer(Trainer):
     ):
         """Recall@k both ways and rsum over the rows; 5-fold 1K as well where there are 5,000 images."""
         rows = dataloader
-        caches = self.eval_caches if rows is self.eval_dataset else (None, None)
+        caches = self.eval_caches if rows is self.eval_dataset else Caches()
         embeds = embed_rows(
             self._wrap_model(self.model, training=False),
             self.processing_class,
@@ -171,13 +186,10 @@ class RetrievalTrainer(Trainer):
             save_file(state, os.path.join(folder, OBJECTIVE_FILE))
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
-        load_whole(resume_from_checkpoint, self.model if model is None else model)
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
         path = os.path.join(resume_from_checkpoint, OBJECTIVE_FILE)
         if os.path.exists(path):
             self.objective.load_state_dict(load_file(path, device=str(self.args.device)), strict=True)
-
-    def _load_best_model(self):
-        self._load_from_checkpoint(self.state.best_model_checkpoint)
 
     def create_model_card(self, *args, **kwargs):
         """Write the card of a retrieval model; Trainer's own would overwrite it with a generic one."""

@@ -52,7 +52,7 @@ def test_a_batch_has_what_the_model_and_the_objective_take(rows, tiny_processor,
 
 def test_items_follow_from_seed_epoch_and_position_alone(rows, tiny_processor):
     def draw(seed=0, epoch=0, warm=0):
-        data = PairDataset(rows, tiny_processor, image_augmentation=True, text_augmentation=0.5, seed=seed)
+        data = PairDataset(rows, tiny_processor, image_augmentation="crop", text_augmentation=0.5, seed=seed)
         data.set_epoch(epoch)
         for index in range(warm):  # what was asked for before must not matter
             data[index]
@@ -109,9 +109,10 @@ def test_augmentation_without_a_mask_token_is_refused(rows, tiny_processor):
 
 
 def test_a_tower_cache_gives_each_item_back(rows, tiny_processor, tiny_model, tmp_path):
-    from vsehub.training.tower_cache import cache_text, cache_vision
+    from vsehub.training.tower_cache import cache_images, cache_text
 
-    vision = cache_vision(tiny_model, tiny_processor, rows, tmp_path, views=2, batch_size=5)
+    tower = (tiny_model, tiny_model.vision_model, tiny_model.vision_tokens, tiny_processor)
+    vision = cache_images(*tower, rows, tmp_path, views=2, batch_size=5)
     pixels = tiny_processor(
         images=[PairDataset(rows, tiny_processor)[2 * i]["image"] for i in range(6)], return_tensors="pt"
     )
@@ -127,5 +128,7 @@ def test_a_tower_cache_gives_each_item_back(rows, tiny_processor, tiny_model, tm
     ]
     assert [len(text[i]) for i in range(12)] == lengths
     before = sorted(path.name for path in tmp_path.iterdir())
-    cache_vision(tiny_model, tiny_processor, rows, tmp_path, views=2)
+    cache_images(*tower, rows, tmp_path, views=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == before  # found, not made again
+    cache_images(*tower, rows, tmp_path, views=2, augmentation="rand_augment")
+    assert len(list(tmp_path.iterdir())) == len(before) + 1  # other views are other states

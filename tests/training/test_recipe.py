@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 import vsehub
+from vsehub.training.arguments import D2S_ARGUMENTS
 from vsehub.training.d2s_stages import STAGES
 from vsehub.training.recipe import parse_stages
 
@@ -11,7 +12,7 @@ RECIPES = sorted((Path(vsehub.__file__).parent / "training" / "recipes").glob("d
 
 def parse(tmp_path, text, *flags):
     (tmp_path / "recipe.yaml").write_text(text)
-    parsed, wanted = parse_stages([str(tmp_path / "recipe.yaml"), *flags], STAGES)
+    parsed, wanted = parse_stages([str(tmp_path / "recipe.yaml"), *flags], STAGES, D2S_ARGUMENTS)
     return parsed, wanted
 
 
@@ -51,7 +52,7 @@ def test_variables_come_from_the_environment_or_are_asked_for(tmp_path, monkeypa
 def test_every_recipe_parses_and_tells_its_story(path, monkeypatch):
     for name in ("DATA", "BACKBONES", "MINILM"):
         monkeypatch.setenv(name, "/somewhere")
-    parsed, wanted = parse_stages([str(path), "--use_cpu", "True", "--bf16", "False"], STAGES)
+    parsed, wanted = parse_stages([str(path), "--use_cpu", "True", "--bf16", "False"], STAGES, D2S_ARGUMENTS)
     assert set(wanted) <= set(parsed)
     story = path.read_text().lower()
     assert "make demo" in story or all(word in story for word in ("machine", "time", "measured", "expected"))

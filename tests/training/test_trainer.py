@@ -142,7 +142,7 @@ def test_a_checkpoint_that_lacks_a_weight_is_refused(both_stages, tmp_path):
 @pytest.mark.parametrize("cached", ["vision", "text", "both"])
 def test_caches_of_frozen_towers_change_nothing_but_rounding(scenes, tmp_path, cached):
     flags = ["--stages", "baseline", "--freeze_vision", "True", "--freeze_text", "True"]
-    flags += ["--image_augmentation", "False", "--text_augmentation", "0", "--load_best_model_at_end", "False"]
+    flags += ["--image_augmentation", "none", "--text_augmentation", "0", "--load_best_model_at_end", "False"]
     plain = run(scenes, tmp_path / "plain", *flags)
     kinds = ["vision", "text"] if cached == "both" else [cached]
     cachings = [word for kind in kinds for word in (f"--cache_{kind}", "True")]
@@ -152,12 +152,14 @@ def test_caches_of_frozen_towers_change_nothing_but_rounding(scenes, tmp_path, c
 
 
 def test_a_teacher_column_that_the_data_brings_is_used_or_refused_by_its_width(scenes, both_stages, tmp_path):
-    from vsehub.training.d2s_stages import STAGES, StageArguments, with_teacher_column
+    from vsehub.training.arguments import D2S_ARGUMENTS
+    from vsehub.training.d2s_stages import STAGES, with_teacher_column
     from vsehub.training.recipe import parse_stages
+    from vsehub.training.stages import StageArguments
 
     teacher = D2SVSEModel.from_pretrained(both_stages[0] / "pretrain" / "best")
     processor = D2SVSEProcessor.from_pretrained(both_stages[0] / "pretrain" / "best")
-    parsed, _ = parse_stages([*scenes, *SMALL, "--output_dir", str(tmp_path)], STAGES)
+    parsed, _ = parse_stages([*scenes, *SMALL, "--output_dir", str(tmp_path)], STAGES, D2S_ARGUMENTS)
     args = StageArguments(*parsed["finetune"])
     rows = prepare_rows(args.data, "train", None, need_dense=True)
     own = [[0.5] * 16] * len(rows)
@@ -278,7 +280,7 @@ def test_a_plain_trainer_trains_the_model(tiny_model, tiny_image_batch, tiny_tex
 def test_two_processes_train_as_one(scenes, tmp_path):
     """gloo, global negatives, masked batch-norm over the global batch: the same weights to rounding."""
     script = Path(run_d2s.__file__)
-    flags = ["--stages", "baseline", "--max_steps", "3", "--learning_rate", "0.01", "--image_augmentation", "False"]
+    flags = ["--stages", "baseline", "--max_steps", "3", "--learning_rate", "0.01", "--image_augmentation", "none"]
     flags += ["--text_augmentation", "0", "--load_best_model_at_end", "False", "--ramp_epochs", "0"]
     flags += [
         "--optim",

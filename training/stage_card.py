@@ -1,17 +1,21 @@
-"""What a trained D2S-VSE says of itself: the facts for its model card, from the arguments that made it."""
+"""What a trained model says of itself: the facts for its model card, from the arguments that made it."""
 
 import hashlib
 import json
 from dataclasses import asdict
+from pathlib import Path
+
+from .stages import StageArguments
 
 RECIPE_FIELDS = ("model", "data", "objective")
+METRICS = ("recall", "rsum", "precision", "accuracy")
 
 
-def card_of(stages: dict, results: dict, name: str) -> dict:
+def card_of(stages: dict[str, StageArguments], results: dict, name: str) -> dict:
     """Build the arguments of `write_model_card`.
 
     Args:
-        stages: for each stage that was run, its `StageArguments`, in order.
+        stages: for each stage that was run, its arguments, in order.
         results: for each stage, the validation metrics of its selected checkpoint (`eval_...`).
         name: of the model.
     """
@@ -19,8 +23,10 @@ def card_of(stages: dict, results: dict, name: str) -> dict:
     recipe = {stage: {part: asdict(getattr(a, part)) for part in RECIPE_FIELDS} for stage, a in stages.items()}
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
     metrics = {
-        key.removeprefix("eval_"): value for key, value in results[last].items() if "recall" in key or "rsum" in key
+        key.removeprefix("eval_"): value for key, value in results[last].items() if any(m in key for m in METRICS)
     }
+    model = args.model
+    towers = [model.vision, model.text, *(getattr(model, source) for source in model.sources)]
     return {
         "name": name,
         "results": [
@@ -33,24 +39,28 @@ def card_of(stages: dict, results: dict, name: str) -> dict:
                 "seed": args.training.seed,
             }
         ],
-        "training": {"hash of the arguments": digest, **_facts(stages)},
-        "base_models": [args.model.vision, args.model.text],
+        "training": {"hash of the arguments": digest, **_facts(stages, results)},
+        "base_models": [tower for tower in towers if tower],
         "datasets": [args.data.data],
     }
 
 
-def _facts(stages: dict) -> dict:
+def _facts(stages: dict[str, StageArguments], results: dict) -> dict:
     facts = {}
     for stage, args in stages.items():
-        training, objective = args.training, args.objective
+        training = args.training
         length = f"{training.max_steps} steps" if training.max_steps > 0 else f"{training.num_train_epochs:g} epochs"
         facts[stage] = (
-            f"{length} of {training.per_device_train_batch_size} pairs per process, {objective.align}, learning rate "
+            f"{length} of {training.per_device_train_batch_size} pairs per process, learning rate "
             f"{training.learning_rate:g} (towers x {training.tower_lr_scale:g}), weight decay {training.weight_decay:g}"
         )
-        if stage == "finetune":
-            facts["distillation"] = f"{objective.distance} x {objective.distill_weight:g}, {objective.teacher} teacher"
-    facts["dense text"] = args.data.dense_text
+        if "eval_accuracy" in results[stage]:
+            facts[stage] += f"; accuracy {results[stage]['eval_accuracy']:.1f} % on {args.data.eval_split}"
+    facts["objective"] = ", ".join(f"{name} {value}" for name, value in asdict(args.objective).items())
+    if "pretrain" in stages or "finetune" in stages:
+        source = args.data.dense_text  # a file's name, never where it lies on somebody's machine
+        facts["dense text"] = Path(source).name if "/" in source else source
+    facts["image augmentation"] = args.data.image_augmentation
     frozen = [name for name in ("vision", "text") if getattr(args.model, f"freeze_{name}")]
     facts["frozen towers"] = ", ".join(frozen) or "none"
     return facts

@@ -1,0 +1,127 @@
+"""Configuration of PIR (Pan, Ma, Bai, ACM Multimedia 2023, doi 10.1145/3581783.3612374)."""
+
+from transformers import AutoConfig
+
+from .configuration_dual_encoder import DualEncoderConfig, tower_config
+
+RESNET_50 = {"model_type": "resnet", "layer_type": "bottleneck", "depths": [3, 4, 6, 3]}
+
+
+class PIRConfig(DualEncoderConfig):
+    """Two towers, a frozen scene encoder that instructs the image side, and a text side that reads in cycles.
+
+    Everything of [`DualEncoderConfig`], and:
+
+    Args:
+        vision_config: default Swin-T, as the paper.
+        instruction_config: configuration (or its dict) of the instruction encoder, any vision backbone; default
+            ResNet-50. It stays None, and the model has no instruction encoder, with `use_instruction=False`.
+        use_instruction: False lets the image's own tokens stand in for the instruction: no belief, no filter, no
+            frozen encoder (the paper's baseline "VSE + TEL").
+        instruction_layers: n_v, TELs of the image side (VIR). Paper: 2. 0 leaves out the image's local branch.
+        cycles: n_t, TELs of the text side (LCA). Paper: 3. 0 leaves out the text's local branch; with both at 0 the
+            model is the paper's plain baseline "VSE".
+        filter_size: r_k, how many of the most believed tokens are kept. Paper: 40 of 50. An image with fewer tokens
+            keeps all.
+        belief: `hard` (official code): belief sorts and filters tokens and the most believed one is read out, so no
+            gradient reaches it. `soft`: it also weighs the kept tokens and the read-out, and is trained.
+        tel_norm: `sum` (official code): layer-norm of residual plus branch, and one more inside the MLP. `branch`
+            (paper's equations): layer-norm of the branch alone.
+        attention_heads, dropout: of every TEL. Paper: 8 and 0.2.
+        vision_prefix_tokens: tokens before the patches in the vision tower's output, the first a class token; derived
+            when None. Without any, the mean of the patches is the image's class token (Swin, convolutional towers).
+        instruction_prefix_tokens: the same for the instruction encoder.
+        text_readout: `first` ([CLS]) or `last` (the last real token: CLIP, SigLIP); derived when None.
+        instruction_scale, instruction_shift: three numbers each that turn `pixel_values`, normalised for the vision
+            tower, into what the instruction encoder was trained on; None passes them as they are (official code).
+
+    `legacy=True` reproduces the official code: padding takes part in the text tower and in LCA (an embedding depends on
+    its batch-mates' lengths), and tokens are sorted by softmax instead of by logits (it underflows to ties). That its
+    frozen instruction encoder kept moving its batch-norm statistics while training is not reproduced.
+    """
+
+    model_type = "pir"
+    sub_configs = {**DualEncoderConfig.sub_configs, "instruction_config": AutoConfig}
+
+    def __init__(
+        self,
+        vision_config=None,
+        text_config=None,
+        instruction_config=None,
+        use_instruction=True,
+        instruction_layers=2,
+        cycles=3,
+        filter_size=40,
+        belief="hard",
+        tel_norm="sum",
+        attention_heads=8,
+        dropout=0.2,
+        vision_prefix_tokens=None,
+        instruction_prefix_tokens=None,
+        text_readout=None,
+        instruction_scale=None,
+        instruction_shift=None,
+        **kwargs,
+    ):
+        vision_config = tower_config(vision_config, default="swin")
+        text_config = tower_config(text_config, default="bert")
+        self.use_instruction = use_instruction and instruction_layers > 0
+        self.instruction_config = tower_config(instruction_config or RESNET_50) if self.use_instruction else None
+        self.instruction_layers = instruction_layers
+        self.cycles = cycles
+        self.filter_size = filter_size
+        self.belief = belief
+        self.tel_norm = tel_norm
+        self.attention_heads = attention_heads
+        self.dropout = dropout
+        self.vision_prefix_tokens = _given(vision_prefix_tokens, prefix_tokens(vision_config))
+        self.instruction_prefix_tokens = None
+        if self.use_instruction:
+            self.instruction_prefix_tokens = _given(instruction_prefix_tokens, prefix_tokens(self.instruction_config))
+        self.text_readout = _given(text_readout, "last" if text_config.model_type in READ_AT_THE_END else "first")
+        self.instruction_scale = instruction_scale
+        self.instruction_shift = instruction_shift
+        super().__init__(vision_config=vision_config, text_config=text_config, **kwargs)
+        self._check()
+
+    def _check(self):
+        for name, allowed in {
+            "belief": ("hard", "soft"),
+            "tel_norm": ("sum", "branch"),
+            "text_readout": ("first", "last"),
+        }.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
+        if min(self.instruction_layers, self.cycles) < 0 or self.filter_size < 1:
+            raise ValueError(
+                "instruction_layers and cycles must not be negative and filter_size must be positive, got "
+                f"{self.instruction_layers}, {self.cycles} and {self.filter_size}"
+            )
+        if self.attention_heads < 1 or self.projection_dim % self.attention_heads:
+            raise ValueError(
+                f"attention_heads={self.attention_heads} does not divide projection_dim={self.projection_dim}"
+            )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is a share in [0, 1), got {self.dropout}")
+        if (self.instruction_scale is None) != (self.instruction_shift is None):
+            raise ValueError("instruction_scale and instruction_shift come together")
+
+
+READ_AT_THE_END = ("clip_text_model", "siglip_text_model", "siglip2_text_model")
+ONE_CLASS_TOKEN = ("vit", "vit_mae", "vit_msn", "beit", "data2vec-vision", "dinov2", "clip_vision_model")
+
+
+def prefix_tokens(config) -> int:
+    """Tokens before the patches in a vision tower's `last_hidden_state`, the class token first; 0 if there is none."""
+    if config.model_type in ("dinov2_with_registers", "dinov3_vit"):
+        return 1 + config.num_register_tokens
+    if config.model_type == "deit":
+        return 2  # class and distillation
+    return 1 if config.model_type in ONE_CLASS_TOKEN else 0
+
+
+def _given(value, default):
+    return default if value is None else value
+
+
+__all__ = ["PIRConfig"]

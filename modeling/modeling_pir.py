@@ -1,0 +1,279 @@
+"""PIR: prior instruction representation for remote-sensing retrieval (Pan, Ma, Bai, ACM Multimedia 2023).
+
+Notable:
+- a frozen scene encoder gives one instruction vector per image; its dot products with the image tokens are the belief,
+  which decides which tokens are kept and which one is read out (VIR);
+- a text reads itself again and again, each cycle with a layer of its own (LCA);
+- both sides add what they found to their class token: `l2(cls + local)`;
+- padding never reaches an embedding and tokens are sorted by logits. The official code does otherwise in both: see
+  `legacy` in [`PIRConfig`].
+
+Shapes: B images, T texts, N image tokens with the class token first, K kept tokens, L text tokens, C tower channels,
+D shared space.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.utils import can_return_tuple
+
+from ..configuration.configuration_dual_encoder import tower_width
+from ..configuration.configuration_pir import PIRConfig
+from .modeling_dual_encoder import DualEncoderPreTrainedModel, build_tower, copy_tower, image_tokens, load_tower
+from .tel import TEL
+
+
+class ImageParts(NamedTuple):
+    """What an image becomes on its way into the shared space."""
+
+    tokens: torch.Tensor  # (B, N, D) projected tokens, the class token first
+    instruction: torch.Tensor | None  # (B, D) u; None without an instruction encoder
+    belief_logits: torch.Tensor | None  # (B, N) tokens . u
+    local: torch.Tensor | None  # (B, D) what is added to the class token; None without TELs
+
+
+class VisualInstruction(nn.Module):
+    """VIR: filter tokens by belief, let TELs ask them with the instruction, and read one vector out (section 3.2)."""
+
+    def __init__(self, config: PIRConfig):
+        super().__init__()
+        dim = config.projection_dim
+        self.filter_size, self.soft, self.legacy = config.filter_size, config.belief == "soft", config.legacy
+        self.maps = nn.ModuleList(nn.Linear(dim, dim) for _ in range(config.instruction_layers))
+        self.layers = nn.ModuleList(_tel(config) for _ in range(config.instruction_layers))
+        self.head = nn.Linear(dim, dim)
+
+    def forward(self, tokens: torch.Tensor, instruction: torch.Tensor | None):
+        """Map tokens (B, N, D) and instruction (B, D) to the local vector (B, D) and the belief logits (B, N)."""
+        if instruction is None:  # the image instructs itself: no belief, nothing to filter, the class token is read
+            hidden = tokens
+            for layer, linear in zip(self.layers, self.maps):
+                hidden = layer(hidden, linear(hidden))
+            return self.head(hidden[:, 0]), None
+        logits = torch.einsum("bnd,bd->bn", tokens, instruction)
+        hidden, weights = self._believed(tokens, logits)
+        for layer, linear in zip(self.layers, self.maps):
+            hidden = layer(hidden, linear(instruction)[:, None])
+        read = hidden[:, 0] if weights is None else (weights[..., None] * hidden).sum(1)
+        return self.head(read), logits
+
+    def _believed(self, tokens, logits):
+        """The K most believed tokens in falling order and, for the soft belief, their weights (B, K) that sum to 1."""
+        keys = logits.softmax(-1) if self.legacy else logits
+        best = keys.sort(dim=-1, descending=True).indices[:, : self.filter_size]  # (B, K)
+        kept = tokens.gather(1, best[..., None].expand(-1, -1, tokens.shape[-1]))
+        if not self.soft:
+            return kept, None
+        # Unscaled, the softmax of D-dimensional dot products is one-hot and passes no gradient.
+        weights = (logits.gather(1, best) / tokens.shape[-1] ** 0.5).softmax(-1)
+        return kept * (weights * weights.shape[-1])[..., None], weights  # a mean weight of 1 keeps the scale
+
+
+class LanguageCycles(nn.Module):
+    """LCA: a text reads itself `cycles` times, each time asked by a linear map of what it became (section 3.3)."""
+
+    def __init__(self, config: PIRConfig):
+        super().__init__()
+        dim = config.projection_dim
+        self.maps = nn.ModuleList(nn.Linear(dim, dim) for _ in range(config.cycles))
+        self.layers = nn.ModuleList(_tel(config) for _ in range(config.cycles))
+        self.head = nn.Linear(dim, dim)
+
+    def forward(self, words: torch.Tensor, mask: torch.Tensor | None, place: torch.Tensor) -> torch.Tensor:
+        """Map words (T, L, D) under `mask` (T, L; None = padding takes part) to the local vector (T, D) at `place`."""
+        for layer, linear in zip(self.layers, self.maps):
+            words = layer(words, linear(words), mask)
+        return self.head(_at(words, place))
+
+
+class PIRModel(DualEncoderPreTrainedModel):
+    """Image-text dual encoder with a prior; with `instruction_layers=0, cycles=0` the paper's plain baseline.
+
+    Example:
+        >>> from transformers import BertConfig, ResNetConfig, ViTConfig
+        >>> tiny = dict(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
+        >>> config = PIRConfig.from_vision_text_configs(
+        ...     ViTConfig(image_size=32, patch_size=8, **tiny), BertConfig(vocab_size=50, **tiny), projection_dim=16,
+        ...     instruction_config=ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1]).to_dict(),
+        ...     filter_size=10, attention_heads=2,
+        ... )
+        >>> model = PIRModel(config).eval()
+        >>> model.belief(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2, 17])
+    """
+
+    config_class = PIRConfig
+    config: PIRConfig
+    _no_split_modules = ["TEL"]
+
+    def __init__(self, config: PIRConfig):
+        super().__init__(config)
+        dim = config.projection_dim
+        self.vision_model = build_tower(config.vision_config)
+        self.vision_projection = nn.Linear(config.vision_width, dim)
+        self.text_model = build_tower(config.text_config)
+        self.text_projection = nn.Linear(config.text_config.hidden_size, dim)
+        self.instruction_model = build_tower(config.instruction_config) if config.use_instruction else None
+        self.instruction_projection = None
+        if config.use_instruction:
+            self.instruction_projection = nn.Linear(tower_width(config.instruction_config), dim)
+        self.visual_instruction = VisualInstruction(config) if config.instruction_layers else None
+        self.language_cycles = LanguageCycles(config) if config.cycles else None
+        self.freeze_for_good()
+        self.post_init()
+
+    @classmethod
+    def from_vision_text_pretrained(cls, vision: str, text: str, instruction: str | None = None, **config_kwargs):
+        """Build the model around pretrained towers (Hub ids or folders); heads are initialised at random.
+
+        Args:
+            vision, text: the towers that are compared; both may name one CLIP or SigLIP checkpoint.
+            instruction: a vision backbone trained to recognise scenes, such as `vsehub train pir` makes; none is
+                needed with `use_instruction=False` or `instruction_layers=0`.
+            **config_kwargs: fields of [`PIRConfig`].
+
+        Raises:
+            ValueError: no instruction encoder where one is needed, or weights of a tower that do not load.
+        """
+        wanted = config_kwargs.get("use_instruction", True) and config_kwargs.get("instruction_layers", 2) > 0
+        if wanted and instruction is None:
+            raise ValueError(
+                "PIR needs an instruction encoder (a scene classifier's backbone): name one, train one with the stage "
+                "`instruction`, or do without (use_instruction=False)"
+            )
+        tower = load_tower(instruction, "vision_config") if wanted else None
+        if tower is not None:
+            config_kwargs["instruction_config"] = tower.config.to_dict()
+        model = super().from_vision_text_pretrained(vision, text, **config_kwargs)
+        if tower is not None:
+            copy_tower(tower, model.instruction_model, instruction)
+        return model
+
+    def towers(self) -> list[nn.Module]:
+        """Vision, text and, where there is one, instruction backbone."""
+        return super().towers() + ([] if self.instruction_model is None else [self.instruction_model])
+
+    def freeze_for_good(self):
+        """Freeze unused weights and the whole instruction encoder (`train()` then keeps it in eval mode)."""
+        super().freeze_for_good()
+        if self.instruction_model is not None:
+            self.instruction_model.requires_grad_(False)
+
+    @torch.no_grad()
+    def instruct(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Run the frozen instruction encoder: (B, 3, H, W) to its scene vector (B, C)."""
+        config, pixels = self.config, pixel_values
+        if config.instruction_scale is not None:
+            scale, shift = (
+                pixels.new_tensor(x)[:, None, None] for x in (config.instruction_scale, config.instruction_shift)
+            )
+            pixels = pixels * scale + shift
+        return with_class_token(image_tokens(self.instruction_model, pixels), config.instruction_prefix_tokens)[:, 0]
+
+    def image_parts(
+        self, hidden: torch.Tensor, pixel_values: torch.Tensor | None, scene: torch.Tensor | None = None
+    ) -> ImageParts:
+        """Run the image side above the tower: hidden states (B, N, C), pixels or `scene` vectors (B, C)."""
+        hidden = with_class_token(hidden, self.config.vision_prefix_tokens)
+        tokens = self.vision_projection(hidden.to(self.vision_projection.weight.dtype))
+        instruction = None
+        if self.instruction_model is not None:
+            scene = self.instruct(pixel_values) if scene is None else scene
+            instruction = self.instruction_projection(scene.to(tokens.dtype))
+        if self.visual_instruction is None:
+            return ImageParts(tokens, instruction, None, None)
+        local, logits = self.visual_instruction(tokens, instruction)
+        return ImageParts(tokens, instruction, logits, local)
+
+    @can_return_tuple
+    def get_image_features(
+        self,
+        pixel_values: torch.FloatTensor | None = None,
+        vision_hidden_states: torch.FloatTensor | None = None,
+        scene_states: torch.FloatTensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> tuple | BaseModelOutputWithPooling:
+        """Embed images (B, 3, H, W), or what the frozen towers made of them earlier.
+
+        Args:
+            pixel_values: from the processor.
+            vision_hidden_states: hidden states of the vision tower (B, N, C).
+            scene_states: vectors of the instruction encoder (B, C), as `instruct` gives.
+            output_attentions, output_hidden_states: passed to the vision tower.
+
+        Returns:
+            `pooler_output` (B, D), not normalised, and `last_hidden_state` (B, N, D), the projected tokens.
+        """
+        if vision_hidden_states is None:
+            vision_hidden_states = self.vision_tokens(
+                pixel_values, output_attentions=output_attentions, output_hidden_states=output_hidden_states
+            )
+        parts = self.image_parts(vision_hidden_states, pixel_values, scene_states)
+        pooled = parts.tokens[:, 0] if parts.local is None else parts.tokens[:, 0] + parts.local
+        return BaseModelOutputWithPooling(last_hidden_state=parts.tokens, pooler_output=pooled)
+
+    @can_return_tuple
+    def get_text_features(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.LongTensor | None = None,
+        text_hidden_states: torch.FloatTensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> tuple | BaseModelOutputWithPooling:
+        """Embed captions (T, L), or the text tower's hidden states (T, L, C).
+
+        Returns:
+            `pooler_output` (T, D), not normalised, and `last_hidden_state` (T, L, D), the projected words.
+        """
+        shape = (input_ids if text_hidden_states is None else text_hidden_states).shape[:2]
+        if attention_mask is None or self.config.legacy:
+            attention_mask = torch.ones(shape, dtype=torch.long, device=self.device)
+        if text_hidden_states is None:
+            text_hidden_states = self.text_tokens(
+                input_ids,
+                attention_mask,
+                token_type_ids=token_type_ids,
+                output_attentions=output_attentions,
+                output_hidden_states=output_hidden_states,
+            )
+        words = self.text_projection(text_hidden_states.to(self.text_projection.weight.dtype))
+        place = torch.zeros(shape[0], dtype=torch.long, device=words.device)
+        if self.config.text_readout == "last":
+            place = attention_mask.to(words.device).sum(1) - 1
+        pooled = _at(words, place)
+        if self.language_cycles is not None:
+            pooled = pooled + self.language_cycles(words, attention_mask, place)
+        return BaseModelOutputWithPooling(last_hidden_state=words, pooler_output=pooled)
+
+    def belief(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """How much the instruction believes each token: (B, 3, H, W) to (B, N), rows sum to 1, class token first.
+
+        Raises:
+            ValueError: a model without instruction encoder.
+        """
+        if self.instruction_model is None:
+            raise ValueError("this model has no instruction encoder (use_instruction=False), so it has no belief")
+        return self.image_parts(self.vision_tokens(pixel_values), pixel_values).belief_logits.softmax(-1)
+
+
+def with_class_token(hidden: torch.Tensor, prefix: int) -> torch.Tensor:
+    """Tower output to (B, 1 + patches, C): the class token, or else the mean of the patches, before the patches."""
+    first = hidden[:, :1] if prefix else hidden.mean(1, keepdim=True)
+    return torch.cat([first, hidden[:, prefix:]], dim=1)
+
+
+def _tel(config: PIRConfig) -> TEL:
+    return TEL(config.projection_dim, config.attention_heads, config.dropout, config.tel_norm)
+
+
+def _at(hidden: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+    """Pick row `place` (T,) of each (T, L, D)."""
+    return hidden[torch.arange(len(hidden), device=hidden.device), place]
+
+
+__all__ = ["PIRModel"]

@@ -1,0 +1,111 @@
+"""PIR's prior: a scene classifier on any vision backbone; its backbone becomes the frozen instruction encoder.
+
+The official code instructs with a ResNet-50 whose weights never load (a non-strict load hides it), so with noise. Here
+a weight that does not load is an error, the classifier's accuracy on held-out images is reported, and its batch-norm
+statistics stay what they were when it instructs.
+"""
+
+import numpy as np
+from torch.utils.data import Dataset
+from transformers import AutoImageProcessor, AutoModelForImageClassification, Trainer
+
+from ..modeling.modeling_dual_encoder import copy_tower, load_tower
+from ..processing.processing_dual_encoder import square_image_processor
+from .augmentation import AUGMENTATIONS
+from .data import row_image
+from .stages import Splits, StageArguments
+from .trainer import WholeCheckpoints
+
+
+class SceneDataset(Dataset):
+    """Pictures and their classes; what an item looks like follows from (seed, epoch, position) alone."""
+
+    def __init__(self, rows, image_processor, classes: list[str], augmentation: str = "none", seed: int = 0):
+        self.rows, self.image_processor = rows, image_processor
+        self.targets = [classes.index(label) for label in rows["label"]]
+        self.augment, self.seed, self.epoch = AUGMENTATIONS[augmentation], seed, 0
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def set_epoch(self, epoch: int):
+        """Choose which draw of the augmentation the pictures show."""
+        self.epoch = epoch
+
+    def __getitem__(self, position: int) -> dict:
+        image = row_image(self.rows[position])
+        if self.augment is not None:
+            rng = np.random.default_rng((self.seed, self.epoch, position))
+            image = self.augment(image, self.image_processor.size["height"], rng)
+        pixels = self.image_processor(image, return_tensors="pt")["pixel_values"][0]
+        return {"pixel_values": pixels, "labels": self.targets[position]}
+
+
+class SceneTrainer(WholeCheckpoints, Trainer):
+    """Trainer whose resume and best model keep every weight, and whose accuracy counts every image."""
+
+    def get_eval_dataloader(self, eval_dataset=None):
+        """Drop no last batch: the stock Trainer drops it from evaluation, too."""
+        drop, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.args.dataloader_drop_last = drop
+
+
+def train_instruction(splits: Splits, args: StageArguments):
+    """Fine-tune `args.model.instruction` on the training rows' labels, and select on the evaluation rows' accuracy.
+
+    Returns:
+        The classifier (`AutoModelForImageClassification`), its image processor and its metrics: `eval_accuracy` in per
+        cent.
+
+    Raises:
+        ValueError: no labels, a class that only the evaluation rows know, or weights that do not load.
+    """
+    classes = sorted(set(splits.train["label"]))
+    unknown = sorted(set(splits.evaluation["label"]) - set(classes))
+    if unknown:
+        raise ValueError(f"{args.data.eval_split} has scene classes that {args.data.train_split} lacks: {unknown[:5]}")
+    model, image_processor = build_classifier(args.model.instruction, classes, args.model.image_size)
+    trainer = SceneTrainer(
+        model=model,
+        args=args.training,
+        processing_class=image_processor,
+        train_dataset=SceneDataset(
+            splits.train, image_processor, classes, args.data.image_augmentation, args.training.seed
+        ),
+        eval_dataset=SceneDataset(splits.evaluation, image_processor, classes),
+        compute_metrics=lambda found: {
+            "accuracy": 100.0 * float((found.predictions.argmax(-1) == found.label_ids).mean())
+        },
+    )
+    trainer.train(resume_from_checkpoint=args.training.resume_from_checkpoint)
+    return trainer.model, image_processor, trainer.evaluate()
+
+
+def build_classifier(source: str, classes: list[str], image_size: int):
+    """A classifier on a pretrained backbone, every weight of which is loaded, and its image processor."""
+    tower = load_tower(source, "vision_config")
+    config = tower.config
+    config.num_labels = len(classes)
+    config.id2label, config.label2id = dict(enumerate(classes)), {name: i for i, name in enumerate(classes)}
+    try:
+        model = AutoModelForImageClassification.from_config(config)
+    except ValueError:
+        raise ValueError(
+            f"{source}: transformers has no image classifier on a {config.model_type}; choose another backbone"
+        ) from None
+    copy_tower(tower, getattr(model, model.base_model_prefix), source)
+    found = AutoImageProcessor.from_pretrained(source, backend="pil")
+    return model, square_image_processor(image_size, found.image_mean, found.image_std)
+
+
+def normalisation_between(vision_processor, instruction_processor) -> dict:
+    """`instruction_scale` and `instruction_shift` of [`PIRConfig`]: from the one's normalisation to the other's."""
+    ours, theirs = vision_processor, instruction_processor
+    scale = [a / b for a, b in zip(ours.image_std, theirs.image_std)]
+    shift = [(a - b) / s for a, b, s in zip(ours.image_mean, theirs.image_mean, theirs.image_std)]
+    if np.allclose(scale, 1) and np.allclose(shift, 0):
+        return {}
+    return {"instruction_scale": scale, "instruction_shift": shift}

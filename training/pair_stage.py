@@ -1,0 +1,119 @@
+"""One stage of training on image-text pairs: freeze, cache, adapt, train, select. The same for every system."""
+
+import copy
+from pathlib import Path
+
+import torch
+
+from .arguments import RetrievalTrainingArguments, TowerArguments
+from .pairs import PairCollator, PairDataset
+from .stages import StageArguments
+from .tower_cache import Caches, cache_images, cache_text
+from .trainer import RetrievalTrainer
+
+
+def train_pairs(
+    model, processor, rows, eval_rows, args: StageArguments, objective, *, texts="captions", teacher=None
+) -> RetrievalTrainer:
+    """Train one stage, select on the evaluation rows, and return the trainer holding the best model.
+
+    Args:
+        model, processor: what to train.
+        rows, eval_rows: prepared rows (`prepare_rows`).
+        args: of this stage.
+        objective: module `(PairEmbeddings, epoch) -> (loss, parts)`.
+        texts: `captions` or `dense_text`: what the training pairs hold.
+        teacher: a frozen model whose text side embeds the dense text of each pair in each step, or None.
+    """
+    freeze(model, args.model)
+    data, training = args.data, args.training
+    max_length = data.max_dense_length if texts == "dense_text" else data.max_text_length
+    caches, eval_caches = build_caches(model, processor, rows, eval_rows, args, texts, max_length)
+    dataset = PairDataset(
+        rows,
+        processor,
+        texts=texts,
+        max_length=max_length,
+        image_augmentation=data.image_augmentation,
+        text_augmentation=0.0 if caches.text else data.text_augmentation,
+        with_dense=data.max_dense_length if teacher is not None else None,
+        caches=caches,
+        seed=training.seed,
+    )
+    check_batch(len(dataset), training)
+    trainer = RetrievalTrainer(
+        model=with_lora(model, args.model) if args.model.lora else model,
+        args=training,
+        objective=objective,
+        processor=processor,
+        train_dataset=dataset,
+        data_collator=PairCollator(processor),
+        eval_rows=eval_rows,
+        eval_caches=eval_caches,
+        teacher=copy.deepcopy(teacher),
+        max_text_length=data.max_text_length,
+    )
+    trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
+    if args.model.lora:
+        trainer.model = trainer.model.merge_and_unload()
+    return trainer
+
+
+def freeze(model, args: TowerArguments):
+    """Freeze the towers that the arguments name; a frozen tower stays in eval mode."""
+    for tower, frozen in ((model.vision_model, args.freeze_vision), (model.text_model, args.freeze_text)):
+        if frozen:
+            tower.requires_grad_(False)
+
+
+def check_batch(size: int, args: RetrievalTrainingArguments):
+    """Refuse a batch that the data cannot fill: with `drop_last`, nothing would be trained."""
+    batch = args.per_device_train_batch_size * args.world_size
+    if args.dataloader_drop_last and size < batch:
+        raise ValueError(f"{size} training items do not fill one batch of {batch}: set --per_device_train_batch_size")
+
+
+def build_caches(model, processor, rows, eval_rows, args: StageArguments, texts: str, max_length: int):
+    """Run frozen towers once, where the arguments ask for it: caches for training and for evaluation.
+
+    Raises:
+        ValueError: a cache of a tower that is trained.
+    """
+    training, found, evaluated = args.training, Caches(), Caches()
+    for kind in ("vision", "text"):
+        if getattr(training, f"cache_{kind}") and not getattr(args.model, f"freeze_{kind}"):
+            raise ValueError(f"--cache_{kind} needs --freeze_{kind}: a tower that is trained cannot be cached")
+    folder = Path(training.output_dir).parent / "cache"
+    if training.cache_vision:
+        views = {"views": training.cache_views, "seed": training.seed, "augmentation": args.data.image_augmentation}
+        found.vision = cache_images(model, model.vision_model, model.vision_tokens, processor, rows, folder, **views)
+        evaluated.vision = cache_images(model, model.vision_model, model.vision_tokens, processor, eval_rows, folder)
+        prior = getattr(model, "instruction_model", None)
+        if prior is not None:
+            scene = lambda pixels: model.instruct(pixels)[:, None]  # noqa: E731  (one token per image)
+            found.scene = cache_images(model, prior, scene, processor, rows, folder, **views)
+            evaluated.scene = cache_images(model, prior, scene, processor, eval_rows, folder)
+    if training.cache_text:
+        strings = rows["dense_text"] if texts == "dense_text" else _flat(rows["captions"])
+        found.text = cache_text(model, processor, list(strings), folder, max_length)
+        evaluated.text = cache_text(model, processor, _flat(eval_rows["captions"]), folder, args.data.max_text_length)
+    return found, evaluated
+
+
+def _flat(captions) -> list[str]:
+    return [text for texts in captions for text in texts]
+
+
+def with_lora(model, args: TowerArguments):
+    """Wrap both towers in LoRA adapters; everything outside the towers trains in full."""
+    from peft import LoraConfig, get_peft_model
+
+    towers = ("vision_model.", "text_model.")
+    linear = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and name.startswith(towers)
+    ]
+    heads = [name for name, part in model.named_children() if part not in model.towers()]
+    config = LoraConfig(r=args.lora_rank, lora_alpha=2 * args.lora_rank, target_modules=linear, modules_to_save=heads)
+    return get_peft_model(model, config)

@@ -1,0 +1,99 @@
+"""What every training script does: stages one after the other, each finished, saved and resumable."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from accelerate import PartialState
+from datasets import Dataset
+from transformers import set_seed
+
+from ..hub_cards.model_card import write_model_card
+from .arguments import DataArguments, RetrievalTrainingArguments, TowerArguments
+from .data import prepare_rows
+
+FINISHED = "finished.json"  # written last in a stage's folder: its metrics, and the sign that `best` is whole
+
+
+@dataclass
+class StageArguments:
+    """The parsed arguments of one stage; `model` and `objective` are those of the system."""
+
+    model: TowerArguments
+    data: DataArguments
+    objective: object
+    training: RetrievalTrainingArguments
+
+
+@dataclass
+class Splits:
+    """Prepared rows."""
+
+    train: Dataset
+    evaluation: Dataset
+
+
+def read_splits(args: StageArguments, root: Path, need_dense: bool = False, need_label: bool = False) -> Splits:
+    """Prepare the training and the evaluation rows, once for all stages; only training rows have needs."""
+    reports = str(root) if args.training.process_index == 0 else None  # one process writes bad_samples.jsonl
+    data = args.data
+    train = prepare_rows(data, data.train_split, reports, need_dense, data.max_train_images, need_label)
+    return Splits(train, prepare_rows(data, data.eval_split, reports, False, data.max_eval_images))
+
+
+def run_stages(stages: dict[str, StageArguments], root: Path, train: Callable, load: Callable):
+    """Run stages in order and hand each the one before.
+
+    A stage that an earlier, interrupted run finished is loaded, not resumed: Trainer would take one step more.
+
+    Args:
+        stages: the arguments of each stage that is wanted, in order.
+        root: each stage has a folder there, with its selected model in `best`.
+        train: (stage, args, previous) -> (model, processor, metrics); `previous` is the (model, processor) of the stage
+            before, or None.
+        load: (stage, folder) -> (model, processor).
+
+    Returns:
+        The last stage's (model, processor), and every stage's metrics.
+    """
+    previous, results = None, {}
+    for stage, args in stages.items():
+        best, done = root / stage / "best", root / stage / FINISHED
+        if str(args.training.resume_from_checkpoint).lower() == "true" and done.exists():
+            previous, results[stage] = load(stage, best), json.loads(done.read_text())
+            continue
+        done.unlink(missing_ok=True)
+        args.training.resume_from_checkpoint = find_resume(args.training)
+        set_seed(args.training.seed)  # before the heads are drawn, not only before the first batch
+        *previous, results[stage] = train(stage, args, previous)
+        if args.training.process_index == 0:
+            save(*previous, best)
+            done.write_text(json.dumps(results[stage]))
+            name = args.training.metric_for_best_model
+            print(f"{stage}: {name.removeprefix('eval_')} {results[stage][name]:.1f} on {args.data.eval_split}")
+        PartialState().wait_for_everyone()  # the next stage may read what this one saved
+    return tuple(previous), results
+
+
+def save(model, processor, folder: Path):
+    """Write weights, code and processor: a folder that loads anywhere."""
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+def publish(root: Path, model, processor, card: dict, results: dict):
+    """Write the Hub folder with its card, and the validation metrics of all stages beside it."""
+    save(model, processor, root / "hub")
+    write_model_card(root / "hub", model=model, **card)
+    (root / "validation.json").write_text(json.dumps(results, indent=2))
+    print(f"Hub folder: {root / 'hub'}")
+
+
+def find_resume(args: RetrievalTrainingArguments):
+    """Turn `--resume_from_checkpoint true` into the stage's last checkpoint, or None where there is none yet."""
+    from transformers.trainer_utils import get_last_checkpoint
+
+    if str(args.resume_from_checkpoint).lower() != "true":
+        return args.resume_from_checkpoint
+    return get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
