@@ -19,7 +19,7 @@ LICENSE_ID = re.compile(r"[a-z0-9][a-z0-9.-]*")
 CITATION = """@inproceedings{{{key},
   title     = {{{title}}},
   author    = {{{authors}}},
-  booktitle = {{{venue}}}, year = {{{year}}}, note = {{arXiv:{arxiv}}}
+  booktitle = {{{venue}}}, year = {{{year}}}, note = {{{note}}}
 }}"""
 
 

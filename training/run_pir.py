@@ -83,7 +83,7 @@ def build(args: StageArguments, instruction: str | Path | None) -> tuple[PIRMode
         imagenet=args.model.imagenet_normalisation,
     )
     numbers = args.model.numbers()
-    if args.model.use_instruction and args.model.instruction_layers:
+    if args.model.use_instruction and args.model.instruction_layers and instruction is not None:
         prior = AutoImageProcessor.from_pretrained(instruction, backend="pil")
         numbers |= normalisation_between(processor.image_processor, prior)
     model = PIRModel.from_vision_text_pretrained(
