@@ -2,7 +2,8 @@
 
 - a Hub id, a folder of parquet files or an imagefolder: through `datasets.load_dataset`;
 - one parquet or jsonl file;
-- a Karpathy json (`dataset_flickr30k.json`) with an image root;
+- a Karpathy json (`dataset_flickr30k.json`, `dataset_rsicd.json`) with an image root;
+- PIR's annotations of RSICD and RSITMD, one json a split (`rsitmd_{split}.json`), with an image root;
 - the official layout of D2S-VSE: `SPLIT_caps.txt`, `SPLIT_ids.txt`, `id_mapping.json`, `NAME_SPLIT.jsonl`.
 
 Images stay undecoded (bytes or a path) until they are used.
@@ -18,15 +19,17 @@ from datasets.exceptions import DatasetGenerationError
 def read_source(data: str, split: str, image_root: str | None = None, image_column: str = "image") -> Dataset:
     """Read one split of `data`; columns keep the names that the source gives them.
 
-    A single parquet or jsonl file holds one split, whatever it is called. Where `image_column` holds names of files,
+    A single parquet or jsonl file, or a json list, holds one split, whatever it is called; `{split}` in the path stands
+    for the split's name. Where `image_column` holds names of files,
     they are names under `image_root`, if that is given.
 
     Raises:
         FileNotFoundError, ValueError: the source, split or image root is not there; the message says what is.
     """
-    path = Path(data)
+    path = _path_of(data, split)
     if path.suffix == ".json":
-        return _karpathy(path, split, _root(image_root, data))
+        content, root = _json(path), _root(image_root, data)
+        return (_annotations if isinstance(content, list) else _karpathy)(path, content, split, root)
     if (path / f"{split}_caps.txt").exists() or (path / "id_mapping.json").exists():
         return _official(path, split, _root(image_root, data))
     if path.suffix in (".parquet", ".jsonl"):
@@ -88,10 +91,36 @@ def _root(image_root: str | None, data: str) -> Path:
     return Path(image_root)
 
 
-def _karpathy(path: Path, split: str, root: Path) -> Dataset:
+def _path_of(data: str, split: str) -> Path:
+    """Fill in `{split}`; files of a validation split are often named `val`."""
+    path = Path(data.replace("{split}", split))
+    short = Path(data.replace("{split}", "val"))
+    return short if split == "validation" and not path.exists() and short.exists() else path
+
+
+def _annotations(path: Path, content: list, split: str, root: Path) -> Dataset:
+    """PIR's lists: a row is a caption (training) or an image with all its captions; rows of one image come together."""
+    rows: dict[str, dict] = {}
+    for number, entry in enumerate(content):
+        try:
+            captions = [entry["caption"]] if isinstance(entry["caption"], str) else list(entry["caption"])
+            row = rows.setdefault(entry["image"], {"captions": [], "image_id": entry["image"]})
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{path}: row {number} is not as in PIR's annotations ({error!r})") from None
+        row["captions"] += captions
+        if "label_name" in entry:
+            row["label"] = str(entry["label_name"])
+    if not rows:
+        raise ValueError(f"{path}: no rows")
+    labelled = all("label" in row for row in rows.values())
+    rows = [{**row, "image": {"bytes": None, "path": resolve_image(root, name)}} for name, row in rows.items()]
+    return Dataset.from_list([row if labelled else {k: v for k, v in row.items() if k != "label"} for row in rows])
+
+
+def _karpathy(path: Path, content, split: str, root: Path) -> Dataset:
     """Karpathy's json; `train` includes COCO's `restval`."""
     wanted = {split, "restval"} if split == "train" else {"val"} if split == "validation" else {split}
-    content, rows = _json(path), []
+    rows = []
     images = content.get("images") if isinstance(content, dict) else None
     if not images:
         raise ValueError(f"{path}: not a Karpathy json: it has no 'images'")

@@ -76,6 +76,27 @@ def test_karpathy_train_includes_restval(tmp_path, images):
         read_source(path, "dev", str(images))
 
 
+def test_the_annotations_of_pir_are_read_one_file_a_split(tmp_path, images):
+    rows = [
+        {"caption": f"{words} {i}", "image": f"{i}.jpg", "image_id": i, "label_name": "port", "label": 3}
+        for words in ("a boat", "a pier")
+        for i in range(3)
+    ]
+    (tmp_path / "rsitmd_train.json").write_text(json.dumps(rows))
+    (tmp_path / "rsitmd_val.json").write_text(json.dumps([{"image": "3.jpg", "caption": ["one", "two"]}]))
+    source = str(tmp_path / "rsitmd_{split}.json")
+    train = read_source(source, "train", str(images))
+    assert train["captions"] == [[f"a boat {i}", f"a pier {i}"] for i in range(3)] and set(train["label"]) == {"port"}
+    held_out = read_source(source, "validation", str(images))
+    assert held_out["captions"] == [["one", "two"]] and "label" not in held_out.column_names
+    (tmp_path / "rsitmd_val.json").write_text(json.dumps([{"caption": "no picture"}]))
+    with pytest.raises(ValueError, match="row 0 is not as in PIR's annotations"):
+        read_source(source, "validation", str(images))
+    with pytest.raises(ValueError, match="leads out of the image root"):
+        (tmp_path / "rsitmd_val.json").write_text(json.dumps([{"image": "../secret.jpg", "caption": "out"}]))
+        read_source(source, "validation", str(images))
+
+
 def official(folder, ids_per_caption: bool):
     folder.mkdir()
     (folder / "id_mapping.json").write_text(json.dumps({"10": "0.jpg", "11": "1.jpg"}))
