@@ -116,9 +116,7 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
                 if not any(p.requires_grad for p in tower.parameters()):
                     tower.eval()
             if self.config.freeze_vision_batch_norm:
-                for module in self.vision_model.modules():
-                    if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                        module.eval()
+                hold_batch_norm(self.vision_model)
         return self
 
     def vision_tokens(self, pixel_values: torch.Tensor, **kwargs) -> torch.Tensor:
@@ -284,6 +282,13 @@ def image_tokens(tower: nn.Module, pixel_values: torch.Tensor, **kwargs) -> torc
     kwargs = {name: value for name, value in kwargs.items() if value is not None}
     hidden = tower(pixel_values.to(tower.dtype), **kwargs).last_hidden_state
     return hidden.flatten(2).transpose(1, 2) if hidden.dim() == 4 else hidden
+
+
+def hold_batch_norm(model: nn.Module):
+    """Put every BatchNorm in eval mode, so that it uses and keeps the statistics that it was loaded with."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
 
 
 def build_tower(config) -> nn.Module:

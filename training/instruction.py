@@ -9,7 +9,7 @@ import numpy as np
 from torch.utils.data import Dataset
 from transformers import AutoImageProcessor, AutoModelForImageClassification, Trainer
 
-from ..modeling.modeling_dual_encoder import copy_tower, load_tower
+from ..modeling.modeling_dual_encoder import copy_tower, hold_batch_norm, load_tower
 from ..processing.processing_dual_encoder import square_image_processor
 from .augmentation import AUGMENTATIONS
 from .data import row_image
@@ -42,7 +42,19 @@ class SceneDataset(Dataset):
 
 
 class SceneTrainer(WholeCheckpoints, Trainer):
-    """Trainer whose resume and best model keep every weight, and whose accuracy counts every image."""
+    """Trainer whose resume and best model keep every weight, and whose accuracy counts every image.
+
+    Some published backbones have their batch-norm folded into the weights (mean 0, variance 1): in train mode, features
+    that were fine would vanish. So batch-norm is held unless the arguments say otherwise.
+    """
+
+    hold_batch_norm = True
+
+    def compute_loss(self, model, inputs, *args, **kwargs):
+        """Cross-entropy."""
+        if model.training and self.hold_batch_norm:
+            hold_batch_norm(model)
+        return super().compute_loss(model, inputs, *args, **kwargs)
 
     def get_eval_dataloader(self, eval_dataset=None):
         """Drop no last batch: the stock Trainer drops it from evaluation, too."""
@@ -80,6 +92,7 @@ def train_instruction(splits: Splits, args: StageArguments):
             "accuracy": 100.0 * float((found.predictions.argmax(-1) == found.label_ids).mean())
         },
     )
+    trainer.hold_batch_norm = args.model.freeze_vision_batch_norm
     trainer.train(resume_from_checkpoint=args.training.resume_from_checkpoint)
     return trainer.model, image_processor, trainer.evaluate()
 

@@ -80,7 +80,8 @@ def equal(first, second):
 @pytest.fixture(scope="module")
 def both_stages(scenes, tmp_path_factory):
     out = tmp_path_factory.mktemp("both")
-    weights = run(scenes, out, "--instruction.max_steps", "30", "--instruction.learning_rate", "0.01")
+    prior = ["--instruction.max_steps", "30", "--instruction.learning_rate", "0.01"]
+    weights = run(scenes, out, *prior, "--instruction.freeze_vision_batch_norm", "False")
     return out, weights
 
 
@@ -107,6 +108,15 @@ def test_the_frozen_encoder_is_the_trained_classifier_with_its_own_normalisation
     with torch.no_grad():
         expected = model.instruction_model((pixels - mean) / std).last_hidden_state.mean((2, 3))
     assert torch.allclose(model.instruct((pixels - 0.5) / 0.5), expected, atol=1e-5)
+
+
+def test_the_prior_keeps_the_batch_norm_statistics_that_it_was_loaded_with(scenes, tmp_path):
+    run_pir.main([*scenes, *SMALL, "--output_dir", str(tmp_path), "--stages", "instruction", "--learning_rate", "0.01"])
+    before, after = (
+        ResNetModel.from_pretrained(path).state_dict() for path in (scenes[7], tmp_path / "instruction/best")
+    )
+    assert all(torch.equal(before[key], after[key]) for key in before if "running" in key)
+    assert not all(torch.equal(before[key], after[key]) for key in before)
 
 
 def test_retrieval_alone_takes_an_encoder_that_is_ready(both_stages, scenes, tmp_path):
