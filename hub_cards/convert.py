@@ -2,7 +2,7 @@
 
 import importlib
 
-CONVERTERS = {"d2s-vse": "convert_d2s_vse"}
+CONVERTERS = {"d2s-vse": "convert_d2s_vse", "pir": "convert_pir"}
 
 
 def main(argv: list[str]) -> int:

@@ -14,6 +14,7 @@ from ..processing.processing_dual_encoder import square_image_processor
 from .installed import D2SVSEConfig, D2SVSEModel, D2SVSEProcessor
 from .official_checkpoint import (
     CheckpointError,
+    check_folders,
     count_blocks,
     file_sha256,
     infer_bert,
@@ -118,9 +119,7 @@ def convert(
 
 
 def _check_folders(out, teacher_out):
-    for folder in filter(None, (out, teacher_out)):
-        if Path(folder).exists() and (not Path(folder).is_dir() or any(Path(folder).iterdir())):
-            raise CheckpointError(f"{folder}: exists and is not an empty folder")
+    check_folders(out, teacher_out)
     if teacher_out is not None and Path(teacher_out).resolve() == Path(out).resolve():
         raise CheckpointError(f"{out}: the model and its teacher need two folders")
 

@@ -10,6 +10,7 @@ import json
 import re
 import tempfile
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,7 +25,7 @@ class CheckpointError(ValueError):
 
 
 def open_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
-    """Read `{'model': state_dict, 'opt': Namespace, ...}`, a pickle, as tensors and plain values only.
+    """Read `{'model': state_dict, 'opt' or 'config': ...}`, a pickle, as tensors and plain values only.
 
     Returns:
         The state dict without `module.` prefixes, and the options as a dict (empty where the file has none).
@@ -52,9 +53,57 @@ def open_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
             raise CheckpointError(f"{path}: 'model' holds a {type(value).__name__} at {key!r}, not tensors alone")
         if not torch.isfinite(value).all():
             raise CheckpointError(f"{path}: {key} holds NaN or infinity")
-    options = content.get("opt")
+    options = content.get("opt", content.get("config"))
     options = vars(options) if isinstance(options, argparse.Namespace) else options
     return {key.removeprefix("module."): value for key, value in state.items()}, dict(options or {})
+
+
+def check_folders(*folders: str | Path | None):
+    """Refuse to write where something is."""
+    for folder in filter(None, folders):
+        if Path(folder).exists() and (not Path(folder).is_dir() or any(Path(folder).iterdir())):
+            raise CheckpointError(f"{folder}: exists and is not an empty folder")
+
+
+def translator(names: dict[str, str]):
+    """Make two functions of a table of name beginnings: official -> ours, and back; None for an unknown name.
+
+    In the table, `{a}` is a number, the same on both sides; `{a+4}` is one that is larger by 4 on that side.
+    """
+
+    slot = re.compile(r"\{(\w)(?:\+(\d+))?\}")
+
+    def compiled(pairs):
+        return [
+            (
+                re.compile("(\\d+)".join(re.escape(part) for part in re.split(r"\{.*?\}", theirs))),
+                slot.findall(theirs),
+                ours,
+            )
+            for theirs, ours in pairs
+        ]
+
+    def translate(rules, name):
+        for pattern, slots, template in rules:
+            if match := pattern.match(name):
+                values = {key: int(found) - int(more or 0) for (key, more), found in zip(slots, match.groups())}
+                return slot.sub(partial(_filled, values), template) + name[match.end() :]
+        return None
+
+    there, back = compiled(names.items()), compiled((ours, theirs) for theirs, ours in names.items())
+    return partial(translate, there), partial(translate, back)
+
+
+def _filled(values: dict[str, int], match) -> str:
+    return str(values[match[1]] + int(match[2] or 0))
+
+
+def renamed(to_ours, key: str, system: str) -> str:
+    """Translate an official name; an unknown one is an error."""
+    name = to_ours(key)
+    if name is None:
+        raise CheckpointError(f"unknown weights, which no released {system} model has: {key}")
+    return name
 
 
 def file_sha256(path: str | Path) -> str:

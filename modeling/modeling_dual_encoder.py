@@ -294,11 +294,21 @@ def hold_batch_norm(model: nn.Module):
 def build_tower(config) -> nn.Module:
     """Build a tower without weights; what `last_hidden_state` does not need is left out or, else, frozen (DDP)."""
     try:
-        tower = AutoModel.from_config(config, add_pooling_layer=False)
-    except TypeError:  # ResNet, ConvNeXt, DINOv2, CLIP: their constructors do not know the argument
-        tower = AutoModel.from_config(config)
+        tower = _from_config(config)
+    except ValueError as error:
+        if "attention" not in str(error):
+            raise
+        # An implementation that was asked of the whole model; a convolutional tower knows none of them.
+        tower = _from_config(config, attn_implementation="eager")
     freeze_unused(tower)
     return tower
+
+
+def _from_config(config, **kwargs) -> nn.Module:
+    try:
+        return AutoModel.from_config(config, add_pooling_layer=False, **kwargs)
+    except TypeError:  # ResNet, ConvNeXt, DINOv2, CLIP: their constructors do not know the argument
+        return AutoModel.from_config(config, **kwargs)
 
 
 def freeze_unused(tower: nn.Module):
@@ -319,7 +329,7 @@ def load_tower(source: str, part: str) -> nn.Module:
     kwargs = {"config": config, "output_loading_info": True, "dtype": torch.float32}
     try:
         tower, info = AutoModel.from_pretrained(source, add_pooling_layer=False, **kwargs)
-    except TypeError:  # as in build_tower
+    except TypeError:  # as in _from_config
         tower, info = AutoModel.from_pretrained(source, **kwargs)
     lost = [str(key) for key in (*info["missing_keys"], *info["mismatched_keys"])]
     lost = sorted(key for key in lost if not _is_unused(key, config.model_type))

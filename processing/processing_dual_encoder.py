@@ -68,8 +68,11 @@ class DualEncoderProcessor(ProcessorMixin):
         return cls(square_image_processor(image_size, mean, std), tokenizer)
 
 
-def square_image_processor(image_size: int, mean=None, std=None):
-    """An image processor that stretches pictures to a square and normalises them (default: ImageNet's mean and std)."""
+def square_image_processor(image_size: int, mean=None, std=None, resample: int = 2):
+    """An image processor that stretches pictures to a square and normalises them (default: ImageNet's mean and std).
+
+    `resample` is Pillow's number of a filter: 2 bilinear, 3 bicubic.
+    """
     try:
         from transformers import ViTImageProcessorPil as ViTImageProcessor  # the plain name wants torchvision
     except ImportError:  # transformers < 5.4, where the plain name is Pillow's
@@ -77,7 +80,7 @@ def square_image_processor(image_size: int, mean=None, std=None):
     return ViTImageProcessor(
         do_resize=True,
         size={"height": image_size, "width": image_size},
-        resample=2,  # bilinear
+        resample=resample,
         do_rescale=True,
         do_normalize=True,
         image_mean=list(mean or IMAGENET_MEAN),

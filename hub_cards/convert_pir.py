@@ -1,0 +1,284 @@
+"""`vsehub convert pir`: an official checkpoint to a folder that `AutoModel.from_pretrained` loads.
+
+The official file holds `{'model': state_dict, 'config': yaml}`. The converted model has `legacy=True`: it computes
+what the official code computes. With the public files its pretrained weights never loaded (no key matched, and the load
+was not strict), so the converter looks whether the instruction encoder and BERT still stand at their random start.
+"""
+
+import argparse
+import re
+from collections import Counter
+from pathlib import Path
+
+from tokenizers import Regex, normalizers, processors
+from transformers import CONFIG_MAPPING, PreTrainedTokenizerFast
+
+from ..processing.processing_dual_encoder import square_image_processor
+from .installed import PIRConfig, PIRModel, PIRProcessor
+from .model_card import write_model_card
+from .official_checkpoint import (
+    check_folders,
+    count_blocks,
+    file_sha256,
+    infer_bert,
+    infer_vision,
+    load_strictly,
+    load_tokenizer,
+    open_checkpoint,
+    renamed,
+    shape_of,
+    tower_config,
+    translator,
+)
+
+# Official -> ours; inside the towers, names stay those of transformers 4.x. {x} is a number, {x+4} one larger by 4.
+NAMES = {
+    "vision_encoder.patch_embed.proj.": "vision_model.embeddings.patch_embeddings.projection.",
+    "vision_encoder.patch_embed.norm.": "vision_model.embeddings.norm.",
+    "vision_encoder.layers.{a}.downsample.": "vision_model.encoder.layers.{a}.downsample.",
+    "vision_encoder.norm.": "vision_model.layernorm.",
+    "text_encoder.": "text_model.",
+    "conv_encoder.0.": "instruction_model.embedder.embedder.convolution.",
+    "conv_encoder.1.": "instruction_model.embedder.embedder.normalization.",
+    "vision_proj.": "vision_projection.",
+    "text_proj.": "text_projection.",
+    "conv_proj.": "instruction_projection.",
+    "mapping_img.{a}.": "visual_instruction.maps.{a}.",
+    "mapping_txt.{a}.": "language_cycles.maps.{a}.",
+    "head_img.": "visual_instruction.head.",
+    "head_txt.": "language_cycles.head.",
+}
+SWIN, OUR_SWIN = "vision_encoder.layers.{a}.blocks.{b}.", "vision_model.encoder.layers.{a}.blocks.{b}."
+NAMES |= {
+    SWIN + theirs: OUR_SWIN + ours
+    for theirs, ours in {
+        "norm1.": "layernorm_before.",
+        "norm2.": "layernorm_after.",
+        "attn.proj.": "attention.output.dense.",
+        "attn.relative_position_bias_table": "attention.self.relative_position_bias_table",
+        "attn.query.": "attention.self.query.",  # the three of attn.qkv, which is split first
+        "attn.key.": "attention.self.key.",
+        "attn.value.": "attention.self.value.",
+        "mlp.fc1.": "intermediate.dense.",
+        "mlp.fc2.": "output.dense.",
+    }.items()
+}
+RESNET, OUR_RESNET = "conv_encoder.{s+4}.{b}.", "instruction_model.encoder.stages.{s}.layers.{b}."
+NAMES |= {
+    RESNET + theirs: OUR_RESNET + ours
+    for theirs, ours in {
+        "conv{c+1}.": "layer.{c}.convolution.",
+        "bn{c+1}.": "layer.{c}.normalization.",
+        "downsample.0.": "shortcut.convolution.",
+        "downsample.1.": "shortcut.normalization.",
+    }.items()
+}
+NAMES |= {
+    f"{side}_{kind}.{{a}}.{theirs}": f"{owner}.layers.{{a}}.{block}.{ours}"
+    for side, owner in (("img", "visual_instruction"), ("txt", "language_cycles"))
+    for kind, block, attention in (("sa", "self_attention", "mhatt"), ("ca", "cross_attention", "mhatt_cross"))
+    for theirs, ours in {
+        f"{attention}.linear_v.": "attention.value.",
+        f"{attention}.linear_k.": "attention.key.",
+        f"{attention}.linear_q.": "attention.query.",
+        f"{attention}.linear_merge.": "attention.merge.",
+        "ffn.0.": "fc1.",
+        "ffn.1.": "inner_norm.",
+        "ffn.3.": "fc2.",
+        "norm1.": "norm1.",
+        "norm2.": "norm2.",
+    }.items()
+}
+UNUSED = {  # training state, and what is computed from the window size
+    "temp": r"temp2?$",
+    "vision_encoder.*.relative_position_index": r"vision_encoder\..*\.relative_position_index$",
+    "vision_encoder.*.attn_mask": r"vision_encoder\..*\.attn_mask$",
+    "text_encoder.embeddings.position_ids": r"text_encoder\.embeddings\.position_ids$",
+}
+OF_THE_PRIOR = r"(conv_|mapping_|head_|img_|txt_)"  # what a baseline does not use
+PUBLISHED = {"filter_size": 40, "head": 8}  # what no tensor knows
+
+
+def convert(
+    checkpoint: str | Path,
+    out: str | Path,
+    *,
+    vision_config: str | Path | dict | None = None,
+    text_config: str | Path | dict | None = None,
+    instruction_config: str | Path | dict | None = None,
+    tokenizer: str | Path | None = None,
+) -> dict:
+    """Convert an official checkpoint. Nothing is written unless all of it converts; nothing is downloaded.
+
+    Args:
+        checkpoint: the official `checkpoint_best.pth`.
+        out: folder for the model; empty or absent.
+        vision_config, text_config, instruction_config: the towers' `config.json` or its content; default, what the
+            tensors imply.
+        tokenizer: BERT's `vocab.txt` or a folder of a tokenizer; without it no processor is written.
+
+    Returns:
+        What was decided (also stored as `conversion` in the configuration) and `warnings`.
+
+    Raises:
+        CheckpointError: a file that cannot be converted; the message names the key or the option.
+    """
+    check_folders(out)
+    state, options = open_checkpoint(checkpoint)
+    baseline = bool(options.get("is_baseline", False))
+    used, dropped = {}, Counter()
+    to_ours, to_theirs = translator(NAMES)
+    for key, value in _split_qkv(state).items():
+        unused = {**UNUSED, **({"all but the towers": OF_THE_PRIOR} if baseline else {})}
+        label = next((label for label, pattern in unused.items() if re.match(pattern, key)), None)
+        if label is None:
+            used[renamed(to_ours, key, "PIR")] = value
+        else:
+            dropped[label] += 1
+    towers = {"vision": vision_config, "text": text_config, "instruction": instruction_config}
+    config, guessed = _config(used, options, towers, baseline)
+    model = load_strictly(PIRModel, config, used, lambda name: to_theirs(name) or name, "relative_position_index")
+    loaded = pretrained_weights(state)
+    model.config.conversion = {
+        "source": Path(checkpoint).name,
+        "sha256": file_sha256(checkpoint),
+        "tensors": len(used),
+        "dropped": dict(dropped),
+        "published_defaults": guessed,
+        **loaded,
+    }
+    if tokenizer is not None:
+        words = official_tokenizer(tokenizer, config.text_config)
+        image = square_image_processor(config.image_size, CLIP_MEAN, CLIP_STD, resample=3)
+        PIRProcessor(image, words).save_pretrained(out)
+    model.save_pretrained(out)
+    facts = {"converted from": Path(checkpoint).name, "arithmetic": "as the official code", **loaded}
+    facts = {name.replace("_", " "): value for name, value in facts.items()}
+    write_model_card(out, model=model, name=Path(out).resolve().name, results=[], training=facts)
+    return {
+        **model.config.conversion,
+        "parameters": model.num_parameters(),
+        "processor": tokenizer is not None,
+        "warnings": [f"{part}: {finding}" for part, finding in loaded.items() if "never" in finding],
+    }
+
+
+CLIP_MEAN, CLIP_STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
+
+
+def pretrained_weights(state) -> dict[str, str]:
+    """Tell whether the instruction encoder and BERT were ever loaded: random weights keep the marks of their start."""
+    found, scale = {}, state.get("conv_encoder.1.weight")
+    if scale is not None:
+        random = bool((scale == 1).all() and (state["conv_encoder.1.bias"] == 0).all())
+        found["instruction_weights"] = (
+            "never loaded: its frozen batch-norm still stands at 1 and 0, so it instructs with random features"
+            if random
+            else "loaded: its batch-norm has left 1 and 0"
+        )
+    table = state.get("text_encoder.embeddings.word_embeddings.weight")
+    if table is not None:
+        spread = table.float().std().item()
+        found["text_weights"] = (
+            f"never loaded: its word table has a deviation of {spread:.2f} (BERT: 0.04, random start: 1)"
+            if spread > 0.5
+            else f"loaded: its word table has a deviation of {spread:.2f}"
+        )
+    return found
+
+
+def _split_qkv(state):
+    """Split the joint projection of the official Swin into query, key and value."""
+    split = {}
+    for key, value in state.items():
+        if ".attn.qkv." in key:
+            for name, part in zip(("query", "key", "value"), value.chunk(3)):
+                split[key.replace(".qkv.", f".{name}.")] = part
+        else:
+            split[key] = value
+    return split
+
+
+def _config(state, options, towers, baseline):
+    """The configuration that tensors and options imply, and which published values had to stand in."""
+    vision, text, prior = towers.values()
+    layers = 0 if baseline else count_blocks(state, "visual_instruction.layers.")
+    numbers = {name: options.get(name, published) for name, published in PUBLISHED.items()}
+    if layers:
+        prior = tower_config(prior) if prior else infer_resnet(state, "instruction_model.")
+    vision = tower_config(vision) if vision else infer_vision(state, "vision_model.")
+    config = PIRConfig(
+        vision_config=vision,
+        text_config=tower_config(text) if text else infer_bert(state, "text_model."),
+        instruction_config=prior,
+        projection_dim=shape_of(state, "text_projection.weight")[0],
+        instruction_layers=layers,
+        cycles=0 if baseline else count_blocks(state, "language_cycles.layers."),
+        filter_size=numbers["filter_size"],
+        attention_heads=numbers["head"],
+        dropout=float(options.get("dropout_r", 0.2)),
+        image_size=int(options.get("image_res", vision.image_size)),
+        legacy=True,
+    )
+    return config, sorted(set(PUBLISHED) - set(options))
+
+
+def infer_resnet(state, prefix: str):
+    """A bottleneck ResNet as the tensors below `prefix` imply it."""
+    count = count_blocks(state, f"{prefix}encoder.stages.")
+    stages = [f"{prefix}encoder.stages.{stage}.layers." for stage in range(count)]
+    return CONFIG_MAPPING["resnet"](
+        embedding_size=shape_of(state, f"{prefix}embedder.embedder.convolution.weight")[0],
+        hidden_sizes=[shape_of(state, f"{stage}0.layer.2.convolution.weight")[0] for stage in stages],
+        depths=[count_blocks(state, stage) for stage in stages],
+        layer_type="bottleneck",
+    )
+
+
+def official_tokenizer(source: str | Path, text_config):
+    """BERT's tokenizer with the official cleaning and without [SEP], both inside the saved tokenizer.
+
+    Lower case; marks deleted; hyphens and slashes become spaces; `[CLS]` and pieces; 47 tokens at most. The official
+    limit of 30 words cannot be said in a tokenizer (three captions of RSICD exceed it).
+    """
+    tokenizer = load_tokenizer(source, text_config)
+    fast = tokenizer.backend_tokenizer
+    steps = [normalizers.Lowercase(), normalizers.Replace(Regex(r"[,.'!?\"()*#:;~]"), "")]
+    steps += [normalizers.Replace(Regex("[-/]"), " "), normalizers.Replace("<person>", "person")]
+    fast.normalizer = normalizers.Sequence([*steps, fast.normalizer])
+    fast.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A", pair="[CLS] $A $B", special_tokens=[("[CLS]", tokenizer.cls_token_id)]
+    )
+    names = ("cls_token", "sep_token", "pad_token", "unk_token", "mask_token")
+    return PreTrainedTokenizerFast(  # BertTokenizer would build its own normaliser when it is loaded
+        tokenizer_object=fast,
+        model_max_length=min(tokenizer.model_max_length, 47),
+        model_input_names=["input_ids", "attention_mask"],
+        **{name: getattr(tokenizer, name) for name in names},
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the verb and print what was decided; errors are those of `convert`."""
+    parser = argparse.ArgumentParser(prog="vsehub convert pir", description=__doc__.split("\n")[0])
+    parser.add_argument("checkpoint", metavar="CKPT", help="official checkpoint_best.pth")
+    parser.add_argument("out", metavar="OUT", help="folder to write; empty or absent")
+    for tower in ("vision", "text", "instruction"):
+        parser.add_argument(
+            f"--{tower}-config", help=f"config.json of the {tower} tower; default: as the tensors imply"
+        )
+    parser.add_argument("--tokenizer", help="vocab.txt, or folder of a tokenizer; else no processor is written")
+    arguments = vars(parser.parse_args(argv))
+    report = convert(arguments.pop("checkpoint"), arguments.pop("out"), **arguments)
+    print(f"{report['source']}: {report['tensors']} tensors, {report['parameters']:,} parameters; legacy=True")
+    for label, count in report["dropped"].items():
+        print(f"left out {label} ({count})")
+    if report["published_defaults"]:
+        print(f"not in the file, so as published: {', '.join(report['published_defaults'])}")
+    for part in ("instruction_weights", "text_weights"):
+        print(f"{part.replace('_', ' ')}: {report.get(part, 'none')}")
+    print("processor written" if report["processor"] else "no --tokenizer, so no processor was written")
+    return 0
+
+
+__all__ = ["convert", "main"]
