@@ -32,7 +32,7 @@ class Ranks(NamedTuple):
     tied_positives: np.ndarray  # how many of those are positives
 
 
-def retrieval_ranks(queries, gallery, query_ids, gallery_ids, names: str = "query") -> Ranks:
+def retrieval_ranks(queries, gallery, query_ids, gallery_ids, names: str = "query", also=None) -> Ranks:
     """Rank the best positive of every query by dot product.
 
     Args:
@@ -40,11 +40,12 @@ def retrieval_ranks(queries, gallery, query_ids, gallery_ids, names: str = "quer
         gallery: (G, D).
         query_ids, gallery_ids: (Q,), (G,) integers; equal ids are positives.
         names: how errors call the queries.
+        also: for each query a list of further positives, rows of the gallery; or None.
 
     Raises:
         ValueError: a NaN or infinite embedding (rows are named), or a query without any positive.
     """
-    queries, gallery = _checked(queries, names), _checked(gallery, f"gallery of the {names} rows")
+    queries, gallery = finite_embeddings(queries, names), finite_embeddings(gallery, f"gallery of the {names} rows")
     query_ids = torch.as_tensor(np.asarray(query_ids), device=queries.device)
     gallery_ids = torch.as_tensor(np.asarray(gallery_ids), device=queries.device)
     orphans = ~torch.isin(query_ids, gallery_ids)
@@ -55,6 +56,10 @@ def retrieval_ranks(queries, gallery, query_ids, gallery_ids, names: str = "quer
     for start in range(0, len(queries), block):
         scores = queries[start : start + block] @ gallery.t()  # (b, G)
         positive = query_ids[start : start + block, None] == gallery_ids[None]
+        if also is not None:
+            lists = also[start : start + block]
+            rows = torch.arange(len(lists)).repeat_interleave(torch.tensor([len(found) for found in lists]))
+            positive[rows, torch.tensor([item for found in lists for item in found], dtype=torch.long)] = True
         best = scores.masked_fill(~positive, -torch.inf).amax(1, keepdim=True)
         equal = scores == best
         parts.append(torch.stack([(scores > best).sum(1), equal.sum(1), (equal & positive).sum(1)]))
@@ -84,7 +89,8 @@ def image_text_metrics(image_embeds, text_embeds, text_to_image, ks=(1, 5, 10)) 
         text_to_image: (T,) row of the image that each text belongs to.
 
     Returns:
-        `image_to_text_recall@k`, `text_to_image_recall@k` in per cent, and `rsum`, the sum of them all.
+        `image_to_text_recall@k`, `text_to_image_recall@k` in per cent, `rsum`, the sum of them all, and `mean_recall`,
+        their mean (mR of the remote-sensing papers).
     """
     text_to_image = np.asarray(text_to_image)
     rows = np.arange(len(image_embeds))
@@ -94,8 +100,8 @@ def image_text_metrics(image_embeds, text_embeds, text_to_image, ks=(1, 5, 10)) 
         ("text_to_image", retrieval_ranks(text_embeds, image_embeds, text_to_image, rows, "text")),
     ):
         metrics |= {f"{name}_recall@{k}": recall_at_k(ranks, k) for k in ks}
-    metrics["rsum"] = sum(metrics.values())
-    return metrics
+    rsum = sum(metrics.values())
+    return metrics | {"rsum": rsum, "mean_recall": rsum / len(metrics)}
 
 
 def folded_metrics(image_embeds, text_embeds, text_to_image, folds: int, ks=(1, 5, 10)) -> dict[str, float]:
@@ -118,7 +124,8 @@ def folded_metrics(image_embeds, text_embeds, text_to_image, folds: int, ks=(1, 
     return {key: float(np.mean([part[key] for part in parts])) for key in parts[0]}
 
 
-def _checked(embeds, name: str) -> torch.Tensor:
+def finite_embeddings(embeds, name: str) -> torch.Tensor:
+    """Float32 embeddings (N, D), or an error that names the rows that are not finite."""
     embeds = torch.as_tensor(embeds).float()
     bad = ~torch.isfinite(embeds).all(1)
     if bad.any():
@@ -127,4 +134,4 @@ def _checked(embeds, name: str) -> torch.Tensor:
     return embeds
 
 
-__all__ = ["Ranks", "folded_metrics", "image_text_metrics", "recall_at_k", "retrieval_ranks"]
+__all__ = ["Ranks", "finite_embeddings", "folded_metrics", "image_text_metrics", "recall_at_k", "retrieval_ranks"]

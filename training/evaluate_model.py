@@ -9,7 +9,7 @@ from transformers import AutoModel, AutoProcessor
 
 from .arguments import DataArguments
 from .data import prepare_rows
-from .evaluation import embed_rows, retrieval_metrics
+from .evaluation import embed_rows, row_metrics
 
 
 def evaluate_model(source: str, data: DataArguments, split: str, folds: int = 0, batch_size: int = 64) -> dict:
@@ -23,29 +23,51 @@ def evaluate_model(source: str, data: DataArguments, split: str, folds: int = 0,
         batch_size: images, or texts, at a time.
 
     Returns:
-        Recalls in per cent and rsum, as `image_text_metrics`.
+        What `row_metrics` gives: recalls in per cent, rsum, mean_recall, ...
     """
     rows = prepare_rows(data, split, "runs/evaluate", need_dense=False, limit=data.max_eval_images)
     accelerator = Accelerator()
     model = AutoModel.from_pretrained(source).to(accelerator.device)
     processor = AutoProcessor.from_pretrained(source)
     embeds = embed_rows(model, processor, rows, accelerator, batch_size, data.max_text_length)
-    return retrieval_metrics(*embeds, folds=folds)
+    return row_metrics(rows, embeds, folds)
 
 
 def table(rows: dict[str, dict]) -> str:
     """Lay out metrics as a table: one line per name; recalls both ways, their sum, and seconds where known."""
     ks = (1, 5, 10)
-    head = f"{'':24}" + "image to text".center(22) + "text to image".center(22) + f"{'rSum':>8}{'time':>8}"
+    head = f"{'':24}" + "image to text".center(22) + "text to image".center(22) + f"{'rSum':>8}{'mR':>7}{'time':>8}"
     lines = [head, f"{'':24}" + "".join(f"{f'R@{k}':>7}" for k in ks) + " " + "".join(f"{f'R@{k}':>7}" for k in ks)]
     for name, metrics in rows.items():
         cells = [f"{name:24}"]
         for way in ("image_to_text", "text_to_image"):
             cells.append("".join(f"{metrics[f'{way}_recall@{k}']:7.1f}" for k in ks) + " ")
-        cells.append(f"{metrics['rsum']:8.1f}")
+        cells.append(f"{metrics['rsum']:8.1f}{metrics['mean_recall']:7.2f}")
         cells.append(f"{metrics['seconds']:7.0f}s" if "seconds" in metrics else "")
         lines.append("".join(cells))
     return "\n".join(lines)
+
+
+def further_lines(metrics: dict) -> list[str]:
+    """What an evaluation has beyond the table: duplicate-aware recalls and scene precision."""
+    lines = []
+    for name, prefix, what in (
+        ("identical captions count", "duplicate_aware", "recall"),
+        ("same scene class", "scene", "precision"),
+    ):
+        if f"{prefix}_text_to_image_{what}@1" in metrics:
+            ways = ("image_to_text", "text_to_image")
+            cells = [
+                "".join(f"{metrics.get(f'{prefix}_{way}_{what}@{k}', float('nan')):7.1f}" for k in (1, 5, 10))
+                for way in ways
+            ]
+            total = (
+                f"{metrics['duplicate_aware_mean_recall']:15.2f}"
+                if prefix == "duplicate_aware"
+                else f"  {what}@1, 5, 10"
+            )
+            lines.append(f"{name:24}{cells[0]} {cells[1]} {total}")
+    return lines
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -56,6 +78,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--split", default="test")
     parser.add_argument("--image_root")
     parser.add_argument("--captions_column", default="captions")
+    parser.add_argument(
+        "--label_column", default="label", help="scene classes, for scene precision; used if it is there"
+    )
     parser.add_argument("--on_bad_sample", choices=("error", "quarantine"), default="error")
     parser.add_argument("--folds", type=int, default=0, help="also the mean over so many folds (COCO 1K: 5)")
     parser.add_argument("--batch_size", type=int, default=64)
@@ -65,10 +90,11 @@ def main(argv: list[str] | None = None) -> int:
         data=args.data,
         image_root=args.image_root,
         captions_column=args.captions_column,
+        label_column=args.label_column,
         on_bad_sample=args.on_bad_sample,
     )
     metrics = evaluate_model(args.model, data, args.split, args.folds, args.batch_size)
-    print(table({f"{Path(args.model).name} on {args.split}": metrics}))
+    print("\n".join([table({f"{Path(args.model).name} on {args.split}": metrics}), *further_lines(metrics)]))
     if args.json:
         Path(args.json).write_text(json.dumps(metrics, indent=2))
     return 0

@@ -5,6 +5,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from ..processing.ranking import folded_metrics, image_text_metrics
+from ..processing.scene_metrics import duplicate_aware_metrics, scene_precision, text_to_image_ceiling
 from .data import row_image
 from .tower_cache import Caches
 
@@ -76,10 +77,36 @@ def _embed(model, accelerator, order, prepare, batch_size, field) -> torch.Tenso
     return F.normalize(found, dim=-1).cpu()
 
 
-def retrieval_metrics(image_embeds, text_embeds, text_to_image, folds: int = 0) -> dict[str, float]:
-    """`image_text_metrics`, plus the same over consecutive folds (keys `FOLDS_fold_...`) when `folds` is given."""
+def retrieval_metrics(
+    image_embeds, text_embeds, text_to_image, folds: int = 0, texts=None, labels=None
+) -> dict[str, float]:
+    """`image_text_metrics` and what else the data allow.
+
+    Args:
+        image_embeds, text_embeds, text_to_image: as `embed_rows` gives them.
+        folds: also the same over so many consecutive folds (keys `FOLDS_fold_...`).
+        texts: the captions; where several images share one, duplicate-aware recalls as well.
+        labels: a class per image; then scene precision both ways as well (`scene_..._precision@k`).
+    """
     metrics = image_text_metrics(image_embeds, text_embeds, text_to_image)
     if folds:
         folded = folded_metrics(image_embeds, text_embeds, text_to_image, folds)
         metrics |= {f"{folds}_fold_{key}": value for key, value in folded.items()}
+    if texts is not None and text_to_image_ceiling(texts, text_to_image, ks=(1,))[1] < 100:
+        metrics |= duplicate_aware_metrics(image_embeds, text_embeds, text_to_image, texts)
+    if labels is not None:
+        of_texts, ks = [labels[row] for row in text_to_image], [k for k in (1, 5, 10) if k <= len(labels)]
+        ways = {
+            "text_to_image": (text_embeds, image_embeds, of_texts, labels),
+            "image_to_text": (image_embeds, text_embeds, labels, of_texts),
+        }
+        for way, inputs in ways.items():
+            metrics |= {f"scene_{way}_{key}": value for key, value in scene_precision(*inputs, ks=ks).items()}
     return metrics
+
+
+def row_metrics(rows, embeds, folds: int = 0) -> dict[str, float]:
+    """`retrieval_metrics` of prepared rows and their embeddings."""
+    labels = list(rows["label"]) if "label" in rows.column_names else None
+    texts = [text for captions in rows["captions"] for text in captions]
+    return retrieval_metrics(*embeds, folds=folds, texts=texts, labels=labels)

@@ -1,0 +1,118 @@
+"""Retrieval metrics for sets whose captions repeat and whose images have classes, as in remote sensing.
+
+A caption such as "many planes are parked near a terminal" stands under several images of RSICD. Plain recall counts all
+of them but one as wrong; the duplicate-aware one counts them all as right. Both are reported.
+"""
+
+from collections import Counter, defaultdict
+
+import numpy as np
+import torch
+
+from .ranking import SCORES_AT_ONCE, finite_embeddings, recall_at_k, retrieval_ranks
+
+
+def same_words(text: str) -> str:
+    """What two captions share when they say the same: lower case, single spaces."""
+    return " ".join(text.casefold().split())
+
+
+def duplicate_aware_metrics(image_embeds, text_embeds, text_to_image, texts, ks=(1, 5, 10)) -> dict[str, float]:
+    """Recalls in which an identical caption of another image is as good as one's own.
+
+    Args:
+        image_embeds: (N, D), each image once.
+        text_embeds: (T, D).
+        text_to_image: (T,) row of the image that each text belongs to.
+        texts: the T captions.
+
+    Returns:
+        `duplicate_aware_image_to_text_recall@k`, `duplicate_aware_text_to_image_recall@k` and
+        `duplicate_aware_mean_recall`, in per cent.
+    """
+    text_to_image, rows = np.asarray(text_to_image), np.arange(len(image_embeds))
+    words = [same_words(text) for text in texts]
+    places, images = defaultdict(list), defaultdict(set)
+    for place, (word, image) in enumerate(zip(words, text_to_image)):
+        places[word].append(place)
+        images[word].add(int(image))
+    of_images = [set() for _ in rows]
+    for word, image in zip(words, text_to_image):
+        of_images[image].update(places[word])
+    metrics = {}
+    for name, ranks in (
+        (
+            "image_to_text",
+            retrieval_ranks(
+                image_embeds, text_embeds, rows, text_to_image, "image", also=[sorted(found) for found in of_images]
+            ),
+        ),
+        (
+            "text_to_image",
+            retrieval_ranks(
+                text_embeds, image_embeds, text_to_image, rows, "text", also=[sorted(images[word]) for word in words]
+            ),
+        ),
+    ):
+        metrics |= {f"duplicate_aware_{name}_recall@{k}": recall_at_k(ranks, k) for k in ks}
+    return metrics | {"duplicate_aware_mean_recall": float(np.mean(list(metrics.values())))}
+
+
+def text_to_image_ceiling(texts, text_to_image, ks=(1, 5, 10)) -> dict[int, float]:
+    """The largest plain text-to-image recall@k, in per cent, of any encoder that gives equal captions equal vectors.
+
+    Such captions rank all images alike; the best they can do is to put their own images first, the most frequent one at
+    the top.
+    """
+    owners = defaultdict(Counter)
+    for text, image in zip(texts, text_to_image):
+        owners[same_words(text)][int(image)] += 1
+    best = [sorted(counts.values(), reverse=True) for counts in owners.values()]
+    return {k: 100.0 * sum(sum(counts[:k]) for counts in best) / len(texts) for k in ks}
+
+
+def scene_precision(
+    queries, gallery, query_labels, gallery_labels, ks=(1, 5, 10), exclude_self: bool = False
+) -> dict[str, float]:
+    """Per cent of the first k hits that are of the query's class, mean over queries; ties in expectation.
+
+    Args:
+        queries: (Q, D).
+        gallery: (G, D).
+        query_labels, gallery_labels: classes, (Q,) and (G,), of any kind.
+        exclude_self: query i is item i of the gallery, and no hit.
+
+    Returns:
+        `precision@k` for each k.
+
+    Raises:
+        ValueError: a k that is larger than the gallery, NaN or infinity, or unequal lengths with `exclude_self`.
+    """
+    queries, gallery = finite_embeddings(queries, "query"), finite_embeddings(gallery, "gallery")
+    size = len(gallery) - exclude_self
+    if max(ks) > size:
+        raise ValueError(f"precision@{max(ks)} of a gallery of {size}: choose a smaller k")
+    if exclude_self and len(queries) != len(gallery):
+        raise ValueError(f"exclude_self needs queries and gallery of one length, got {len(queries)} and {len(gallery)}")
+    numbers = {label: number for number, label in enumerate(dict.fromkeys([*query_labels, *gallery_labels]))}
+    of_queries, of_gallery = (
+        torch.tensor([numbers[label] for label in labels], device=queries.device)
+        for labels in (query_labels, gallery_labels)
+    )
+    block, found = max(1, SCORES_AT_ONCE // len(gallery)), {k: [] for k in ks}
+    for start in range(0, len(queries), block):
+        scores = queries[start : start + block] @ gallery.t()
+        if exclude_self:
+            rows = torch.arange(len(scores), device=scores.device)
+            scores[rows, rows + start] = -torch.inf
+        right = of_queries[start : start + block, None] == of_gallery[None]
+        for k in ks:
+            edge = scores.topk(k, dim=1).values[:, -1:]
+            above, tied = scores > edge, scores == edge
+            left = k - above.sum(1)  # places for the tied
+            share = (tied & right).sum(1) / tied.sum(1)
+            found[k].append(((above & right).sum(1) + left * share) / k)
+    return {f"precision@{k}": 100.0 * float(torch.cat(parts).double().mean()) for k, parts in found.items()}
+
+
+__all__ = ["duplicate_aware_metrics", "same_words", "scene_precision", "text_to_image_ceiling"]
