@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     except EXPECTED as error:
         if os.environ.get("VSEHUB_TRACEBACK"):
             raise
-        print(f"vsehub {verb}: {error}", file=sys.stderr)
+        print(f"vsehub {verb}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
 
 

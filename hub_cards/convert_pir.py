@@ -125,18 +125,10 @@ def convert(
     """
     check_folders(out)
     state, options = open_checkpoint(checkpoint)
-    baseline = bool(options.get("is_baseline", False))
-    used, dropped = {}, Counter()
-    to_ours, to_theirs = translator(NAMES)
-    for key, value in _split_qkv(state).items():
-        unused = {**UNUSED, **({"all but the towers": OF_THE_PRIOR} if baseline else {})}
-        label = next((label for label, pattern in unused.items() if re.match(pattern, key)), None)
-        if label is None:
-            used[renamed(to_ours, key, "PIR")] = value
-        else:
-            dropped[label] += 1
+    to_theirs = translator(NAMES)[1]
+    used, dropped = _sorted_out(state, bool(options.get("is_baseline", False)))
     towers = {"vision": vision_config, "text": text_config, "instruction": instruction_config}
-    config, guessed = _config(used, options, towers, baseline)
+    config, guessed = _config(used, options, towers, bool(options.get("is_baseline", False)))
     model = load_strictly(PIRModel, config, used, lambda name: to_theirs(name) or name, "relative_position_index")
     loaded = pretrained_weights(state)
     model.config.conversion = {
@@ -185,6 +177,19 @@ def pretrained_weights(state) -> dict[str, str]:
             else f"loaded: its word table has a deviation of {spread:.2f}"
         )
     return found
+
+
+def _sorted_out(state, baseline: bool):
+    """The weights under our names, and counts of those that no forward pass reads."""
+    unused = {**UNUSED, **({"all but the towers": OF_THE_PRIOR} if baseline else {})}
+    used, dropped, to_ours = {}, Counter(), translator(NAMES)[0]
+    for key, value in _split_qkv(state).items():
+        label = next((label for label, pattern in unused.items() if re.match(pattern, key)), None)
+        if label is None:
+            used[renamed(to_ours, key, "PIR")] = value
+        else:
+            dropped[label] += 1
+    return used, dropped
 
 
 def _split_qkv(state):

@@ -7,6 +7,7 @@ Shapes: B images, T texts, N image tokens, L text tokens, C tower channels, D sh
 
 import inspect
 import math
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -318,19 +319,31 @@ def freeze_unused(tower: nn.Module):
             parameter.requires_grad_(False)
 
 
+@contextmanager
+def weights_of(source):
+    """Turn what a torn weights file raises while it is read into an error that names the model and the remedy."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__name__ != "SafetensorError":
+            raise
+        raise ValueError(f"{source}: its weights are not whole ({error}); copy or download them again") from None
+
+
 def load_tower(source: str, part: str) -> nn.Module:
     """Load a pretrained tower in float32; of a two-tower checkpoint such as CLIP, its `part`.
 
     Raises:
-        ValueError: the checkpoint lacks weights that the architecture has.
+        ValueError: the checkpoint lacks weights that the architecture has, or its file is torn.
     """
     config = AutoConfig.from_pretrained(source)
     config = getattr(config, part, config)
     kwargs = {"config": config, "output_loading_info": True, "dtype": torch.float32}
-    try:
-        tower, info = AutoModel.from_pretrained(source, add_pooling_layer=False, **kwargs)
-    except TypeError:  # as in _from_config
-        tower, info = AutoModel.from_pretrained(source, **kwargs)
+    with weights_of(source):
+        try:
+            tower, info = AutoModel.from_pretrained(source, add_pooling_layer=False, **kwargs)
+        except TypeError:  # as in _from_config
+            tower, info = AutoModel.from_pretrained(source, **kwargs)
     lost = [str(key) for key in (*info["missing_keys"], *info["mismatched_keys"])]
     lost = sorted(key for key in lost if not _is_unused(key, config.model_type))
     if lost:

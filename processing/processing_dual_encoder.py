@@ -62,7 +62,12 @@ class DualEncoderProcessor(ProcessorMixin):
                     "(imagenet=True, --imagenet_normalisation True)"
                 ) from None
             mean, std = found.image_mean, found.image_std
-        tokenizer = AutoTokenizer.from_pretrained(text)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(text)
+        except (ValueError, KeyError):  # a model without one; a folder or repository that is not there is an OSError
+            tokenizer = []
+        if len(tokenizer) <= len(getattr(tokenizer, "all_special_tokens", [])):  # some classes start with no words
+            raise ValueError(f"{text} has no tokenizer: put its tokenizer.json or vocabulary beside the weights")
         limit = getattr(tokenizer, "model_max_length", None) or max_length
         tokenizer.model_max_length = min(limit, max_length)
         return cls(square_image_processor(image_size, mean, std), tokenizer)

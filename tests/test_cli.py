@@ -20,7 +20,7 @@ def test_help_lists_every_verb(capsys):
         (["train", "--data", "./nowhere"], "no such file or folder"),
         (["train", "--learning_rat", "1"], "--learning_rat"),
         (["convert", "pickle"], "d2s-vse"),
-        (["evaluate", "./nowhere", "--data", "./nothing"], "nothing"),
+        (["evaluate", "./nowhere", "--data", "./nothing"], "./nowhere: no such folder"),
     ],
 )
 def test_bad_input_is_one_line_and_status_two(words, expected, capsys, tmp_path, monkeypatch):

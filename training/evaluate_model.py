@@ -7,6 +7,7 @@ from pathlib import Path
 from accelerate import Accelerator
 from transformers import AutoModel, AutoProcessor
 
+from ..modeling.modeling_dual_encoder import DualEncoderPreTrainedModel, weights_of
 from .arguments import DataArguments
 from .data import prepare_rows
 from .evaluation import embed_rows, row_metrics
@@ -25,10 +26,15 @@ def evaluate_model(source: str, data: DataArguments, split: str, folds: int = 0,
     Returns:
         What `row_metrics` gives: recalls in per cent, rsum, mean_recall, ...
     """
-    rows = prepare_rows(data, split, "runs/evaluate", need_dense=False, limit=data.max_eval_images)
     accelerator = Accelerator()
-    model = AutoModel.from_pretrained(source).to(accelerator.device)
+    if source.startswith(("/", ".", "~")) and not Path(source).is_dir():
+        raise FileNotFoundError(f"{source}: no such folder")
+    with weights_of(source):
+        model = AutoModel.from_pretrained(source).to(accelerator.device)
+    if not isinstance(model, DualEncoderPreTrainedModel):
+        raise ValueError(f"{source} is a {type(model).__name__}, not an image-text model of vsehub")
     processor = AutoProcessor.from_pretrained(source)
+    rows = prepare_rows(data, split, "runs/evaluate", need_dense=False, limit=data.max_eval_images)
     embeds = embed_rows(model, processor, rows, accelerator, batch_size, data.max_text_length)
     return row_metrics(rows, embeds, folds)
 

@@ -90,9 +90,10 @@ def build_caches(model, processor, rows, eval_rows, args: StageArguments, texts:
         evaluated.vision = cache_images(model, model.vision_model, model.vision_tokens, processor, eval_rows, folder)
         prior = getattr(model, "instruction_model", None)
         if prior is not None:
+            facts = (model.config.instruction_scale or [], model.config.instruction_shift or [])
             scene = lambda pixels: model.instruct(pixels)[:, None]  # noqa: E731  (one token per image)
-            found.scene = cache_images(model, prior, scene, processor, rows, folder, **views)
-            evaluated.scene = cache_images(model, prior, scene, processor, eval_rows, folder)
+            found.scene = cache_images(model, prior, scene, processor, rows, folder, facts=facts, **views)
+            evaluated.scene = cache_images(model, prior, scene, processor, eval_rows, folder, facts=facts)
     if training.cache_text:
         strings = rows["dense_text"] if texts == "dense_text" else _flat(rows["captions"])
         found.text = cache_text(model, processor, list(strings), folder, max_length)

@@ -11,8 +11,11 @@ selects its best epoch on the evaluation split. The result is a Hub folder, `OUT
 import sys
 from pathlib import Path
 
-from vsehub import D2SVSEModel, D2SVSEProcessor
-from vsehub.training.arguments import D2S_ARGUMENTS
+from transformers import AutoConfig
+
+from vsehub import D2SVSEConfig, D2SVSEModel, D2SVSEProcessor
+from vsehub.modeling.modeling_dual_encoder import weights_of
+from vsehub.training.arguments import D2S_ARGUMENTS, D2SModelArguments
 from vsehub.training.d2s_stages import STAGES, add_decoder, fresh_model, run_stage
 from vsehub.training.recipe import parse_stages
 from vsehub.training.stage_card import card_of
@@ -46,14 +49,38 @@ def main(argv: list[str] | None = None) -> int:
 
 def load(stage: str, folder: Path):
     """Read what a finished stage saved."""
-    return D2SVSEModel.from_pretrained(folder), D2SVSEProcessor.from_pretrained(folder)
+    with weights_of(folder):
+        return D2SVSEModel.from_pretrained(folder), D2SVSEProcessor.from_pretrained(folder)
 
 
 def stage1_of(args: StageArguments):
-    """The stage-1 model that `--stage1_model` names."""
-    if not args.model.stage1_model:
+    """The stage-1 model that `--stage1_model` names; it brings its towers.
+
+    Raises:
+        ValueError: none is named, it is another model, or `--vision` or `--text` name other towers.
+    """
+    source = args.model.stage1_model
+    if not source:
         raise ValueError("stage 2 alone needs the result of stage 1: --stage1_model FOLDER, or run both stages")
-    return load("pretrain", args.model.stage1_model)
+    config = AutoConfig.from_pretrained(source)
+    if config.model_type != D2SVSEConfig.model_type:
+        raise ValueError(f"--stage1_model {source} is a {config.model_type}, not a stage-1 model of D2S-VSE")
+    for tower in ("vision", "text"):
+        named, own = getattr(args.model, tower), getattr(config, f"{tower}_config")
+        if named == getattr(D2SModelArguments, tower):
+            continue
+        other = AutoConfig.from_pretrained(named)
+        other = getattr(other, f"{tower}_config", other)
+        if (own.model_type, _width(own)) != (other.model_type, _width(other)):
+            raise ValueError(
+                f"--{tower} {named} is a {other.model_type}, but {source} was trained with a {own.model_type} "
+                f"(widths {_width(other)} and {_width(own)}): leave --{tower} out, or train stage 1 anew"
+            )
+    return load("pretrain", source)
+
+
+def _width(config):
+    return getattr(config, "hidden_size", None) or getattr(config, "hidden_sizes", None)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from pathlib import Path
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from vsehub import PIRModel, PIRProcessor
+from vsehub.modeling.modeling_dual_encoder import weights_of
 from vsehub.training.arguments import PIR_ARGUMENTS
 from vsehub.training.instruction import normalisation_between, train_instruction
 from vsehub.training.objectives import PIRObjective
@@ -52,10 +53,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def load(stage: str, folder: Path):
     """Read what a finished stage saved."""
-    if stage == "instruction":
-        found = AutoImageProcessor.from_pretrained(folder, backend="pil")
-        return AutoModelForImageClassification.from_pretrained(folder), found
-    return PIRModel.from_pretrained(folder), PIRProcessor.from_pretrained(folder)
+    with weights_of(folder):
+        if stage == "instruction":
+            found = AutoImageProcessor.from_pretrained(folder, backend="pil")
+            return AutoModelForImageClassification.from_pretrained(folder), found
+        return PIRModel.from_pretrained(folder), PIRProcessor.from_pretrained(folder)
 
 
 def train_retrieval(splits: Splits, args: StageArguments, instruction: str | Path | None):

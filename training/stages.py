@@ -25,6 +25,31 @@ class StageArguments:
     objective: object
     training: RetrievalTrainingArguments
 
+    def __post_init__(self):
+        """Refuse what would fail late or select on the wrong split.
+
+        Raises:
+            ValueError, FileNotFoundError: with the flag and the remedy.
+        """
+        for name in ("vision", "text", *self.model.sources):
+            source = getattr(self.model, name)
+            if source and source.startswith(("/", ".", "~")) and not Path(source).is_dir():
+                raise FileNotFoundError(f"--{name} {source}: no such folder")
+        data, checkpoint = self.data, self.training.resume_from_checkpoint
+        if data.eval_split.startswith("test"):
+            raise ValueError(
+                f"--eval_split {data.eval_split}: the best epoch is chosen there, so it cannot be a test split; name a "
+                "validation split, and measure the result once with `vsehub evaluate`"
+            )
+        if data.eval_split == data.train_split:
+            raise ValueError(f"--train_split and --eval_split are both {data.eval_split!r}: choose a held-out split")
+        named = str(checkpoint).lower() not in ("none", "true", "false")
+        if named and not (Path(checkpoint) / "trainer_state.json").exists():
+            raise FileNotFoundError(f"--resume_from_checkpoint {checkpoint}: no checkpoint of a run (checkpoint-N)")
+        taken = next((path for path in Path(self.training.output_dir).parents if path.is_file()), None)
+        if taken is not None:
+            raise FileExistsError(f"--output_dir: {taken} is a file; choose a folder")
+
 
 @dataclass
 class Splits:

@@ -45,7 +45,7 @@ class Caches:
 
 @torch.no_grad()
 def cache_images(
-    model, tower, encode, processor, rows, folder, views=1, seed=0, augmentation="crop", batch_size: int = 32
+    model, tower, encode, processor, rows, folder, views=1, seed=0, augmentation="crop", facts=(), batch_size=32
 ) -> TowerCache:
     """Cache a frozen backbone over `rows`.
 
@@ -57,13 +57,13 @@ def cache_images(
         folder: where caches lie.
         views: items per image, the first plain, the others augmented; backbones of one model see the same ones.
         seed, augmentation: of the views.
+        facts: what else `encode` depends on.
         batch_size: images at a time.
     """
     pictures = processor.image_processor
     size, augment = pictures.size["height"], AUGMENTATIONS[augmentation]
     looks = [size, views, *pictures.image_mean, *pictures.image_std, *((seed, augmentation) if views > 1 else ())]
-    scale = [getattr(model.config, name, None) or [] for name in ("instruction_scale", "instruction_shift")]
-    path = Path(folder) / f"vision-{_digest(tower, _images_digest(rows), looks, scale)}"
+    path = Path(folder) / f"vision-{_digest(tower, _images_digest(rows), looks, list(facts))}"
 
     def batches():
         jobs = [(row, view) for row in range(len(rows)) for view in range(views)]
