@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help setup demo demo-compare test test-all check clean
+.PHONY: help setup demo demo-compare demo-pir test test-all check clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -25,6 +25,9 @@ demo: $(READY)  ## train D2S-VSE on generated scenes, write a Hub folder, search
 
 demo-compare: $(READY)  ## the demo over 3 seeds, beside a sparse-only baseline at equal steps
 	$(BIN)/vsehub demo --compare
+
+demo-pir: $(READY)  ## train PIR on generated overhead scenes, draw what it believes
+	$(BIN)/vsehub demo-pir
 
 check: $(READY)  ## lint and formatting
 	$(BIN)/ruff check .

@@ -9,7 +9,9 @@ VERBS = {
     "evaluate": ("vsehub.training.evaluate_model", "retrieval recalls of a saved model on a split"),
     "caption": ("vsehub.training.dense_captions", "dense captions from a vision-language model, resumable"),
     "convert": ("vsehub.hub_cards.convert", "official checkpoints to Hub folders"),
+    "explain": ("vsehub.training.explain", "what a PIR model believes of an image, drawn"),
     "demo": ("vsehub.training.demo", "both stages on a generated dataset, then search it"),
+    "demo-pir": ("vsehub.training.demo_pir", "PIR on generated overhead scenes, with belief maps"),
 }
 EXPECTED = (ValueError, TypeError, OSError, ImportError, FloatingPointError)  # bad input; everything else is our fault
 

@@ -5,7 +5,6 @@ sparse-only baseline at equal steps over three seeds and leaves `runs/demo/compa
 """
 
 import argparse
-import io
 import json
 import os
 import statistics
@@ -20,7 +19,7 @@ from transformers.utils import logging
 from . import run_d2s
 from .arguments import DataArguments
 from .evaluate_model import evaluate_model, table
-from .generated_scenes import SIZE, write_dataset, write_towers
+from .generated_scenes import write_dataset, write_towers
 
 RECIPE = Path(__file__).parent / "recipes" / "d2s_vse_demo.yaml"
 COUNTS = {"train": 2000, "validation": 300, "test": 300}
@@ -47,14 +46,8 @@ def demo(root: Path, seed: int) -> int:
     }
     results["D2S-VSE (both stages)"]["seconds"] += results["stage 1 (dense text)"]["seconds"]
     (root / "metrics.json").write_text(json.dumps(results, indent=2))
-    write_gallery(root / "gallery")
-    script = Path(__file__).parent / "demo_search.py"
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
-    subprocess.run(
-        [sys.executable, str(script), str(root / "hub"), str(root / "gallery"), str(root / "search.png")],
-        check=True,
-        env=environment,
-    )
+    save_pictures(root / "data", root / "gallery")
+    in_a_clean_process("demo_search.py", root / "hub", root / "gallery", root / "search.png")
     print(f"\n{COUNTS['test']} test scenes, {2 * COUNTS['test']} captions, seed {seed}; per cent\n{table(results)}\n")
     print(f"Hub folder {root / 'hub'}, picture {root / 'search.png'}, numbers {root / 'metrics.json'}")
     return 0
@@ -92,17 +85,20 @@ def compare(root: Path, seeds: tuple[int, ...]) -> int:
     return 0
 
 
-def write_gallery(folder: Path):
-    """Write the test scenes as files, and their captions and dense texts for the judge of right and wrong."""
-    from PIL import Image
+def in_a_clean_process(script: str, *words):
+    """Run a script of this folder in a process of its own, offline."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+    path = Path(__file__).parent / script
+    subprocess.run([sys.executable, str(path), *map(str, words)], check=True, env=environment)
 
+
+def save_pictures(data: Path, folder: Path, facts: list[dict] | None = None):
+    """Write the test scenes as files, and what is known of each (and `facts`) to `scenes.json`, for a judge."""
     folder.mkdir(parents=True, exist_ok=True)
-    rows = load_dataset(str(folder.parent / "data"), split="test").with_format(None)
-    entries = []
+    rows, entries = load_dataset(str(data), split="test"), []
+    label = rows.features.get("label")
     for index, row in enumerate(rows):
-        image = row["image"]
-        image = image if isinstance(image, Image.Image) else Image.open(io.BytesIO(image["bytes"]))
-        assert image.size == (SIZE, SIZE)
-        image.save(folder / f"{index:04}.png")
-        entries.append({"file": f"{index:04}.png", "captions": row["captions"], "dense_text": row["dense_text"]})
+        row.pop("image").save(folder / f"{index:04}.png")
+        named = {"label": label.int2str(row["label"])} if label else {}
+        entries.append({"file": f"{index:04}.png", **row, **named, **(facts[index] if facts else {})})
     (folder / "scenes.json").write_text(json.dumps(entries))

@@ -118,18 +118,26 @@ def write_dataset(folder: str | Path, train: int, validation: int, test: int, se
 def write_towers(folder: str | Path, seed: int = 0) -> tuple[str, str]:
     """Write untrained towers that fit the scenes (a ResNet, a BERT and its tokenizer) and return their paths."""
     import torch
-    from transformers import BertConfig, BertModel, BertTokenizer, ResNetConfig, ResNetModel
+    from transformers import ResNetConfig, ResNetModel
 
     torch.manual_seed(seed)
     vision, text = Path(folder) / "vision", Path(folder) / "text"
     ResNetModel(
         ResNetConfig(embedding_size=32, hidden_sizes=[32, 64, 128], depths=[1, 1, 1], layer_type="basic")
     ).save_pretrained(vision)
-    text.mkdir(parents=True, exist_ok=True)
-    words = dict.fromkeys([*WORDS.split(), *COLOURS, *SHAPES])
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
-    (text / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
-    BertTokenizer(str(text / "vocab.txt")).save_pretrained(text)
+    write_text_tower(text, [*WORDS.split(), *COLOURS, *SHAPES])
+    return str(vision), str(text)
+
+
+def write_text_tower(folder: str | Path, words: list[str]):
+    """Write an untrained two-layer BERT over `words`, and its tokenizer."""
+    from transformers import BertConfig, BertModel, BertTokenizer
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *dict.fromkeys(words)]
+    (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
+    BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
     BertModel(
         BertConfig(
             vocab_size=len(vocabulary),
@@ -141,8 +149,7 @@ def write_towers(folder: str | Path, seed: int = 0) -> tuple[str, str]:
             hidden_dropout_prob=0.0,
             attention_probs_dropout_prob=0.0,
         )
-    ).save_pretrained(text)
-    return str(vision), str(text)
+    ).save_pretrained(folder)
 
 
 def _draw_shape(pen, shape, x, y, radius, colour):

@@ -1,0 +1,227 @@
+"""Generated overhead scenes for PIR: small objects that make the class, in a large background that all classes share.
+
+Each scene has a ground, patches of other grounds, a road or two, stray houses and trees, and somewhere the objects of
+its class. Captions name some of what is really there: how many objects, their colour, the ground. Several scenes fit
+many captions, as in RSICD.
+"""
+
+import io
+import random
+from pathlib import Path
+
+from datasets import ClassLabel, Dataset, Features, Image, List, Value
+
+SIZE, SCALE = 64, 3  # pixels of a scene; it is drawn so many times larger
+GROUNDS = {"green": (88, 128, 72), "brown": (134, 108, 76), "grey": (128, 128, 124), "sandy": (196, 178, 134)}
+COLOURS = {"white": (240, 240, 240), "red": (196, 48, 44), "blue": (52, 84, 190), "yellow": (226, 196, 60)}
+NUMBERS = {1: "a", 2: "two", 3: "three"}
+CLASSES = ("airport", "river", "farmland", "port", "forest", "housing", "stadium", "parking")
+PLACES = {"housing": "housing estate", "parking": "parking lot"}
+THINGS = {"airport": "plane", "port": "boat", "housing": "house", "parking": "car"}
+FEATURES = Features(
+    {
+        "image": Image(),
+        "captions": List(Value("string")),
+        "label": ClassLabel(names=list(CLASSES)),
+        "image_id": Value("string"),
+    }
+)
+
+
+def make_scene(rng: random.Random, label: str) -> dict:
+    """Draw what a scene is: class, ground, colour, number and the box (left, top, side) of its objects, in pixels."""
+    side = rng.uniform(0.42, 0.55) * SIZE
+    return {
+        "label": label,
+        "ground": rng.choice(tuple(GROUNDS)),
+        "colour": rng.choice(tuple(COLOURS)),
+        "number": rng.choice((1, 2, 3)),
+        "box": (rng.uniform(1, SIZE - side - 1), rng.uniform(1, SIZE - side - 1), side),
+    }
+
+
+def captions(scene: dict, rng: random.Random, count: int = 3) -> list[str]:
+    """Describe a scene, each time naming some of its facts."""
+    found = []
+    for _ in range(count):
+        place = rng.choice(("", f" on {scene['ground']} land", f" with {scene['ground']} land around"))
+        found.append(f"{_subject(scene, rng)}{place}")
+    return found
+
+
+def _subject(scene: dict, rng: random.Random) -> str:
+    label, colour = scene["label"], scene["colour"]
+    if label in THINGS:
+        number = NUMBERS[scene["number"]]
+        hue = rng.choice(("", f"{colour} "))
+        things = f"{number} {hue}{THINGS[label]}{'' if number == 'a' else 's'}"
+        return f"{things} at the {PLACES.get(label, label)}" if rng.random() < 0.7 else things
+    if label == "stadium":
+        return rng.choice(("a stadium", f"a stadium with {colour} stands"))
+    if label == "farmland":
+        return rng.choice(("farmland", f"farmland with {colour} strips"))
+    return {"river": "a river", "forest": "a forest"}[label]
+
+
+def draw(scene: dict, rng: random.Random):
+    """Render a scene: SIZE x SIZE pixels, RGB."""
+    import numpy as np
+    from PIL import Image as Pillow
+    from PIL import ImageDraw
+
+    image = Pillow.new("RGB", (SIZE * SCALE, SIZE * SCALE), _shade(GROUNDS[scene["ground"]], rng))
+    pen = ImageDraw.Draw(image)
+    _background(pen, rng)
+    left, top, side = (value * SCALE for value in scene["box"])
+    _objects(pen, scene, left, top, side, rng)
+    pixels = np.asarray(image.resize((SIZE, SIZE), Pillow.Resampling.BOX), np.float32)
+    noise = np.random.default_rng(rng.getrandbits(32)).normal(0, 7, pixels.shape)
+    return Pillow.fromarray((pixels + noise).clip(0, 255).astype(np.uint8))
+
+
+def _shade(colour, rng, spread=14):
+    return tuple(max(0, min(255, channel + rng.randint(-spread, spread))) for channel in colour)
+
+
+def _background(pen, rng):
+    """Patches, roads, and stray houses and trees: the same in every class."""
+    full = SIZE * SCALE
+    for _ in range(rng.randint(3, 6)):
+        x, y, r = rng.uniform(0, full), rng.uniform(0, full), rng.uniform(0.1, 0.25) * full
+        shape = rng.choice((pen.ellipse, pen.rectangle))
+        shape((x - r, y - r * 0.7, x + r, y + r * 0.7), fill=_shade(rng.choice(tuple(GROUNDS.values())), rng))
+    for _ in range(rng.randint(1, 2)):
+        ends = [(rng.uniform(0, full), 0), (rng.uniform(0, full), full)]
+        ends = [(y, x) for x, y in ends] if rng.random() < 0.5 else ends
+        pen.line(ends, fill=(104, 104, 104), width=2 * SCALE)
+    for _ in range(rng.randint(3, 6)):
+        x, y = rng.uniform(0, full), rng.uniform(0, full)
+        if rng.random() < 0.5:
+            _tree(pen, x, y)
+        else:
+            pen.rectangle((x, y, x + 4 * SCALE, y + 3 * SCALE), fill=_shade((150, 120, 110), rng))
+
+
+def _tree(pen, x, y):
+    pen.ellipse((x - 2 * SCALE, y - 2 * SCALE, x + 2 * SCALE, y + 2 * SCALE), fill=(36, 76, 38))
+
+
+def _objects(pen, scene, left, top, side, rng):
+    """Draw what makes the class into the square at (left, top)."""
+    label, colour = scene["label"], COLOURS[scene["colour"]]
+    right, bottom, middle = left + side, top + side, top + side / 2
+    rows = [left + side * (i + 0.5) / scene["number"] for i in range(scene["number"])]
+    if label == "airport":
+        pen.rectangle((left, bottom - side * 0.3, right, bottom), fill=(84, 84, 88))
+        for i in range(5):
+            x = left + side * (i + 0.3) / 5
+            pen.rectangle((x, bottom - side * 0.17, x + side * 0.08, bottom - side * 0.13), fill=(230, 230, 230))
+        for x in rows:
+            _plane(pen, x, top + side * 0.35, side * 0.15, colour)
+    elif label == "port":
+        pen.rectangle((left, middle - side * 0.1, right, bottom), fill=(46, 86, 132))
+        pen.rectangle((left, middle - side * 0.2, right, middle - side * 0.1), fill=(176, 172, 164))
+        for x in rows:
+            pen.ellipse((x - side * 0.07, middle + side * 0.02, x + side * 0.07, bottom - side * 0.08), fill=colour)
+    elif label == "river":
+        points = [(SIZE * SCALE * i / 12, middle + side * 0.25 * rng.uniform(-1, 1)) for i in range(13)]
+        pen.line(points, fill=(52, 92, 140), width=int(side * 0.2), joint="curve")
+    elif label == "farmland":
+        for i in range(7):
+            fill = colour if i % 2 else (112, 150, 76)
+            pen.rectangle((left + side * i / 7, top, left + side * (i + 0.9) / 7, bottom), fill=_shade(fill, rng))
+    elif label == "forest":
+        for _ in range(70):
+            _tree(pen, rng.uniform(left, right), rng.uniform(top, bottom))
+    elif label == "housing":
+        pen.rectangle((left, middle - side * 0.06, right, middle + side * 0.06), fill=(104, 104, 104))
+        for x in rows:
+            pen.rectangle((x - side * 0.12, top, x + side * 0.12, middle - side * 0.14), fill=colour)
+            pen.line((x, top, x, middle - side * 0.14), fill=(90, 60, 50), width=SCALE)
+    elif label == "stadium":
+        pen.ellipse((left, top + side * 0.1, right, bottom - side * 0.1), fill=colour)
+        pen.ellipse(
+            (left + side * 0.2, top + side * 0.28, right - side * 0.2, bottom - side * 0.28), fill=(70, 150, 66)
+        )
+    else:  # parking
+        pen.rectangle((left, top, right, bottom), fill=(92, 92, 96))
+        for x in rows:
+            pen.rectangle((x - side * 0.07, middle - side * 0.2, x + side * 0.07, middle + side * 0.2), fill=colour)
+
+
+def _plane(pen, x, y, r, colour):
+    pen.rectangle((x - r * 0.2, y - r, x + r * 0.2, y + r), fill=colour)
+    pen.rectangle((x - r, y - r * 0.3, x + r, y + r * 0.1), fill=colour)
+    pen.rectangle((x - r * 0.5, y + r * 0.7, x + r * 0.5, y + r), fill=colour)
+
+
+def scene_of(seed: int, index: int) -> tuple[dict, random.Random]:
+    """Scene `index` of a split, and the generator that draws and describes it."""
+    rng = random.Random(f"overhead-{seed}-{index}")
+    return make_scene(rng, CLASSES[index % len(CLASSES)]), rng
+
+
+def object_mask(seed: int, index: int, grid: int):
+    """Where the class's objects lie, as booleans (grid, grid): cells whose centre is inside their square."""
+    import numpy as np
+
+    left, top, side = scene_of(seed, index)[0]["box"]
+    centres = (np.arange(grid) + 0.5) * SIZE / grid
+    inside_x, inside_y = (centres >= left) & (centres <= left + side), (centres >= top) & (centres <= top + side)
+    return inside_y[:, None] & inside_x[None]
+
+
+def generate(count: int, seed: int) -> Dataset:
+    """Make `count` scenes with three captions each; equal seeds give equal data."""
+    rows = []
+    for index in range(count):
+        scene, rng = scene_of(seed, index)
+        texts, buffer = captions(scene, rng), io.BytesIO()
+        draw(scene, rng).save(buffer, "PNG")
+        rows.append(
+            {
+                "image": {"bytes": buffer.getvalue(), "path": None},
+                "captions": texts,
+                "label": CLASSES.index(scene["label"]),
+                "image_id": f"overhead-{seed}-{index}",
+            }
+        )
+    return Dataset.from_list(rows, features=FEATURES)
+
+
+def words() -> list[str]:
+    """Every word of the captions."""
+    said = "a two three the at on with land around stands strips river forest stadium farmland estate lot".split()
+    things = [form for thing in THINGS.values() for form in (thing, f"{thing}s")]
+    return list(dict.fromkeys([*said, *GROUNDS, *COLOURS, *CLASSES, *things]))
+
+
+def seed_of(split: str) -> int:
+    """The seed of a split that `write_dataset` wrote with seed 0."""
+    return {"train": 0, "validation": 1000, "test": 2000}[split]
+
+
+def write_dataset(folder: str | Path, train: int, validation: int, test: int, seed: int = 0):
+    """Write parquet splits that `datasets.load_dataset(folder)` reads."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, count in (("train", train), ("validation", validation), ("test", test)):
+        generate(count, seed_of(split) + seed).to_parquet(folder / f"{split}-00000-of-00001.parquet")
+
+
+def write_towers(folder: str | Path, seed: int = 0) -> dict[str, str]:
+    """Write untrained towers that fit the scenes, with their processors: paths by flag (vision, text, instruction)."""
+    import torch
+    from transformers import ResNetConfig, ResNetModel
+
+    from ..processing.processing_dual_encoder import square_image_processor
+    from .generated_scenes import write_text_tower
+
+    torch.manual_seed(seed)
+    paths = {name: str(Path(folder) / name) for name in ("vision", "text", "instruction")}
+    for name in ("vision", "instruction"):  # 64 pixels become 8 x 8 tokens
+        config = ResNetConfig(embedding_size=32, hidden_sizes=[48, 96], depths=[1, 2], layer_type="basic")
+        ResNetModel(config).save_pretrained(paths[name])
+        square_image_processor(SIZE).save_pretrained(paths[name])
+    write_text_tower(paths["text"], words())
+    return paths
