@@ -22,7 +22,7 @@ from vsehub.training.run_pir import STAGES, load, train_instruction, train_retri
 from vsehub.training.stages import StageArguments, read_splits, run_stages
 
 COMMON = """--image_size 224 --freeze_vision True --freeze_text True --cache_vision True --cache_text True
---projection_dim 256 --max_text_length 40 --text_augmentation 0 --image_augmentation none --learning_rate 5e-4
+--projection_dim 128 --attention_heads 4 --max_text_length 40 --text_augmentation 0 --image_augmentation none --learning_rate 5e-4
 --lr_scheduler_type linear --warmup_steps 30 --weight_decay 0.01 --per_device_train_batch_size 128 --eval_strategy no
 --save_strategy no --load_best_model_at_end False --logging_steps 1000 --disable_tqdm True --bf16 True
 --use_cpu True""".split()
@@ -80,13 +80,13 @@ class Bench:
 
     def __init__(self, args):
         self.args, self.root = args, Path(args.out)
-        parsed = self.arguments("instruction", 0, {}, PRIOR)
+        parsed = self.arguments("prior", 0, {}, PRIOR)
         parsed.training.metric_for_best_model = "eval_accuracy"
         parsed.training.resume_from_checkpoint = "true"  # a prior that is there is loaded
         parsed.model.instruction = args.vision
         self.splits = read_splits(parsed, self.root, need_label=True)
-        run_stages({"instruction": parsed}, self.root, lambda stage, a, before: train_instruction(self.splits, a), load)
-        self.priors = {"trained": self.root / "instruction" / "best", "imagenet": Path(args.vision)}
+        run_stages({"prior": parsed}, self.root, lambda stage, a, before: train_instruction(self.splits, a), load)
+        self.priors = {"trained": self.root / "prior" / "best", "imagenet": Path(args.vision)}
         self.priors |= {"random": self.random("random", AutoConfig.from_pretrained(args.vision))}
         self.priors |= {"random resnet": self.random("random_resnet", ResNetConfig())}
 

@@ -67,7 +67,7 @@ class PIRModelArguments(TowerArguments):
     image_size: int = 224
     instruction: str | None = field(
         default="microsoft/resnet-50",
-        metadata={"help": "The stage `instruction` starts from it; without that stage it is the instruction encoder."},
+        metadata={"help": "The stage `prior` starts from it; without that stage it is the instruction encoder."},
     )
     use_instruction: bool = True
     instruction_layers: int = 2

@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     run_pir.main([str(RECIPE), *flags])
     seconds = time.time() - start
     metrics = evaluate_model(str(root / "hub"), DataArguments(data=str(root / "data")), "test") | {"seconds": seconds}
-    accuracy = json.loads((root / "validation.json").read_text())["instruction"]["eval_accuracy"]
+    accuracy = json.loads((root / "validation.json").read_text())["prior"]["eval_accuracy"]
     (root / "metrics.json").write_text(json.dumps({"PIR": metrics, "prior_accuracy": accuracy}, indent=2))
     seed = seed_of("test")
     masks = [object_mask(seed, index, GRID).tolist() for index in range(COUNTS["test"])]

@@ -4,7 +4,7 @@
     vsehub train training/recipes/pir_rsicd_cpu.yaml
     vsehub train pir --data org/scenes --vision microsoft/swin-tiny-patch4-window7-224 --text bert-base-uncased
 
-The stage `instruction` fine-tunes `--instruction`, any vision backbone, on the labels of the training images. With
+The stage `prior` fine-tunes `--instruction`, any vision backbone, on the labels of the training images. With
 `--stages retrieval`, `--instruction` names an encoder that is ready. Each stage selects its best epoch on the
 evaluation split. The result is a Hub folder, `OUTPUT_DIR/hub`.
 """
@@ -24,7 +24,7 @@ from vsehub.training.recipe import parse_stages
 from vsehub.training.stage_card import card_of
 from vsehub.training.stages import Splits, StageArguments, publish, read_splits, run_stages
 
-STAGES = ("instruction", "retrieval")
+STAGES = ("prior", "retrieval")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -33,16 +33,16 @@ def main(argv: list[str] | None = None) -> int:
     stages = {stage: StageArguments(*parsed[stage]) for stage in wanted}
     args = stages[wanted[-1]]
     root = Path(args.training.output_dir).parent
-    if "instruction" in stages:
-        stages["instruction"].training.metric_for_best_model = "eval_accuracy"
-    labels = "instruction" in stages or args.objective.affiliation_weight > 0
+    if "prior" in stages:
+        stages["prior"].training.metric_for_best_model = "eval_accuracy"
+    labels = "prior" in stages or args.objective.affiliation_weight > 0
     splits = read_splits(args, root, need_label=labels)
 
     def train(stage, args, previous):
-        if stage == "instruction":
+        if stage == "prior":
             return train_instruction(splits, args)
         return train_retrieval(
-            splits, args, args.model.instruction if previous is None else root / "instruction" / "best"
+            splits, args, args.model.instruction if previous is None else root / "prior" / "best"
         )
 
     last, results = run_stages(stages, root, train, load)
@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
 def load(stage: str, folder: Path):
     """Read what a finished stage saved."""
     with weights_of(folder):
-        if stage == "instruction":
+        if stage == "prior":
             found = AutoImageProcessor.from_pretrained(folder, backend="pil")
             return AutoModelForImageClassification.from_pretrained(folder), found
         return PIRModel.from_pretrained(folder), PIRProcessor.from_pretrained(folder)

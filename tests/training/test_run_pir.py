@@ -80,8 +80,8 @@ def equal(first, second):
 @pytest.fixture(scope="module")
 def both_stages(scenes, tmp_path_factory):
     out = tmp_path_factory.mktemp("both")
-    prior = ["--instruction.max_steps", "30", "--instruction.learning_rate", "0.01"]
-    weights = run(scenes, out, *prior, "--instruction.freeze_vision_batch_norm", "False")
+    prior = ["--prior.max_steps", "30", "--prior.learning_rate", "0.01"]
+    weights = run(scenes, out, *prior, "--prior.freeze_vision_batch_norm", "False")
     return out, weights
 
 
@@ -91,14 +91,14 @@ def test_both_stages_leave_a_hub_folder_that_loads_and_believes(both_stages):
     assert type(model) is PIRModel and model.belief(torch.zeros(1, 3, 32, 32)).shape == (1, 17)
     assert model.encode_text(["a field"]).shape == (1, 16)
     results = json.loads((out / "validation.json").read_text())
-    assert results["instruction"]["eval_accuracy"] > 90  # colours are easy
+    assert results["prior"]["eval_accuracy"] > 90  # colours are easy
     assert 0 <= results["retrieval"]["eval_rsum"] <= 600
     assert "accuracy" in (out / "hub" / "README.md").read_text()
 
 
 def test_the_frozen_encoder_is_the_trained_classifier_with_its_own_normalisation(both_stages):
     out, weights = both_stages
-    prior = AutoModelForImageClassification.from_pretrained(out / "instruction" / "best").resnet.state_dict()
+    prior = AutoModelForImageClassification.from_pretrained(out / "prior" / "best").resnet.state_dict()
     model = AutoModel.from_pretrained(out / "hub")
     own = model.instruction_model.state_dict()
     assert own.keys() == prior.keys() and all(torch.equal(own[key], prior[key]) for key in own)
@@ -111,9 +111,9 @@ def test_the_frozen_encoder_is_the_trained_classifier_with_its_own_normalisation
 
 
 def test_the_prior_keeps_the_batch_norm_statistics_that_it_was_loaded_with(scenes, tmp_path):
-    run_pir.main([*scenes, *SMALL, "--output_dir", str(tmp_path), "--stages", "instruction", "--learning_rate", "0.01"])
+    run_pir.main([*scenes, *SMALL, "--output_dir", str(tmp_path), "--stages", "prior", "--learning_rate", "0.01"])
     before, after = (
-        ResNetModel.from_pretrained(path).state_dict() for path in (scenes[7], tmp_path / "instruction/best")
+        ResNetModel.from_pretrained(path).state_dict() for path in (scenes[7], tmp_path / "prior/best")
     )
     assert all(torch.equal(before[key], after[key]) for key in before if "running" in key)
     assert not all(torch.equal(before[key], after[key]) for key in before)
@@ -121,7 +121,7 @@ def test_the_prior_keeps_the_batch_norm_statistics_that_it_was_loaded_with(scene
 
 def test_retrieval_alone_takes_an_encoder_that_is_ready(both_stages, scenes, tmp_path):
     out, weights = both_stages
-    flags = ["--stages", "retrieval", "--instruction", str(out / "instruction" / "best")]
+    flags = ["--stages", "retrieval", "--instruction", str(out / "prior" / "best")]
     assert equal(weights, run(scenes, tmp_path, *flags))
 
 
@@ -195,7 +195,7 @@ def test_labels_come_from_a_column_of_any_kind_or_from_file_names(scenes):
 
 @pytest.mark.parametrize("batch", [4])
 def test_two_processes_train_what_one_does(scenes, both_stages, tmp_path, batch):
-    prior = str(both_stages[0] / "instruction" / "best")
+    prior = str(both_stages[0] / "prior" / "best")
     flags = ["--stages", "retrieval", "--instruction", prior, "--max_steps", "3", "--learning_rate", "0.01"]
     flags += ["--image_augmentation", "none", "--optim", "sgd", "--load_best_model_at_end", "False"]
     one = run(scenes, tmp_path / "one", *flags)
