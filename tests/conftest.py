@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import BertConfig, BertTokenizer, ViTConfig
+from transformers import BertConfig, BertTokenizer, ResNetConfig, ViTConfig
 
-from vsehub import D2SVSEConfig, D2SVSEModel, D2SVSEProcessor
+from vsehub import D2SVSEConfig, D2SVSEModel, D2SVSEProcessor, PIRConfig, PIRModel
 from vsehub.processing.processing_dual_encoder import square_image_processor
 
 torch.set_num_threads(1)
@@ -76,6 +76,47 @@ def make_tiny_model(make_tiny_config):
     def make(seed=0, **overrides):
         torch.manual_seed(seed)
         return D2SVSEModel(make_tiny_config(**overrides)).eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_instruction_config():
+    """A ResNet of two stages, 12 wide."""
+    return ResNetConfig(embedding_size=8, hidden_sizes=[8, 12], depths=[1, 1], layer_type="basic")
+
+
+@pytest.fixture(scope="session")
+def make_tiny_pir_config(tiny_vision_config, tiny_text_config, tiny_instruction_config):
+    """A function: overrides -> a PIR configuration of three tiny towers, without dropout; 9 of 17 tokens are kept."""
+
+    def make(
+        vision_config=tiny_vision_config,
+        text_config=tiny_text_config,
+        instruction_config=tiny_instruction_config,
+        **overrides,
+    ):
+        sizes = {"projection_dim": 16, "image_size": 32, "filter_size": 9, "attention_heads": 2, "dropout": 0.0}
+        return PIRConfig.from_vision_text_configs(
+            vision_config, text_config, instruction_config=instruction_config.to_dict(), **(sizes | overrides)
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_tiny_pir_model(make_tiny_pir_config):
+    """A function: overrides -> a seeded model in eval mode, the statistics of whose batch-norms are not the initial."""
+
+    def make(seed=0, **overrides):
+        torch.manual_seed(seed)
+        model = PIRModel(make_tiny_pir_config(**overrides)).eval()
+        for name, buffer in model.named_buffers():
+            if name.endswith("running_mean"):
+                buffer.normal_(std=0.1)
+            elif name.endswith("running_var"):
+                buffer.uniform_(0.5, 1.5)
+        return model
 
     return make
 

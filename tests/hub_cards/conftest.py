@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from looks import FLOOR
+from PIL import Image
+from transformers import AutoModel, AutoProcessor
 
 HERE = Path(__file__).parent
 
@@ -79,3 +82,40 @@ def online_at():
 def online(loopback_hub, online_at):
     """The environment of a client of the loopback Hub."""
     return online_at(loopback_hub.url)
+
+
+@pytest.fixture(scope="session")
+def material(tmp_path_factory, tiny_pictures, tiny_captions):
+    """A folder with pictures and captions for every client."""
+    folder = tmp_path_factory.mktemp("material")
+    for row, picture in enumerate(tiny_pictures):
+        picture.save(folder / f"{row}.png")
+    (folder / "captions.json").write_text(json.dumps(tiny_captions))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def expected(client_load, material):
+    """A function: folder -> what the installed classes compute on the material."""
+
+    def compute(folder):
+        model, processor = AutoModel.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+        found = client_load.compute(model, processor, material)
+        labels = model.encode_text([f"This is a photo of {label}." for label in client_load.LABELS])
+        picture = model.encode_image(Image.open(material / "0.png"))
+        scores = (model.config.logit_scale * picture @ labels.t()).softmax(-1)[0]
+        return found | {"scores": dict(zip(client_load.LABELS, scores.tolist()))}
+
+    return compute
+
+
+@pytest.fixture(scope="session")
+def floor(tmp_path_factory):
+    """PYTHONPATH that puts the oldest supported transformers first; `VSEHUB_FLOOR` names one that is there already."""
+    target = os.environ.get("VSEHUB_FLOOR") or str(tmp_path_factory.mktemp("floor"))
+    if not os.listdir(target):
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--target", target, f"transformers=={FLOOR}"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+        if done.returncode:
+            pytest.skip(f"pip cannot install transformers {FLOOR}: {done.stderr.strip()[-300:]}")
+    return {"PYTHONPATH": target}

@@ -3,7 +3,6 @@
 import argparse
 import json
 import math
-import os
 import socket
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import huggingface_hub
 import pytest
 import torch
 from golden import GOLDENS, golden_tensor
+from hostile import Hostile
 from safetensors.torch import load_file
 from torch.nn import functional as F
 from transformers import AutoModel, AutoProcessor
@@ -319,16 +319,6 @@ def test_a_weight_that_is_not_finite_is_named(saved, refused, tmp_path):
     state = tiny_state()
     state["txt_enc.ln.bias"][3] = math.nan
     assert "txt_enc.ln.bias holds NaN" in refused(saved(state, img_res=32), tmp_path / "out")
-
-
-class Hostile:
-    """Unpickling it writes a file."""
-
-    def __init__(self, witness):
-        self.witness = str(witness)
-
-    def __reduce__(self):
-        return os.system, (f"touch {self.witness}",)
 
 
 @pytest.mark.parametrize("place", ["opt", "model", "whole", "inside opt"])

@@ -2,29 +2,11 @@
 
 import copy
 import json
-import os
-import subprocess
-import sys
 
 import pytest
-import torch
-from PIL import Image
-
-from vsehub import D2SVSEModel, D2SVSEProcessor
+from looks import FLOOR, TRUST, check
 
 LIMIT = 24
-TRUST = {"trust_remote_code": True}
-FLOOR = "5.0.0"  # the oldest transformers that setup.py allows
-
-
-@pytest.fixture(scope="session")
-def material(tmp_path_factory, tiny_pictures, tiny_captions):
-    """A folder with pictures and captions for every client."""
-    folder = tmp_path_factory.mktemp("material")
-    for row, picture in enumerate(tiny_pictures):
-        picture.save(folder / f"{row}.png")
-    (folder / "captions.json").write_text(json.dumps(tiny_captions))
-    return folder
 
 
 @pytest.fixture(scope="session")
@@ -39,21 +21,6 @@ def second_folder(tmp_path_factory, make_tiny_model, tiny_processor):
 
 
 @pytest.fixture(scope="session")
-def expected(client_load, material):
-    """A function: folder -> what the installed classes compute on the material."""
-
-    def compute(folder):
-        model, processor = D2SVSEModel.from_pretrained(folder), D2SVSEProcessor.from_pretrained(folder)
-        found = client_load.compute(model, processor, material)
-        labels = model.encode_text([f"This is a photo of {label}." for label in client_load.LABELS])
-        picture = model.encode_image(Image.open(material / "0.png"))
-        scores = (model.config.logit_scale * picture @ labels.t()).softmax(-1)[0]
-        return found | {"scores": dict(zip(client_load.LABELS, scores.tolist()))}
-
-    return compute
-
-
-@pytest.fixture(scope="session")
 def stranger(tmp_path_factory, run_client, tiny_folder, material):
     """Report and prints of two clients without vsehub: of the saved folder, then of what the first one re-saved."""
     resaved, offline = tmp_path_factory.mktemp("resaved"), {"HF_HUB_OFFLINE": "1", "BLOCK_VSEHUB": "1"}
@@ -61,15 +28,6 @@ def stranger(tmp_path_factory, run_client, tiny_folder, material):
     saved = run_client("client_load.py", material, json.dumps(looks), **offline)
     looks = [{"source": str(resaved), "options": TRUST}]
     return {"saved": saved, "re-saved": run_client("client_load.py", material, json.dumps(looks), **offline)}
-
-
-def check(look, expected, tolerance=1e-6):
-    """Compare one look of a client with what the installed classes compute; all three are cosines or unit vectors."""
-    for key in ("cosines", "text", "image"):
-        torch.testing.assert_close(torch.tensor(look[key]), torch.tensor(expected[key]), atol=tolerance, rtol=0)
-    assert look["scores"] == pytest.approx(expected["scores"], abs=tolerance)
-    assert look["tokens"] == expected["tokens"]
-    assert all(name.startswith("transformers_modules.") for name in look["classes"])
 
 
 @pytest.mark.parametrize("folder", ["saved", "re-saved"])
@@ -153,18 +111,6 @@ def test_nothing_but_a_model_and_its_code_is_uploaded(published, loopback_hub):
 
 def test_the_hub_was_asked_nothing_that_it_does_not_know(downloads, loopback_hub):
     assert loopback_hub.unknown == []
-
-
-@pytest.fixture(scope="session")
-def floor(tmp_path_factory):
-    """PYTHONPATH that puts the oldest supported transformers first; `VSEHUB_FLOOR` names one that is there already."""
-    target = os.environ.get("VSEHUB_FLOOR") or str(tmp_path_factory.mktemp("floor"))
-    if not os.listdir(target):
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--target", target, f"transformers=={FLOOR}"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=900)
-        if done.returncode:
-            pytest.skip(f"pip cannot install transformers {FLOOR}: {done.stderr.strip()[-300:]}")
-    return {"PYTHONPATH": target}
 
 
 @pytest.mark.slow

@@ -1,0 +1,16 @@
+"""How a client's look at a model (`client_load.py`) is compared with what the installed classes compute."""
+
+import pytest
+import torch
+
+TRUST = {"trust_remote_code": True}
+FLOOR = "5.0.0"  # the oldest transformers that setup.py allows
+
+
+def check(look, expected, tolerance=1e-6):
+    """Compare one look of a client with what the installed classes compute; all three are cosines or unit vectors."""
+    for key in ("cosines", "text", "image"):
+        torch.testing.assert_close(torch.tensor(look[key]), torch.tensor(expected[key]), atol=tolerance, rtol=0)
+    assert look["scores"] == pytest.approx(expected["scores"], abs=tolerance)
+    assert look["tokens"] == expected["tokens"]
+    assert all(name.startswith("transformers_modules.") for name in look["classes"])
