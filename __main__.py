@@ -9,6 +9,7 @@ VERBS = {
     "evaluate": ("vsehub.training.evaluate_model", "retrieval recalls of a saved model on a split"),
     "caption": ("vsehub.training.dense_captions", "dense captions from a vision-language model, resumable"),
     "convert": ("vsehub.hub_cards.convert", "official checkpoints to Hub folders"),
+    "check-leakage": ("vsehub.training.leakage", "images that two sources or splits share, also resized or turned"),
     "explain": ("vsehub.training.explain", "what a PIR model believes of an image, drawn"),
     "demo": ("vsehub.training.demo", "both stages on a generated dataset, then search it"),
     "demo-pir": ("vsehub.training.demo_pir", "PIR on generated overhead scenes, with belief maps"),
@@ -21,7 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):
         print("usage: vsehub VERB [...]\n")
-        print("\n".join(f"  {verb:10} {about}" for verb, (_, about) in VERBS.items()))
+        print("\n".join(f"  {verb:14} {about}" for verb, (_, about) in VERBS.items()))
         print("\n`vsehub VERB --help` tells more.")
         return 0
     verb, *rest = argv

@@ -22,10 +22,10 @@ from vsehub.training.run_pir import STAGES, load, train_instruction, train_retri
 from vsehub.training.stages import StageArguments, read_splits, run_stages
 
 COMMON = """--image_size 224 --freeze_vision True --freeze_text True --cache_vision True --cache_text True
---projection_dim 128 --attention_heads 4 --max_text_length 40 --text_augmentation 0 --image_augmentation none --learning_rate 5e-4
---lr_scheduler_type linear --warmup_steps 30 --weight_decay 0.01 --per_device_train_batch_size 128 --eval_strategy no
---save_strategy no --load_best_model_at_end False --logging_steps 1000 --disable_tqdm True --bf16 True
---use_cpu True""".split()
+--projection_dim 128 --attention_heads 4 --max_text_length 40 --text_augmentation 0 --image_augmentation
+none --learning_rate 5e-4 --lr_scheduler_type linear --warmup_steps 30 --weight_decay 0.01
+--per_device_train_batch_size 128 --eval_strategy no --save_strategy no --load_best_model_at_end False
+--logging_steps 1000 --disable_tqdm True --bf16 True --use_cpu True""".split()
 PRIOR = """--image_size 160 --image_augmentation crop --num_train_epochs 3 --learning_rate 3e-4 --warmup_steps 50
 --lr_scheduler_type linear --per_device_train_batch_size 64 --logging_steps 50""".split()
 

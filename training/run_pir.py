@@ -41,9 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     def train(stage, args, previous):
         if stage == "prior":
             return train_instruction(splits, args)
-        return train_retrieval(
-            splits, args, args.model.instruction if previous is None else root / "prior" / "best"
-        )
+        return train_retrieval(splits, args, args.model.instruction if previous is None else root / "prior" / "best")
 
     last, results = run_stages(stages, root, train, load)
     if args.training.process_index == 0 and wanted[-1] == "retrieval":

@@ -112,9 +112,7 @@ def test_the_frozen_encoder_is_the_trained_classifier_with_its_own_normalisation
 
 def test_the_prior_keeps_the_batch_norm_statistics_that_it_was_loaded_with(scenes, tmp_path):
     run_pir.main([*scenes, *SMALL, "--output_dir", str(tmp_path), "--stages", "prior", "--learning_rate", "0.01"])
-    before, after = (
-        ResNetModel.from_pretrained(path).state_dict() for path in (scenes[7], tmp_path / "prior/best")
-    )
+    before, after = (ResNetModel.from_pretrained(path).state_dict() for path in (scenes[7], tmp_path / "prior/best"))
     assert all(torch.equal(before[key], after[key]) for key in before if "running" in key)
     assert not all(torch.equal(before[key], after[key]) for key in before)
 

@@ -1,0 +1,88 @@
+"""The leakage guard: copies of every kind are found, distinct pictures are not, and the exit status tells."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from datasets import Dataset
+from PIL import Image
+
+from vsehub.__main__ import main
+from vsehub.training.leakage import TURNS, find_leaks, prints_of, turn_all
+
+
+def picture(seed: int, size: int = 96) -> Image.Image:
+    """Blobs at three scales: as different as photographs are."""
+    rng = np.random.default_rng(seed)
+    layers = [
+        np.asarray(Image.fromarray(rng.integers(0, 256, (n, n, 3), dtype=np.uint8)).resize((size, size), 3), float)
+        for n in (3, 8, 24)
+    ]
+    return Image.fromarray((0.5 * layers[0] + 0.3 * layers[1] + 0.2 * layers[2]).astype(np.uint8))
+
+
+def encoded(image, kind="PNG", **kwargs) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **kwargs)
+    return buffer.getvalue()
+
+
+def prints(images):
+    return prints_of([{"image": data if isinstance(data, bytes) else encoded(data)} for data in images], "pictures")
+
+
+@pytest.fixture(scope="module")
+def gallery():
+    return prints([picture(seed) for seed in range(40)])
+
+
+@pytest.mark.parametrize("turn", range(8))
+def test_a_copy_is_found_however_it_is_turned_resized_and_encoded(gallery, turn):
+    for seed, (size, quality) in enumerate([(48, 40), (96, 60), (192, 95)]):
+        pixels = turn_all(np.asarray(picture(seed))[None], turn)[0]  # the copy is turned, A is not
+        copy = encoded(Image.fromarray(pixels).resize((size, size)), "JPEG", quality=quality)
+        leaks = find_leaks(gallery, prints([copy]))
+        assert [(leak.a_row, leak.kind, leak.transform) for leak in leaks] == [(seed, "near", TURNS[turn])]
+
+
+def test_the_same_bytes_and_the_same_pixels_are_exact(gallery):
+    leaks = find_leaks(gallery, prints([picture(7), encoded(picture(3), "TIFF")]))
+    assert [(leak.a_row, leak.b_row, leak.kind) for leak in leaks] == [(3, 1, "exact"), (7, 0, "exact")]
+
+
+def test_other_pictures_are_left_alone(gallery):
+    assert find_leaks(gallery, prints([picture(seed) for seed in range(100, 200)])) == []
+
+
+def test_flat_pictures_are_paired_by_their_pixels_alone():
+    sea, sand = Image.new("RGB", (64, 64), (20, 60, 90)), Image.new("RGB", (64, 64), (200, 180, 130))
+    found = prints([sea, sand])
+    assert found.flat == 2
+    leaks = find_leaks(found, prints([sea, Image.new("RGB", (32, 32), (20, 60, 90))]))
+    assert [(leak.a_row, leak.b_row, leak.kind) for leak in leaks] == [(0, 0, "exact")]
+
+
+def write(folder, splits):
+    folder.mkdir()
+    for split, images in splits.items():
+        rows = [{"image": {"bytes": data, "path": None}, "image_id": f"{split} {i}"} for i, data in enumerate(images)]
+        Dataset.from_list(rows).to_parquet(str(folder / f"{split}-00000-of-00001.parquet"))
+    return str(folder)
+
+
+def test_the_exit_status_tells_and_nothing_is_skipped_in_silence(tmp_path, capsys):
+    some, others = [encoded(picture(i)) for i in range(6)], [encoded(picture(i)) for i in range(50, 56)]
+    clean = write(tmp_path / "clean", {"train": some, "test": others})
+    assert main(["check-leakage", clean]) == 0 and "0 pairs" in capsys.readouterr().out
+    turned = encoded(picture(2).transpose(Image.Transpose.ROTATE_90), "JPEG", quality=50)
+    leaky = write(tmp_path / "leaky", {"test": [*others, some[0], turned, b"<html>"]})
+    words = ["check-leakage", clean, leaky, "--json", str(tmp_path / "leaks.json")]
+    assert main(words) == 1
+    said = capsys.readouterr().out
+    assert "2 pairs (1 exact, 1 near); 2 of 9 images of B" in said and "1 images do not decode: test 8" in said
+    written = json.loads((tmp_path / "leaks.json").read_text())
+    assert [(leak["a_id"], leak["b_id"]) for leak in written["leaks"]] == [("train 0", "test 6"), ("train 2", "test 7")]
+    assert main(["check-leakage", clean, "--image_column", "photo"]) == 2
+    assert "--image_column" in capsys.readouterr().err
+    assert main(["check-leakage", clean, "--split_b", "dev"]) == 2

@@ -1,0 +1,157 @@
+"""`vsehub check-leakage A B`: images that two sources, or two splits, share; exactly, or resized, re-encoded, turned.
+
+Every image becomes a small colour thumbnail, centred and of unit length; a dot product is then a correlation, and all
+pairs cost one blocked matrix product for each of the eight ways to turn and mirror a square. Pairs that correlate are
+looked at again: the fine structure of a larger grey thumbnail, which similar scenes do not share, must correlate, too.
+"""
+
+import argparse
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from ..processing.pixels import BadImageError, open_image
+from .data import image_source
+from .sources import read_source
+
+COARSE, FINE = 16, 32  # sides of the two thumbnails
+LOOKS_ALIKE, SAME_STRUCTURE = 0.94, 0.75  # correlations of a copy; see benchmarks/leakage.py
+FLAT = 2.0  # grey levels of deviation; below, a picture (sea, sand, a blank tile) has nothing to compare
+TURNS = ("as it is", "turned by 90", "turned by 180", "turned by 270")
+TURNS += ("mirrored", "mirrored, turned by 90", "mirrored, turned by 180", "mirrored, turned by 270")
+
+
+@dataclass
+class Leak:
+    """An image of A that is in B, too."""
+
+    a_row: int
+    b_row: int
+    a_id: str
+    b_id: str
+    kind: str  # exact (same bytes or same pixels) or near
+    transform: str  # how A's image looks in B
+    correlation: float  # of the coarse thumbnails
+
+
+@dataclass
+class Prints:
+    """What is kept of N images."""
+
+    ids: list[str]
+    digests: list[tuple[str, str]]  # of bytes and of pixels; "" where an image does not decode
+    coarse: np.ndarray  # (N, COARSE, COARSE, 3) float32
+    fine: np.ndarray  # (N, FINE, FINE) float32
+    unreadable: list[str]
+    flat: int
+
+
+def find_leaks(a: Prints, b: Prints, block: int = 2048) -> list[Leak]:
+    """Pair the images of A with those of B; rows of one pair are reported once, under their best transform.
+
+    Flat pictures (deviation below FLAT grey levels) and unreadable ones are paired by bytes or pixels alone.
+    """
+    found = {}
+    for place in (0, 1):
+        rows = {}
+        for row, digests in enumerate(b.digests):
+            rows.setdefault(digests[place], []).append(row)
+        for row, digests in enumerate(a.digests):
+            for other in rows.get(digests[place], []) if digests[place] else []:
+                found[row, other] = Leak(row, other, a.ids[row], b.ids[other], "exact", TURNS[0], 1.0)
+    gallery = b.coarse.reshape(len(b.ids), -1)
+    for turn, name in enumerate(TURNS):
+        turned = turn_all(a.coarse, turn).reshape(len(a.ids), -1)
+        for start in range(0, len(a.ids), block):
+            scores = turned[start : start + block] @ gallery.T
+            for row, other in zip(*np.nonzero(scores > LOOKS_ALIKE)):
+                pair, score = (int(row) + start, int(other)), float(scores[row, other])
+                if pair in found and (found[pair].kind == "exact" or found[pair].correlation >= score):
+                    continue
+                structure = turn_all(a.fine[pair[0]][None], turn)[0]
+                if float((structure * b.fine[pair[1]]).sum()) > SAME_STRUCTURE:
+                    found[pair] = Leak(*pair, a.ids[pair[0]], b.ids[pair[1]], "near", name, score)
+    return [found[pair] for pair in sorted(found)]
+
+
+def turn_all(pictures: np.ndarray, turn: int) -> np.ndarray:
+    """Turn (N, side, side, ...) by one of the eight ways of TURNS."""
+    pictures = pictures[:, :, ::-1] if turn >= 4 else pictures
+    return np.ascontiguousarray(np.rot90(pictures, turn % 4, axes=(2, 1)))
+
+
+def prints_of(rows, title: str) -> Prints:
+    """Decode the images of prepared or raw rows (`image`, and `image_id` if there is one) and keep their thumbnails."""
+    count, ids, digests, unreadable, flat = len(rows), [], [], [], 0
+    coarse = np.zeros((count, COARSE, COARSE, 3), np.float32)
+    fine = np.zeros((count, FINE, FINE), np.float32)
+    for number, row in enumerate(tqdm(rows, desc=title, leave=False)):
+        source = image_source(row["image"])
+        ids.append(str(row.get("image_id") or _name(row["image"]) or number))
+        try:
+            data = source if isinstance(source, bytes) else Path(source).read_bytes()
+            image = open_image(data, name=ids[-1])
+        except (BadImageError, OSError, TypeError):
+            unreadable.append(ids[-1])
+            digests.append(("", ""))
+            continue
+        pixels = hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
+        digests.append((hashlib.sha256(data).hexdigest(), pixels))
+        small = np.asarray(image.resize((FINE, FINE), resample=4), np.float32)  # 4: mean over a box
+        if small.std((0, 1)).max() < FLAT:
+            flat += 1
+            continue
+        coarse[number] = _unit(small.reshape(COARSE, 2, COARSE, 2, 3).mean((1, 3)))
+        grey = small.mean(-1)
+        blocks = grey.reshape(FINE // 4, 4, FINE // 4, 4)
+        fine[number] = _unit((blocks - blocks.mean((1, 3), keepdims=True)).reshape(FINE, FINE))
+    return Prints(ids, digests, coarse, fine, unreadable, flat)
+
+
+def _unit(values: np.ndarray) -> np.ndarray:
+    values = values - values.mean()
+    return values / max(float(np.sqrt((values**2).sum())), 1e-6)
+
+
+def _name(image) -> str | None:
+    return image.get("path") if isinstance(image, dict) else None
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Compare, print, and tell by the exit status: 0 no leak, 1 leaks, 2 bad input."""
+    parser = argparse.ArgumentParser("vsehub check-leakage", description=__doc__.splitlines()[0])
+    parser.add_argument("a", help="Hub id, parquet, imagefolder or json, as for training")
+    parser.add_argument("b", nargs="?", help="the other source (default: A, for two splits of it)")
+    parser.add_argument("--split_a", default="train")
+    parser.add_argument("--split_b", default="test")
+    parser.add_argument("--image_root")
+    parser.add_argument("--image_column", default="image")
+    parser.add_argument("--json", help="write all pairs here")
+    args = parser.parse_args(argv)
+    sides = []
+    for source, split in ((args.a, args.split_a), (args.b or args.a, args.split_b)):
+        rows = read_source(source, split, args.image_root, args.image_column)
+        if args.image_column not in rows.column_names:
+            raise ValueError(f"{source} has no column {args.image_column!r}; name the images with --image_column")
+        rows = rows.rename_column(args.image_column, "image") if args.image_column != "image" else rows
+        keep = [name for name in ("image", "image_id", "filename") if name in rows.column_names]
+        sides.append(prints_of(rows.select_columns(keep), f"looking at {split}"))
+    leaks = find_leaks(*sides)
+    for name, side in zip((args.split_a, args.split_b), sides):
+        if side.unreadable:
+            print(f"{name}: {len(side.unreadable)} images do not decode: {', '.join(side.unreadable[:5])} ...")
+        if side.flat:
+            print(f"{name}: {side.flat} images are flat and were compared by their bytes and pixels alone")
+    exact = sum(leak.kind == "exact" for leak in leaks)
+    shared = len({leak.b_row for leak in leaks})
+    print(f"{len(leaks)} pairs ({exact} exact, {len(leaks) - exact} near); {shared} of {len(sides[1].ids)} images of B")
+    for leak in leaks[:20]:
+        print(f"  {leak.kind:5} {leak.a_id} ~ {leak.b_id}  {leak.transform}, correlation {leak.correlation:.3f}")
+    if args.json:
+        with open(args.json, "w", encoding="utf-8") as file:
+            json.dump({"leaks": [asdict(leak) for leak in leaks], "unreadable": [s.unreadable for s in sides]}, file)
+    return 1 if leaks else 0
