@@ -33,6 +33,7 @@ setup(
     ],
     extras_require={
         "plot": ["matplotlib"],
-        "test": ["pytest", "hypothesis", "ruff", "matplotlib", "sentence-transformers>=6"],
+        "geo": ["tifffile", "imagecodecs"],
+        "test": ["pytest", "hypothesis", "ruff", "matplotlib", "sentence-transformers>=6", "tifffile", "imagecodecs"],
     },
 )

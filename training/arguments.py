@@ -90,6 +90,10 @@ class DataArguments:
     train_split: str = "train"
     eval_split: str = field(default="validation", metadata={"help": "Selection happens here; never the test split."})
     image_column: str = "image"
+    bands: list[int] | None = field(
+        default=None,
+        metadata={"help": "Of multi-band TIFF: red, green, blue, counted from 1 (`--bands 4 3 2`; default the first)."},
+    )
     captions_column: str = "captions"
     id_column: str = "image_id"
     label_column: str = field(

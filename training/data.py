@@ -10,7 +10,8 @@ from pathlib import Path
 
 from datasets import ClassLabel, Dataset, load_dataset
 
-from ..processing.pixels import BadImageError, open_image
+from ..processing.overhead import open_any
+from ..processing.pixels import BadImageError
 from .arguments import DataArguments
 from .sources import dense_lines, read_source
 
@@ -34,8 +35,8 @@ def prepare_rows(
         need_label: whether every row must have a scene class.
 
     Returns:
-        Rows of `image` (bytes or path), `captions` (list of str), `image_id` (str), `dense_text` if it is needed, and
-        `label` (str, a scene class) if the source has one.
+        Rows of `image` (bytes or path), `captions` (list of str), `image_id` (str), `dense_text` if it is needed,
+        `label` (str, a scene class) if the source has one, and `bands` if they were chosen.
 
     Raises:
         ValueError: wrong column names, or a bad row under `on_bad_sample="error"`.
@@ -46,6 +47,8 @@ def prepare_rows(
     if need_dense:
         rows = _with_dense(rows, args.dense_text)
     rows = _with_label(rows, args, need_label)
+    if args.bands is not None:
+        rows = rows.add_column("bands", [list(args.bands)] * len(rows))
     if limit:
         rows = rows.select(range(min(limit, len(rows))))
     problems = [
@@ -202,7 +205,7 @@ def _problem(row: dict, need_dense: bool) -> str:
     if source is None:
         return f"{name}: there is none in this row"
     try:
-        open_image(source, name=f"{name} ({source})" if isinstance(source, str) else name)
+        open_any(source, name=f"{name} ({source})" if isinstance(source, str) else name, bands=row.get("bands"))
     except BadImageError as error:
         return str(error)
     return ""
@@ -222,7 +225,7 @@ def _date(path: str | None) -> tuple[int, int]:
 
 def row_image(row: dict):
     """Open the picture of a prepared row: upright 8-bit RGB, or an error that names the row."""
-    return open_image(image_source(row["image"]), name=f"image {row['image_id']}")
+    return open_any(image_source(row["image"]), name=f"image {row['image_id']}", bands=row.get("bands"))
 
 
 def image_source(image) -> bytes | str | None:

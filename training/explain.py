@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModel, AutoProcessor
 
 from ..modeling.modeling_dual_encoder import weights_of
-from ..processing.pixels import open_image
+from ..processing.overhead import open_any
 from .belief_map import belief_grid, believed_boxes, sheet
 
 
@@ -21,11 +21,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("model", help="folder or Hub id of a PIR model")
     parser.add_argument("image", help="a picture")
     parser.add_argument("--text", action="append", default=[], help="a text to score against it; again for more")
+    parser.add_argument("--bands", type=int, nargs=3, help="of a multi-band TIFF: red, green, blue, counted from 1")
     parser.add_argument("--texts", help="a file of texts, one a line")
     parser.add_argument("--top", type=int, default=5, help="how many texts are drawn (default: %(default)s)")
     parser.add_argument("--out", default="explain.png", help="where the picture goes (default: %(default)s)")
     args = parser.parse_args(argv)
-    image = open_image(args.image, name=args.image)
+    image = open_any(args.image, name=args.image, bands=args.bands)
     with weights_of(args.model):
         model = AutoModel.from_pretrained(args.model).eval()
     if not hasattr(model, "belief") or not model.config.use_instruction:

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
-from ..processing.pixels import BadImageError, open_image
+from ..processing.overhead import open_any
+from ..processing.pixels import BadImageError
 from .data import image_source
 from .sources import read_source
 
@@ -94,7 +95,7 @@ def prints_of(rows, title: str) -> Prints:
         ids.append(str(row.get("image_id") or _name(row["image"]) or number))
         try:
             data = source if isinstance(source, bytes) else Path(source).read_bytes()
-            image = open_image(data, name=ids[-1])
+            image = open_any(data, name=ids[-1])
         except (BadImageError, OSError, TypeError):
             unreadable.append(ids[-1])
             digests.append(("", ""))

@@ -198,3 +198,20 @@ def test_generated_scenes_are_reproducible_and_dense_text_holds_every_caption(tm
     assert not says("a pink elephant", first[0])
     write_dataset(tmp_path, 4, 2, 2)
     assert len(load_dataset(str(tmp_path), split="validation")) == 2
+
+
+def test_multi_band_scenes_are_trained_on_in_the_bands_that_are_chosen(tmp_path):
+    tifffile = pytest.importorskip("tifffile", reason="the extra `geo` is not installed")
+    from vsehub.training.data import row_image
+
+    values = np.zeros((20, 20, 4), np.uint16)
+    values[..., 3] = np.arange(400).reshape(20, 20) * 10
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, values, photometric="minisblack", planarconfig="contig")
+    path = table(tmp_path, [row(0, image={"bytes": buffer.getvalue(), "path": None})])
+    plain, chosen = prepare(path, tmp_path), prepare(path, tmp_path, bands=[4, 1, 2])
+    assert np.asarray(row_image(plain[0])).max() == 0
+    picture = np.asarray(row_image(chosen[0]))
+    assert picture[..., 0].max() == 255 and picture[..., 1:].max() == 0
+    with pytest.raises(ValueError, match="bands .* of 4"):
+        prepare(path, tmp_path, bands=[5, 1, 2])
