@@ -41,7 +41,11 @@ COMPONENTS = {
     "PIR, random prior": {"instruction": "random"},
     "PIR, soft belief": {"belief": "soft"},
 }
+REMEDY = {"local_from_zero": True, "affiliation_weight": 0.1}
 SWEEPS = {
+    "PIR, local branches from zero": {"local_from_zero": True},
+    "PIR, local branches from zero, affiliation x 0.1": REMEDY,
+    "PIR, local branches from zero, no affiliation": {**REMEDY, "affiliation_weight": 0},
     **{f"filter size {n}": {"filter_size": n} for n in (5, 10, 20, 30, 50)},
     **{f"instruction layers {n}": {"instruction_layers": n} for n in (1, 3)},
     **{f"cycles {n}": {"cycles": n} for n in (1, 2, 4)},

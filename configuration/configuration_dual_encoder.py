@@ -1,6 +1,6 @@
 """What every dual encoder of vsehub has in common: two towers, one shared space, one presentation temperature."""
 
-from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, SiglipTextConfig
 
 
 class DualEncoderConfig(PreTrainedConfig):
@@ -91,6 +91,7 @@ def _round_channels(channels: float, config) -> int:
 
 def tower_config(config, default: str = ""):
     """Make a transformers configuration of a dict, of a configuration, or of nothing (then of type `default`)."""
+    AutoConfig.register("siglip_text_model", SiglipTextConfig, exist_ok=True)  # some versions know it only whole
     if config is None:
         return CONFIG_MAPPING[default]()
     if isinstance(config, dict):

@@ -27,6 +27,8 @@ class PIRConfig(DualEncoderConfig):
             gradient reaches it. `soft`: it also weighs the kept tokens and the read-out, and is trained.
         tel_norm: `sum` (official code): layer-norm of residual plus branch, and one more inside the MLP. `branch`
             (paper's equations): layer-norm of the branch alone.
+        local_from_zero: start the heads of both local branches at zero, so that training starts from the plain
+            baseline and each branch adds only what it has learned. Not in the paper.
         attention_heads, dropout: of every TEL. Paper: 8 and 0.2.
         vision_prefix_tokens: tokens before the patches in the vision tower's output, the first a class token; derived
             when None. Without any, the mean of the patches is the image's class token (Swin, convolutional towers).
@@ -54,6 +56,7 @@ class PIRConfig(DualEncoderConfig):
         filter_size=40,
         belief="hard",
         tel_norm="sum",
+        local_from_zero=False,
         attention_heads=8,
         dropout=0.2,
         vision_prefix_tokens=None,
@@ -72,6 +75,7 @@ class PIRConfig(DualEncoderConfig):
         self.filter_size = filter_size
         self.belief = belief
         self.tel_norm = tel_norm
+        self.local_from_zero = local_from_zero
         self.attention_heads = attention_heads
         self.dropout = dropout
         self.vision_prefix_tokens = _given(vision_prefix_tokens, prefix_tokens(vision_config))

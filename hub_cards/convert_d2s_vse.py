@@ -7,7 +7,6 @@ stage 1. The converted model has `legacy=True`: it computes what the official co
 
 import argparse
 import re
-from collections import Counter
 from pathlib import Path
 
 from ..processing.processing_dual_encoder import square_image_processor
@@ -23,6 +22,7 @@ from .official_checkpoint import (
     load_tokenizer,
     open_checkpoint,
     shape_of,
+    sort_out,
     tower_config,
 )
 
@@ -139,13 +139,7 @@ def true_image_size(asked: int | None, options: dict, checkpoint) -> tuple[int, 
 
 def _model(state, options, towers, facts, is_teacher):
     """Load one model; `state` has the official names, those of stage 1 for a teacher."""
-    used, dropped = {}, Counter()
-    for key, value in state.items():
-        unused = next((label for label, pattern in UNUSED.items() if re.match(pattern, key)), None)
-        if unused is None:
-            used[our_name(key)] = value
-        else:
-            dropped[unused] += 1
+    used, dropped = sort_out(state, UNUSED, our_name)
     config = _config(state, options, towers, facts["image_size"])
     model = load_strictly(
         D2SVSEModel, config, used, lambda name: official_name(name, is_teacher), computed="relative_position_index"

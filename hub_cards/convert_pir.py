@@ -7,26 +7,29 @@ was not strict), so the converter looks whether the instruction encoder and BERT
 
 import argparse
 import re
-from collections import Counter
 from pathlib import Path
 
 from tokenizers import Regex, normalizers, processors
-from transformers import CONFIG_MAPPING, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from ..processing.processing_dual_encoder import square_image_processor
 from .installed import PIRConfig, PIRModel, PIRProcessor
 from .model_card import write_model_card
 from .official_checkpoint import (
+    CheckpointError,
+    MissingWeightError,
     check_folders,
     count_blocks,
     file_sha256,
     infer_bert,
+    infer_resnet,
     infer_vision,
     load_strictly,
     load_tokenizer,
     open_checkpoint,
     renamed,
     shape_of,
+    sort_out,
     tower_config,
     translator,
 )
@@ -95,8 +98,9 @@ UNUSED = {  # training state, and what is computed from the window size
     "vision_encoder.*.attn_mask": r"vision_encoder\..*\.attn_mask$",
     "text_encoder.embeddings.position_ids": r"text_encoder\.embeddings\.position_ids$",
 }
-OF_THE_PRIOR = r"(conv_|mapping_|head_|img_|txt_)"  # what a baseline does not use
+OF_THE_PRIOR = ("instruction_", "visual_instruction.", "language_cycles.")  # what a baseline does not use
 PUBLISHED = {"filter_size": 40, "head": 8}  # what no tensor knows
+CLIP_MEAN, CLIP_STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
 
 
 def convert(
@@ -125,71 +129,69 @@ def convert(
     """
     check_folders(out)
     state, options = open_checkpoint(checkpoint)
-    to_theirs = translator(NAMES)[1]
-    used, dropped = _sorted_out(state, bool(options.get("is_baseline", False)))
+    _check_options(options, checkpoint)
+    to_ours, to_theirs = translator(NAMES)
+    used, dropped = sort_out(_split_qkv(state), UNUSED, lambda key: renamed(to_ours, key, "PIR"))
+    if baseline := options.get("is_baseline", False):
+        for name in [name for name in used if name.startswith(OF_THE_PRIOR)]:
+            del used[name]
+            dropped["all but the towers"] += 1
+
+    def official_name(name):
+        return re.sub(r"\.attn\.(query|key|value)\.", ".attn.qkv.", to_theirs(name) or name)
+
     towers = {"vision": vision_config, "text": text_config, "instruction": instruction_config}
-    config, guessed = _config(used, options, towers, bool(options.get("is_baseline", False)))
-    model = load_strictly(PIRModel, config, used, lambda name: to_theirs(name) or name, "relative_position_index")
-    loaded = pretrained_weights(state)
+    try:
+        config = _config(used, options, towers, baseline)
+    except MissingWeightError as error:
+        raise MissingWeightError(official_name(error.name)) from None
+    model = load_strictly(PIRModel, config, used, official_name, "relative_position_index")
+    findings = pretrained_weights(used)
     model.config.conversion = {
         "source": Path(checkpoint).name,
         "sha256": file_sha256(checkpoint),
         "tensors": len(used),
         "dropped": dict(dropped),
-        "published_defaults": guessed,
-        **loaded,
+        "published_defaults": sorted(set(PUBLISHED) - set(options)),
+        **findings,
     }
-    if tokenizer is not None:
-        words = official_tokenizer(tokenizer, config.text_config)
-        image = square_image_processor(config.image_size, CLIP_MEAN, CLIP_STD, resample=3)
-        PIRProcessor(image, words).save_pretrained(out)
-    model.save_pretrained(out)
-    facts = {"converted from": Path(checkpoint).name, "arithmetic": "as the official code", **loaded}
-    facts = {name.replace("_", " "): value for name, value in facts.items()}
-    write_model_card(out, model=model, name=Path(out).resolve().name, results=[], training=facts)
+    _write(out, model, tokenizer)
     return {
         **model.config.conversion,
         "parameters": model.num_parameters(),
         "processor": tokenizer is not None,
-        "warnings": [f"{part}: {finding}" for part, finding in loaded.items() if "never" in finding],
+        "warnings": [f"{part}: {finding}" for part, finding in findings.items() if finding.startswith("never")],
     }
 
 
-CLIP_MEAN, CLIP_STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
+def _write(out, model, tokenizer):
+    """Save the model, its card and, with a tokenizer, its processor."""
+    if tokenizer is not None:
+        words = official_tokenizer(tokenizer, model.config.text_config)
+        image = square_image_processor(model.config.image_size, CLIP_MEAN, CLIP_STD, resample=3)
+        PIRProcessor(image, words).save_pretrained(out)
+    model.save_pretrained(out)
+    facts = {"converted from": model.config.conversion["source"]}
+    write_model_card(out, model=model, name=Path(out).resolve().name, results=[], training=facts)
 
 
 def pretrained_weights(state) -> dict[str, str]:
-    """Tell whether the instruction encoder and BERT were ever loaded: random weights keep the marks of their start."""
-    found, scale = {}, state.get("conv_encoder.1.weight")
-    if scale is not None:
-        random = bool((scale == 1).all() and (state["conv_encoder.1.bias"] == 0).all())
+    """Tell whether instruction encoder and BERT were ever loaded: random weights keep the marks of their start."""
+    found, norm = {}, "instruction_model.embedder.embedder.normalization."
+    if f"{norm}weight" in state:
+        random = bool((state[f"{norm}weight"] == 1).all() and (state[f"{norm}bias"] == 0).all())
         found["instruction_weights"] = (
             "never loaded: its frozen batch-norm still stands at 1 and 0, so it instructs with random features"
             if random
             else "loaded: its batch-norm has left 1 and 0"
         )
-    table = state.get("text_encoder.embeddings.word_embeddings.weight")
-    if table is not None:
-        spread = table.float().std().item()
-        found["text_weights"] = (
-            f"never loaded: its word table has a deviation of {spread:.2f} (BERT: 0.04, random start: 1)"
-            if spread > 0.5
-            else f"loaded: its word table has a deviation of {spread:.2f}"
-        )
+    spread = state["text_model.embeddings.word_embeddings.weight"].float().std().item()
+    found["text_weights"] = (
+        f"never loaded: its word table has a deviation of {spread:.2f} (BERT: 0.04, random start: 1)"
+        if spread > 0.5
+        else f"loaded: its word table has a deviation of {spread:.2f}"
+    )
     return found
-
-
-def _sorted_out(state, baseline: bool):
-    """The weights under our names, and counts of those that no forward pass reads."""
-    unused = {**UNUSED, **({"all but the towers": OF_THE_PRIOR} if baseline else {})}
-    used, dropped, to_ours = {}, Counter(), translator(NAMES)[0]
-    for key, value in _split_qkv(state).items():
-        label = next((label for label, pattern in unused.items() if re.match(pattern, key)), None)
-        if label is None:
-            used[renamed(to_ours, key, "PIR")] = value
-        else:
-            dropped[label] += 1
-    return used, dropped
 
 
 def _split_qkv(state):
@@ -204,39 +206,40 @@ def _split_qkv(state):
     return split
 
 
+def _check_options(options, checkpoint):
+    """Refuse options that are not what their names say."""
+    kinds = dict.fromkeys(("filter_size", "head", "image_res", "embed_dim", "instru_num", "cycle_num"), int)
+    for name, kind in {**kinds, "is_baseline": bool, "dropout_r": (int, float)}.items():
+        value = options.get(name, kind() if isinstance(kind, type) else 0)
+        if not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool):
+            raise CheckpointError(f"{checkpoint}: config.{name} is {value!r}, which cannot be")
+
+
 def _config(state, options, towers, baseline):
-    """The configuration that tensors and options imply, and which published values had to stand in."""
+    """The configuration that tensors and options imply; numbers that contradict each other are an error."""
     vision, text, prior = towers.values()
-    layers = 0 if baseline else count_blocks(state, "visual_instruction.layers.")
-    numbers = {name: options.get(name, published) for name, published in PUBLISHED.items()}
-    if layers:
+    numbers = {"embed_dim": shape_of(state, "text_projection.weight")[0], "instru_num": 0, "cycle_num": 0}
+    if not baseline:
+        numbers["instru_num"] = count_blocks(state, "visual_instruction.layers.")
+        numbers["cycle_num"] = count_blocks(state, "language_cycles.layers.")
         prior = tower_config(prior) if prior else infer_resnet(state, "instruction_model.")
+    for name, number in numbers.items():
+        unused = baseline and name != "embed_dim"
+        if not unused and options.get(name, number) != number:
+            raise CheckpointError(f"config.{name} is {options[name]}, but the weights are those of {number}")
     vision = tower_config(vision) if vision else infer_vision(state, "vision_model.")
-    config = PIRConfig(
+    return PIRConfig(
         vision_config=vision,
         text_config=tower_config(text) if text else infer_bert(state, "text_model."),
-        instruction_config=prior,
-        projection_dim=shape_of(state, "text_projection.weight")[0],
-        instruction_layers=layers,
-        cycles=0 if baseline else count_blocks(state, "language_cycles.layers."),
-        filter_size=numbers["filter_size"],
-        attention_heads=numbers["head"],
+        instruction_config=None if baseline else prior,
+        projection_dim=numbers["embed_dim"],
+        instruction_layers=numbers["instru_num"],
+        cycles=numbers["cycle_num"],
+        filter_size=options.get("filter_size", PUBLISHED["filter_size"]),
+        attention_heads=options.get("head", PUBLISHED["head"]),
         dropout=float(options.get("dropout_r", 0.2)),
-        image_size=int(options.get("image_res", vision.image_size)),
+        image_size=options.get("image_res", vision.image_size),
         legacy=True,
-    )
-    return config, sorted(set(PUBLISHED) - set(options))
-
-
-def infer_resnet(state, prefix: str):
-    """A bottleneck ResNet as the tensors below `prefix` imply it."""
-    count = count_blocks(state, f"{prefix}encoder.stages.")
-    stages = [f"{prefix}encoder.stages.{stage}.layers." for stage in range(count)]
-    return CONFIG_MAPPING["resnet"](
-        embedding_size=shape_of(state, f"{prefix}embedder.embedder.convolution.weight")[0],
-        hidden_sizes=[shape_of(state, f"{stage}0.layer.2.convolution.weight")[0] for stage in stages],
-        depths=[count_blocks(state, stage) for stage in stages],
-        layer_type="bottleneck",
     )
 
 

@@ -132,17 +132,24 @@ def _eval_result(row, metric, value) -> EvalResult:
 def _parts(model) -> dict[str, str]:
     """Describe the architecture."""
     config = model.config
-    sizes = [sum(p.numel() for p in part.parameters()) for part in (model.vision_model, model.text_model, model)]
+    prior = getattr(model, "instruction_model", None)
+    towers = [model.vision_model, model.text_model, *([] if prior is None else [prior])]
+    sizes = [sum(p.numel() for p in part.parameters()) for part in (*towers, model)]
     parts = {
         "vision tower": f"{config.vision_config.model_type}, {sizes[0]:,} parameters",
         "text tower": f"{config.text_config.model_type}, {sizes[1]:,} parameters",
-        "heads and the rest": f"{sizes[2] - sizes[0] - sizes[1]:,} parameters",
+        "heads and the rest": f"{sizes[-1] - sum(sizes[:-1]):,} parameters",
         "images": f"{config.image_size} x {config.image_size} pixels",
         "arithmetic": "as the official code (legacy=True)" if config.legacy else "corrected (legacy=False)",
     }
     if getattr(config, "use_decoder", False):
         parts["decoder"] = f"mask tokens: {config.num_mask_tokens}, layers: {config.decoder_layers}"
-    return parts
+    if prior is not None:
+        parts["instruction encoder"] = f"{config.instruction_config.model_type}, {sizes[2]:,} parameters, frozen"
+    found = getattr(config, "conversion", None) or {}
+    return parts | {
+        key.replace("_", " "): found[key] for key in ("instruction_weights", "text_weights") if key in found
+    }
 
 
 def _versions() -> str:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 import tempfile
+from collections import Counter
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,14 @@ from transformers.utils import logging
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be converted; the message says which key or field and what to do."""
+
+
+class MissingWeightError(CheckpointError):
+    """A weight that the checkpoint lacks; a converter that knows it by another name than the file puts that right."""
+
+    def __init__(self, name: str):
+        super().__init__(f"the checkpoint lacks {name}")
+        self.name = name
 
 
 def open_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
@@ -55,6 +64,8 @@ def open_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
             raise CheckpointError(f"{path}: {key} holds NaN or infinity")
     options = content.get("opt", content.get("config"))
     options = vars(options) if isinstance(options, argparse.Namespace) else options
+    if options is not None and not isinstance(options, dict):
+        raise CheckpointError(f"{path}: its options are a {type(options).__name__}, not names and values")
     return {key.removeprefix("module."): value for key, value in state.items()}, dict(options or {})
 
 
@@ -104,6 +115,18 @@ def renamed(to_ours, key: str, system: str) -> str:
     if name is None:
         raise CheckpointError(f"unknown weights, which no released {system} model has: {key}")
     return name
+
+
+def sort_out(state: dict[str, torch.Tensor], unused: dict[str, str], our_name) -> tuple[dict, Counter]:
+    """Rename what is used, and count what is not: `unused` maps labels to patterns of official names."""
+    used, dropped = {}, Counter()
+    for key, value in state.items():
+        label = next((label for label, pattern in unused.items() if re.match(pattern, key)), None)
+        if label is None:
+            used[our_name(key)] = value
+        else:
+            dropped[label] += 1
+    return used, dropped
 
 
 def file_sha256(path: str | Path) -> str:
@@ -183,8 +206,20 @@ def _infer_swin(state, prefix):
         image_size=window * 32,  # 224 for window 7, 384 for window 12; Swin has no position table
         patch_size=patch,
         num_channels=channels,
-        qkv_bias=f"{stages[0]}0.attention.self.query.bias" in state,
+        qkv_bias=any(key.startswith(prefix) and key.endswith("attention.self.query.bias") for key in state),
         use_absolute_embeddings=f"{prefix}embeddings.position_embeddings" in state,
+    )
+
+
+def infer_resnet(state: dict[str, torch.Tensor], prefix: str):
+    """A bottleneck ResNet as the tensors below `prefix` imply it."""
+    count = count_blocks(state, f"{prefix}encoder.stages.")
+    stages = [f"{prefix}encoder.stages.{stage}.layers." for stage in range(count)]
+    return CONFIG_MAPPING["resnet"](
+        embedding_size=shape_of(state, f"{prefix}embedder.embedder.convolution.weight")[0],
+        hidden_sizes=[shape_of(state, f"{stage}0.layer.2.convolution.weight")[0] for stage in stages],
+        depths=[count_blocks(state, stage) for stage in stages],
+        layer_type="bottleneck",
     )
 
 
@@ -197,7 +232,7 @@ def count_blocks(state: dict[str, torch.Tensor], prefix: str) -> int:
 def shape_of(state: dict[str, torch.Tensor], key: str) -> tuple[int, ...]:
     """Return a tensor's shape; its absence is an error."""
     if key not in state:
-        raise CheckpointError(f"the checkpoint lacks {key}")
+        raise MissingWeightError(key)
     return tuple(state[key].shape)
 
 
@@ -244,14 +279,17 @@ def load_strictly(cls: type, config, state: dict[str, torch.Tensor], their_name,
             folder, output_loading_info=True, ignore_mismatched_sizes=True, dtype=torch.float32
         )
         missing = [name for name in info["missing_keys"] if not name.endswith(computed)]
-        if missing:
-            absent = _disk_names(model, folder, state)
-            missing = [name for name in absent if not name.endswith(computed)] or missing
-    if info["unexpected_keys"]:
-        unknown = map(their_name, info["unexpected_keys"])
-        raise CheckpointError(f"unknown weights, which the model has no place for: {_some(unknown)}")
+        unknown = list(info["unexpected_keys"])
+        if missing or unknown:
+            names = _disk_names(model, folder)
+            missing = missing and ([name for name in names - set(state) if not name.endswith(computed)] or missing)
+            unknown = unknown and ([name for name in set(state) - names if not name.endswith(computed)] or unknown)
+    if unknown:
+        raise CheckpointError(f"unknown weights, which the model has no place for: {_some(map(their_name, unknown))}")
     if info["mismatched_keys"]:
-        other = _some(info["mismatched_keys"])
+        other = _some(
+            f"{their_name(name)} {tuple(found)}, {tuple(own)}" for name, found, own in info["mismatched_keys"]
+        )
         raise CheckpointError(f"weights of another shape than the configuration says (file, model): {other}")
     if missing:
         raise CheckpointError(f"the checkpoint lacks {_some(map(their_name, missing))}")
@@ -273,16 +311,16 @@ def _quiet():
             logging.enable_progress_bar()
 
 
-def _disk_names(model, folder, state):
-    """What `model` needs and `state` lacks, in the names that files use: the model is saved to see them."""
+def _disk_names(model, folder):
+    """What `model` needs, in the names that files use: it is saved to see them."""
     model.save_pretrained(f"{folder}/again", max_shard_size="1TB")
     with safe_open(f"{folder}/again/model.safetensors", framework="pt") as file:
         names = list(file.keys())
     names = [re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name) for name in names]  # 5.0 writes the names of
     names = [re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name) for name in names]  # TensorFlow's BERT
-    return set(names) - set(state)
+    return set(names)
 
 
 def _some(keys):
-    names = sorted(map(str, keys))
+    names = sorted(set(keys))
     return ", ".join(names[:5]) + (f", ... ({len(names)} in all)" if len(names) > 5 else "")

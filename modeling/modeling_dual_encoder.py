@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedModel
+from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedModel, SiglipTextConfig, SiglipTextModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import ModelOutput, can_return_tuple
@@ -306,6 +306,7 @@ def build_tower(config) -> nn.Module:
 
 
 def _from_config(config, **kwargs) -> nn.Module:
+    AutoModel.register(SiglipTextConfig, SiglipTextModel, exist_ok=True)  # as in load_tower
     try:
         return AutoModel.from_config(config, add_pooling_layer=False, **kwargs)
     except TypeError:  # ResNet, ConvNeXt, DINOv2, CLIP: their constructors do not know the argument
@@ -336,6 +337,7 @@ def load_tower(source: str, part: str) -> nn.Module:
     Raises:
         ValueError: the checkpoint lacks weights that the architecture has, or its file is torn.
     """
+    AutoModel.register(SiglipTextConfig, SiglipTextModel, exist_ok=True)  # AutoModel knows SigLIP only whole
     config = AutoConfig.from_pretrained(source)
     config = getattr(config, part, config)
     kwargs = {"config": config, "output_loading_info": True, "dtype": torch.float32}
@@ -365,7 +367,7 @@ def copy_tower(source: nn.Module, target: nn.Module, name: str):
 def _is_unused(key: str, model_type: str) -> bool:
     """Tell whether a weight has no part in `last_hidden_state`: a tower's own pooling, a pre-training's mask token."""
     own = {"clip_vision_model": "post_layernorm.", "convnext": "layernorm.", "convnextv2": "layernorm."}
-    key = key.removeprefix("vision_model.")
+    key = key.removeprefix("vision_model.").removeprefix("text_model.")
     pooling = key.startswith(("pooler.", "head.", own.get(model_type, "pooler."))) or ".pooler." in key
     return pooling or key.endswith("mask_token")
 

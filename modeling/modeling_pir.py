@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
+from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import can_return_tuple
 
@@ -124,6 +125,14 @@ class PIRModel(DualEncoderPreTrainedModel):
         self.freeze_for_good()
         self.post_init()
 
+    @torch.no_grad()
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        heads = [part.head for part in (self.visual_instruction, self.language_cycles) if part is not None]
+        if self.config.local_from_zero and any(module is head for head in heads):
+            init.zeros_(module.weight)
+            init.zeros_(module.bias)
+
     @classmethod
     def from_vision_text_pretrained(cls, vision: str, text: str, instruction: str | None = None, **config_kwargs):
         """Build the model around pretrained towers (Hub ids or folders); heads are initialised at random.
@@ -141,7 +150,7 @@ class PIRModel(DualEncoderPreTrainedModel):
         if wanted and instruction is None:
             raise ValueError(
                 "PIR needs an instruction encoder (a scene classifier's backbone): name one, train one with the stage "
-                "`instruction`, or do without (use_instruction=False)"
+                "`prior`, or do without (use_instruction=False)"
             )
         tower = load_tower(instruction, "vision_config") if wanted else None
         if tower is not None:

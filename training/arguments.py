@@ -75,6 +75,7 @@ class PIRModelArguments(TowerArguments):
     filter_size: int = 40
     belief: Literal["hard", "soft"] = "hard"
     tel_norm: Literal["sum", "branch"] = "sum"
+    local_from_zero: bool = field(default=False, metadata={"help": "Training starts from the plain baseline."})
     attention_heads: int = 8
     dropout: float = 0.2
 

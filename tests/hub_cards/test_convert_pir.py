@@ -77,9 +77,8 @@ def test_a_converted_model_computes_what_the_official_modules_compute(golden):
 def test_belief_is_the_officials_given_its_tokens_and_instruction(golden):
     model, tensors = golden
     _, found = model.visual_instruction(tensors["out.vision_tokens"], tensors["out.instruction"].reshape(-1, 512))
-    assert (
-        (found - tensors["out.belief_logits"]).abs() <= 1e-5 * tensors["out.belief_logits"].abs().clamp(min=1)
-    ).all()
+    expected = tensors["out.belief_logits"]
+    assert ((found - expected).abs() <= 1e-5 * expected.abs().clamp(min=1)).all()
 
 
 def test_every_official_weight_has_a_name_of_ours_that_leads_back(golden):
@@ -99,9 +98,7 @@ def test_a_converted_golden_says_what_was_published(golden):
     assert ([*config.vision_config.depths], config.vision_config.embed_dim) == ([2, 2, 6, 2], 96)
     assert (config.instruction_config.depths, config.text_config.num_hidden_layers) == ([3, 4, 6, 3], 12)
     assert golden[0].num_parameters() == 184_642_492 - 2  # the paper's, without the temperatures
-    assert (
-        config.conversion["tensors"] == 905 - 2 - 12 - 5 + 2 * 24
-    )  # qkv, weight and bias, of 12 blocks split in three
+    assert config.conversion["tensors"] == 905 - 2 - 12 - 5 + 2 * 24  # the qkv of 12 blocks is split in three
 
 
 # --- tiny files -------------------------------------------------------------------------------------------------------
@@ -350,8 +347,8 @@ CAPTIONS = [
     "5.5 white/black...planes",
     "unheard-of (word)",
 ]
-WORDS = """[PAD] [UNK] [CLS] [SEP] [MASK] a two plane ##s airport well known person on the b road 1 boat red roofs is ##nt
-isnt it cafe near river 55 white black blackplanes unheard of word""".split()
+WORDS = """[PAD] [UNK] [CLS] [SEP] [MASK] a two plane ##s airport well known person on the b road 1 boat red roofs is
+##nt isnt it cafe near river 55 white black blackplanes unheard of word""".split()
 
 
 def official_pieces(caption, pieces):
