@@ -23,6 +23,7 @@ def prepare_rows(
     need_dense: bool,
     limit: int | None = None,
     need_label: bool = False,
+    need_captions: bool = True,
 ) -> Dataset:
     """Read and check one split.
 
@@ -33,6 +34,7 @@ def prepare_rows(
         need_dense: whether every row must have a dense text; if not, none is looked for.
         limit: keep the first so many rows.
         need_label: whether every row must have a scene class.
+        need_captions: whether every row must have captions; a scene classifier learns without.
 
     Returns:
         Rows of `image` (bytes or path), `captions` (list of str), `image_id` (str), `dense_text` if it is needed,
@@ -43,7 +45,7 @@ def prepare_rows(
     """
     if not args.data:
         raise ValueError("say what to train on: --data PATH or Hub id")
-    rows = _canonical(read_source(args.data, split, args.image_root, args.image_column), args)
+    rows = _canonical(read_source(args.data, split, args.image_root, args.image_column), args, need_captions)
     if need_dense:
         rows = _with_dense(rows, args.dense_text)
     rows = _with_label(rows, args, need_label)
@@ -53,7 +55,7 @@ def prepare_rows(
         rows = rows.select(range(min(limit, len(rows))))
     problems = [
         {"split": split, "row": row, "image_id": image_id, "problem": problem}
-        for row, (image_id, problem) in enumerate(zip(rows["image_id"], _problems(rows, need_dense)))
+        for row, (image_id, problem) in enumerate(zip(rows["image_id"], _problems(rows, need_dense, need_captions)))
         if problem
     ]
     if problems and args.on_bad_sample == "error":
@@ -88,8 +90,10 @@ def report(problems: list[dict], split: str, folder: str):
         print(f"{len(problems)} bad rows left out, listed in {path}")
 
 
-def _canonical(rows: Dataset, args: DataArguments) -> Dataset:
+def _canonical(rows: Dataset, args: DataArguments, need_captions: bool = True) -> Dataset:
     """Rename the source's columns to ours; one caption becomes a list of one; ids become strings."""
+    if not need_captions and args.captions_column not in rows.column_names:
+        rows = rows.add_column(args.captions_column, [[]] * len(rows))
     for flag in ("image_column", "captions_column", "id_column"):
         column = getattr(args, flag)
         if column not in rows.column_names and column != "image_id":  # ids may be absent under their usual name
@@ -176,14 +180,14 @@ def _file_name(image) -> str:
     return Path(path).name if isinstance(path, str) else ""
 
 
-def _problems(rows: Dataset, need_dense: bool) -> list[str]:
+def _problems(rows: Dataset, need_dense: bool, need_captions: bool) -> list[str]:
     """Find what is wrong with each row ('' if nothing). Decoding every image is the slow part; `datasets` caches it.
 
     Images outside the table enter the cache's key by their size and date: a repaired file is looked at again.
     """
     files = [image_source(image) for image in rows["image"]] if _names_files(rows) else []
     checked = rows.map(
-        lambda row, dates: {"problem": _problem(row, need_dense)},
+        lambda row, dates: {"problem": _problem(row, need_dense, need_captions)},
         fn_kwargs={"dates": [_date(path) for path in files]},
         remove_columns=rows.column_names,
         desc="checking images and captions",
@@ -191,8 +195,8 @@ def _problems(rows: Dataset, need_dense: bool) -> list[str]:
     return checked["problem"]
 
 
-def _problem(row: dict, need_dense: bool) -> str:
-    if not row["captions"]:
+def _problem(row: dict, need_dense: bool, need_captions: bool) -> str:
+    if need_captions and not row["captions"]:
         return "no caption"
     for number, caption in enumerate(row["captions"]):
         if not isinstance(caption, (str, type(None))):

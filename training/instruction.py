@@ -75,6 +75,10 @@ def train_instruction(splits: Splits, args: StageArguments):
     Raises:
         ValueError: no labels, a class that only the evaluation rows know, or weights that do not load.
     """
+    if "label" not in splits.evaluation.column_names:
+        raise ValueError(
+            f"{args.data.eval_split} has no scene classes, so the prior's accuracy cannot be measured there"
+        )
     classes = sorted(set(splits.train["label"]))
     unknown = sorted(set(splits.evaluation["label"]) - set(classes))
     if unknown:

@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     if "prior" in stages:
         stages["prior"].training.metric_for_best_model = "eval_accuracy"
     labels = "prior" in stages or args.objective.affiliation_weight > 0
-    splits = read_splits(args, root, need_label=labels)
+    splits = read_splits(args, root, need_label=labels, need_captions="retrieval" in stages)
 
     def train(stage, args, previous):
         if stage == "prior":

@@ -59,12 +59,15 @@ class Splits:
     evaluation: Dataset
 
 
-def read_splits(args: StageArguments, root: Path, need_dense: bool = False, need_label: bool = False) -> Splits:
-    """Prepare the training and the evaluation rows, once for all stages; only training rows have needs."""
+def read_splits(
+    args: StageArguments, root: Path, need_dense: bool = False, need_label: bool = False, need_captions: bool = True
+) -> Splits:
+    """Prepare the training and the evaluation rows, once for all stages; dense text is for training rows alone."""
     reports = str(root) if args.training.process_index == 0 else None  # one process writes bad_samples.jsonl
     data = args.data
-    train = prepare_rows(data, data.train_split, reports, need_dense, data.max_train_images, need_label)
-    return Splits(train, prepare_rows(data, data.eval_split, reports, False, data.max_eval_images))
+    needs = {"need_captions": need_captions}
+    train = prepare_rows(data, data.train_split, reports, need_dense, data.max_train_images, need_label, **needs)
+    return Splits(train, prepare_rows(data, data.eval_split, reports, False, data.max_eval_images, **needs))
 
 
 def run_stages(stages: dict[str, StageArguments], root: Path, train: Callable, load: Callable):

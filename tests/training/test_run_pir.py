@@ -117,6 +117,20 @@ def test_the_prior_keeps_the_batch_norm_statistics_that_it_was_loaded_with(scene
     assert not all(torch.equal(before[key], after[key]) for key in before)
 
 
+def test_the_prior_learns_from_labelled_pictures_without_captions(scenes, tmp_path):
+    from datasets import load_dataset
+
+    (tmp_path / "data").mkdir()
+    for split in ("train", "validation"):
+        rows = load_dataset(scenes[1], split=split).select_columns(["image", "label"])
+        rows.to_parquet(str(tmp_path / "data" / f"{split}-00000-of-00001.parquet"))
+    flags = ["--data", str(tmp_path / "data"), "--instruction", scenes[7], "--stages", "prior"]
+    assert run_pir.main([*flags, *SMALL, "--output_dir", str(tmp_path / "run")]) == 0
+    assert AutoModelForImageClassification.from_pretrained(tmp_path / "run" / "prior" / "best").config.num_labels == 3
+    with pytest.raises(ValueError, match="no column 'captions'"):
+        run_pir.main([*flags, *SMALL, "--output_dir", str(tmp_path / "run"), "--stages", "retrieval"])
+
+
 def test_retrieval_alone_takes_an_encoder_that_is_ready(both_stages, scenes, tmp_path):
     out, weights = both_stages
     flags = ["--stages", "retrieval", "--instruction", str(out / "prior" / "best")]
