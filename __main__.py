@@ -6,6 +6,7 @@ import sys
 
 VERBS = {
     "train": ("vsehub.training.train", "train from a recipe or from flags"),
+    "teachers": ("vsehub.training.teachers", "features of frozen uni-modal models as columns of the data"),
     "evaluate": ("vsehub.training.evaluate_model", "retrieval recalls of a saved model on a split"),
     "caption": ("vsehub.training.dense_captions", "dense captions from a vision-language model, resumable"),
     "convert": ("vsehub.hub_cards.convert", "official checkpoints to Hub folders"),

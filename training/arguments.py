@@ -125,7 +125,27 @@ class DataArguments:
 
 
 @dataclass
-class D2SObjectiveArguments:
+class StructureArguments:
+    """Structure-aware distillation beside any objective; see `StructureDistillationLoss`."""
+
+    structure_weight: float = field(
+        default=0.0, metadata={"help": "0: none. The paper's is 2; needs the columns of `vsehub teachers`."}
+    )
+    structure_relation: Literal["own", "fused", "inter", "intra"] = "own"
+    structure_distance: Literal["mae", "mse", "kl", "rkd"] = "mae"
+    structure_centre: Literal["dataset", "batch", "none"] = "dataset"
+    structure_temperature: float = 0.07
+    structure_mask_same_image: bool = False
+    text_share: float = field(default=0.5, metadata={"help": "Of the text teacher in a fused target (lambda)."})
+    learn_text_share: bool = False
+    representation_image_weight: float = field(
+        default=0.0, metadata={"help": "InfoNCE to the image teacher (paper 1)."}
+    )
+    representation_text_weight: float = field(default=0.0, metadata={"help": "InfoNCE to the text teacher (paper 2)."})
+
+
+@dataclass
+class D2SObjectiveArguments(StructureArguments):
     """What D2S-VSE minimises; see `D2SObjective`."""
 
     align: Literal["hinge", "infonce"] = "hinge"
@@ -142,7 +162,7 @@ class D2SObjectiveArguments:
 
 
 @dataclass
-class PIRObjectiveArguments:
+class PIRObjectiveArguments(StructureArguments):
     """What PIR minimises; see `PIRObjective`."""
 
     contrast: Literal["infonce", "triplet"] = "infonce"

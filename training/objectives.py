@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from .losses import AffiliationLoss, ContrastiveLoss, EmbeddingDistillationLoss, HingeLoss
+from .structure import RepresentationLoss, StructureDistillationLoss
 
 
 @dataclass
@@ -24,6 +25,7 @@ class PairEmbeddings:
         dense_text_embeds: a teacher's raw dense-text vectors (N, D), or None.
         labels: (N,) scene classes, or None.
         process_ids: (N,) which process each row comes from, or None.
+        teacher_image, teacher_text: features of uni-modal teachers, (N, G_I) and (N, G_T), or None.
     """
 
     image_embeds: torch.Tensor
@@ -33,6 +35,8 @@ class PairEmbeddings:
     dense_text_embeds: torch.Tensor | None = None
     labels: torch.Tensor | None = None
     process_ids: torch.Tensor | None = None
+    teacher_image: torch.Tensor | None = None
+    teacher_text: torch.Tensor | None = None
 
 
 class D2SObjective(nn.Module):
@@ -137,4 +141,83 @@ class PIRObjective(nn.Module):
         return loss, parts
 
 
-__all__ = ["D2SObjective", "PIRObjective", "PairEmbeddings"]
+class StructuredObjective(nn.Module):
+    """Another objective plus structure-aware distillation (Yang et al., IEEE TIP 2024).
+
+    Args:
+        objective: what is minimised beside it.
+        structure: its loss.
+        weight: of the structure (paper: 2).
+        representation: losses to projected teachers by modality (`image`, `text`), with their weights.
+    """
+
+    def __init__(self, objective: nn.Module, structure: StructureDistillationLoss, weight: float, representation=None):
+        super().__init__()
+        self.objective, self.structure, self.weight = objective, structure, weight
+        representation = representation or {}
+        self.representation = nn.ModuleDict({name: loss for name, (loss, _) in representation.items()})
+        self.representation_weights = {name: weight for name, (_, weight) in representation.items()}
+
+    def forward(self, pairs: PairEmbeddings, epoch: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Return the loss and all parts.
+
+        Raises:
+            ValueError: without teachers' features.
+        """
+        if pairs.teacher_image is None or pairs.teacher_text is None:
+            raise ValueError(
+                "structure-aware distillation needs features of both teachers: make them with `vsehub teachers DATA "
+                "--image MODEL --text MODEL --out DATA2` and train on DATA2"
+            )
+        loss, parts = self.objective(pairs, epoch)
+        teachers = {"image": pairs.teacher_image, "text": pairs.teacher_text}
+        structure, found = self.structure(
+            pairs.image_embeds, pairs.text_embeds, *teachers.values(), image_ids=pairs.image_ids
+        )
+        loss, parts = loss + self.weight * structure, parts | found
+        for name, contrast in self.representation.items():
+            embeds = pairs.image_embeds if name == "image" else pairs.text_embeds
+            parts[f"representation_{name}"] = contrast(embeds, teachers[name], pairs.image_ids)
+            loss = loss + self.representation_weights[name] * parts[f"representation_{name}"]
+        return loss, parts
+
+
+def structured(objective: nn.Module, args, dataset, dim: int) -> nn.Module:
+    """Wrap an objective as `StructureArguments` say; as it is with `structure_weight` 0.
+
+    Args:
+        objective: of a stage.
+        args: `StructureArguments`.
+        dataset: the stage's `PairDataset`, for the teachers' widths and means.
+        dim: D.
+
+    Raises:
+        ValueError: the data have no teachers' features.
+    """
+    if not args.structure_weight:
+        return objective
+    image, text = dataset.teacher_means()
+    if image is None or text is None:
+        raise ValueError(
+            "--structure_weight needs features of both teachers in the data: make them with `vsehub teachers DATA "
+            "--image MODEL --text MODEL --out DATA2` and train on DATA2"
+        )
+    loss = StructureDistillationLoss(
+        args.structure_relation,
+        args.structure_distance,
+        args.text_share,
+        args.learn_text_share,
+        args.structure_temperature,
+        args.structure_centre,
+        args.structure_mask_same_image,
+    )
+    loss.set_means(image, text)
+    weights = {"image": args.representation_image_weight, "text": args.representation_text_weight}
+    widths = {"image": len(image), "text": len(text)}
+    representation = {
+        name: (RepresentationLoss(widths[name], dim), weight) for name, weight in weights.items() if weight
+    }
+    return StructuredObjective(objective, loss, args.structure_weight, representation)
+
+
+__all__ = ["D2SObjective", "PIRObjective", "PairEmbeddings", "StructuredObjective", "structured"]

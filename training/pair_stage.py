@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from .arguments import RetrievalTrainingArguments, TowerArguments
+from .objectives import structured
 from .pairs import PairCollator, PairDataset
 from .stages import StageArguments
 from .tower_cache import Caches, cache_images, cache_text
@@ -44,7 +45,9 @@ def train_pairs(
     trainer = RetrievalTrainer(
         model=with_lora(model, args.model) if args.model.lora else model,
         args=training,
-        objective=objective,
+        objective=objective
+        if texts == "dense_text"
+        else structured(objective, args.objective, dataset, model.config.projection_dim),
         processor=processor,
         train_dataset=dataset,
         data_collator=PairCollator(processor),

@@ -6,6 +6,7 @@ from torch.utils.data import Dataset
 
 from .augmentation import AUGMENTATIONS, corrupt_words
 from .data import row_image
+from .teachers import read_teachers
 from .tower_cache import Caches
 
 
@@ -25,7 +26,7 @@ class PairDataset(Dataset):
 
     Items hold `image_id` (an integer row number, the same for captions of one image) and, as the caches and columns
     allow, `image` or `vision_hidden_states` (and `scene_states`), `input_ids` or `text_hidden_states`,
-    `dense_text_embeds`, `scene_label` (the class's number among the sorted names).
+    `dense_text_embeds`, `teacher_image` and `teacher_text`, `scene_label` (the class's number among the sorted names).
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class PairDataset(Dataset):
         names = rows["label"] if "label" in rows.column_names else []
         numbers = {name: number for number, name in enumerate(sorted(set(names)))}
         self.labels = [numbers[name] for name in names]
+        self.teachers = read_teachers(rows) if texts == "captions" else None
         if text_augmentation and processor.tokenizer.mask_token_id is None:
             raise ValueError("text augmentation needs a tokenizer with a mask token: set --text_augmentation 0")
 
@@ -86,11 +88,29 @@ class PairDataset(Dataset):
             item["input_ids"] = self._tokens(self.strings[row][caption], self.max_length, rng)
         if self.labels:
             item["scene_label"] = self.labels[row]
+        if self.teachers is not None:
+            item["teacher_image"], item["teacher_text"] = self.teachers.image[row], self.teachers.text[row][caption]
         if self.teacher is not None:
             item["dense_text_embeds"] = self.teacher[row]
         if self.dense is not None:
             item["dense_input_ids"] = self._tokens(self.dense[row], self.with_dense, rng)
         return item
+
+    def teacher_means(self):
+        """Means over the dataset of the image and the text teacher's features, (G_I,) and (G_T,), or None.
+
+        Where the data bring no features, what is there for free stands in: the instruction encoder's scene vectors for
+        images, the dense-text embeddings for texts.
+        """
+        image = text = None
+        if self.teachers is not None:
+            image = self.teachers.image.float().mean(0)
+            text = torch.cat([rows.float() for rows in self.teachers.text]).mean(0)
+        elif self.caches.scene is not None:
+            image = torch.stack([self.caches.scene[i][0].float() for i in range(len(self.caches.scene))]).mean(0)
+        if text is None and self.teacher is not None:
+            text = self.teacher.mean(0)
+        return image, text
 
     def _tokens(self, text: str, max_length: int, rng) -> list[int]:
         tokenizer = self.processor.tokenizer
@@ -131,6 +151,9 @@ class PairCollator:
             batch["text_hidden_states"] = torch.nn.utils.rnn.pad_sequence(states, batch_first=True)
             lengths = torch.tensor([len(state) for state in states])
             batch["attention_mask"] = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
+        for name in ("teacher_image", "teacher_text"):
+            if name in items[0]:
+                batch[name] = torch.stack([item[name] for item in items]).float()
         if "scene_label" in items[0]:
             batch["scene_labels"] = torch.tensor([item["scene_label"] for item in items])
         if "dense_text_embeds" in items[0]:

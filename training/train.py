@@ -1,10 +1,10 @@
-"""`vsehub train [d2s|pir] RECIPE.yaml|--flags`: the training scripts under one verb."""
+"""`vsehub train [d2s|pir|rebalanced] RECIPE.yaml|--flags`: the training scripts under one verb."""
 
 import importlib
 
 from .recipe import read_recipe
 
-SYSTEMS = {"d2s": "run_d2s", "pir": "run_pir"}
+SYSTEMS = {"d2s": "run_d2s", "pir": "run_pir", "rebalanced": "run_rebalanced"}
 USAGE = "usage: vsehub train [{systems}] [RECIPE.yaml] [--flag value ...]"
 
 

@@ -75,9 +75,14 @@ class RetrievalTrainer(WholeCheckpoints, Trainer):
         inputs = dict(inputs)
         image_ids = inputs.pop("image_ids")
         dense, labels = inputs.pop("dense_text_embeds", None), inputs.pop("scene_labels", None)
+        teacher_image, teacher_text = (
+            inputs.pop("teacher_image", inputs.get("scene_states")),
+            inputs.pop("teacher_text", None),
+        )
         dense_ids, dense_mask = inputs.pop("dense_input_ids", None), inputs.pop("dense_attention_mask", None)
         if dense_ids is not None and self.teacher is not None:
             dense = self._teach(dense_ids, dense_mask)
+        teacher_text = dense if teacher_text is None else teacher_text
         outputs = model(**inputs)
         pairs = PairEmbeddings(
             image_embeds=_gathered(outputs.image_embeds),
@@ -86,6 +91,8 @@ class RetrievalTrainer(WholeCheckpoints, Trainer):
             image_ids=_gathered(image_ids),
             dense_text_embeds=None if dense is None else _gathered(dense),
             labels=None if labels is None else _gathered(labels),
+            teacher_image=None if teacher_image is None else _gathered(teacher_image),
+            teacher_text=None if teacher_text is None else _gathered(teacher_text),
             process_ids=_gathered(torch.full_like(image_ids, self.args.process_index)),
         )
         loss, parts = self.objective(pairs, self._epoch())

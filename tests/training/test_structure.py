@@ -1,0 +1,155 @@
+"""Structure-aware distillation: figures by hand, identities, invariances, and the official code's values."""
+
+import copy
+import json
+
+import pytest
+import torch
+from golden import GOLDENS
+from safetensors.torch import load_file
+from torch.nn import functional as F
+
+from vsehub.training.losses import ContrastiveLoss
+from vsehub.training.structure import RepresentationLoss, StructureDistillationLoss, gram, soft_positive_contrast
+
+
+def random(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def inputs(n=6):
+    return random(n, 4), random(n, 4, seed=1), random(n, 7, seed=2), random(n, 5, seed=3)
+
+
+def pair_with_cosine(cosine):
+    return torch.tensor([[1.0, 0.0], [cosine, (1 - cosine**2) ** 0.5]])
+
+
+def test_the_hand_check_of_the_paper():
+    """Cosines .8 and .2 of the teachers, .5 of the student, lambda .25, tau .1: KD 1.5; the two ties 1.5 and 4.5."""
+    student, image, text = (pair_with_cosine(c) for c in (0.5, 0.8, 0.2))
+    loss = StructureDistillationLoss("intra", text_share=0.25, learn_text_share=True, temperature=0.1, centre="none")
+    total, parts = loss(student, student, image, text)
+    assert parts["structure"].item() == pytest.approx(1.5, abs=1e-4)
+    assert parts["balance"].item() == pytest.approx(1.5 + 4.5, abs=1e-4)
+    assert 2 * total.item() == pytest.approx(9.0, abs=1e-3)  # 2 KD + KD_I + KD_T
+
+
+@pytest.mark.parametrize("distance", ["mae", "mse", "kl", "rkd"])
+def test_a_student_with_the_teachers_geometry_pays_nothing(distance):
+    image, text = random(6, 4), random(6, 4, seed=1)
+    loss, _ = StructureDistillationLoss("own", distance, centre="none")(image, text, image @ rotation(), 3 * text)
+    assert loss.item() == pytest.approx(0, abs=1e-5)
+    for relation in ("intra", "inter", "fused"):
+        loss, _ = StructureDistillationLoss(relation, distance, centre="none")(image, image, image, image)
+        assert loss.item() == pytest.approx(0, abs=1e-5)
+
+
+def rotation(n=4):
+    return torch.linalg.qr(random(n, n, seed=9))[0]
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_the_ties_pass_the_share_no_gradient(share):
+    loss = StructureDistillationLoss("fused", text_share=share, learn_text_share=True, centre="none")
+    parts = loss(*inputs())[1]
+    image, text = gram(inputs()[2]), gram(inputs()[3])
+    mean = (image - text).abs().sum() / 30 / 0.07
+    assert parts["balance"].item() == pytest.approx(mean.item(), rel=1e-5)
+    (gradient,) = torch.autograd.grad(parts["balance"], loss.text_share)
+    assert gradient.abs().item() < 1e-3 * mean.item()
+
+
+@pytest.mark.parametrize("relation", ["own", "fused", "inter", "intra"])
+@pytest.mark.parametrize("distance", ["mae", "mse", "kl", "rkd"])
+def test_rotation_scale_and_order_change_nothing_and_teachers_get_no_gradient(relation, distance):
+    loss = StructureDistillationLoss(relation, distance, centre="batch")
+    image, text, teacher_image, teacher_text = inputs()
+    teacher_image.requires_grad_()
+    image.requires_grad_()
+    value, _ = loss(image, text, teacher_image, teacher_text)
+    turned, _ = loss(2 * image @ rotation(), 2 * text @ rotation(), 5 * teacher_image, teacher_text @ rotation(5))
+    order = torch.tensor([3, 1, 5, 0, 2, 4])
+    shuffled, _ = loss(*(x[order] for x in (image, text, teacher_image, teacher_text)))
+    assert turned.item() == pytest.approx(value.item(), rel=1e-4, abs=1e-6)
+    assert shuffled.item() == pytest.approx(value.item(), rel=1e-4, abs=1e-6)
+    value.backward()
+    assert teacher_image.grad is None and image.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("distance", ["mae", "mse", "kl", "rkd"])
+def test_one_row_equal_rows_and_zero_rows_are_finite(distance):
+    loss = StructureDistillationLoss("own", distance, centre="none")
+    for rows in (random(1, 4), random(1, 4).expand(5, 4), torch.zeros(4, 4)):
+        student = rows.clone().requires_grad_()
+        value, _ = loss(student, student, rows, rows)
+        value.backward()
+        assert torch.isfinite(value) and torch.isfinite(student.grad).all()
+    assert loss(*(x[:1] for x in inputs()))[0].item() == 0
+
+
+def test_pairs_of_one_image_can_be_left_out():
+    image, text, teacher_image, teacher_text = inputs(4)
+    ids = torch.tensor([0, 0, 1, 2])
+    kept = StructureDistillationLoss(centre="none")(image, text, teacher_image, teacher_text, ids)[0]
+    masked = StructureDistillationLoss(centre="none", mask_same_image=True)
+    value = masked(image, text, teacher_image, teacher_text, ids)[0]
+    pairs = [(i, j) for i in range(4) for j in range(4) if i != j and ids[i] != ids[j]]
+    by_hand = sum(
+        (gram(s) - gram(t)).abs()[i, j] for s, t in ((image, teacher_image), (text, teacher_text)) for i, j in pairs
+    )
+    assert value.item() == pytest.approx((by_hand / len(pairs) / 2 / 0.07).item(), rel=1e-5) != kept.item()
+
+
+def test_centring_undoes_an_offset_that_all_features_share():
+    image, text, teacher_image, teacher_text = inputs()
+    loss = StructureDistillationLoss(centre="dataset")
+    with pytest.raises(ValueError, match="set_means"):
+        loss(image, text, teacher_image, teacher_text)
+    loss.set_means(teacher_image, teacher_text)
+    value = loss(image, text, teacher_image, teacher_text)[0]
+    shifted = StructureDistillationLoss(centre="dataset")
+    shifted.set_means(teacher_image + 10, teacher_text - 3)
+    assert shifted(image, text, teacher_image + 10, teacher_text - 3)[0].item() == pytest.approx(value.item(), rel=1e-4)
+    restored = copy.deepcopy(shifted)
+    assert {"image_mean", "text_mean"} <= set(restored.state_dict())
+
+
+def test_bad_settings_are_refused():
+    for settings in ({"relation": "all"}, {"distance": "l3"}, {"centre": "median"}, {"temperature": 0}):
+        with pytest.raises(ValueError):
+            StructureDistillationLoss(**settings)
+    with pytest.raises(ValueError, match="no share to learn"):
+        StructureDistillationLoss("own", learn_text_share=True)
+
+
+def test_the_representation_loss_is_one_half_of_a_contrast_with_the_projected_teacher():
+    embeds, teacher, ids = F.normalize(random(6, 4), dim=-1), random(6, 7, seed=2), torch.tensor([0, 0, 1, 2, 3, 4])
+    loss = RepresentationLoss(7, 4)
+    projected = F.normalize(loss.projection(teacher), dim=-1)
+    both = ContrastiveLoss(0.07)(embeds, projected, ids)
+    back = soft_positive_contrast(projected, embeds, ids, 0.07)
+    assert (loss(embeds, teacher, ids) + back).item() / 2 == pytest.approx(both.item(), rel=1e-5)
+
+
+@pytest.mark.skipif(not (GOLDENS / "sad.safetensors").exists(), reason="the official values are not here")
+def test_the_values_are_those_of_the_official_code():
+    tensors, facts = load_file(GOLDENS / "sad.safetensors"), json.loads((GOLDENS / "sad.json").read_text())
+    fused, image, text = (tensors[f"in.{name}"] for name in ("student_fused", "image_teacher", "text_teacher"))
+    expected = facts["loss_values"]
+    for distance in ("mae", "mse"):
+        for share in (0.3, 0.8547):
+            loss = StructureDistillationLoss("intra", distance, share, temperature=facts["tau2"], centre="none")
+            target = share * gram(text) + (1 - share) * gram(image)
+            mask = 1 - torch.eye(len(fused))
+            found = {
+                "kd": loss(fused, fused, image, text)[0],
+                "kd_image": loss._compare(gram(image), target, mask),
+                "kd_text": loss._compare(gram(text), target, mask),
+            }
+            for name, value in found.items():
+                assert value.item() == pytest.approx(expected[f"{distance}.lambda={share}.{name}"], abs=1e-6)
+    student, teacher, ids = (tensors[f"in.{name}"] for name in ("student_embeds", "teacher_embeds", "image_id"))
+    single = soft_positive_contrast(student, teacher, ids, facts["tau"])
+    assert single.item() == pytest.approx(expected["single_contrast"], abs=1e-6)
+    assert ContrastiveLoss(facts["tau"])(student, teacher, ids).item() == pytest.approx(expected["itc"], abs=1e-6)

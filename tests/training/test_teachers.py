@@ -1,0 +1,164 @@
+"""Teachers as columns: whose they are is checked, a killed run goes on, and the model keeps its tensors."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from datasets import load_dataset
+from safetensors.torch import load_file
+from transformers import BertModel, ViTModel
+
+from vsehub.__main__ import main
+from vsehub.processing.processing_dual_encoder import square_image_processor
+from vsehub.training import run_d2s, run_pir, run_rebalanced, teachers
+from vsehub.training.arguments import DataArguments
+from vsehub.training.data import prepare_rows
+from vsehub.training.generated_overhead import write_dataset as write_overhead
+from vsehub.training.generated_overhead import write_towers as write_overhead_towers
+from vsehub.training.generated_scenes import write_dataset, write_towers
+from vsehub.training.teachers import CHECKSUM, IMAGE, TEXT, read_teachers
+
+SMALL = """--image_size 32 --projection_dim 16 --per_device_train_batch_size 8 --logging_steps 1 --eval_strategy steps
+--save_strategy steps --eval_steps 2 --save_steps 2 --max_steps 4 --use_cpu True --text_augmentation 0""".split()
+D2S = "--num_mask_tokens 4 --decoder_layers 1 --decoder_heads 2 --size_augmentation 0 --text_dropout 0".split()
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, tiny_vision_config, tiny_text_config, tiny_tokenizer):
+    """Generated scenes, the student's towers, and two uni-modal teachers; `taught` has the teachers' columns."""
+    root = tmp_path_factory.mktemp("teachers")
+    write_dataset(root / "data", train=24, validation=8, test=8)
+    vision, text = write_towers(root / "towers")
+    square_image_processor(32).save_pretrained(vision)
+    torch.manual_seed(1)
+    ViTModel(tiny_vision_config, add_pooling_layer=False).save_pretrained(root / "vit")
+    square_image_processor(32).save_pretrained(root / "vit")
+    BertModel(tiny_text_config, add_pooling_layer=False).save_pretrained(root / "bert")
+    tiny_tokenizer.save_pretrained(root / "bert")
+    assert main(words(root)) == 0
+    student = ["--data", str(root / "taught"), "--vision", vision, "--text", text]
+    return root, student
+
+
+def words(root, out="taught"):
+    given = ["--image", root / "vit", "--text", root / "bert", "--out", root / out, "--dense_text", "dense_text"]
+    return ["teachers", str(root / "data"), *map(str, given)]
+
+
+def test_every_row_has_the_features_of_its_own_picture_and_captions(world):
+    root, _ = world
+    rows = prepare_rows(DataArguments(data=str(root / "taught")), "train", None, need_dense=True)
+    found = read_teachers(rows)
+    assert found.image.shape == (24, 32) and [x.shape for x in found.text] == [(2, 32)] * 24
+    image, text = teachers.ImageTeacher(str(root / "vit"), "cpu"), teachers.TextTeacher(str(root / "bert"), "cpu")
+    for row in (0, 23):
+        picture = teachers.row_image(rows[row])
+        assert torch.allclose(found.image[row].float(), torch.from_numpy(image([picture])[0]).float(), atol=2e-3)
+        alone = text([rows[row]["captions"][1]])[0]
+        assert torch.allclose(found.text[row][1].float(), torch.from_numpy(alone).float(), atol=2e-3)
+
+
+def test_features_of_another_row_are_refused(world):
+    root, _ = world
+    rows = prepare_rows(DataArguments(data=str(root / "taught")), "train", None, need_dense=False)
+    kept = {name: list(rows[name]) for name in (IMAGE, TEXT, CHECKSUM)}
+    swapped = rows.remove_columns(list(kept))
+    for name, column in kept.items():
+        swapped = swapped.add_column(name, column[1:] + column[:1])
+    with pytest.raises(ValueError, match="row 0 .*another picture"):
+        read_teachers(swapped)
+
+
+def test_a_killed_run_goes_on_and_gives_the_same(world, monkeypatch):
+    root, _ = world
+    monkeypatch.setattr(teachers, "PART", 10)
+    calls = []
+
+    class Dying(teachers.ImageTeacher):
+        def __call__(self, images):
+            calls.append(len(images))
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            return super().__call__(images)
+
+    monkeypatch.setattr(teachers, "ImageTeacher", Dying)
+    with pytest.raises(KeyboardInterrupt):
+        main(words(root, "again"))
+    assert main(words(root, "again")) == 0
+    assert calls == [10, 10, 10, 4]  # the first part was not made twice
+    first, again = (
+        load_dataset(str(root / name), split="train").remove_columns("image") for name in ("taught", "again")
+    )
+    assert first[:] == again[:]
+
+
+def weights(out):
+    return load_file(out / "hub" / "model.safetensors")
+
+
+@pytest.mark.parametrize("relation", ["own", "fused"])
+def test_structure_trains_another_model_of_the_same_tensors(world, tmp_path, relation):
+    _, student = world
+    flags = [*student, *SMALL, *D2S]
+    assert run_rebalanced.main([*flags, "--structure_weight", "0", "--output_dir", str(tmp_path / "plain")]) == 0
+    more = ["--structure_relation", relation, "--representation_text_weight", "2"]
+    more += ["--learn_text_share", "True"] if relation == "fused" else []
+    assert run_rebalanced.main([*flags, *more, "--output_dir", str(tmp_path / "taught")]) == 0
+    plain, taught = weights(tmp_path / "plain"), weights(tmp_path / "taught")
+    assert {key: x.shape for key, x in plain.items()} == {key: x.shape for key, x in taught.items()}
+    assert any(not torch.equal(plain[key], taught[key]) for key in plain)
+    state = load_file(next((tmp_path / "taught" / "baseline").glob("checkpoint-*")) / "objective.safetensors")
+    assert {"structure.text_share", "structure.image_mean", "representation.text.projection.weight"} <= set(state)
+    assert not (tmp_path / "taught" / "hub" / "objective.safetensors").exists()
+
+
+def test_structure_resumes_bitwise(world, tmp_path):
+    _, student = world
+    flags = [*student, *SMALL, *D2S, "--structure_relation", "fused", "--learn_text_share", "True"]
+    flags += ["--load_best_model_at_end", "False", "--save_total_limit", "9"]
+    assert run_rebalanced.main([*flags, "--output_dir", str(tmp_path / "whole")]) == 0
+    assert run_rebalanced.main([*flags, "--output_dir", str(tmp_path / "broken")]) == 0
+    shutil.rmtree(tmp_path / "broken" / "baseline" / "checkpoint-4")
+    (tmp_path / "broken" / "baseline" / "finished.json").unlink()
+    again = [*flags, "--output_dir", str(tmp_path / "broken"), "--resume_from_checkpoint", "true"]
+    assert run_rebalanced.main(again) == 0
+    whole, broken = weights(tmp_path / "whole"), weights(tmp_path / "broken")
+    assert all(torch.equal(whole[key], broken[key]) for key in whole)
+
+
+def test_without_teachers_the_remedy_is_named(world, tmp_path):
+    root, student = world
+    flags = ["--data", str(root / "data"), *student[2:], *SMALL, *D2S, "--output_dir", str(tmp_path)]
+    with pytest.raises(ValueError, match="vsehub teachers"):
+        run_rebalanced.main(flags)
+
+
+def test_d2s_takes_structure_in_its_second_stage(world, tmp_path):
+    _, student = world
+    flags = [*student, *SMALL, *D2S, "--structure_weight", "0.5", "--output_dir", str(tmp_path)]
+    assert run_d2s.main(flags) == 0
+    assert set(json.loads((tmp_path / "validation.json").read_text())) == {"pretrain", "finetune"}
+
+
+def test_pir_has_its_image_teacher_for_free_and_needs_one_for_texts(tmp_path):
+    write_overhead(tmp_path / "data", train=32, validation=8, test=8)
+    towers = [word for name, path in write_overhead_towers(tmp_path / "towers").items() for word in (f"--{name}", path)]
+    flags = [
+        *towers,
+        *SMALL,
+        "--image_size",
+        "64",
+        "--attention_heads",
+        "2",
+        "--cycles",
+        "1",
+        "--instruction_layers",
+        "1",
+    ]
+    flags += ["--stages", "retrieval", "--structure_weight", "1", "--output_dir", str(tmp_path / "run")]
+    with pytest.raises(ValueError, match="vsehub teachers"):
+        run_pir.main([*flags, "--data", str(tmp_path / "data")])
+    teach = ["--image", towers[1], "--text", towers[3], "--out", str(tmp_path / "taught")]
+    assert main(["teachers", str(tmp_path / "data"), *teach]) == 0
+    assert run_pir.main([*flags, "--data", str(tmp_path / "taught")]) == 0
