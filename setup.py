@@ -34,6 +34,16 @@ setup(
     extras_require={
         "plot": ["matplotlib"],
         "geo": ["tifffile", "imagecodecs"],
-        "test": ["pytest", "hypothesis", "ruff", "matplotlib", "sentence-transformers>=6", "tifffile", "imagecodecs"],
+        "graded": ["rapidfuzz"],
+        "test": [
+            "pytest",
+            "hypothesis",
+            "ruff",
+            "matplotlib",
+            "sentence-transformers>=6",
+            "tifffile",
+            "imagecodecs",
+            "rapidfuzz",
+        ],
     },
 )

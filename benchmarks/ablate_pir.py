@@ -40,16 +40,16 @@ COMPONENTS = {
     "PIR": {},
     "PIR, random prior": {"instruction": "random"},
     "PIR, soft belief": {"belief": "soft"},
+    "PIR, from zero, affiliation x 0.1": {"local_from_zero": True, "affiliation_weight": 0.1},
 }
-REMEDY = {"local_from_zero": True, "affiliation_weight": 0.1}
 SWEEPS = {
-    "PIR, local branches from zero": {"local_from_zero": True},
-    "PIR, local branches from zero, affiliation x 0.1": REMEDY,
-    "PIR, local branches from zero, no affiliation": {**REMEDY, "affiliation_weight": 0},
+    "PIR, from zero": {"local_from_zero": True},
+    "PIR, from zero, no affiliation": {"local_from_zero": True, "affiliation_weight": 0},
+    "PIR, no affiliation": {"affiliation_weight": 0},
     **{f"filter size {n}": {"filter_size": n} for n in (5, 10, 20, 30, 50)},
     **{f"instruction layers {n}": {"instruction_layers": n} for n in (1, 3)},
     **{f"cycles {n}": {"cycles": n} for n in (1, 2, 4)},
-    **{f"affiliation x {w}": {"affiliation_weight": w} for w in (0, 0.1, 0.3, 3)},
+    **{f"affiliation x {w}": {"affiliation_weight": w} for w in (0.1, 0.3, 3)},
     "TEL of the paper's equations": {"tel_norm": "branch"},
     "instructed by ImageNet": {"instruction": "imagenet"},
     "instructed by a random ResNet-50": {"instruction": "random resnet"},

@@ -8,12 +8,15 @@ from accelerate import Accelerator
 from transformers import AutoModel, AutoProcessor
 
 from ..modeling.modeling_dual_encoder import DualEncoderPreTrainedModel, weights_of
+from ..processing.graded import class_relevance, graded_metrics, rouge_l_relevance
 from .arguments import DataArguments
 from .data import prepare_rows
 from .evaluation import embed_rows, row_metrics
 
 
-def evaluate_model(source: str, data: DataArguments, split: str, folds: int = 0, batch_size: int = 64) -> dict:
+def evaluate_model(
+    source: str, data: DataArguments, split: str, folds: int = 0, batch_size: int = 64, graded=None
+) -> dict:
     """Embed a split, each image once, and rank it.
 
     Args:
@@ -22,9 +25,13 @@ def evaluate_model(source: str, data: DataArguments, split: str, folds: int = 0,
         split: which split.
         folds: also average over so many consecutive folds (COCO 1K: 5).
         batch_size: images, or texts, at a time.
+        graded: `captions` (ROUGE-L) or `classes`: also NDCG within and across modalities (`graded_metrics`).
 
     Returns:
         What `row_metrics` gives: recalls in per cent, rsum, mean_recall, ...
+
+    Raises:
+        ValueError: no model of vsehub, or `classes` where the data have none.
     """
     accelerator = Accelerator()
     if source.startswith(("/", ".", "~")) and not Path(source).is_dir():
@@ -36,7 +43,14 @@ def evaluate_model(source: str, data: DataArguments, split: str, folds: int = 0,
     processor = AutoProcessor.from_pretrained(source)
     rows = prepare_rows(data, split, "runs/evaluate", need_dense=False, limit=data.max_eval_images)
     embeds = embed_rows(model, processor, rows, accelerator, batch_size, data.max_text_length)
-    return row_metrics(rows, embeds, folds)
+    metrics = row_metrics(rows, embeds, folds)
+    if graded == "captions":
+        metrics |= graded_metrics(*embeds, rouge_l_relevance(list(rows["captions"])))
+    elif graded == "classes":
+        if "label" not in rows.column_names:
+            raise ValueError(f"{data.data} has no scene classes to grade by: name their column with --label_column")
+        metrics |= graded_metrics(*embeds, class_relevance(rows["label"], embeds[2]))
+    return metrics
 
 
 def table(rows: dict[str, dict]) -> str:
@@ -73,6 +87,10 @@ def further_lines(metrics: dict) -> list[str]:
                 else f"  {what}@1, 5, 10"
             )
             lines.append(f"{name:24}{cells[0]} {cells[1]} {total}")
+    for task in ("image_to_image", "text_to_text", "image_to_mixed", "text_to_mixed"):
+        if f"{task}_ndcg@10" in metrics:
+            cells = "".join(f"{metrics[f'{task}_ndcg@{k}']:7.1f}" for k in (10, 20, 50))
+            lines.append(f"{task.replace('_', ' '):24}{cells}  NDCG@10, 20, 50")
     return lines
 
 
@@ -90,6 +108,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--on_bad_sample", choices=("error", "quarantine"), default="error")
     parser.add_argument("--folds", type=int, default=0, help="also the mean over so many folds (COCO 1K: 5)")
     parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--graded", choices=("captions", "classes"), help="also NDCG within and across modalities")
     parser.add_argument("--json", help="write the metrics here")
     args = parser.parse_args(argv)
     data = DataArguments(
@@ -99,7 +118,7 @@ def main(argv: list[str] | None = None) -> int:
         label_column=args.label_column,
         on_bad_sample=args.on_bad_sample,
     )
-    metrics = evaluate_model(args.model, data, args.split, args.folds, args.batch_size)
+    metrics = evaluate_model(args.model, data, args.split, args.folds, args.batch_size, args.graded)
     print("\n".join([table({f"{Path(args.model).name} on {args.split}": metrics}), *further_lines(metrics)]))
     if args.json:
         Path(args.json).write_text(json.dumps(metrics, indent=2))

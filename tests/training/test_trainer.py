@@ -256,8 +256,10 @@ def test_evaluation_equals_the_model_used_by_hand(both_stages, scenes, tmp_path)
     plain, found = image_text_metrics(images, texts, owner), evaluate_model(str(out / "hub"), data, "test")
     assert {key: found[key] for key in plain} == pytest.approx(plain)
     assert found["duplicate_aware_mean_recall"] > found["mean_recall"]  # scenes share captions
-    assert evaluate_main([str(out / "hub"), "--data", scenes[1], "--json", str(tmp_path / "m.json")]) == 0
-    assert "rsum" in json.loads((tmp_path / "m.json").read_text())
+    flags = ["--json", str(tmp_path / "m.json"), "--graded", "captions"]
+    assert evaluate_main([str(out / "hub"), "--data", scenes[1], *flags]) == 0
+    written = json.loads((tmp_path / "m.json").read_text())
+    assert "rsum" in written and 0 < written["text_to_text_ndcg@10"] <= 100
 
 
 def test_a_plain_trainer_trains_the_model(tiny_model, tiny_image_batch, tiny_text_batch, tmp_path):
