@@ -19,7 +19,11 @@ def run_once(path: Path, name: str, seed: int, train: Callable[[], dict]):
     start = time.time()
     metrics = {key.removeprefix("eval_"): value for key, value in train().items()}
     line = {"name": name, "seed": seed, "seconds": round(time.time() - start)}
-    line |= {key: value for key, value in metrics.items() if "recall" in key or key == "rsum" or "precision" in key}
+    line |= {
+        key: value
+        for key, value in metrics.items()
+        if any(word in key for word in ("recall", "rsum", "precision", "ndcg"))
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         file.write(json.dumps(line) + "\n")
