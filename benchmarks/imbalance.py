@@ -4,8 +4,8 @@
 
 An image shows 12 attributes; its captions can name 8 of them, each token is dropped with probability p (and one in ten
 is wrong). Contrastive training alone is compared with the paper's objective, with per-modality structure (`own`), with
-towers that start as the teachers, and with `own` under a shuffled teacher. Every seed is a fresh world. Relevance is the
-squared share of equal attributes. Resumable: a finished run is a line.
+towers that start as the teachers, and with `own` under a shuffled teacher. Every seed is a fresh world. Relevance is
+the squared share of equal attributes. Resumable: a finished run is a line.
 """
 
 import argparse
