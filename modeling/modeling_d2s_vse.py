@@ -16,12 +16,11 @@ from torch import distributed as dist
 from torch import nn
 from torch.nn import functional as F
 from transformers import initialization as init
-from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.utils import can_return_tuple
 
 from ..configuration.configuration_d2s_vse import D2SVSEConfig
-from .modeling_dual_encoder import DualEncoderPreTrainedModel, build_tower
+from .modeling_dual_encoder import DualEncoderPreTrainedModel
 from .pooling import GPO, sinusoid
+from .towers import build_tower
 
 
 class TextParts(NamedTuple):
@@ -201,55 +200,15 @@ class D2SVSEModel(DualEncoderPreTrainedModel):
             init.xavier_uniform_(module.weight)
             init.zeros_(module.bias)
 
-    @can_return_tuple
-    def get_image_features(
-        self,
-        pixel_values: torch.FloatTensor | None = None,
-        vision_hidden_states: torch.FloatTensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-    ) -> tuple | BaseModelOutputWithPooling:
-        """Embed images (B, 3, H, W), or the vision tower's hidden states (B, N, C).
+    def pool_image(self, hidden: torch.Tensor, pixel_values: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Project and pool the vision tower's hidden states (B, N, C): tokens (B, N, D) and image vector (B, D)."""
+        tokens = self.image_projection(hidden.to(self.image_projection.weight.dtype))
+        return tokens, self.image_pooling(tokens, self._surviving(tokens))
 
-        Returns:
-            `pooler_output` (B, D), not normalised, and `last_hidden_state` (B, N, D), the projected tokens.
-        """
-        if vision_hidden_states is None:
-            vision_hidden_states = self.vision_tokens(
-                pixel_values, output_attentions=output_attentions, output_hidden_states=output_hidden_states
-            )
-        tokens = self.image_projection(vision_hidden_states.to(self.image_projection.weight.dtype))  # (B, N, D)
-        pooled = self.image_pooling(tokens, self._surviving(tokens))
-        return BaseModelOutputWithPooling(last_hidden_state=tokens, pooler_output=pooled)
-
-    @can_return_tuple
-    def get_text_features(
-        self,
-        input_ids: torch.LongTensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        token_type_ids: torch.LongTensor | None = None,
-        text_hidden_states: torch.FloatTensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-    ) -> tuple | BaseModelOutputWithPooling:
-        """Embed captions (B, L), or the text tower's hidden states (B, L, C).
-
-        Returns:
-            `pooler_output` (B, D), not normalised, and `last_hidden_state` (B, L, D), the word features.
-        """
-        if attention_mask is None:
-            shape = (input_ids if text_hidden_states is None else text_hidden_states).shape[:2]
-            attention_mask = torch.ones(shape, dtype=torch.long, device=self.device)
-        if text_hidden_states is None:
-            text_hidden_states = self.text_tokens(
-                input_ids,
-                attention_mask,
-                token_type_ids=token_type_ids,
-                output_attentions=output_attentions,
-                output_hidden_states=output_hidden_states,
-            )
-        parts = self.text_parts(text_hidden_states, attention_mask)
-        return BaseModelOutputWithPooling(last_hidden_state=parts.words, pooler_output=self._combine(parts))
+    def pool_text(self, hidden: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run the text side above the tower (B, L, C): word features (B, L, D) and text vector (B, D)."""
+        parts = self.text_parts(hidden, attention_mask)
+        return parts.words, self._combine(parts)
 
     def text_parts(self, hidden: torch.Tensor, attention_mask: torch.Tensor) -> TextParts:
         """Run the text side above the tower: hidden states (B, L, C) to word features, `t` and `r`."""

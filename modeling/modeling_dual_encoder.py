@@ -1,22 +1,22 @@
 """The contract that every dual encoder of vsehub keeps: outputs, towers, forward, and typed `encode_*` calls.
 
-A subclass sets `vision_model` and `text_model` and implements `get_image_features` and `get_text_features`.
+A subclass sets `vision_model` and `text_model` and implements `pool_image` and `pool_text`.
 
 Shapes: B images, T texts, N image tokens, L text tokens, C tower channels, D shared space.
 """
 
-import inspect
 import math
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedModel, SiglipTextConfig, SiglipTextModel
+from transformers import AutoProcessor, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import ModelOutput, can_return_tuple
+
+from .towers import copy_tower, freeze_unused, hold_batch_norm, image_tokens, load_tower
 
 
 @dataclass
@@ -128,6 +128,66 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
         """Run the text tower alone: (T, L) -> (T, L, C); arguments that are None are not passed on."""
         kwargs = {name: value for name, value in kwargs.items() if value is not None}
         return self.text_model(input_ids=input_ids, attention_mask=attention_mask, **kwargs).last_hidden_state
+
+    @can_return_tuple
+    def get_image_features(
+        self,
+        pixel_values: torch.FloatTensor | None = None,
+        vision_hidden_states: torch.FloatTensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        **image_inputs,
+    ) -> tuple | BaseModelOutputWithPooling:
+        """Embed images (B, 3, H, W), or the vision tower's hidden states (B, N, C).
+
+        Args:
+            pixel_values: from the processor.
+            vision_hidden_states: what the vision tower made of them earlier; they replace its run.
+            output_attentions, output_hidden_states: passed to the vision tower.
+            **image_inputs: what else the subclass's `pool_image` takes.
+
+        Returns:
+            `pooler_output` (B, D), not normalised, and `last_hidden_state` (B, N, D), the projected tokens.
+        """
+        if vision_hidden_states is None:
+            vision_hidden_states = self.vision_tokens(
+                pixel_values, output_attentions=output_attentions, output_hidden_states=output_hidden_states
+            )
+        tokens, pooled = self.pool_image(vision_hidden_states, pixel_values, **image_inputs)
+        return BaseModelOutputWithPooling(last_hidden_state=tokens, pooler_output=pooled)
+
+    @can_return_tuple
+    def get_text_features(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.LongTensor | None = None,
+        text_hidden_states: torch.FloatTensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> tuple | BaseModelOutputWithPooling:
+        """Embed captions (T, L), or the text tower's hidden states (T, L, C).
+
+        Returns:
+            `pooler_output` (T, D), not normalised, and `last_hidden_state` (T, L, D), the word features.
+        """
+        if attention_mask is None or self.reads_padding():
+            shape = (input_ids if text_hidden_states is None else text_hidden_states).shape[:2]
+            attention_mask = torch.ones(shape, dtype=torch.long, device=self.device)
+        if text_hidden_states is None:
+            text_hidden_states = self.text_tokens(
+                input_ids,
+                attention_mask,
+                token_type_ids=token_type_ids,
+                output_attentions=output_attentions,
+                output_hidden_states=output_hidden_states,
+            )
+        words, pooled = self.pool_text(text_hidden_states, attention_mask)
+        return BaseModelOutputWithPooling(last_hidden_state=words, pooler_output=pooled)
+
+    def reads_padding(self) -> bool:
+        """Whether padding takes part in texts; it should not."""
+        return False
 
     @can_return_tuple
     def forward(
@@ -274,102 +334,6 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
                 source, trust_remote_code=remote, **getattr(self, "_origin", {})
             )
         return self._processor
-
-
-def image_tokens(tower: nn.Module, pixel_values: torch.Tensor, **kwargs) -> torch.Tensor:
-    """Run a vision backbone: (B, 3, H, W) -> (B, N, C). Feature maps become tokens, row by row."""
-    if "interpolate_pos_encoding" in inspect.signature(tower.forward).parameters:
-        kwargs["interpolate_pos_encoding"] = True
-    kwargs = {name: value for name, value in kwargs.items() if value is not None}
-    hidden = tower(pixel_values.to(tower.dtype), **kwargs).last_hidden_state
-    return hidden.flatten(2).transpose(1, 2) if hidden.dim() == 4 else hidden
-
-
-def hold_batch_norm(model: nn.Module):
-    """Put every BatchNorm in eval mode, so that it uses and keeps the statistics that it was loaded with."""
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.eval()
-
-
-def build_tower(config) -> nn.Module:
-    """Build a tower without weights; what `last_hidden_state` does not need is left out or, else, frozen (DDP)."""
-    try:
-        tower = _from_config(config)
-    except ValueError as error:
-        if "attention" not in str(error):
-            raise
-        # An implementation that was asked of the whole model; a convolutional tower knows none of them.
-        tower = _from_config(config, attn_implementation="eager")
-    freeze_unused(tower)
-    return tower
-
-
-def _from_config(config, **kwargs) -> nn.Module:
-    AutoModel.register(SiglipTextConfig, SiglipTextModel, exist_ok=True)  # as in load_tower
-    try:
-        return AutoModel.from_config(config, add_pooling_layer=False, **kwargs)
-    except TypeError:  # ResNet, ConvNeXt, DINOv2, CLIP: their constructors do not know the argument
-        return AutoModel.from_config(config, **kwargs)
-
-
-def freeze_unused(tower: nn.Module):
-    """Freeze what `last_hidden_state` does not need: under DDP, a parameter without gradient is an error."""
-    for name, parameter in tower.named_parameters():
-        if _is_unused(name, tower.config.model_type):
-            parameter.requires_grad_(False)
-
-
-@contextmanager
-def weights_of(source):
-    """Turn what a torn weights file raises while it is read into an error that names the model and the remedy."""
-    try:
-        yield
-    except Exception as error:
-        if type(error).__name__ != "SafetensorError":
-            raise
-        raise ValueError(f"{source}: its weights are not whole ({error}); copy or download them again") from None
-
-
-def load_tower(source: str, part: str) -> nn.Module:
-    """Load a pretrained tower in float32; of a two-tower checkpoint such as CLIP, its `part`.
-
-    Raises:
-        ValueError: the checkpoint lacks weights that the architecture has, or its file is torn.
-    """
-    AutoModel.register(SiglipTextConfig, SiglipTextModel, exist_ok=True)  # AutoModel knows SigLIP only whole
-    config = AutoConfig.from_pretrained(source)
-    config = getattr(config, part, config)
-    kwargs = {"config": config, "output_loading_info": True, "dtype": torch.float32}
-    with weights_of(source):
-        try:
-            tower, info = AutoModel.from_pretrained(source, add_pooling_layer=False, **kwargs)
-        except TypeError:  # as in _from_config
-            tower, info = AutoModel.from_pretrained(source, **kwargs)
-    lost = [str(key) for key in (*info["missing_keys"], *info["mismatched_keys"])]
-    lost = sorted(key for key in lost if not _is_unused(key, config.model_type))
-    if lost:
-        raise ValueError(
-            f"{source}: {len(lost)} weights of this {config.model_type} tower are not in the checkpoint "
-            f"(first: {lost[0]}). It may come from another transformers version: load and save it once with that one."
-        )
-    return tower
-
-
-def copy_tower(source: nn.Module, target: nn.Module, name: str):
-    """Copy every weight that `target` has; a weight that `source` lacks is an error, never a warning."""
-    report = target.load_state_dict(source.state_dict(), strict=False)
-    left = [key for key in report.unexpected_keys if not _is_unused(key, source.config.model_type)]
-    if report.missing_keys or left:
-        raise ValueError(f"{name}: the towers do not fit; missing {report.missing_keys}, left over {left}")
-
-
-def _is_unused(key: str, model_type: str) -> bool:
-    """Tell whether a weight has no part in `last_hidden_state`: a tower's own pooling, a pre-training's mask token."""
-    own = {"clip_vision_model": "post_layernorm.", "convnext": "layernorm.", "convnextv2": "layernorm."}
-    key = key.removeprefix("vision_model.").removeprefix("text_model.")
-    pooling = key.startswith(("pooler.", "head.", own.get(model_type, "pooler."))) or ".pooler." in key
-    return pooling or key.endswith("mask_token")
 
 
 __all__ = ["DualEncoderOutput", "DualEncoderPreTrainedModel"]

@@ -17,13 +17,12 @@ from typing import NamedTuple
 import torch
 from torch import nn
 from transformers import initialization as init
-from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.utils import can_return_tuple
 
 from ..configuration.configuration_dual_encoder import tower_width
 from ..configuration.configuration_pir import PIRConfig
-from .modeling_dual_encoder import DualEncoderPreTrainedModel, build_tower, copy_tower, image_tokens, load_tower
+from .modeling_dual_encoder import DualEncoderPreTrainedModel
 from .tel import TEL
+from .towers import build_tower, copy_tower, image_tokens, load_tower
 
 
 class ImageParts(NamedTuple):
@@ -196,68 +195,30 @@ class PIRModel(DualEncoderPreTrainedModel):
         local, logits = self.visual_instruction(tokens, instruction)
         return ImageParts(tokens, instruction, logits, local)
 
-    @can_return_tuple
-    def get_image_features(
-        self,
-        pixel_values: torch.FloatTensor | None = None,
-        vision_hidden_states: torch.FloatTensor | None = None,
-        scene_states: torch.FloatTensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-    ) -> tuple | BaseModelOutputWithPooling:
-        """Embed images (B, 3, H, W), or what the frozen towers made of them earlier.
+    def pool_image(
+        self, hidden: torch.Tensor, pixel_values: torch.Tensor | None, scene_states: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Project and read the vision tower's hidden states (B, N, C): tokens (B, N, D) and image vector (B, D).
 
-        Args:
-            pixel_values: from the processor.
-            vision_hidden_states: hidden states of the vision tower (B, N, C).
-            scene_states: vectors of the instruction encoder (B, C), as `instruct` gives.
-            output_attentions, output_hidden_states: passed to the vision tower.
-
-        Returns:
-            `pooler_output` (B, D), not normalised, and `last_hidden_state` (B, N, D), the projected tokens.
+        `scene_states` (B, C), as `instruct` gives, replace the run of the instruction encoder on the pixels.
         """
-        if vision_hidden_states is None:
-            vision_hidden_states = self.vision_tokens(
-                pixel_values, output_attentions=output_attentions, output_hidden_states=output_hidden_states
-            )
-        parts = self.image_parts(vision_hidden_states, pixel_values, scene_states)
-        pooled = parts.tokens[:, 0] if parts.local is None else parts.tokens[:, 0] + parts.local
-        return BaseModelOutputWithPooling(last_hidden_state=parts.tokens, pooler_output=pooled)
+        parts = self.image_parts(hidden, pixel_values, scene_states)
+        return parts.tokens, parts.tokens[:, 0] if parts.local is None else parts.tokens[:, 0] + parts.local
 
-    @can_return_tuple
-    def get_text_features(
-        self,
-        input_ids: torch.LongTensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        token_type_ids: torch.LongTensor | None = None,
-        text_hidden_states: torch.FloatTensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-    ) -> tuple | BaseModelOutputWithPooling:
-        """Embed captions (T, L), or the text tower's hidden states (T, L, C).
+    def reads_padding(self) -> bool:
+        """Whether padding takes part in texts: in the official code only."""
+        return self.config.legacy
 
-        Returns:
-            `pooler_output` (T, D), not normalised, and `last_hidden_state` (T, L, D), the projected words.
-        """
-        shape = (input_ids if text_hidden_states is None else text_hidden_states).shape[:2]
-        if attention_mask is None or self.config.legacy:
-            attention_mask = torch.ones(shape, dtype=torch.long, device=self.device)
-        if text_hidden_states is None:
-            text_hidden_states = self.text_tokens(
-                input_ids,
-                attention_mask,
-                token_type_ids=token_type_ids,
-                output_attentions=output_attentions,
-                output_hidden_states=output_hidden_states,
-            )
-        words = self.text_projection(text_hidden_states.to(self.text_projection.weight.dtype))
-        place = torch.zeros(shape[0], dtype=torch.long, device=words.device)
+    def pool_text(self, hidden: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Project and re-read the text tower's hidden states (T, L, C): words (T, L, D) and text vector (T, D)."""
+        words = self.text_projection(hidden.to(self.text_projection.weight.dtype))
+        place = torch.zeros(len(words), dtype=torch.long, device=words.device)
         if self.config.text_readout == "last":
             place = attention_mask.to(words.device).sum(1) - 1
         pooled = _at(words, place)
         if self.language_cycles is not None:
             pooled = pooled + self.language_cycles(words, attention_mask, place)
-        return BaseModelOutputWithPooling(last_hidden_state=words, pooler_output=pooled)
+        return words, pooled
 
     def belief(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """How much the instruction believes each token: (B, 3, H, W) to (B, N), rows sum to 1, class token first.

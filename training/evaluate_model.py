@@ -7,7 +7,8 @@ from pathlib import Path
 from accelerate import Accelerator
 from transformers import AutoModel, AutoProcessor
 
-from ..modeling.modeling_dual_encoder import DualEncoderPreTrainedModel, weights_of
+from ..modeling.modeling_dual_encoder import DualEncoderPreTrainedModel
+from ..modeling.towers import weights_of
 from ..processing.graded import class_relevance, graded_metrics, rouge_l_relevance
 from .arguments import DataArguments
 from .data import prepare_rows

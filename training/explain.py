@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModel, AutoProcessor
 
-from ..modeling.modeling_dual_encoder import weights_of
+from ..modeling.towers import weights_of
 from ..processing.overhead import open_any
 from .belief_map import belief_grid, believed_boxes, sheet
 

@@ -9,7 +9,7 @@ import numpy as np
 from torch.utils.data import Dataset
 from transformers import AutoImageProcessor, AutoModelForImageClassification, Trainer
 
-from ..modeling.modeling_dual_encoder import copy_tower, hold_batch_norm, load_tower
+from ..modeling.towers import copy_tower, hold_batch_norm, load_tower
 from ..processing.processing_dual_encoder import square_image_processor
 from .augmentation import AUGMENTATIONS
 from .data import row_image

@@ -14,7 +14,7 @@ from pathlib import Path
 from transformers import AutoConfig
 
 from vsehub import D2SVSEConfig, D2SVSEModel, D2SVSEProcessor
-from vsehub.modeling.modeling_dual_encoder import weights_of
+from vsehub.modeling.towers import weights_of
 from vsehub.training.arguments import D2S_ARGUMENTS, D2SModelArguments
 from vsehub.training.d2s_stages import STAGES, add_decoder, fresh_model, run_stage
 from vsehub.training.recipe import parse_stages

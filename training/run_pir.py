@@ -15,7 +15,7 @@ from pathlib import Path
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from vsehub import PIRModel, PIRProcessor
-from vsehub.modeling.modeling_dual_encoder import weights_of
+from vsehub.modeling.towers import weights_of
 from vsehub.training.arguments import PIR_ARGUMENTS
 from vsehub.training.instruction import normalisation_between, train_instruction
 from vsehub.training.objectives import PIRObjective

@@ -16,7 +16,7 @@ from datasets import Dataset, Features, List, Sequence, Value, concatenate_datas
 from tqdm.auto import tqdm
 from transformers import AutoImageProcessor, AutoTokenizer
 
-from ..modeling.modeling_dual_encoder import image_tokens, load_tower
+from ..modeling.towers import image_tokens, load_tower
 from .arguments import DataArguments
 from .data import image_source, prepare_rows, row_image
 

@@ -1,0 +1,107 @@
+"""Backbones of transformers as towers: built, loaded whole or not at all, copied, run, and frozen where unused."""
+
+import inspect
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModel, SiglipTextConfig, SiglipTextModel
+
+
+def image_tokens(tower: nn.Module, pixel_values: torch.Tensor, **kwargs) -> torch.Tensor:
+    """Run a vision backbone: (B, 3, H, W) -> (B, N, C). Feature maps become tokens, row by row."""
+    if "interpolate_pos_encoding" in inspect.signature(tower.forward).parameters:
+        kwargs["interpolate_pos_encoding"] = True
+    kwargs = {name: value for name, value in kwargs.items() if value is not None}
+    hidden = tower(pixel_values.to(tower.dtype), **kwargs).last_hidden_state
+    return hidden.flatten(2).transpose(1, 2) if hidden.dim() == 4 else hidden
+
+
+def hold_batch_norm(model: nn.Module):
+    """Put every BatchNorm in eval mode, so that it uses and keeps the statistics that it was loaded with."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+
+
+def build_tower(config) -> nn.Module:
+    """Build a tower without weights; what `last_hidden_state` does not need is left out or, else, frozen (DDP)."""
+    try:
+        tower = _from_config(config)
+    except ValueError as error:
+        if "attention" not in str(error):
+            raise
+        # An implementation that was asked of the whole model; a convolutional tower knows none of them.
+        tower = _from_config(config, attn_implementation="eager")
+    freeze_unused(tower)
+    return tower
+
+
+def _from_config(config, **kwargs) -> nn.Module:
+    AutoModel.register(SiglipTextConfig, SiglipTextModel, exist_ok=True)  # as in load_tower
+    try:
+        return AutoModel.from_config(config, add_pooling_layer=False, **kwargs)
+    except TypeError:  # ResNet, ConvNeXt, DINOv2, CLIP: their constructors do not know the argument
+        return AutoModel.from_config(config, **kwargs)
+
+
+def freeze_unused(tower: nn.Module):
+    """Freeze what `last_hidden_state` does not need: under DDP, a parameter without gradient is an error."""
+    for name, parameter in tower.named_parameters():
+        if _is_unused(name, tower.config.model_type):
+            parameter.requires_grad_(False)
+
+
+@contextmanager
+def weights_of(source):
+    """Turn what a torn weights file raises while it is read into an error that names the model and the remedy."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__name__ != "SafetensorError":
+            raise
+        raise ValueError(f"{source}: its weights are not whole ({error}); copy or download them again") from None
+
+
+def load_tower(source: str, part: str) -> nn.Module:
+    """Load a pretrained tower in float32; of a two-tower checkpoint such as CLIP, its `part`.
+
+    Raises:
+        ValueError: the checkpoint lacks weights that the architecture has, or its file is torn.
+    """
+    AutoModel.register(SiglipTextConfig, SiglipTextModel, exist_ok=True)  # AutoModel knows SigLIP only whole
+    config = AutoConfig.from_pretrained(source)
+    config = getattr(config, part, config)
+    kwargs = {"config": config, "output_loading_info": True, "dtype": torch.float32}
+    with weights_of(source):
+        try:
+            tower, info = AutoModel.from_pretrained(source, add_pooling_layer=False, **kwargs)
+        except TypeError:  # as in _from_config
+            tower, info = AutoModel.from_pretrained(source, **kwargs)
+    lost = [str(key) for key in (*info["missing_keys"], *info["mismatched_keys"])]
+    lost = sorted(key for key in lost if not _is_unused(key, config.model_type))
+    if lost:
+        raise ValueError(
+            f"{source}: {len(lost)} weights of this {config.model_type} tower are not in the checkpoint "
+            f"(first: {lost[0]}). It may come from another transformers version: load and save it once with that one."
+        )
+    return tower
+
+
+def copy_tower(source: nn.Module, target: nn.Module, name: str):
+    """Copy every weight that `target` has; a weight that `source` lacks is an error, never a warning."""
+    report = target.load_state_dict(source.state_dict(), strict=False)
+    left = [key for key in report.unexpected_keys if not _is_unused(key, source.config.model_type)]
+    if report.missing_keys or left:
+        raise ValueError(f"{name}: the towers do not fit; missing {report.missing_keys}, left over {left}")
+
+
+def _is_unused(key: str, model_type: str) -> bool:
+    """Tell whether a weight has no part in `last_hidden_state`: a tower's own pooling, a pre-training's mask token."""
+    own = {"clip_vision_model": "post_layernorm.", "convnext": "layernorm.", "convnextv2": "layernorm."}
+    key = key.removeprefix("vision_model.").removeprefix("text_model.")
+    pooling = key.startswith(("pooler.", "head.", own.get(model_type, "pooler."))) or ".pooler." in key
+    return pooling or key.endswith("mask_token")
+
+
+__all__ = ["build_tower", "copy_tower", "freeze_unused", "hold_batch_norm", "image_tokens", "load_tower", "weights_of"]
