@@ -38,7 +38,7 @@ def prepare_rows(
 
     Returns:
         Rows of `image` (bytes or path), `captions` (list of str), `image_id` (str), `dense_text` if it is needed,
-        `label` (str, a scene class) if the source has one, and `bands` if they were chosen.
+        `label` (str, a scene class, or None) if the source has any, and `bands` if they were chosen.
 
     Raises:
         ValueError: wrong column names, or a bad row under `on_bad_sample="error"`.
@@ -151,10 +151,14 @@ def _with_dense(rows: Dataset, dense_text: str) -> Dataset:
 
 
 def _with_label(rows: Dataset, args: DataArguments, need_label: bool) -> Dataset:
-    """Name each row's scene class: from a column of names or numbers, or (`prefix`) from the name of the image file."""
+    """Name each row's scene class: from a column of names or numbers, or (`prefix`) from the name of the image file.
+
+    A row without one (None) is a class of its own for the affiliation, and no example for the prior.
+    """
     column = args.label_column
     if column == "prefix":
-        names = [_file_name(image).partition("_")[0] or None for image in rows["image"]]
+        parts = [_file_name(image).partition("_") for image in rows["image"]]
+        names = [name if underscore and name else None for name, underscore, _ in parts]  # RSICD has numbers, too
     elif column in rows.column_names:
         feature, names = rows.features[column], rows[column]
         known = isinstance(feature, ClassLabel)
@@ -166,10 +170,9 @@ def _with_label(rows: Dataset, args: DataArguments, need_label: bool) -> Dataset
         )
     else:
         return rows
-    missing = [row for row, name in enumerate(names) if not name]
-    if need_label and missing:
-        raise ValueError(f"{args.data}: {len(missing)} rows have no scene class, the first is row {missing[0]}")
-    if missing:
+    if not any(names):
+        if need_label:
+            raise ValueError(f"{args.data}: no row has a scene class ({column!r} is empty); see --label_column")
         return rows
     rows = rows.remove_columns([name for name in {column, "label"} if name in rows.column_names])
     return rows.add_column("label", names)

@@ -48,7 +48,7 @@ def evaluate_model(
     if graded == "captions":
         metrics |= graded_metrics(*embeds, rouge_l_relevance(list(rows["captions"])))
     elif graded == "classes":
-        if "label" not in rows.column_names:
+        if "label" not in rows.column_names or not all(rows["label"]):
             raise ValueError(f"{data.data} has no scene classes to grade by: name their column with --label_column")
         metrics |= graded_metrics(*embeds, class_relevance(rows["label"], embeds[2]))
     return metrics

@@ -107,6 +107,6 @@ def retrieval_metrics(
 
 def row_metrics(rows, embeds, folds: int = 0) -> dict[str, float]:
     """`retrieval_metrics` of prepared rows and their embeddings."""
-    labels = list(rows["label"]) if "label" in rows.column_names else None
+    labels = list(rows["label"]) if "label" in rows.column_names and all(rows["label"]) else None
     texts = [text for captions in rows["captions"] for text in captions]
     return retrieval_metrics(*embeds, folds=folds, texts=texts, labels=labels)

@@ -79,8 +79,9 @@ def train_instruction(splits: Splits, args: StageArguments):
         raise ValueError(
             f"{args.data.eval_split} has no scene classes, so the prior's accuracy cannot be measured there"
         )
-    classes = sorted(set(splits.train["label"]))
-    unknown = sorted(set(splits.evaluation["label"]) - set(classes))
+    train, held_out = (labelled(rows) for rows in (splits.train, splits.evaluation))
+    classes = sorted(set(train["label"]))
+    unknown = sorted(set(held_out["label"]) - set(classes))
     if unknown:
         raise ValueError(f"{args.data.eval_split} has scene classes that {args.data.train_split} lacks: {unknown[:5]}")
     model, image_processor = build_classifier(args.model.instruction, classes, args.model.image_size)
@@ -88,10 +89,8 @@ def train_instruction(splits: Splits, args: StageArguments):
         model=model,
         args=args.training,
         processing_class=image_processor,
-        train_dataset=SceneDataset(
-            splits.train, image_processor, classes, args.data.image_augmentation, args.training.seed
-        ),
-        eval_dataset=SceneDataset(splits.evaluation, image_processor, classes),
+        train_dataset=SceneDataset(train, image_processor, classes, args.data.image_augmentation, args.training.seed),
+        eval_dataset=SceneDataset(held_out, image_processor, classes),
         compute_metrics=lambda found: {
             "accuracy": 100.0 * float((found.predictions.argmax(-1) == found.label_ids).mean())
         },
@@ -99,6 +98,12 @@ def train_instruction(splits: Splits, args: StageArguments):
     trainer.hold_batch_norm = args.model.freeze_vision_batch_norm
     trainer.train(resume_from_checkpoint=args.training.resume_from_checkpoint)
     return trainer.model, image_processor, trainer.evaluate()
+
+
+def labelled(rows):
+    """The rows that have a scene class."""
+    known = [row for row, label in enumerate(rows["label"]) if label]
+    return rows if len(known) == len(rows) else rows.select(known)
 
 
 def build_classifier(source: str, classes: list[str], image_size: int):

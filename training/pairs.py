@@ -55,6 +55,7 @@ class PairDataset(Dataset):
         has_teacher = "dense_text_embeds" in rows.column_names
         self.teacher = torch.tensor(np.asarray(rows["dense_text_embeds"], np.float32)) if has_teacher else None
         names = rows["label"] if "label" in rows.column_names else []
+        names = [name or f"image {row}" for row, name in enumerate(names)]  # without a class, one of its own
         numbers = {name: number for number, name in enumerate(sorted(set(names)))}
         self.labels = [numbers[name] for name in names]
         self.teachers = read_teachers(rows) if texts == "captions" else None

@@ -205,6 +205,23 @@ def test_labels_come_from_a_column_of_any_kind_or_from_file_names(scenes):
     assert named["label"] == prefixed["label"] == ["field", "river", "street"] * 3
 
 
+def test_an_image_without_a_class_is_one_of_its_own_and_teaches_the_prior_nothing(scenes, tmp_path, tiny_processor):
+    from vsehub.training.instruction import labelled
+    from vsehub.training.pairs import PairDataset
+
+    rows = scene_rows(6, 0).remove_columns("label").cast_column("image", Image(decode=False))
+    names = ["field_1.png", "00578.png", "field_2.png", "river_1.png", "00579.png", "river_2.png"]
+    images = [{**row["image"], "path": name} for row, name in zip(rows, names)]
+    rows.remove_columns("image").add_column("image", images).to_parquet(str(tmp_path / "data.parquet"))
+    found = prepare_rows(
+        DataArguments(data=str(tmp_path / "data.parquet"), label_column="prefix"), "train", None, False
+    )
+    assert found["label"] == ["field", None, "field", "river", None, "river"]
+    assert labelled(found)["label"] == ["field", "field", "river", "river"]
+    labels = PairDataset(found, tiny_processor).labels
+    assert labels[0] == labels[2] and labels[3] == labels[5] and len(set(labels)) == 4
+
+
 @pytest.mark.parametrize("batch", [4])
 def test_two_processes_train_what_one_does(scenes, both_stages, tmp_path, batch):
     prior = str(both_stages[0] / "prior" / "best")
