@@ -32,23 +32,42 @@ def run_once(path: Path, name: str, seed: int, train: Callable[[], dict]):
 
 def report(path: Path, metric: str, reference: str) -> str:
     """One line a setting: mean and standard deviation over seeds, and the difference to `reference`."""
-    by_name: dict[str, list[dict]] = {}
-    for row in read(path):
-        by_name.setdefault(row["name"], []).append(row)
+    by_name = _by_name(path)
     base = mean(by_name.get(reference, []), metric)
     lines = [
         f"| setting | seeds | {metric} | - {reference} | I2T R@1 | T2I R@1 | seconds |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, rows in by_name.items():
-        values = [row[metric] for row in rows]
-        spread = f" +- {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+        value = mean(rows, metric)
         lines.append(
-            f"| {name} | {len(rows)} | {mean(rows, metric):.2f}{spread} | {mean(rows, metric) - base:+.2f} | "
+            f"| {name} | {len(rows)} | {value:.2f}{_spread(rows, metric)} | {value - base:+.2f} | "
             f"{mean(rows, 'image_to_text_recall@1'):.2f} | {mean(rows, 'text_to_image_recall@1'):.2f} | "
             f"{mean(rows, 'seconds'):.0f} |"
         )
     return "\n".join(lines)
+
+
+def metrics_table(path: Path, metrics: tuple[str, ...]) -> str:
+    """One line a setting: mean and standard deviation over seeds of several metrics, of those that it has."""
+    by_name = _by_name(path)
+    metrics = [metric for metric in metrics if any(metric in row for rows in by_name.values() for row in rows)]
+    lines = ["| setting | seeds | " + " | ".join(metrics) + " |", "|---" * (len(metrics) + 2) + "|"]
+    for name, rows in by_name.items():
+        cells = [f"{mean(rows, metric):.2f}{_spread(rows, metric)}" for metric in metrics]
+        lines.append(f"| {name} | {len(rows)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _by_name(path: Path) -> dict[str, list[dict]]:
+    groups: dict[str, list[dict]] = {}
+    for row in read(path):
+        groups.setdefault(row["name"], []).append(row)
+    return groups
+
+
+def _spread(rows: list[dict], metric: str) -> str:
+    return f" +- {statistics.stdev(row[metric] for row in rows):.2f}" if len(rows) > 1 else ""
 
 
 def mean(rows: list[dict], metric: str) -> float:

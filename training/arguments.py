@@ -136,6 +136,9 @@ class StructureArguments:
     structure_centre: Literal["dataset", "batch", "none"] = "dataset"
     structure_temperature: float = 0.07
     structure_mask_same_image: bool = False
+    structure_bank: int = field(
+        default=0, metadata={"help": "Pairs of earlier batches that each pair of a batch also relates to."}
+    )
     text_share: float = field(default=0.5, metadata={"help": "Of the text teacher in a fused target (lambda)."})
     learn_text_share: bool = False
     representation_image_weight: float = field(

@@ -99,6 +99,18 @@ class AffiliationLoss(nn.Module):
         return (of_images + of_centres) / 2
 
 
+def nt_xent(first: torch.Tensor, second: torch.Tensor, temperature: float = 0.1) -> torch.Tensor:
+    """NT-Xent (Chen et al., ICML 2020): each of 2N unit vectors must know its other look among all others.
+
+    Args:
+        first, second: (N, D); rows of one number are looks at one item.
+        temperature: divides the cosines.
+    """
+    both = torch.cat([first, second])
+    logits = (both @ both.t() / temperature).fill_diagonal_(-torch.inf)
+    return F.cross_entropy(logits, torch.arange(len(both), device=both.device).roll(len(first)))
+
+
 class EmbeddingDistillationLoss(nn.Module):
     """Distance from a student's embeddings to a frozen teacher's (D2S-VSE eq. 7), mean over the batch.
 
@@ -120,4 +132,4 @@ class EmbeddingDistillationLoss(nn.Module):
         return F.mse_loss(student, teacher) if self.distance == "l2" else F.l1_loss(student, teacher)
 
 
-__all__ = ["AffiliationLoss", "ContrastiveLoss", "EmbeddingDistillationLoss", "HingeLoss"]
+__all__ = ["AffiliationLoss", "ContrastiveLoss", "EmbeddingDistillationLoss", "HingeLoss", "nt_xent"]

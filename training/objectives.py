@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from .losses import AffiliationLoss, ContrastiveLoss, EmbeddingDistillationLoss, HingeLoss
-from .structure import RepresentationLoss, StructureDistillationLoss
+from .structure import MemoryBank, RepresentationLoss, StructureDistillationLoss
 
 
 @dataclass
@@ -202,6 +202,7 @@ def structured(objective: nn.Module, args, dataset, dim: int) -> nn.Module:
             "--structure_weight needs features of both teachers in the data: make them with `vsehub teachers DATA "
             "--image MODEL --text MODEL --out DATA2` and train on DATA2"
         )
+    bank = MemoryBank(args.structure_bank, dim, len(image), len(text)) if args.structure_bank else None
     loss = StructureDistillationLoss(
         args.structure_relation,
         args.structure_distance,
@@ -210,6 +211,7 @@ def structured(objective: nn.Module, args, dataset, dim: int) -> nn.Module:
         args.structure_temperature,
         args.structure_centre,
         args.structure_mask_same_image,
+        bank,
     )
     loss.set_means(image, text)
     weights = {"image": args.representation_image_weight, "text": args.representation_text_weight}

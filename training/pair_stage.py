@@ -11,6 +11,7 @@ from .pairs import PairCollator, PairDataset
 from .stages import StageArguments
 from .tower_cache import Caches, cache_images, cache_text
 from .trainer import RetrievalTrainer
+from .views import Views
 
 
 def train_pairs(
@@ -88,14 +89,14 @@ def build_caches(model, processor, rows, eval_rows, args: StageArguments, texts:
             raise ValueError(f"--cache_{kind} needs --freeze_{kind}: a tower that is trained cannot be cached")
     folder = Path(training.output_dir).parent / "cache"
     if training.cache_vision:
-        views = {"views": training.cache_views, "seed": training.seed, "augmentation": args.data.image_augmentation}
-        found.vision = cache_images(model, model.vision_model, model.vision_tokens, processor, rows, folder, **views)
+        views = Views(training.cache_views, args.data.image_augmentation)
+        found.vision = cache_images(model, model.vision_model, model.vision_tokens, processor, rows, folder, views)
         evaluated.vision = cache_images(model, model.vision_model, model.vision_tokens, processor, eval_rows, folder)
         prior = getattr(model, "instruction_model", None)
         if prior is not None:
             facts = (model.config.instruction_scale or [], model.config.instruction_shift or [])
             scene = lambda pixels: model.instruct(pixels)[:, None]  # noqa: E731  (one token per image)
-            found.scene = cache_images(model, prior, scene, processor, rows, folder, facts=facts, **views)
+            found.scene = cache_images(model, prior, scene, processor, rows, folder, views, facts)
             evaluated.scene = cache_images(model, prior, scene, processor, eval_rows, folder, facts=facts)
     if training.cache_text:
         strings = rows["dense_text"] if texts == "dense_text" else _flat(rows["captions"])

@@ -8,6 +8,7 @@ from .augmentation import AUGMENTATIONS, corrupt_words
 from .data import row_image
 from .teachers import read_teachers
 from .tower_cache import Caches
+from .views import Views
 
 
 class PairDataset(Dataset):
@@ -59,6 +60,7 @@ class PairDataset(Dataset):
         numbers = {name: number for number, name in enumerate(sorted(set(names)))}
         self.labels = [numbers[name] for name in names]
         self.teachers = read_teachers(rows) if texts == "captions" else None
+        self.views = self._common_views(image_augmentation)
         if text_augmentation and processor.tokenizer.mask_token_id is None:
             raise ValueError("text augmentation needs a tokenizer with a mask token: set --text_augmentation 0")
 
@@ -72,17 +74,19 @@ class PairDataset(Dataset):
     def __getitem__(self, position: int) -> dict:
         row, caption = self.items[position]
         rng = np.random.default_rng((self.seed, self.epoch, position))
-        item = {"image_id": row}
+        item, view = {"image_id": row}, 0
         if self.caches.vision is not None:
-            place = row * self.caches.vision.views + int(rng.integers(self.caches.vision.views))
+            view = int(rng.integers(self.caches.vision.views))
+            place = row * self.caches.vision.views + view
             item["vision_hidden_states"] = self.caches.vision[place]
             if self.caches.scene is not None:
                 item["scene_states"] = self.caches.scene[place][0]
+        elif self.views is not None:
+            view = int(rng.integers(self.views.count))
+            item["image"] = self.views.open(self.rows[row], view, self.side)
         else:
             image = row_image(self.rows[row])
-            if self.augment is not None:
-                image = self.augment(image, self.processor.image_processor.size["height"], rng)
-            item["image"] = image
+            item["image"] = image if self.augment is None else self.augment(image, self.side, rng)
         if self.caches.text is not None:
             item["text_hidden_states"] = self.caches.text[position]
         else:
@@ -90,12 +94,36 @@ class PairDataset(Dataset):
         if self.labels:
             item["scene_label"] = self.labels[row]
         if self.teachers is not None:
-            item["teacher_image"], item["teacher_text"] = self.teachers.image[row], self.teachers.text[row][caption]
+            looks = self.teachers.image[row]
+            item["teacher_image"], item["teacher_text"] = looks[view % len(looks)], self.teachers.text[row][caption]
         if self.teacher is not None:
             item["dense_text_embeds"] = self.teacher[row]
         if self.dense is not None:
             item["dense_input_ids"] = self._tokens(self.dense[row], self.with_dense, rng)
         return item
+
+    @property
+    def side(self) -> int:
+        """Pixels of a training picture's side."""
+        return self.processor.image_processor.size["height"]
+
+    def _common_views(self, augmentation: str) -> Views | None:
+        """The looks that the image teacher saw, where it saw several: then the items show the same.
+
+        Raises:
+            ValueError: a cache of other looks, or another augmentation.
+        """
+        taught = Views() if self.teachers is None else self.teachers.views
+        if taught.count == 1:
+            return None
+        cache = self.caches.vision
+        if augmentation != taught.augmentation or (cache is not None and cache.views not in (1, taught.count)):
+            raise ValueError(
+                f"the image teacher saw {taught} of each image: train with --image_augmentation "
+                f"{taught.augmentation} (and with --cache_vision --cache_views {taught.count} or 1), or make the "
+                "teachers' columns again"
+            )
+        return taught
 
     def teacher_means(self):
         """Means over the dataset of the image and the text teacher's features, (G_I,) and (G_T,), or None.
@@ -105,7 +133,7 @@ class PairDataset(Dataset):
         """
         image = text = None
         if self.teachers is not None:
-            image = self.teachers.image.float().mean(0)
+            image = self.teachers.image.float().mean((0, 1))
             text = torch.cat([rows.float() for rows in self.teachers.text]).mean(0)
         elif self.caches.scene is not None:
             image = torch.stack([self.caches.scene[i][0].float() for i in range(len(self.caches.scene))]).mean(0)

@@ -36,6 +36,7 @@ class StructureDistillationLoss(nn.Module):
         centre: subtract from the teachers' features their mean over the `dataset` (set by `set_means`), over the
             `batch`, or `none` (official code). Uncentred, post-ReLU and [CLS] features have cosines far above 0.
         mask_same_image: leave out pairs of captions of one image (official code keeps them).
+        bank: pairs of earlier batches; each row then relates to them as well.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class StructureDistillationLoss(nn.Module):
         temperature: float = 0.07,
         centre: str = "dataset",
         mask_same_image: bool = False,
+        bank: "MemoryBank | None" = None,
     ):
         super().__init__()
         for name, value, allowed in (
@@ -64,6 +66,7 @@ class StructureDistillationLoss(nn.Module):
         self.centre, self.mask_same_image = centre, mask_same_image
         share = torch.full((1,), float(text_share))
         self.text_share = nn.Parameter(share, requires_grad=learn_text_share)
+        self.bank = bank
         self.register_buffer("image_mean", None)
         self.register_buffer("text_mean", None)
 
@@ -84,23 +87,31 @@ class StructureDistillationLoss(nn.Module):
         Raises:
             ValueError: `centre="dataset"` without means.
         """
-        of_images, of_texts = self._teacher_relations(teacher_image, teacher_text)
-        mask = self._pairs(image_ids, len(of_images), of_images.device)
-        images, texts = F.normalize(image_embeds.float(), dim=-1), F.normalize(text_embeds.float(), dim=-1)
+        if image_ids is None:
+            image_ids = torch.arange(len(image_embeds), device=image_embeds.device)
+        rows = [image_embeds, text_embeds, *self._centred(teacher_image, teacher_text)]
+        columns, column_ids = rows, image_ids
+        if self.bank is not None:
+            *earlier, earlier_ids = self.bank.read()
+            columns, column_ids = [torch.cat(pair) for pair in zip(rows, earlier)], torch.cat([image_ids, earlier_ids])
+            if self.training:
+                self.bank.write(*rows, image_ids)
+        mask = self._pairs(image_ids, column_ids)
+        images, texts, of_images, of_texts = (cosines(*pair) for pair in zip(rows, columns))
         if self.relation == "own":
             parts = {
-                "structure_image": self._compare(images @ images.t(), of_images, mask),
-                "structure_text": self._compare(texts @ texts.t(), of_texts, mask),
+                "structure_image": self._compare(images, of_images, mask),
+                "structure_text": self._compare(texts, of_texts, mask),
             }
             return (parts["structure_image"] + parts["structure_text"]) / 2, parts
         target = self.text_share * of_texts + (1 - self.text_share) * of_images
         if self.relation == "fused":
-            loss = self._compare(gram(images + texts), target, mask)
+            fused = [sum(F.normalize(x.float(), dim=-1) for x in both[:2]) for both in (rows, columns)]
+            loss = self._compare(cosines(*fused), target, mask)
         elif self.relation == "inter":
-            loss = self._compare(images @ texts.t(), target, mask)
+            loss = self._compare(cosines(rows[0], columns[1]), target, mask)
         else:
-            both = (self._compare(x @ x.t(), target, mask) for x in (images, texts))
-            loss = sum(both) / 2
+            loss = (self._compare(images, target, mask) + self._compare(texts, target, mask)) / 2
         parts = {"structure": loss}
         if self.text_share.requires_grad:
             parts["balance"] = self._compare(of_images, target, mask) + self._compare(of_texts, target, mask)
@@ -109,25 +120,25 @@ class StructureDistillationLoss(nn.Module):
         return loss, parts
 
     @torch.no_grad()
-    def _teacher_relations(self, teacher_image, teacher_text):
+    def _centred(self, teacher_image, teacher_text):
         teacher_image, teacher_text = teacher_image.detach().float(), teacher_text.detach().float()
         if self.centre == "dataset":
             if self.image_mean is None:
                 raise ValueError("centre='dataset' needs the teachers' means: call set_means, or centre='batch'")
-            teacher_image, teacher_text = teacher_image - self.image_mean, teacher_text - self.text_mean
-        elif self.centre == "batch":
-            teacher_image, teacher_text = teacher_image - teacher_image.mean(0), teacher_text - teacher_text.mean(0)
-        return gram(teacher_image), gram(teacher_text)
+            return teacher_image - self.image_mean, teacher_text - self.text_mean
+        if self.centre == "batch":
+            return teacher_image - teacher_image.mean(0), teacher_text - teacher_text.mean(0)
+        return teacher_image, teacher_text
 
-    def _pairs(self, image_ids, count, device) -> torch.Tensor:
-        """Which pairs count, as 0 and 1 (N, N): boolean indexing would cost more than the rest."""
-        mask = 1.0 - torch.eye(count, device=device)
-        if self.mask_same_image and image_ids is not None:
-            mask = mask * (image_ids[:, None] != image_ids[None]).float()
+    def _pairs(self, row_ids, column_ids) -> torch.Tensor:
+        """Which pairs count, as 0 and 1 (N, N + bank): boolean indexing would cost more than the rest."""
+        mask = 1.0 - torch.eye(len(row_ids), len(column_ids), device=row_ids.device)
+        if self.mask_same_image:
+            mask = mask * (row_ids[:, None] != column_ids[None]).float()
         return mask
 
     def _compare(self, found: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Distance of two relation matrices (N, N) over the pairs of `mask`; 0 where there is no pair."""
+        """Distance of two relation matrices (N, N + bank) over the pairs of `mask`; 0 where there is no pair."""
         total = mask.sum().clamp(min=1)
         if self.distance == "mae":
             return ((found - target).abs() * mask).sum() / total / self.temperature
@@ -142,6 +153,39 @@ class StructureDistillationLoss(nn.Module):
         lengths = [(2 - 2 * x).clamp(min=1e-8).sqrt() for x in (found, target)]
         lengths = [x / ((x * mask).sum() / total).clamp(min=1e-8) for x in lengths]
         return (F.smooth_l1_loss(*lengths, reduction="none") * mask).sum() / total
+
+
+class MemoryBank(nn.Module):
+    """The last pairs of earlier batches, without gradient: relations then reach beyond the batch.
+
+    They were embedded by the model as it was then. Its buffers are part of training checkpoints.
+
+    Args:
+        size: pairs kept.
+        dim, image_dim, text_dim: D, G_I and G_T.
+    """
+
+    def __init__(self, size: int, dim: int, image_dim: int, text_dim: int):
+        super().__init__()
+        self.size = size
+        for name, width in (("images", dim), ("texts", dim), ("teacher_image", image_dim), ("teacher_text", text_dim)):
+            self.register_buffer(name, torch.zeros(size, width))
+        self.register_buffer("image_ids", torch.zeros(size, dtype=torch.long))
+        self.register_buffer("filled", torch.zeros(1, dtype=torch.long))
+
+    def read(self) -> list[torch.Tensor]:
+        """What is kept, M <= size rows each, newest first: images, texts, both teachers' features, image ids."""
+        return [x[: int(self.filled)] for x in self._columns()]
+
+    @torch.no_grad()
+    def write(self, *rows: torch.Tensor):
+        """Put rows in front and forget the oldest."""
+        for kept, new in zip(self._columns(), rows):
+            kept.copy_(torch.cat([new.to(kept), kept])[: self.size])
+        self.filled.copy_((self.filled + len(rows[0])).clamp(max=self.size))
+
+    def _columns(self):
+        return self.images, self.texts, self.teacher_image, self.teacher_text, self.image_ids
 
 
 class RepresentationLoss(nn.Module):
@@ -169,10 +213,21 @@ def soft_positive_contrast(rows, columns, image_ids, temperature) -> torch.Tenso
     return F.cross_entropy(rows @ columns.t() / temperature, target / target.sum(1, keepdim=True))
 
 
+def cosines(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """Cosines of all pairs, (N, M) in float32; a zero row has cosine 0 with every other."""
+    return F.normalize(rows.float(), dim=-1) @ F.normalize(columns.float(), dim=-1).t()
+
+
 def gram(features: torch.Tensor) -> torch.Tensor:
-    """Cosines of all pairs of rows, (N, N) in float32; a zero row has cosine 0 with every other."""
-    unit = F.normalize(features.float(), dim=-1)
-    return unit @ unit.t()
+    """Cosines of all pairs of rows, (N, N)."""
+    return cosines(features, features)
 
 
-__all__ = ["RepresentationLoss", "StructureDistillationLoss", "gram", "soft_positive_contrast"]
+__all__ = [
+    "MemoryBank",
+    "RepresentationLoss",
+    "StructureDistillationLoss",
+    "cosines",
+    "gram",
+    "soft_positive_contrast",
+]

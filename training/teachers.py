@@ -7,7 +7,8 @@ code matches rows by their position in two files). Work is kept in parts: a kill
 import argparse
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,20 +17,29 @@ from datasets import Dataset, Features, List, Sequence, Value, concatenate_datas
 from tqdm.auto import tqdm
 from transformers import AutoImageProcessor, AutoTokenizer
 
-from ..modeling.towers import image_tokens, load_tower
+from ..modeling.towers import load_tower
 from .arguments import DataArguments
-from .data import image_source, prepare_rows, row_image
+from .data import image_source, prepare_rows
+from .train_teachers import pool_image, pool_text, train_image_teacher, train_text_teacher
+from .views import PLAIN, Views
 
-IMAGE, TEXT, CHECKSUM = "teacher_image_embeds", "teacher_text_embeds", "teacher_checksum"
+IMAGE, TEXT, CHECKSUM, VIEWS = "teacher_image_embeds", "teacher_text_embeds", "teacher_checksum", "teacher_views"
 PART = 256  # rows
 
 
 @dataclass
 class Teachers:
-    """Features of R rows: images (R, G_I), and for each row its captions' (captions, G_T); half precision."""
+    """Features of R rows in half precision.
+
+    Args:
+        image: (R, V, G_I), one for each of the `views`.
+        text: for each row (its captions, G_T).
+        views: the looks at each image that the teacher saw.
+    """
 
     image: torch.Tensor
     text: list[torch.Tensor]
+    views: Views = PLAIN
 
 
 def read_teachers(rows: Dataset) -> Teachers | None:
@@ -47,7 +57,8 @@ def read_teachers(rows: Dataset) -> Teachers | None:
                 "picture or other captions; run `vsehub teachers` again"
             )
     image = torch.from_numpy(np.asarray(rows[IMAGE], np.float16))
-    return Teachers(image, [torch.from_numpy(np.asarray(found, np.float16)) for found in rows[TEXT]])
+    text = [torch.from_numpy(np.asarray(found, np.float16)) for found in rows[TEXT]]
+    return Teachers(image, text, Views(**json.loads(rows[0][VIEWS])))
 
 
 def checksum(image, captions: list[str]) -> str:
@@ -63,12 +74,14 @@ class ImageTeacher:
     def __init__(self, source: str, device):
         self.model = load_tower(source, "vision_config").to(device).eval()
         self.processor = AutoImageProcessor.from_pretrained(source, backend="pil")
+        sides = self.processor.crop_size or self.processor.size
+        self.size = sides.get("height") or sides["shortest_edge"]
 
     @torch.no_grad()
     def __call__(self, images: list) -> np.ndarray:
         """Embed pictures: (N, G_I) in half precision."""
         pixels = self.processor(images, return_tensors="pt")["pixel_values"].to(self.model.device)
-        return image_tokens(self.model, pixels).mean(1).half().cpu().numpy()
+        return pool_image(self.model, {"pixel_values": pixels}).half().cpu().numpy()
 
 
 class TextTeacher:
@@ -83,44 +96,104 @@ class TextTeacher:
         """Embed captions: (N, G_T) in half precision."""
         tokens = self.tokenizer(texts, padding=True, truncation=True, max_length=128, return_tensors="pt")
         tokens = {name: tokens[name].to(self.model.device) for name in ("input_ids", "attention_mask")}
-        mask = tokens["attention_mask"][..., None]
-        hidden = self.model(**tokens).last_hidden_state
-        return ((hidden * mask).sum(1) / mask.sum(1)).half().cpu().numpy()
+        return pool_text(self.model, tokens).half().cpu().numpy()
 
 
-def add_teachers(rows: Dataset, image: ImageTeacher, text: TextTeacher, parts: Path, batch_size: int = 32) -> Dataset:
-    """Add the three columns, part by part; a part that lies in the folder `parts` whole is not computed again."""
+def add_teachers(
+    rows: Dataset, image: ImageTeacher, text: TextTeacher, parts: Path, batch_size: int = 32, views: Views = PLAIN
+) -> Dataset:
+    """Add the four columns, part by part; what lies whole in the folder `parts` is not computed again.
+
+    A part is named by the pictures, or the captions, that it was made of: other captions leave the images' parts alone.
+    """
     parts.mkdir(parents=True, exist_ok=True)
-    found = []
+    images, texts = [], []
     for start in tqdm(range(0, len(rows), PART), desc="teachers"):
         chosen = rows.select(range(start, min(start + PART, len(rows))))
-        sums = [checksum(picture, captions) for picture, captions in zip(chosen["image"], chosen["captions"])]
-        path = parts / f"{start}-{hashlib.sha256(json.dumps(sums).encode()).hexdigest()[:16]}.parquet"
-        if not path.exists():
-            images = [row_image(row) for row in chosen]
-            batches = [image(images[i : i + batch_size]) for i in range(0, len(images), batch_size)]
-            captions = [caption for several in chosen["captions"] for caption in several]
-            texts = np.concatenate([text(captions[i : i + batch_size]) for i in range(0, len(captions), batch_size)])
-            ends = np.cumsum([len(several) for several in chosen["captions"]])
-            features = Features(
-                {IMAGE: Sequence(Value("float16")), TEXT: List(Sequence(Value("float16"))), CHECKSUM: Value("string")}
-            )
-            columns = {IMAGE: list(np.concatenate(batches)), TEXT: np.split(texts, ends[:-1]), CHECKSUM: sums}
-            draft = path.with_suffix(".draft")
-            Dataset.from_dict(
-                {name: list(map(_plain, column)) for name, column in columns.items()}, features
-            ).to_parquet(draft)
-            draft.rename(path)
-        found.append(Dataset.from_parquet(str(path)))
-    return concatenate_datasets([rows, concatenate_datasets(found)], axis=1)
+        pictures = [checksum(picture, []) for picture in chosen["image"]]
+        images.append(_part(parts, IMAGE, [*pictures, str(views)], partial(_looks, chosen, image, views, batch_size)))
+        texts.append(_part(parts, TEXT, list(chosen["captions"]), partial(_captions, chosen, text, batch_size)))
+    sums = [checksum(picture, captions) for picture, captions in zip(rows["image"], rows["captions"])]
+    rows = concatenate_datasets([rows, concatenate_datasets(images), concatenate_datasets(texts)], axis=1)
+    return rows.add_column(CHECKSUM, sums).add_column(VIEWS, [json.dumps(asdict(views))] * len(rows))
 
 
-def _plain(value):
-    return value.tolist() if isinstance(value, np.ndarray) else value
+def _part(folder: Path, column: str, made_of: list, compute) -> Dataset:
+    """Read one column of a part, or compute and write it; an interrupted part does not exist."""
+    path = folder / f"{column}-{hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]}.parquet"
+    if not path.exists():
+        draft = path.with_suffix(".draft")
+        features = Features({column: List(Sequence(Value("float16")))})
+        Dataset.from_dict({column: compute()}, features).to_parquet(draft)
+        draft.rename(path)
+    return Dataset.from_parquet(str(path))
+
+
+def _looks(rows: Dataset, teacher: ImageTeacher, views: Views, batch_size: int) -> list:
+    """Features of every look at every picture, (R, V, G_I)."""
+    jobs, found = [(row, view) for row in range(len(rows)) for view in range(views.count)], []
+    for start in range(0, len(jobs), batch_size):
+        found.append(teacher([views.open(rows[r], v, teacher.size) for r, v in jobs[start : start + batch_size]]))
+    return np.concatenate(found).reshape(len(rows), views.count, -1).tolist()
+
+
+def _captions(rows: Dataset, teacher: TextTeacher, batch_size: int) -> list:
+    """Features of each row's captions; texts of like length go together."""
+    texts = [text for several in rows["captions"] for text in several]
+    order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    found = np.concatenate([teacher([texts[place] for place in batch]) for batch in batches])[np.argsort(order)]
+    return [few.tolist() for few in np.split(found, np.cumsum([len(several) for several in rows["captions"]])[:-1])]
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Read splits, add the columns, and write parquet that trains as the data did."""
+    """Read splits, train the teachers if asked to, add the columns, and write parquet that trains as the data did."""
+    args = parser().parse_args(argv)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    data = DataArguments(data=args.data, image_root=args.image_root, captions_column=args.captions_column)
+    data.dense_text = args.dense_text or data.dense_text
+    out, views = Path(args.out), Views(args.views, args.image_augmentation)
+    splits = {
+        split: prepare_rows(data, split, str(out), need_dense=bool(args.dense_text) and split in args.splits)
+        for split in (*args.splits, *args.copy)
+    }
+    sources = {"image": args.image, "text": args.text}
+    facts = [args.image, args.text] + (list(_settings(args).values()) if args.train_teachers else [])
+    key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:8]
+    if args.train_teachers:
+        sources = trained(sources, splits[args.splits[0]], out / ".teachers" / key, args)
+    teachers, parts = (
+        (ImageTeacher(sources["image"], device), TextTeacher(sources["text"], device)),
+        out / ".parts" / key,
+    )
+    for split, rows in splits.items():
+        if split in args.splits:
+            rows = add_teachers(rows, *teachers, parts, args.batch_size, views)
+        rows.to_parquet(str(out / f"{split}-00000-of-00001.parquet"))
+        print(f"{split}: {len(rows)} rows in {out}")
+    return 0
+
+
+def trained(sources: dict[str, str], rows: Dataset, folder: Path, args) -> dict[str, str]:
+    """Fine-tune both teachers on the rows' pictures, and on their captions; returns their folders."""
+    settings = _settings(args)
+    size = ImageTeacher(sources["image"], "cpu").size
+    image = train_image_teacher(sources["image"], rows, folder / "image", size, args.image_augmentation, settings)
+    return {"image": image, "text": train_text_teacher(sources["text"], rows, folder / "text", settings)}
+
+
+def _settings(args) -> dict:
+    return {
+        "epochs": args.train_teachers,
+        "batch_size": args.train_batch_size,
+        "learning_rate": args.learning_rate,
+        "temperature": args.temperature,
+        "seed": args.seed,
+    }
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags of `vsehub teachers`."""
     parser = argparse.ArgumentParser("vsehub teachers", description=__doc__.splitlines()[0])
     parser.add_argument("data", help="Hub id, parquet, imagefolder or json, as for training")
     parser.add_argument("--image", required=True, help="Hub id or folder of a vision backbone")
@@ -132,16 +205,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--captions_column", default="captions")
     parser.add_argument("--dense_text", help="as for training; kept as the column `dense_text`")
     parser.add_argument("--batch_size", type=int, default=32)
-    args = parser.parse_args(argv)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    data = DataArguments(data=args.data, image_root=args.image_root, captions_column=args.captions_column)
-    data.dense_text = args.dense_text or data.dense_text
-    teachers, out = (ImageTeacher(args.image, device), TextTeacher(args.text, device)), Path(args.out)
-    key = hashlib.sha256(f"{args.image} {args.text}".encode()).hexdigest()[:8]
-    for split in (*args.splits, *args.copy):
-        rows = prepare_rows(data, split, str(out), need_dense=bool(args.dense_text) and split in args.splits)
-        if split in args.splits:
-            rows = add_teachers(rows, *teachers, out / ".parts" / f"{split}-{key}", args.batch_size)
-        rows.to_parquet(str(out / f"{split}-00000-of-00001.parquet"))
-        print(f"{split}: {len(rows)} rows in {out}")
-    return 0
+    parser.add_argument("--views", type=int, default=1, help="looks at each image; training then shows the same ones")
+    parser.add_argument("--image_augmentation", choices=("crop", "rand_augment"), default="crop", help="of the looks")
+    group = parser.add_argument_group("teachers that first learn from the data, each within its modality")
+    group.add_argument(
+        "--train_teachers", "--train-teachers", type=float, default=0, metavar="EPOCHS", help="NT-Xent; 0: none"
+    )
+    group.add_argument("--train_batch_size", type=int, default=64)
+    group.add_argument("--learning_rate", type=float, default=2e-5)
+    group.add_argument("--temperature", type=float, default=0.1)
+    group.add_argument("--seed", type=int, default=0)
+    return parser

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from .augmentation import AUGMENTATIONS
-from .data import image_source, row_image
+from .data import image_source
+from .views import PLAIN, Views
 
 
 class TowerCache:
@@ -45,7 +45,7 @@ class Caches:
 
 @torch.no_grad()
 def cache_images(
-    model, tower, encode, processor, rows, folder, views=1, seed=0, augmentation="crop", facts=(), batch_size=32
+    model, tower, encode, processor, rows, folder, views: Views = PLAIN, facts=(), batch_size=32
 ) -> TowerCache:
     """Cache a frozen backbone over `rows`.
 
@@ -55,31 +55,27 @@ def cache_images(
         encode: pixel values (B, 3, S, S) to states (B, N, C).
         processor, rows: as for training.
         folder: where caches lie.
-        views: items per image, the first plain, the others augmented; backbones of one model see the same ones.
-        seed, augmentation: of the views.
+        views: one item per image and look; backbones of one model see the same ones.
         facts: what else `encode` depends on.
         batch_size: images at a time.
     """
     pictures = processor.image_processor
-    size, augment = pictures.size["height"], AUGMENTATIONS[augmentation]
-    looks = [size, views, *pictures.image_mean, *pictures.image_std, *((seed, augmentation) if views > 1 else ())]
+    size = pictures.size["height"]
+    looks = [size, views.count, *pictures.image_mean, *pictures.image_std]
+    if views.count > 1:
+        looks += [str(views), *rows["image_id"]]
     path = Path(folder) / f"vision-{_digest(tower, _images_digest(rows), looks, list(facts))}"
 
     def batches():
-        jobs = [(row, view) for row in range(len(rows)) for view in range(views)]
+        jobs = [(row, view) for row in range(len(rows)) for view in range(views.count)]
         for start in range(0, len(jobs), batch_size):
-            images = []
-            for row, view in jobs[start : start + batch_size]:
-                image = row_image(rows[row])
-                if view and augment is not None:
-                    image = augment(image, size, np.random.default_rng((seed, view, row)))
-                images.append(image)
+            images = [views.open(rows[row], view, size) for row, view in jobs[start : start + batch_size]]
             pixels = pictures(images, return_tensors="pt")["pixel_values"].to(model.device)
             yield list(encode(pixels).half().cpu().numpy())
 
     tower.eval()
-    _fill(path, batches(), -(-len(rows) * views // batch_size), "caching image tokens")
-    return TowerCache(path, views)
+    _fill(path, batches(), -(-len(rows) * views.count // batch_size), "caching image tokens")
+    return TowerCache(path, views.count)
 
 
 @torch.no_grad()

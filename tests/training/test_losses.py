@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from vsehub.training.losses import ContrastiveLoss, EmbeddingDistillationLoss, HingeLoss
+from vsehub.training.losses import ContrastiveLoss, EmbeddingDistillationLoss, HingeLoss, nt_xent
 from vsehub.training.objectives import D2SObjective, PairEmbeddings
 
 
@@ -71,6 +71,15 @@ def test_no_gradient_reaches_the_teacher():
     teacher = torch.randn(2, 4, requires_grad=True)
     EmbeddingDistillationLoss()(torch.randn(2, 4, requires_grad=True), teacher).backward()
     assert teacher.grad is None
+
+
+def test_nt_xent_equals_its_loops():
+    first, second = unit(5, 3), unit(5, 3, seed=1)
+    both, total = torch.cat([first, second]), 0.0
+    for i in range(10):
+        scores = {j: (both[i] @ both[j] / 0.2).exp() for j in range(10) if j != i}
+        total -= (scores[(i + 5) % 10] / sum(scores.values())).log()
+    assert nt_xent(first, second, 0.2).item() == pytest.approx((total / 10).item(), rel=1e-5)
 
 
 def test_unknown_names_are_refused():

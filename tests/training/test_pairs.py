@@ -8,6 +8,7 @@ from datasets import Dataset
 
 from vsehub.training.augmentation import corrupt_words, random_crop_flip
 from vsehub.training.pairs import PairCollator, PairDataset
+from vsehub.training.views import Views
 
 IDS = [2, 10, 11, 12, 13, 14, 15, 3]
 WORDS = [None, 0, 0, 1, 2, 3, 4, None]  # the first word has two pieces
@@ -112,7 +113,7 @@ def test_a_tower_cache_gives_each_item_back(rows, tiny_processor, tiny_model, tm
     from vsehub.training.tower_cache import cache_images, cache_text
 
     tower = (tiny_model, tiny_model.vision_model, tiny_model.vision_tokens, tiny_processor)
-    vision = cache_images(*tower, rows, tmp_path, views=2, batch_size=5)
+    vision = cache_images(*tower, rows, tmp_path, Views(2), batch_size=5)
     pixels = tiny_processor(
         images=[PairDataset(rows, tiny_processor)[2 * i]["image"] for i in range(6)], return_tensors="pt"
     )
@@ -128,7 +129,7 @@ def test_a_tower_cache_gives_each_item_back(rows, tiny_processor, tiny_model, tm
     ]
     assert [len(text[i]) for i in range(12)] == lengths
     before = sorted(path.name for path in tmp_path.iterdir())
-    cache_images(*tower, rows, tmp_path, views=2)
+    cache_images(*tower, rows, tmp_path, Views(2))
     assert sorted(path.name for path in tmp_path.iterdir()) == before  # found, not made again
-    cache_images(*tower, rows, tmp_path, views=2, augmentation="rand_augment")
+    cache_images(*tower, rows, tmp_path, Views(2, augmentation="rand_augment"))
     assert len(list(tmp_path.iterdir())) == len(before) + 1  # other views are other states

@@ -10,7 +10,13 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from vsehub.training.losses import ContrastiveLoss
-from vsehub.training.structure import RepresentationLoss, StructureDistillationLoss, gram, soft_positive_contrast
+from vsehub.training.structure import (
+    MemoryBank,
+    RepresentationLoss,
+    StructureDistillationLoss,
+    gram,
+    soft_positive_contrast,
+)
 
 
 def random(*shape, seed=0):
@@ -99,6 +105,46 @@ def test_pairs_of_one_image_can_be_left_out():
         (gram(s) - gram(t)).abs()[i, j] for s, t in ((image, teacher_image), (text, teacher_text)) for i, j in pairs
     )
     assert value.item() == pytest.approx((by_hand / len(pairs) / 2 / 0.07).item(), rel=1e-5) != kept.item()
+
+
+@pytest.mark.parametrize("relation", ["own", "fused", "inter", "intra"])
+def test_a_bank_adds_the_pairs_of_a_batch_with_earlier_rows(relation):
+    """Three batches of 4 and a bank of 6: the rows of the last batch against themselves and the 6 before them."""
+    batches = [tuple(random(4, width, seed=10 * n + width) for width in (3, 3, 7, 5)) for n in range(3)]
+    ids = torch.tensor([0, 1, 2, 3])
+    loss = StructureDistillationLoss(relation, centre="none", bank=MemoryBank(6, 3, 7, 5), mask_same_image=True)
+    for number, batch in enumerate(batches):
+        found = loss(*batch, ids + 3 * number)[0]  # neighbouring batches share an image
+    rows = [batches[2][i] for i in range(4)]
+    columns = [torch.cat([batches[2][i], batches[1][i], batches[0][i][:2]]) for i in range(4)]
+    column_ids = torch.cat([ids + 6, ids + 3, ids[:2]])
+    mask = ((ids + 6)[:, None] != column_ids[None]).float()
+    images, texts, of_images, of_texts = (
+        F.normalize(a, dim=-1) @ F.normalize(b, dim=-1).t() for a, b in zip(rows, columns)
+    )
+    mean, both = lambda x, y: ((x - y).abs() * mask).sum() / mask.sum() / 0.07, (of_images + of_texts) / 2
+    unit = lambda x: F.normalize(x, dim=-1)  # noqa: E731
+    fused = unit(unit(rows[0]) + unit(rows[1])) @ unit(unit(columns[0]) + unit(columns[1])).t()
+    expected = {
+        "own": (mean(images, of_images) + mean(texts, of_texts)) / 2,
+        "intra": (mean(images, both) + mean(texts, both)) / 2,
+        "inter": mean(unit(rows[0]) @ unit(columns[1]).t(), both),
+        "fused": mean(fused, both),
+    }
+    assert found.item() == pytest.approx(expected[relation].item(), rel=1e-5)
+
+
+def test_a_bank_forgets_nothing_in_a_checkpoint_and_learns_nothing_in_evaluation():
+    loss = StructureDistillationLoss(centre="none", bank=MemoryBank(6, 4, 7, 5))
+    loss(*inputs(4))
+    again = StructureDistillationLoss(centre="none", bank=MemoryBank(6, 4, 7, 5))
+    again.load_state_dict(loss.state_dict())
+    loss.eval(), again.eval()
+    image = inputs()[0].requires_grad_()
+    values = [module(image, *inputs()[1:])[0] for module in (loss, again, again)]
+    assert values[0] == values[1] == values[2]
+    values[0].backward()
+    assert image.grad.abs().sum() > 0 and len(loss.bank.read()[0]) == 4
 
 
 def test_centring_undoes_an_offset_that_all_features_share():

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -11,13 +13,16 @@ from transformers import BertModel, ViTModel
 
 from vsehub.__main__ import main
 from vsehub.processing.processing_dual_encoder import square_image_processor
-from vsehub.training import run_d2s, run_pir, run_rebalanced, teachers
+from vsehub.training import run_d2s, run_pir, run_rebalanced, teachers, train_teachers
 from vsehub.training.arguments import DataArguments
-from vsehub.training.data import prepare_rows
+from vsehub.training.data import prepare_rows, row_image
 from vsehub.training.generated_overhead import write_dataset as write_overhead
 from vsehub.training.generated_overhead import write_towers as write_overhead_towers
 from vsehub.training.generated_scenes import write_dataset, write_towers
+from vsehub.training.losses import nt_xent
+from vsehub.training.pairs import PairDataset
 from vsehub.training.teachers import CHECKSUM, IMAGE, TEXT, read_teachers
+from vsehub.training.views import Views
 
 SMALL = """--image_size 32 --projection_dim 16 --per_device_train_batch_size 8 --logging_steps 1 --eval_strategy steps
 --save_strategy steps --eval_steps 2 --save_steps 2 --max_steps 4 --use_cpu True --text_augmentation 0""".split()
@@ -50,11 +55,11 @@ def test_every_row_has_the_features_of_its_own_picture_and_captions(world):
     root, _ = world
     rows = prepare_rows(DataArguments(data=str(root / "taught")), "train", None, need_dense=True)
     found = read_teachers(rows)
-    assert found.image.shape == (24, 32) and [x.shape for x in found.text] == [(2, 32)] * 24
+    assert found.image.shape == (24, 1, 32) and [x.shape for x in found.text] == [(2, 32)] * 24
     image, text = teachers.ImageTeacher(str(root / "vit"), "cpu"), teachers.TextTeacher(str(root / "bert"), "cpu")
     for row in (0, 23):
-        picture = teachers.row_image(rows[row])
-        assert torch.allclose(found.image[row].float(), torch.from_numpy(image([picture])[0]).float(), atol=2e-3)
+        picture = row_image(rows[row])
+        assert torch.allclose(found.image[row, 0].float(), torch.from_numpy(image([picture])[0]).float(), atol=2e-3)
         alone = text([rows[row]["captions"][1]])[0]
         assert torch.allclose(found.text[row][1].float(), torch.from_numpy(alone).float(), atol=2e-3)
 
@@ -93,6 +98,71 @@ def test_a_killed_run_goes_on_and_gives_the_same(world, monkeypatch):
     assert first[:] == again[:]
 
 
+def test_new_captions_leave_the_images_features_alone(world, monkeypatch, tmp_path):
+    root, _ = world
+    rows = prepare_rows(DataArguments(data=str(root / "data")), "train", None, need_dense=False)
+    image, text = teachers.ImageTeacher(str(root / "vit"), "cpu"), teachers.TextTeacher(str(root / "bert"), "cpu")
+    first = teachers.add_teachers(rows, image, text, tmp_path)
+    monkeypatch.setattr(image, "model", None)  # a picture that is embedded again would fail
+    other = rows.remove_columns("captions").add_column("captions", [["another"]] * len(rows))
+    second = teachers.add_teachers(other, image, text, tmp_path)
+    assert second[IMAGE] == first[IMAGE] and second[TEXT] != first[TEXT] and second[CHECKSUM] != first[CHECKSUM]
+    assert len(read_teachers(second).text[0]) == 1
+
+
+def test_student_and_teacher_see_the_same_crop(world, tmp_path, tiny_processor):
+    root, _ = world
+    assert main([*words(root, "looks"), "--views", "3"]) == 0
+    rows = prepare_rows(DataArguments(data=str(root / "looks")), "train", None, need_dense=False)
+    dataset = PairDataset(rows, tiny_processor, image_augmentation="crop")
+    teacher, seen = teachers.ImageTeacher(str(root / "vit"), "cpu"), set()
+    for epoch in range(12):
+        dataset.set_epoch(epoch)
+        for position in (0, 7):
+            item = dataset[position]
+            assert item["teacher_image"].shape == (32,)
+            again = torch.from_numpy(teacher([item["image"]])[0])
+            assert torch.allclose(item["teacher_image"].float(), again.float(), atol=2e-3)
+            seen.add((position, item["teacher_image"].float().sum().item()))
+    assert len(seen) == 2 * 3  # all looks come up
+    with pytest.raises(ValueError, match="--image_augmentation crop"):
+        PairDataset(rows, tiny_processor, image_augmentation="rand_augment")
+
+
+def test_teachers_learn_from_the_data_first_and_only_once(world, monkeypatch, capsys):
+    root, _ = world
+    flags = ["--train-teachers", "2", "--train_batch_size", "8", "--learning_rate", "1e-3", "--views", "2"]
+    assert main([*words(root, "learned"), *flags]) == 0
+    folder = next((root / "learned" / ".teachers").iterdir())
+    for kind, model_class, source in (("image", ViTModel, "vit"), ("text", BertModel, "bert")):
+        learned, before = (
+            model_class.from_pretrained(path, add_pooling_layer=False).state_dict()
+            for path in (folder / kind, root / source)
+        )
+        assert any(not torch.equal(learned[name], before[name]) for name in before)
+    rows = prepare_rows(DataArguments(data=str(root / "learned")), "train", None, need_dense=False)
+    text = teachers.TextTeacher(str(folder / "text"), "cpu")(rows[5]["captions"][:1])[0]
+    assert torch.allclose(read_teachers(rows).text[5][0].float(), torch.from_numpy(text).float(), atol=2e-3)
+    monkeypatch.setattr(train_teachers, "Trainer", None)  # training again would fail
+    assert main([*words(root, "learned"), *flags]) == 0
+    losses = []
+    for path in (root / "vit", folder / "image"):  # what it was trained for: looks at one image are alike
+        looks = torch.from_numpy(
+            teachers.ImageTeacher(str(path), "cpu")([Views(3).open(row, view, 32) for row in rows for view in (1, 2)])
+        ).float()
+        unit = torch.nn.functional.normalize(looks, dim=-1)
+        losses.append(nt_xent(unit[::2], unit[1::2], 0.1).item())
+    assert losses[1] < losses[0]
+
+
+def test_a_text_teacher_needs_two_captions(world):
+    root, _ = world
+    rows = prepare_rows(DataArguments(data=str(root / "data")), "train", None, need_dense=False)
+    single = rows.remove_columns("captions").add_column("captions", [["one"]] * len(rows))
+    with pytest.raises(ValueError, match="two different captions"):
+        train_teachers.train_text_teacher(str(root / "bert"), single, root / "none", {"temperature": 0.1})
+
+
 def weights(out):
     return load_file(out / "hub" / "model.safetensors")
 
@@ -113,9 +183,24 @@ def test_structure_trains_another_model_of_the_same_tensors(world, tmp_path, rel
     assert not (tmp_path / "taught" / "hub" / "objective.safetensors").exists()
 
 
-def test_structure_resumes_bitwise(world, tmp_path):
+def test_two_processes_relate_all_pairs_as_one_does(world, tmp_path):
     _, student = world
-    flags = [*student, *SMALL, *D2S, "--structure_relation", "fused", "--learn_text_share", "True"]
+    flags = [*student, *SMALL, *D2S, "--max_steps", "3", "--eval_strategy", "no", "--save_strategy", "no", "--optim"]
+    flags += ["sgd", "--load_best_model_at_end", "False", "--image_augmentation", "none", "--learning_rate", "0.01"]
+    flags += ["--structure_bank", "16"]
+    assert run_rebalanced.main([*flags, "--output_dir", str(tmp_path / "one")]) == 0
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    command += ["--rdzv_backend", "c10d", "--rdzv_endpoint", "127.0.0.1:0", run_rebalanced.__file__, *flags]
+    command += ["--output_dir", str(tmp_path / "two"), "--per_device_train_batch_size", "4"]
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    assert max((one[key].float() - two[key].float()).abs().max().item() for key in one) < 2e-5
+
+
+@pytest.mark.parametrize("extra", [["fused", "--learn_text_share", "True"], ["own", "--structure_bank", "20"]])
+def test_structure_resumes_bitwise(world, tmp_path, extra):
+    _, student = world
+    flags = [*student, *SMALL, *D2S, "--structure_relation", *extra]
     flags += ["--load_best_model_at_end", "False", "--save_total_limit", "9"]
     assert run_rebalanced.main([*flags, "--output_dir", str(tmp_path / "whole")]) == 0
     assert run_rebalanced.main([*flags, "--output_dir", str(tmp_path / "broken")]) == 0

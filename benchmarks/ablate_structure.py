@@ -1,0 +1,174 @@
+"""Structure-aware distillation on photographs whose training captions lost words: where does it help?
+
+    python benchmarks/ablate_structure.py --data $DATA/flickr8k --vision $BACKBONES/mobilenet_v2 --text $MINILM
+
+Each word of a training caption is dropped with probability p; validation captions stay whole. Both models, without and
+with the objective, at equal steps; on data with scene classes also beside the affiliation loss. Towers are frozen and
+computed once. The teachers are the same two backbones, which see what the student sees: the captions that lost words.
+Resumable: a finished run is a line of `OUT/results.jsonl`. `--report` prints the table alone.
+"""
+
+import argparse
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from ablation import metrics_table, run_once
+from datasets import Dataset
+from transformers import set_seed
+from transformers.utils import logging
+
+from vsehub.processing.graded import class_relevance, graded_metrics, rouge_l_relevance
+from vsehub.training.arguments import D2S_ARGUMENTS, PIR_ARGUMENTS, DataArguments
+from vsehub.training.d2s_stages import STAGES as D2S_STAGES
+from vsehub.training.d2s_stages import fresh_model, objective_of
+from vsehub.training.data import prepare_rows
+from vsehub.training.evaluation import embed_rows
+from vsehub.training.objectives import PIRObjective
+from vsehub.training.pair_stage import train_pairs
+from vsehub.training.recipe import parse_stages
+from vsehub.training.run_pir import STAGES as PIR_STAGES
+from vsehub.training.run_pir import build
+from vsehub.training.stages import StageArguments
+from vsehub.training.teachers import ImageTeacher, TextTeacher, add_teachers
+
+COMMON = """--image_size 224 --freeze_vision True --freeze_text True --cache_vision True --cache_text True
+--projection_dim 128 --max_text_length 40 --text_augmentation 0 --image_augmentation none --warmup_steps 30
+--per_device_train_batch_size 128 --eval_strategy no --save_strategy no --load_best_model_at_end False
+--logging_steps 1000 --disable_tqdm True --bf16 True --use_cpu True --temperature 0.07""".split()
+D2S = "--learning_rate 1e-3 --lr_scheduler_type cosine --align infonce --ramp_epochs 0 --text_dropout 0.1".split()
+PIR = """--learning_rate 5e-4 --lr_scheduler_type linear --weight_decay 0.01 --attention_heads 4 --local_from_zero True
+--instruction_layers 1 --cycles 1 --affiliation_weight 0""".split()
+BARE = {"instruction_layers": 0, "cycles": 0}
+DROPS = (0.0, 0.3, 0.5)
+STRUCTURE = {"structure_weight": 2}
+PLAIN = {  # D2SVSEModel without decoder; PIRModel
+    f"{model}{', structure' if added else ''}, p {drop}": (model, drop, added)
+    for model in ("D2SVSE", "PIR")
+    for drop in DROPS
+    for added in ({}, STRUCTURE)
+}
+AFFILIATION = {  # the two pull the images of one class in opposite directions
+    f"two towers, contrast{name}": ("PIR", 0.0, {**BARE, **changes})
+    for name, changes in {
+        "": {},
+        " + structure": STRUCTURE,
+        **{f" + affiliation x {w}": {"affiliation_weight": w} for w in (0.1, 1)},
+        **{f" + affiliation x {w} + structure": {"affiliation_weight": w, **STRUCTURE} for w in (0.1, 1)},
+    }.items()
+}
+METRICS = (
+    "mean_recall",
+    "rsum",
+    "image_to_image_ndcg@50",
+    "text_to_text_ndcg@50",
+    "image_to_mixed_ndcg@50",
+    "text_to_mixed_ndcg@50",
+    "class_image_to_image_ndcg@50",
+    "class_text_to_text_ndcg@50",
+)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--vision", required=True)
+    parser.add_argument("--text", required=True)
+    parser.add_argument("--out", default="runs/ablate_structure")
+    parser.add_argument("--steps", type=int, nargs=2, default=(900, 300), help="of D2SVSE and two towers, of PIR")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", nargs="*", help="names of settings")
+    parser.add_argument("--report", action="store_true")
+    args = parser.parse_args()
+    logging.set_verbosity_error()
+    results = Path(args.out) / "results.jsonl"
+    if not args.report:
+        bench = Bench(args)
+        settings = {**PLAIN, **(AFFILIATION if bench.labels else {})}
+        jobs = [(name, seed) for kind in ("D2SVSE", "two", "PIR") for seed in range(args.seeds) for name in settings
+                if name.startswith(kind)]  # fmt: skip
+        for name, seed in jobs:
+            if not args.only or name in args.only:
+                run_once(results, name, seed, partial(bench.train, *settings[name], name.startswith("two"), seed))
+    print(metrics_table(results, METRICS))
+    return 0
+
+
+class Bench:
+    """Reads the data, damages the captions and asks the teachers once."""
+
+    def __init__(self, args):
+        self.args, self.root = args, Path(args.out)
+        data = DataArguments(data=args.data)
+        self.evaluation = prepare_rows(data, "validation", None, need_dense=False)
+        self.rows = prepare_rows(data, "train", None, need_dense=False)
+        self.labels = list(self.evaluation["label"]) if "label" in self.evaluation.column_names else None
+        self.teachers = ImageTeacher(args.vision, "cpu"), TextTeacher(args.text, "cpu")
+        self.damaged: dict[float, Dataset] = {}
+        self.relevance = self.relevances()
+
+    def training_rows(self, drop: float) -> Dataset:
+        """The training rows at a drop rate, with teachers' columns; the same for every seed."""
+        if drop not in self.damaged:
+            captions = [
+                [drop_words(text, drop, (row, place)) for place, text in enumerate(texts)]
+                for row, texts in enumerate(self.rows["captions"])
+            ]
+            rows = self.rows.remove_columns("captions").add_column("captions", captions)
+            self.damaged = {drop: add_teachers(rows, *self.teachers, self.root / "teachers" / str(drop), 128)}
+        return self.damaged[drop]
+
+    def relevances(self) -> dict[str, np.ndarray]:
+        """By wording and, where there are classes, by class; (captions, images)."""
+        path, captions = self.root / "rouge.npy", self.evaluation["captions"]
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.save(path, rouge_l_relevance(list(captions)).astype(np.float16))
+        found = {"": np.load(path).astype(np.float32)}
+        if self.labels:
+            owners = [row for row, texts in enumerate(captions) for _ in texts]
+            found["class_"] = class_relevance(self.labels, owners)
+        return found
+
+    def train(self, model: str, drop: float, changes: dict, bare: bool, seed: int) -> dict:
+        """Train one setting; return its validation metrics."""
+        steps = self.args.steps[model == "PIR" and not bare]
+        args = self.arguments(model, {"max_steps": steps, "seed": seed, **changes})
+        set_seed(seed)
+        if model == "PIR":
+            network, processor = build(args, None if bare else self.args.vision)
+            goals = args.objective
+            objective = PIRObjective(temperature=goals.temperature, affiliation_weight=goals.affiliation_weight)
+        else:
+            network, processor = fresh_model(args.model, args.data)
+            objective = objective_of(args.objective, distil=False)
+        trainer = train_pairs(network, processor, self.training_rows(drop), self.evaluation, args, objective)
+        metrics = trainer.evaluate()
+        embeds = embed_rows(
+            trainer.model, processor, self.evaluation, trainer.accelerator, 256, 40, trainer.eval_caches
+        )
+        for kind, relevance in self.relevance.items():
+            found = graded_metrics(*embeds, relevance, ks=(10, 50))
+            metrics |= {f"{kind}{name}": value for name, value in found.items()}
+        return metrics
+
+    def arguments(self, model: str, changes: dict) -> StageArguments:
+        args = self.args
+        own, stages, kinds = (PIR, PIR_STAGES, PIR_ARGUMENTS) if model == "PIR" else (D2S, D2S_STAGES, D2S_ARGUMENTS)
+        words = [*COMMON, *own, "--data", args.data, "--vision", args.vision, "--text", args.text]
+        words += ["--output_dir", f"{args.out}/work"]
+        words += [word for key, value in changes.items() for word in (f"--{key}", str(value))]
+        return StageArguments(*parse_stages(words, stages, kinds)[0]["retrieval" if model == "PIR" else "baseline"])
+
+
+def drop_words(text: str, probability: float, seed: tuple) -> str:
+    """Leave each word out with this probability; one stays."""
+    words = text.split()
+    kept = np.random.default_rng(seed).random(len(words)) >= probability
+    if not kept.any():
+        kept[0] = True
+    return " ".join(word for word, keep in zip(words, kept) if keep)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
