@@ -14,6 +14,8 @@ from pathlib import Path
 from huggingface_hub import HfApi
 from torch import distributed as dist
 
+from .companions import CUSTOM_PIPELINES, PIPELINE, write_companions
+
 PACKAGE = __name__.split(".")[0]
 FROM_IMPORT = re.compile(r"from\s+[\w.]+\s+import\b")
 
@@ -80,9 +82,19 @@ def _mention_indirect(stem: str, needs: dict[str, set[str]]) -> str:
     return INDIRECT + "".join(f"    from .{other} import *\n" for other in indirect) if indirect else ""
 
 
-def write_sources(cls: type, folder: str | Path):
-    """Write the flat sources of an installed class into `folder`."""
-    for stem, source in reachable_sources(cls.__module__).items():
+def write_sources(cls: type, folder: str | Path, beside: str | None = None):
+    """Write the flat sources of an installed class into `folder`.
+
+    Args:
+        beside: a further module that goes along, named in the class's file so that a re-save takes it, too.
+    """
+    sources = reachable_sources(cls.__module__)
+    if beside is not None:
+        sources |= reachable_sources(beside)
+        stem = cls.__module__.rpartition(".")[2]
+        mention = "" if INDIRECT in sources[stem] else INDIRECT
+        sources[stem] += f"{mention}    from .{beside.rpartition('.')[2]} import *\n"
+    for stem, source in sources.items():
         (Path(folder) / f"{stem}.py").write_text(source, encoding="utf-8")
 
 
@@ -112,9 +124,11 @@ def self_contained_model(cls: type) -> type:
             "AutoModel": entry,
             "AutoModelForZeroShotImageClassification": entry,
         }
+        self.config.custom_pipelines = CUSTOM_PIPELINES
         original(self, save_directory, is_main_process, state_dict, False, *args, **kwargs)
         if here and not getattr(self, "_hf_peft_config_loaded", False):  # an adapter names its base instead
-            write_sources(cls, save_directory)
+            write_sources(cls, save_directory, PIPELINE)
+            write_companions(save_directory)
         if here and push_to_hub:  # by ourselves: the original would upload before the code is written
             _upload(self, save_directory, before, **kwargs)
 

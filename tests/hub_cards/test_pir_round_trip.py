@@ -5,19 +5,7 @@ import json
 import pytest
 from looks import FLOOR, TRUST, check
 
-from vsehub import PIRProcessor
-from vsehub.processing.processing_dual_encoder import square_image_processor
-
 OFFLINE = {"HF_HUB_OFFLINE": "1", "BLOCK_VSEHUB": "1"}
-
-
-@pytest.fixture(scope="session")
-def pir_folder(tmp_path_factory, make_tiny_pir_model, tiny_tokenizer):
-    folder = tmp_path_factory.mktemp("tiny_pir")
-    model = make_tiny_pir_model(instruction_scale=[1.5, 1.0, 0.5], instruction_shift=[0.0, 0.1, 0.2])
-    model.save_pretrained(folder)
-    PIRProcessor(square_image_processor(32), tiny_tokenizer).save_pretrained(folder)
-    return folder
 
 
 def test_the_folder_holds_what_it_needs_and_no_more(pir_folder):

@@ -1,0 +1,45 @@
+"""What lies in a Hub folder beside weights and code of the model: a pipeline, an endpoint, sentence-transformers' files.
+
+Each is small and static: whoever opens the folder through another door finds what that door expects.
+"""
+
+import json
+from pathlib import Path
+
+PIPELINE = "vsehub.processing.pipeline_image_text_retrieval"
+TASK = "image-text-retrieval"
+CUSTOM_PIPELINES = {
+    TASK: {
+        "impl": "pipeline_image_text_retrieval.ImageTextRetrievalPipeline",
+        "pt": ["AutoModel"],
+        "type": "multimodal",
+    }
+}
+MODULES = [
+    {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"},
+    {"idx": 1, "name": "1", "path": "1_Normalize", "type": "sentence_transformers.base.modules.normalize.Normalize"},
+]
+FEATURES = {"method_output_name": "pooler_output"}
+SENTENCE_BERT = {
+    "transformer_task": "feature-extraction",
+    "modality_config": {
+        "text": {"method": "get_text_features", **FEATURES},
+        "image": {"method": "get_image_features", **FEATURES},
+    },
+    "module_output_name": "sentence_embedding",
+}
+
+
+def write_companions(folder: str | Path):
+    """Write the endpoint's handler and the four files of sentence-transformers into a saved model's folder."""
+    folder = Path(folder)
+    for name, content in (
+        ("modules.json", MODULES),
+        ("sentence_bert_config.json", SENTENCE_BERT),
+        ("config_sentence_transformers.json", {"similarity_fn_name": "cosine"}),
+        ("1_Normalize/config.json", {}),
+    ):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(json.dumps(content, indent=2), encoding="utf-8")
+    source = Path(__file__).with_name("handler.py").read_text(encoding="utf-8")
+    (folder / "handler.py").write_text(source, encoding="utf-8")

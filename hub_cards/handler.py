@@ -1,0 +1,102 @@
+"""An Inference Endpoint of an image-text model: embeddings, or images against labels.
+
+    {"inputs": {"text": "two boats"}}                                  -> {"text_embeds": [[...]]}
+    {"inputs": {"image": "<base64>"}}                                  -> {"image_embeds": [[...]]}
+    {"inputs": {"image": "<base64>"}, "parameters": {"candidate_labels": ["a dog", "a cat"]}}
+                                                                       -> [{"label": ..., "score": ...}, ...]
+    {"inputs": {"image": [...], "text": [...]}}                        -> {"cosines": [[...]]} images x texts
+
+What a string is follows from its key, never from a guess. Addresses are not fetched and paths are not opened.
+"""
+
+import base64
+import binascii
+import io
+
+import torch
+from transformers import AutoModel, AutoProcessor
+
+LARGEST = 20_000_000  # bytes of one encoded image
+MOST = 256  # items of one request
+
+
+class EndpointHandler:
+    """Loads the model once; a call takes one request.
+
+    Args:
+        path: folder of the repository.
+    """
+
+    def __init__(self, path: str = ""):
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.model = AutoModel.from_pretrained(path, trust_remote_code=True).to(device).eval()
+        self.processor = AutoProcessor.from_pretrained(path, trust_remote_code=True)
+
+    def __call__(self, data: dict):
+        """Answer a request.
+
+        Raises:
+            ValueError: the request is not one of those above; says what is.
+        """
+        inputs, parameters = data.get("inputs"), data.get("parameters") or {}
+        if hasattr(inputs, "getbands"):  # the toolkit decodes a body of type image/*
+            inputs = {"image": inputs}
+        if not isinstance(inputs, dict) or not inputs or set(inputs) - {"image", "text"}:
+            raise ValueError('inputs must be {"image": base64}, {"text": string}, or both; each may be a list')
+        labels = parameters.get("candidate_labels")
+        images, texts = self._images(inputs.get("image")), _texts(inputs.get("text"), "text")
+        if labels is not None:
+            if len(images) != 1 or texts:
+                raise ValueError("candidate_labels go with one image and no text")
+            return self._scores(images, _texts(labels, "candidate_labels"))
+        found = {}
+        if images:
+            found["image_embeds"] = self.model.encode_image(images, processor=self.processor)
+        if texts:
+            found["text_embeds"] = self.model.encode_text(texts, processor=self.processor)
+        if len(found) == 2:
+            found = {"cosines": found["image_embeds"] @ found["text_embeds"].t()}
+        return {name: values.tolist() for name, values in found.items()}
+
+    def _scores(self, images, labels: list[str]) -> list[dict]:
+        """Softmax over the labels, best first."""
+        if not labels:
+            raise ValueError("candidate_labels is empty")
+        texts = self.model.encode_text(labels, processor=self.processor)
+        cosines = self.model.encode_image(images, processor=self.processor) @ texts.t()
+        scores = (cosines[0] * self.model.config.logit_scale).softmax(0).tolist()
+        rows = [{"label": label, "score": score} for label, score in zip(labels, scores)]
+        return sorted(rows, key=lambda row: -row["score"])
+
+    def _images(self, given) -> list:
+        given = [] if given is None else given if isinstance(given, list) else [given]
+        if len(given) > MOST:
+            raise ValueError(f"at most {MOST} images a request, got {len(given)}")
+        return [image if hasattr(image, "getbands") else _decoded(image, row) for row, image in enumerate(given)]
+
+
+def _decoded(text, row: int):
+    """Base64 to a picture that decodes whole."""
+    from PIL import Image
+
+    if not isinstance(text, str) or len(text) > LARGEST * 4 // 3:
+        raise ValueError(f"image {row} must be a base64 string of at most {LARGEST // 1_000_000} MB")
+    text = text.partition("base64,")[2] if text.startswith("data:") else text
+    try:
+        image = Image.open(io.BytesIO(base64.b64decode(text, validate=True)))
+        image.load()
+    except (binascii.Error, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(
+            f"image {row} is no base64 of a whole picture ({error}); addresses are not fetched: send the bytes"
+        ) from None
+    return image
+
+
+def _texts(given, name: str) -> list[str]:
+    given = [] if given is None else given if isinstance(given, list) else [given]
+    if len(given) > MOST:
+        raise ValueError(f"at most {MOST} texts a request, got {len(given)}")
+    for row, text in enumerate(given):
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(f"{name} {row} must be a string with words")
+    return given

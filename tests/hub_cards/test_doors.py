@@ -1,0 +1,65 @@
+"""Every door to a published model, in a process where vsehub cannot be imported: a folder, or a loopback Hub."""
+
+import numpy as np
+import pytest
+from transformers import AutoModel
+
+OFFLINE = {"HF_HUB_OFFLINE": "1", "BLOCK_VSEHUB": "1"}
+
+
+@pytest.fixture(scope="session", params=["d2s", "pir"])
+def saved(request):
+    """The folder of each model."""
+    return request.getfixturevalue({"d2s": "tiny_folder", "pir": "pir_folder"}[request.param])
+
+
+@pytest.fixture(scope="session", params=["folder", "hub"])
+def through(request, saved, material, run_client):
+    """A function: door -> what a stranger finds behind it, coming from the folder or from the loopback Hub."""
+    if request.param == "folder":
+        return lambda door: run_client("client_doors.py", material, saved, door, **OFFLINE)[0]
+    online, name = request.getfixturevalue("online"), f"tester/{saved.name}"
+    run_client("client_push.py", saved, name, **online)
+    return lambda door: run_client("client_doors.py", material, name, door, BLOCK_VSEHUB="1", **online)[0]
+
+
+def close(found, wanted, tolerance=1e-6):
+    assert np.abs(np.asarray(found, dtype=float) - np.asarray(wanted, dtype=float)).max() <= tolerance
+
+
+def test_the_pipelines_of_transformers(through, expected, saved):
+    found, ours = through("pipelines"), expected(saved)
+    text, image = np.array(ours["text"]), np.array(ours["image"])
+    cosines = text @ image.T
+    for row, hits in enumerate(found["by text"]):
+        assert [hit["index"] for hit in hits] == np.argsort(-cosines[row])[:3].tolist()
+        close([hit["score"] for hit in hits], np.sort(cosines[row])[::-1][:3])
+    both = image[0] + text[1]
+    assert found["by both"][0]["index"] == int(np.argmax(image @ both / np.linalg.norm(both)))
+    assert found["none"] == []
+    assert [hit["index"] for hit in found["given"]] == np.argsort(-(text @ image[0])).tolist()
+    if found["inferred"] is not None:
+        assert [hit["index"] for hit in found["inferred"]] == np.argsort(-(text @ image[1])).tolist()
+    close(found["text"], text[0])
+    close(found["image"], image[0])
+    close([found["scores"][label] for label in ours["scores"]], list(ours["scores"].values()), 1e-5)
+
+
+def test_sentence_transformers_encodes_texts_and_images(through, expected, saved):
+    pytest.importorskip("sentence_transformers")
+    found, ours = through("sentence_transformers"), expected(saved)
+    close(found["text"], ours["text"])
+    close(found["image"], ours["image"])
+
+
+def test_an_inference_endpoint(saved, material, run_client, expected):
+    found, _ = run_client("client_doors.py", material, saved, "endpoint", **OFFLINE)
+    ours = expected(saved)
+    close(found["text"], ours["text"])
+    close(found["image"], ours["image"])
+    cosines = np.array(ours["image"])[0] @ np.array(ours["text"]).T
+    close(found["cosines"], [cosines])
+    exponents = np.exp(cosines * AutoModel.from_pretrained(saved).config.logit_scale)
+    close([row["score"] for row in found["scores"]], np.sort(exponents / exponents.sum())[::-1], 1e-5)
+    assert all(answer.startswith("refused: ") for answer in found["refused"].values()), found["refused"]
+    assert "addresses are not fetched" in found["refused"]["address"]
