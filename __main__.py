@@ -9,6 +9,7 @@ VERBS = {
     "teachers": ("vsehub.training.teachers", "features of frozen uni-modal models as columns of the data"),
     "evaluate": ("vsehub.training.evaluate_model", "retrieval recalls of a saved model on a split"),
     "caption": ("vsehub.training.dense_captions", "dense captions from a vision-language model, resumable"),
+    "push": ("vsehub.hub_cards.push", "a saved model to a Hub repository, in one commit"),
     "convert": ("vsehub.hub_cards.convert", "official checkpoints to Hub folders"),
     "check-leakage": ("vsehub.training.leakage", "images that two sources or splits share, also resized or turned"),
     "explain": ("vsehub.training.explain", "what a PIR model believes of an image, drawn"),

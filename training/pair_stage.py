@@ -63,6 +63,13 @@ def train_pairs(
     return trainer
 
 
+def selected(trainer: RetrievalTrainer):
+    """The trained model, its processor and its metrics; scores are shown at the temperature that validation pairs suggest."""
+    metrics = trainer.evaluate()
+    trainer.model.config.logit_scale = round(metrics["eval_logit_scale"], 1)
+    return trainer.model, trainer.processing_class, metrics
+
+
 def freeze(model, args: TowerArguments):
     """Freeze the towers that the arguments name; a frozen tower stays in eval mode."""
     for tower, frozen in ((model.vision_model, args.freeze_vision), (model.text_model, args.freeze_text)):

@@ -17,6 +17,7 @@ from vsehub import D2SVSEConfig, D2SVSEModel, D2SVSEProcessor
 from vsehub.modeling.towers import weights_of
 from vsehub.training.arguments import D2S_ARGUMENTS, D2SModelArguments
 from vsehub.training.d2s_stages import STAGES, add_decoder, fresh_model, run_stage
+from vsehub.training.pair_stage import selected
 from vsehub.training.recipe import parse_stages
 from vsehub.training.stage_card import card_of
 from vsehub.training.stages import StageArguments, publish, read_splits, run_stages
@@ -38,8 +39,7 @@ def main(argv: list[str] | None = None) -> int:
             model = add_decoder(teacher, args.model)
         else:
             model, processor = fresh_model(args.model, args.data)
-        trainer = run_stage(stage, model, processor, splits, args, teacher)
-        return trainer.model, processor, trainer.evaluate()
+        return selected(run_stage(stage, model, processor, splits, args, teacher))
 
     last, results = run_stages(stages, root, train, load)
     if args.training.process_index == 0:

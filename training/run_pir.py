@@ -19,7 +19,7 @@ from vsehub.modeling.towers import weights_of
 from vsehub.training.arguments import PIR_ARGUMENTS
 from vsehub.training.instruction import normalisation_between, train_instruction
 from vsehub.training.objectives import PIRObjective
-from vsehub.training.pair_stage import train_pairs
+from vsehub.training.pair_stage import selected, train_pairs
 from vsehub.training.recipe import parse_stages
 from vsehub.training.stage_card import card_of
 from vsehub.training.stages import Splits, StageArguments, publish, read_splits, run_stages
@@ -69,8 +69,7 @@ def train_retrieval(splits: Splits, args: StageArguments, instruction: str | Pat
         affiliation_temperature=args.objective.affiliation_temperature,
         legacy=args.model.legacy,
     )
-    trainer = train_pairs(model, processor, splits.train, splits.evaluation, args, objective)
-    return trainer.model, processor, trainer.evaluate()
+    return selected(train_pairs(model, processor, splits.train, splits.evaluation, args, objective))
 
 
 def build(args: StageArguments, instruction: str | Path | None) -> tuple[PIRModel, PIRProcessor]:

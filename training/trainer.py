@@ -15,6 +15,7 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
 
 from ..hub_cards.model_card import write_model_card
+from ..processing.calibration import calibrate_logit_scale
 from .evaluation import embed_rows, row_metrics
 from .objectives import PairEmbeddings
 from .tower_cache import Caches
@@ -169,7 +170,7 @@ class RetrievalTrainer(WholeCheckpoints, Trainer):
     def evaluation_loop(
         self, dataloader, description, prediction_loss_only=None, ignore_keys=None, metric_key_prefix="eval"
     ):
-        """The metrics of `row_metrics`; 5-fold 1K as well where there are 5,000 images."""
+        """The metrics of `row_metrics`, 5-fold 1K where there are 5,000 images, and the most likely `logit_scale`."""
         rows = dataloader
         caches = self.eval_caches if rows is self.eval_dataset else Caches()
         embeds = embed_rows(
@@ -182,6 +183,7 @@ class RetrievalTrainer(WholeCheckpoints, Trainer):
             caches,
         )
         metrics = row_metrics(rows, embeds, folds=5 if len(rows) == 5000 else 0)
+        metrics["logit_scale"] = calibrate_logit_scale(*embeds)
         metrics = {f"{metric_key_prefix}_{key}": value for key, value in metrics.items()}
         return EvalLoopOutput(predictions=embeds[:2], label_ids=None, metrics=metrics, num_samples=len(rows))
 

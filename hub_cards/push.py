@@ -1,0 +1,122 @@
+"""`vsehub push MODEL REPO`: a saved model becomes a Hub repository, in one commit.
+
+Readers see the whole old version or the whole new one. Only what a reader needs travels: safetensors, configuration,
+code, processor, card; no pickle, no optimizer, no training checkpoint.
+"""
+
+import argparse
+import json
+from fnmatch import fnmatch
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
+
+from .model_card import REPO_ID
+
+WANTED = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.py", "*.txt", "*.jinja", "README.md", "LICENSE*")
+PICTURES = ("*.jpg", "*.jpeg", "*.png")  # of the card's widget
+NEVER = ("objective.safetensors", "trainer_state.json", "bad_samples*", "validation.json", ".*", "_*")
+OURS = ("D2SVSEModel", "PIRModel")
+
+
+def push(folder: str | Path, repo_id: str, private: bool = False, tag: str | None = None, message: str | None = None):
+    """Upload a saved model's folder; return the commit's address.
+
+    Args:
+        folder: what `save_pretrained` wrote (for a training run, its `hub` folder), with a card.
+        repo_id: `name` or `organisation/name`.
+        private: of a repository that is made now.
+        tag: put on the new commit; an existing one is refused before anything is uploaded.
+        message: of the commit.
+
+    Raises:
+        ValueError: the folder is not whole, the repository holds another architecture, or the tag exists.
+    """
+    folder, api = Path(folder), HfApi()
+    if not REPO_ID.fullmatch(repo_id):
+        raise ValueError(f"{repo_id!r} is no name of a repository: letters, digits, - _ . and one /")
+    files = shipped_files(folder)
+    repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+    there = set(api.list_repo_files(repo_id))
+    _same_architecture(api, repo_id, there, folder)
+    if tag is not None and _has_tag(api, repo_id, tag):
+        raise ValueError(f"{repo_id} has a tag {tag!r} already, and a tag never moves: choose another")
+    stale = sorted(there - {name for name, _ in files} - {".gitattributes"})
+    commit = api.create_commit(
+        repo_id,
+        [CommitOperationAdd(name, str(path)) for name, path in files] + [CommitOperationDelete(name) for name in stale],
+        commit_message=message or "Model, processor, code and card",
+    )
+    if tag is not None:
+        api.create_tag(repo_id, tag=tag, revision=commit.oid)
+    return commit.commit_url
+
+
+def shipped_files(folder: Path) -> list[tuple[str, Path]]:
+    """Name in the repository and path of what travels.
+
+    Raises:
+        ValueError: what a reader needs is missing.
+    """
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder} holds no saved model (config.json); give the folder that save_pretrained wrote")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if (config.get("architectures") or [None])[0] not in OURS:
+        raise ValueError(f"{folder} holds {config.get('architectures')}, not a model of vsehub ({' or '.join(OURS)})")
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    wanted = [
+        (name, path)
+        for name, path in zip(names, paths)
+        if any(fnmatch(path.name, pattern) for pattern in WANTED + PICTURES)
+        and not any(fnmatch(part, pattern) for part in path.relative_to(folder).parts for pattern in NEVER)
+        and not any(part.startswith("checkpoint-") for part in path.relative_to(folder).parts)
+    ]
+    have = {name for name, _ in wanted}
+    needs = {
+        "weights (model.safetensors)": any(name.endswith(".safetensors") for name in have),
+        "a processor (processor_config.json): call processor.save_pretrained": "processor_config.json" in have,
+        "a card (README.md): write_model_card": "README.md" in have,
+        "its code (*.py): save it with an installed vsehub": any(name.startswith("modeling_") for name in have),
+    }
+    missing = [what for what, found in needs.items() if not found]
+    if missing:
+        raise ValueError(f"{folder} lacks {'; '.join(missing)}")
+    return wanted
+
+
+def _same_architecture(api: HfApi, repo_id: str, there: set[str], folder: Path):
+    if "config.json" not in there:
+        return
+    theirs = json.loads(Path(api.hf_hub_download(repo_id, "config.json")).read_text(encoding="utf-8"))
+    ours = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if theirs.get("model_type") != ours["model_type"]:
+        raise ValueError(
+            f"{repo_id} holds a {theirs.get('model_type')}, this is a {ours['model_type']}: choose another name"
+        )
+
+
+def _has_tag(api: HfApi, repo_id: str, tag: str) -> bool:
+    try:
+        api.repo_info(repo_id, revision=tag)
+    except (RepositoryNotFoundError, EntryNotFoundError):
+        return False
+    except OSError as error:
+        if getattr(getattr(error, "response", None), "status_code", None) == 404:
+            return False
+        raise
+    return True
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Push a folder."""
+    parser = argparse.ArgumentParser("vsehub push", description=__doc__.splitlines()[0])
+    parser.add_argument("model", help="folder of a saved model")
+    parser.add_argument("repo", help="name or organisation/name")
+    parser.add_argument("--private", action="store_true")
+    parser.add_argument("--tag", help="such as v1; never moved later")
+    parser.add_argument("--message", help="of the commit")
+    args = parser.parse_args(argv)
+    print(push(args.model, args.repo, args.private, args.tag, args.message))
+    return 0

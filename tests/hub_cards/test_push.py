@@ -1,0 +1,74 @@
+"""`vsehub push` against a loopback Hub: one commit, nothing that nobody needs, nothing of another kind replaced."""
+
+import json
+import shutil
+
+import pytest
+
+from vsehub.hub_cards.model_card import write_model_card
+from vsehub.hub_cards.push import push, shipped_files
+
+
+@pytest.fixture
+def folder(tmp_path, tiny_folder, tiny_model):
+    """A model's folder with a card, and with what training leaves behind."""
+    target = tmp_path / "model"
+    shutil.copytree(tiny_folder, target)
+    write_model_card(target, model=tiny_model, name="tester/verb", results=[], training={})
+    (target / "checkpoint-5").mkdir()
+    for name in ("training_args.bin", "optimizer.pt", "checkpoint-5/model.safetensors", "objective.safetensors",
+                 "checkpoint-5/config.json", "trainer_state.json", "notes.pkl", ".secret.json"):  # fmt: skip
+        (target / name).write_bytes(b"no")
+    return target
+
+
+def test_it_takes_one_commit_and_nothing_that_could_execute_on_loading(
+    folder, run_client, loopback_hub, online, material, expected
+):
+    runs = [[str(folder), "tester/verb", "--tag", "v1"]]
+    (report,), _ = run_client("client_push_verb.py", json.dumps(runs), **online)
+    assert report["status"] == 0, report["printed"]
+    repository = loopback_hub.repositories["tester/verb"]
+    assert len(repository.commits) == 2 and repository.tags["v1"] == repository.branches["main"]
+    files = set(repository.files("v1"))
+    assert {"config.json", "model.safetensors", "README.md", "handler.py", "modules.json", "modeling_d2s_vse.py",
+            "pipeline_image_text_retrieval.py", "1_Normalize/config.json"} <= files  # fmt: skip
+    assert not {name for name in files if name.endswith((".bin", ".pt", ".pkl")) or "checkpoint" in name}
+    assert not files & {"objective.safetensors", "trainer_state.json", ".secret.json"}
+    report, _ = run_client("client_doors.py", material, "tester/verb", "sentence_transformers", **online)
+    assert abs(report["text"][0][0] - expected(folder)["text"][0][0]) < 1e-6
+
+
+def test_a_second_push_replaces_and_forgets_in_one_commit_and_refuses_what_is_wrong(
+    folder, pir_folder, tmp_path, run_client, loopback_hub, online
+):
+    other = tmp_path / "pir"
+    shutil.copytree(pir_folder, other)
+    (other / "README.md").write_text("# PIR\n")
+    (folder / "extra.txt").write_text("old")
+    run_client("client_push_verb.py", json.dumps([[str(folder), "tester/two", "--tag", "v1"]]), **online)
+    (folder / "extra.txt").unlink()
+    runs = [[str(folder), "tester/two"], [str(folder), "tester/two", "--tag", "v1"], [str(other), "tester/two"]]
+    runs += [[str(folder), "a/b/c"], [str(tmp_path / "none"), "tester/x"]]
+    report, _ = run_client("client_push_verb.py", json.dumps(runs), **online)
+    assert [row["status"] for row in report] == [0, 2, 2, 2, 2]
+    for row, words in zip(report[1:], ("a tag never moves", "choose another name", "no name of a", "no saved model")):
+        assert words in row["printed"]
+    repository = loopback_hub.repositories["tester/two"]
+    assert len(repository.commits) == 3
+    assert "extra.txt" in repository.files("v1") and "extra.txt" not in repository.files("main")
+
+
+@pytest.mark.parametrize(
+    "missing, words", [("model.safetensors", "weights"), ("README.md", "card"), ("processor_config.json", "processor")]
+)
+def test_an_incomplete_folder_is_refused_before_anything_is_made(folder, missing, words):
+    (folder / missing).unlink()
+    with pytest.raises(ValueError, match=words):
+        push(folder, "tester/never")
+
+
+def test_another_architecture_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": ["BertModel"], "model_type": "bert"}))
+    with pytest.raises(ValueError, match="not a model of vsehub"):
+        shipped_files(tmp_path)

@@ -1,0 +1,32 @@
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from vsehub.processing.calibration import calibrate_logit_scale
+
+
+def world(noise, count=200, dim=16, seed=0):
+    rng = np.random.default_rng(seed)
+    images = rng.normal(size=(count, dim))
+    texts = np.repeat(images, 2, 0) + noise * rng.normal(size=(2 * count, dim))
+    return (*(x / np.linalg.norm(x, axis=1, keepdims=True) for x in (images, texts)), np.repeat(np.arange(count), 2))
+
+
+def test_the_factor_is_at_the_bottom_of_the_valley():
+    """One caption per image and as many candidates as images: the softmax over all of them, searched on a grid."""
+    images, texts, _ = world(0.8)
+    found = calibrate_logit_scale(images, texts[::2], np.arange(200), candidates=200)
+    cosines = torch.tensor(images @ texts[::2].T)
+    grid = np.exp(np.linspace(0, np.log(200), 2000))
+    costs = [float(F.cross_entropy(cosines * scale, torch.arange(200))) for scale in grid]
+    assert found == pytest.approx(grid[np.argmin(costs)], rel=0.003)
+
+
+def test_clearer_pairs_may_be_surer():
+    noisy, clear = (calibrate_logit_scale(*world(noise)) for noise in (2.0, 0.3))
+    assert 1 <= noisy < clear <= 200
+
+
+def test_one_image_has_no_rival():
+    assert calibrate_logit_scale(np.ones((1, 2)), np.ones((3, 2)), [0, 0, 0]) == 1.0
