@@ -1,4 +1,4 @@
-"""What lies in a Hub folder beside weights and code of the model: a pipeline, an endpoint, sentence-transformers' files.
+"""Beside weights and code in a Hub folder: a pipeline, an endpoint's handler, sentence-transformers' files.
 
 Each is small and static: whoever opens the folder through another door finds what that door expects.
 """

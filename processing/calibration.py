@@ -8,8 +8,8 @@ from torch.nn import functional as F
 def calibrate_logit_scale(image_embeds, text_embeds, text_to_image, candidates: int = 10, seed: int = 0) -> float:
     """The factor on cosines under which a softmax over one right and random wrong captions is most likely right.
 
-    Every image is shown with one of its captions and `candidates - 1` captions of other images; the factor minimises the
-    mean cross-entropy, which is convex in it. It changes no ranking.
+    Every image is shown with one of its captions and `candidates - 1` captions of other images; the factor minimises
+    the mean cross-entropy, which is convex in it. It changes no ranking.
 
     Args:
         image_embeds, text_embeds: unit vectors (N, D) and (T, D) of held-out pairs.

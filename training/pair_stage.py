@@ -3,9 +3,9 @@
 import copy
 from pathlib import Path
 
-import torch
 
 from .arguments import RetrievalTrainingArguments, TowerArguments
+from .lora import with_lora
 from .objectives import structured
 from .pairs import PairCollator, PairDataset
 from .stages import StageArguments
@@ -44,7 +44,7 @@ def train_pairs(
     )
     check_batch(len(dataset), training)
     trainer = RetrievalTrainer(
-        model=with_lora(model, args.model) if args.model.lora else model,
+        model=with_lora(model, args.model.lora_rank) if args.model.lora else model,
         args=training,
         objective=objective
         if texts == "dense_text"
@@ -64,7 +64,7 @@ def train_pairs(
 
 
 def selected(trainer: RetrievalTrainer):
-    """The trained model, its processor and its metrics; scores are shown at the temperature that validation pairs suggest."""
+    """The trained model, its processor and its metrics; its scores get the temperature that validation suggests."""
     metrics = trainer.evaluate()
     trainer.model.config.logit_scale = round(metrics["eval_logit_scale"], 1)
     return trainer.model, trainer.processing_class, metrics
@@ -114,18 +114,3 @@ def build_caches(model, processor, rows, eval_rows, args: StageArguments, texts:
 
 def _flat(captions) -> list[str]:
     return [text for texts in captions for text in texts]
-
-
-def with_lora(model, args: TowerArguments):
-    """Wrap both towers in LoRA adapters; everything outside the towers trains in full."""
-    from peft import LoraConfig, get_peft_model
-
-    towers = ("vision_model.", "text_model.")
-    linear = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) and name.startswith(towers)
-    ]
-    heads = [name for name, part in model.named_children() if part not in model.towers()]
-    config = LoraConfig(r=args.lora_rank, lora_alpha=2 * args.lora_rank, target_modules=linear, modules_to_save=heads)
-    return get_peft_model(model, config)

@@ -129,6 +129,20 @@ class LoopbackHub:
         files = self.repository(repo_id).files(revision)
         return listing({path: files[path] for path in body["paths"] if path in files})
 
+    def commits(self, body, repo_id, revision):
+        repository = self.repository(repo_id)
+        about = {"title": "commit", "message": "", "date": DATE, "authors": [{"user": USER}]}
+        ids = list(repository.commits)
+        return [{"id": oid, **about} for oid in reversed(ids[: ids.index(repository.resolve(revision)) + 1])]
+
+    def refs(self, body, repo_id):
+        repository = self.repository(repo_id)
+        named = {"branches": ("heads", repository.branches), "tags": ("tags", repository.tags)}
+        return {
+            kind: [{"name": name, "ref": f"refs/{path}/{name}", "targetCommit": oid} for name, oid in found.items()]
+            for kind, (path, found) in named.items()
+        } | {"converts": []}
+
     def resolve(self, body, repo_id, revision, path):
         headers = {"X-Repo-Commit": self.repository(repo_id).resolve(revision)}
         content = self.repository(repo_id).files(revision).get(path)
@@ -150,6 +164,8 @@ ROUTES = {
     f"GET {ID}": LoopbackHub.info,
     f"GET {ID}/revision{REV}": LoopbackHub.info,
     f"GET {ID}/tree{REV}(/.+)?": LoopbackHub.tree,
+    f"GET {ID}/commits{REV}": LoopbackHub.commits,
+    f"GET {ID}/refs": LoopbackHub.refs,
     f"(?:GET|HEAD) /([^/]+/[^/]+)/resolve{REV}/(.+)": LoopbackHub.resolve,
 }
 

@@ -1,8 +1,13 @@
 """Every door to a published model, in a process where vsehub cannot be imported: a folder, or a loopback Hub."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 from transformers import AutoModel
+
+from vsehub.hub_cards.model_card import write_model_card
 
 OFFLINE = {"HF_HUB_OFFLINE": "1", "BLOCK_VSEHUB": "1"}
 
@@ -63,3 +68,19 @@ def test_an_inference_endpoint(saved, material, run_client, expected):
     close([row["score"] for row in found["scores"]], np.sort(exponents / exponents.sum())[::-1], 1e-5)
     assert all(answer.startswith("refused: ") for answer in found["refused"].values()), found["refused"]
     assert "addresses are not fetched" in found["refused"]["address"]
+
+
+def test_mteb_finds_the_model_on_the_hub_and_runs_both_directions(
+    saved, tmp_path, run_client, online, material, expected
+):
+    pytest.importorskip("mteb")
+    folder, name = tmp_path / "model", f"tester/mteb-{saved.name}"
+    shutil.copytree(saved, folder)
+    write_model_card(folder, model=AutoModel.from_pretrained(saved), name=name, results=[], training={})
+    run_client("client_push_verb.py", json.dumps([[str(folder), name]]), **online)
+    found, _ = run_client("client_doors.py", material, name, "mteb", BLOCK_VSEHUB="1", **online)
+    ours = expected(saved)
+    cosines = np.array(ours["image"]) @ np.array(ours["text"]).T
+    right = np.arange(len(cosines))
+    assert found["InMemoryI2T"] == pytest.approx((cosines.argmax(1) == right).mean(), abs=1e-5)
+    assert found["InMemoryT2I"] == pytest.approx((cosines.argmax(0) == right).mean(), abs=1e-5)

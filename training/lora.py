@@ -1,0 +1,60 @@
+"""LoRA on both towers of a dual encoder (PEFT): which modules get adapters, and which train whole."""
+
+import re
+
+from torch import nn
+
+# What transformers has called the linear layers of its backbones, 5.0 to today: an adapter's pattern names them all,
+# so that it does not depend on the version that it was made with.
+KNOWN = """query key value dense q_proj k_proj v_proj o_proj out_proj qkv proj fc1 fc2 linear1 linear2 up_proj down_proj
+gate_proj q_lin k_lin v_lin out_lin lin1 lin2 reduction wi wo Wqkv Wi Wo intermediate output""".split()
+
+
+def tower_targets(model) -> str:
+    """A pattern for `LoraConfig(target_modules=...)`: every linear layer of both towers, whatever they are called.
+
+    A convolutional tower without a linear layer has none; then its convolutions get the adapters.
+    """
+    towers = {"vision_model": model.vision_model, "text_model": model.text_model}
+    parts = []
+    for tower, backbone in towers.items():
+        kinds = _leaves(backbone, nn.Linear) or _leaves(backbone, nn.Conv2d)
+        names = sorted(kinds | set(KNOWN) - _leaves(backbone, nn.Module, but=(nn.Linear, nn.Conv2d)))
+        parts.append(rf"{tower}\.(.*\.)?({'|'.join(map(re.escape, names))})")
+    return "|".join(parts)
+
+
+def _leaves(backbone: nn.Module, kind, but=()) -> set[str]:
+    """Last names of the modules of a kind."""
+    return {
+        name.rpartition(".")[2]
+        for name, module in backbone.named_modules()
+        if name and isinstance(module, kind) and not isinstance(module, but)
+        and getattr(module, "groups", 1) == 1  # adapters of grouped convolutions are wasteful
+    }  # fmt: skip
+
+
+def lora_config(model, rank: int = 16, alpha: int | None = None):
+    """Adapters in both towers; everything outside them (projections, pooling, decoder, ...) trains whole.
+
+    Args:
+        model: `D2SVSEModel` or `PIRModel`.
+        rank, alpha: of the adapters; alpha is twice the rank where it is not given.
+
+    Returns:
+        A `LoraConfig` for `peft.get_peft_model`. Its `save_pretrained` writes adapters and heads, not the towers.
+    """
+    from peft import LoraConfig
+
+    heads = [name for name, part in model.named_children() if part not in model.towers()]
+    return LoraConfig(r=rank, lora_alpha=alpha or 2 * rank, target_modules=tower_targets(model), modules_to_save=heads)
+
+
+def with_lora(model, rank: int = 16):
+    """Wrap a model in its adapters (`PeftModel`)."""
+    from peft import get_peft_model
+
+    return get_peft_model(model, lora_config(model, rank))
+
+
+__all__ = ["lora_config", "tower_targets", "with_lora"]
