@@ -9,6 +9,7 @@ Notable:
 Shapes: B batch, N image tokens, L text tokens, C tower channels, D shared space, M mask tokens.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ from transformers import initialization as init
 
 from ..configuration.configuration_d2s_vse import D2SVSEConfig
 from .modeling_dual_encoder import DualEncoderPreTrainedModel
-from .pooling import GPO, sinusoid
+from .pooling import GPO, RankGRU, sinusoid
 from .towers import build_tower
 
 
@@ -196,6 +197,9 @@ class D2SVSEModel(DualEncoderPreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, MaskTokenDecoder):
             init.normal_(module.mask_tokens)
+        if isinstance(module, RankGRU):
+            for parameter in module.parameters():
+                init.uniform_(parameter, -1 / math.sqrt(module.width), 1 / math.sqrt(module.width))
         if module is self.image_projection:
             init.xavier_uniform_(module.weight)
             init.zeros_(module.bias)

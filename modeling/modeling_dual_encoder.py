@@ -62,9 +62,6 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module):
         super()._init_weights(module)
-        if isinstance(module, nn.GRU):  # torch's own rule, too. By its own type: a module without parameters is skipped
-            for parameter in module.parameters():
-                init.uniform_(parameter, -1 / math.sqrt(module.hidden_size), 1 / math.sqrt(module.hidden_size))
         if isinstance(module, nn.Linear):  # torch's own rule: a fixed std of 0.02 starves narrow heads
             bound = 1 / math.sqrt(module.in_features)
             init.uniform_(module.weight, -bound, bound)

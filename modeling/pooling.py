@@ -4,9 +4,73 @@ Shapes: B batch, N set size (image or text tokens, padded), D features, P width 
 """
 
 import math
+import re
 
 import torch
 from torch import nn
+
+
+def run_gru(
+    inputs: torch.Tensor, w_ih: torch.Tensor, w_hh: torch.Tensor, b_ih: torch.Tensor, b_hh: torch.Tensor
+) -> torch.Tensor:
+    """Run one direction of a GRU over (B, N, P), left to right, from a zero state: (B, N, P)."""
+    state = inputs.new_zeros(1, inputs.shape[0], w_hh.shape[1])
+    output, _ = torch.gru(inputs, state, [w_ih, w_hh, b_ih, b_hh], True, 1, 0.0, False, False, True)
+    return output.contiguous()  # the operator below promises so
+
+
+def _one_operator():
+    """`run_gru` as one operator for `torch.compile`, which would unroll it step by step, or break the graph.
+
+    The backward pass runs the recurrence again. A module may be imported under several names (installed, from the Hub),
+    each with its own operator.
+    """
+    name = re.sub(r"\W", "_", __name__) + "::run_gru"
+    operator = torch.library.custom_op(name, run_gru, mutates_args=())
+    operator.register_fake(lambda inputs, w_ih, w_hh, b_ih, b_hh: inputs.new_empty(*inputs.shape[:2], w_hh.shape[1]))
+
+    def backward(context, gradient):
+        with torch.enable_grad():
+            given = [
+                x.detach().requires_grad_(need) for x, need in zip(context.saved_tensors, context.needs_input_grad)
+            ]
+            wanted = [x for x in given if x.requires_grad]
+            found = iter(torch.autograd.grad(run_gru(*given), wanted, gradient))
+        return tuple(next(found) if x.requires_grad else None for x in given)
+
+    operator.register_autograd(backward, setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs))
+    return operator
+
+
+compiled_gru = _one_operator()
+
+
+class RankGRU(nn.Module):
+    """The weights of a bidirectional GRU of P inputs and P units under the names of `torch.nn.GRU`.
+
+    `torch.compile` refuses to look into `torch.nn.GRU` itself.
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+        bound = 1 / math.sqrt(width)
+        for suffix in ("", "_reverse"):
+            for name, shape in (
+                ("weight_ih_l0", (3 * width, width)),
+                ("weight_hh_l0", (3 * width, width)),
+                ("bias_ih_l0", (3 * width,)),
+                ("bias_hh_l0", (3 * width,)),
+            ):
+                self.register_parameter(name + suffix, nn.Parameter(torch.empty(shape).uniform_(-bound, bound)))
+        self.width = width
+
+    def forward(self, inputs: torch.Tensor, reverse: bool) -> torch.Tensor:
+        """Run the weights of one direction over (B, N, P), left to right."""
+        suffix = "_reverse" if reverse else ""
+        names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+        weights = [getattr(self, name + suffix) for name in names]
+        run = compiled_gru if torch.compiler.is_compiling() else run_gru
+        return run(inputs.to(weights[0].dtype), *weights)
 
 
 class GPO(nn.Module):
@@ -25,7 +89,7 @@ class GPO(nn.Module):
         super().__init__()
         self.position_dim = position_dim
         self.temperature = temperature
-        self.gru = nn.GRU(position_dim, position_dim, batch_first=True, bidirectional=True)
+        self.gru = RankGRU(position_dim)
         self.score = nn.Linear(position_dim, 1, bias=False)
 
     def forward(self, features: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
@@ -52,23 +116,13 @@ class GPO(nn.Module):
         forward_in = encoding.unsqueeze(0)
         reversal = (lengths.unsqueeze(1) - 1 - ranks).clamp(min=0)  # (B, N)
         backward_in = encoding[reversal]  # (B, N, P)
-        forward_out = self._run(forward_in, reverse=False)
-        backward_out = self._run(backward_in, reverse=True)
+        forward_out = self.gru(forward_in, reverse=False)
+        backward_out = self.gru(backward_in, reverse=True)
         index = reversal.unsqueeze(-1).expand(-1, -1, self.position_dim)
         hidden = (forward_out + backward_out.gather(1, index)) / 2
         scores = self.score(hidden).squeeze(-1).float()  # (B, N)
         scores = scores.masked_fill(outside, torch.finfo(scores.dtype).min)
         return torch.softmax(scores / self.temperature, dim=-1)
-
-    def _run(self, inputs: torch.Tensor, reverse: bool) -> torch.Tensor:
-        """Run one direction of the GRU over (B, N, P), left to right."""
-        suffix = "_reverse" if reverse else ""
-        names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
-        flat = [getattr(self.gru, name + suffix) for name in names]
-        inputs = inputs.to(flat[0].dtype)
-        state = inputs.new_zeros(1, inputs.shape[0], self.position_dim)
-        output, _ = torch.gru(inputs, state, flat, True, 1, 0.0, self.training, False, True)
-        return output
 
     def _encoding(self, size: int, device: torch.device) -> torch.Tensor:
         """Sinusoidal encodings of the ranks, (size, P); computed here because a buffer would not survive `meta`."""
@@ -82,4 +136,4 @@ def sinusoid(positions: torch.Tensor, width: int) -> torch.Tensor:
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)
 
 
-__all__ = ["GPO", "sinusoid"]
+__all__ = ["GPO", "RankGRU", "sinusoid"]

@@ -3,7 +3,6 @@
 import copy
 from pathlib import Path
 
-
 from .arguments import RetrievalTrainingArguments, TowerArguments
 from .lora import with_lora
 from .objectives import structured
