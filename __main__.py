@@ -10,6 +10,7 @@ VERBS = {
     "evaluate": ("vsehub.training.evaluate_model", "retrieval recalls of a saved model on a split"),
     "caption": ("vsehub.training.dense_captions", "dense captions from a vision-language model, resumable"),
     "push": ("vsehub.hub_cards.push", "a saved model to a Hub repository, in one commit"),
+    "export": ("vsehub.hub_cards.export_onnx", "a model to ONNX (two graphs), or to bfloat16"),
     "convert": ("vsehub.hub_cards.convert", "official checkpoints to Hub folders"),
     "check-leakage": ("vsehub.training.leakage", "images that two sources or splits share, also resized or turned"),
     "explain": ("vsehub.training.explain", "what a PIR model believes of an image, drawn"),

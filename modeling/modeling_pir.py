@@ -212,7 +212,7 @@ class PIRModel(DualEncoderPreTrainedModel):
     def pool_text(self, hidden: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Project and re-read the text tower's hidden states (T, L, C): words (T, L, D) and text vector (T, D)."""
         words = self.text_projection(hidden.to(self.text_projection.weight.dtype))
-        place = torch.zeros(len(words), dtype=torch.long, device=words.device)
+        place = words.new_zeros(words.shape[0], dtype=torch.long)
         if self.config.text_readout == "last":
             place = attention_mask.to(words.device).sum(1) - 1
         pooled = _at(words, place)
@@ -243,7 +243,7 @@ def _tel(config: PIRConfig) -> TEL:
 
 def _at(hidden: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
     """Pick row `place` (T,) of each (T, L, D)."""
-    return hidden[torch.arange(len(hidden), device=hidden.device), place]
+    return hidden.gather(1, place[:, None, None].expand(-1, 1, hidden.shape[-1])).squeeze(1)
 
 
 __all__ = ["PIRModel"]

@@ -1,0 +1,219 @@
+"""`vsehub export MODEL OUT`: the two sides of a model as two ONNX graphs, or the model in bfloat16.
+
+`visual/model.onnx` maps pixel values (B, 3, S, S) to unit vectors (B, D), `textual/model.onnx` ids and mask (B, L) to
+unit vectors (B, D); batch and length are free. Beside them lie the preprocessing and the tokenizer, as immich reads
+them. GPO's rank weights depend on the number of tokens alone, so a table takes the place of its recurrence.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import AutoModel, AutoProcessor
+
+from ..modeling.modeling_dual_encoder import DualEncoderPreTrainedModel
+from ..modeling.pooling import GPO
+from ..modeling.towers import weights_of
+
+TOLERANCE = 1e-4
+SENTENCE = "a small boat lies beside the long wooden bridge while two people look at the river in the evening sun"
+
+
+class RankTable(nn.Module):
+    """What a GPO computes for sets of 1 to `largest` members, without its recurrence."""
+
+    def __init__(self, pooling: GPO, largest: int):
+        super().__init__()
+        lengths = torch.arange(largest + 1)
+        outside = lengths[None] >= lengths[:, None]
+        outside = outside[:, :largest]
+        rows = [pooling.weights(lengths[i : i + 1], outside[i : i + 1]) for i in range(1, largest + 1)]
+        self.register_buffer("table", torch.cat([torch.zeros(1, largest), *rows]))  # (largest + 1, largest)
+
+    def forward(self, features: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Pool (B, N, D) under a mask (B, N) to (B, D)."""
+        size = features.shape[1]
+        if mask is None:
+            weights = self.table[size, :size][None]
+        else:
+            mask = mask.bool()
+            weights = self.table[mask.sum(1)][:, :size]
+            features = features.masked_fill(~mask.unsqueeze(-1), torch.finfo(features.dtype).min)
+        ordered = features.sort(dim=1, descending=True).values
+        if mask is not None:
+            ordered = ordered.masked_fill((weights == 0).unsqueeze(-1) & (ordered < -1e30), 0.0)
+        return (ordered * weights.unsqueeze(-1)).sum(1)
+
+
+class Side(nn.Module):
+    """One side of a model: its inputs to unit vectors."""
+
+    def __init__(self, model: DualEncoderPreTrainedModel, visual: bool):
+        super().__init__()
+        self.model, self.visual = model, visual
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """Embed pixel values, or token ids and attention mask."""
+        if self.visual:
+            features = self.model.get_image_features(inputs[0], return_dict=True)
+        else:
+            features = self.model.get_text_features(inputs[0], attention_mask=inputs[1], return_dict=True)
+        return F.normalize(features.pooler_output, dim=-1)
+
+
+def export_onnx(model: DualEncoderPreTrainedModel, processor, out: Path) -> dict:
+    """Write both graphs with what prepares their inputs, and compare them with the model under onnxruntime.
+
+    Args:
+        model, processor: as loaded; the model is put in eval mode and float32.
+        out: folder; `visual/`, `textual/` and `parity.json` go there.
+
+    Returns:
+        The largest difference of any number of any embedding, by side, also at batches and lengths that the graphs
+        were not traced with.
+
+    Raises:
+        ImportError: without onnx and onnxruntime.
+        ValueError: a graph differs from the model by more than 1e-4.
+    """
+    try:
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError:
+        raise ImportError('export to ONNX needs onnx and onnxruntime: pip install "vsehub[onnx]"') from None
+    model = model.float().cpu().eval()
+    originals = Side(model, True), Side(model, False)
+    longest = _longest(model, processor.tokenizer)
+    with torch.no_grad():
+        expected = {
+            name: [side(*inputs) for inputs in looks] for name, side, looks in _looks(originals, processor, longest)
+        }
+        pools = [(name, module) for name, module in model.named_modules() if isinstance(module, GPO)]
+        tokens = model.vision_tokens(torch.zeros(1, 3, model.config.image_size, model.config.image_size)).shape[1]
+        for name, module in pools:
+            setattr(model, name, RankTable(module, tokens if name.startswith("image") else longest))
+    try:
+        report = {name: _export(side, looks, expected[name], out / name, longest) for name, side, looks in
+                  _looks(originals, processor, longest)}  # fmt: skip
+    finally:
+        for name, module in pools:
+            setattr(model, name, module)
+    _write_preparation(model, processor, out, longest)
+    (out / "parity.json").write_text(json.dumps({"max_abs_difference": report, "tolerance": TOLERANCE}, indent=2))
+    wrong = {name: value for name, value in report.items() if not value <= TOLERANCE}
+    if wrong:
+        raise ValueError(f"the ONNX graphs differ from the model by {wrong}, more than {TOLERANCE}")
+    return report
+
+
+def _looks(sides, processor, longest: int):
+    """Name, side and inputs of both: the first to trace with, the others of other batch sizes and lengths."""
+    size, torch_generator = sides[0].model.config.image_size, torch.Generator().manual_seed(0)
+    pixels = [(torch.randn(n, 3, size, size, generator=torch_generator),) for n in (3, 1, 2)]
+    texts = [["two boats", "a", SENTENCE], [SENTENCE[:20]], ["bridge over a river", "two boats"]]
+    tokens = [
+        processor.tokenizer(t, padding=True, truncation=True, max_length=longest, return_tensors="pt") for t in texts
+    ]
+    return (
+        ("visual", sides[0], pixels),
+        ("textual", sides[1], [(x["input_ids"], x["attention_mask"]) for x in tokens]),
+    )
+
+
+def _export(side: Side, looks, expected, folder: Path, longest: int) -> float:
+    """Trace with the first look, write, and return the largest difference over all looks."""
+    import onnxruntime
+
+    folder.mkdir(parents=True, exist_ok=True)
+    names = ["pixel_values"] if side.visual else ["input_ids", "attention_mask"]
+    batch, length = torch.export.Dim("batch"), torch.export.Dim("length", max=longest)
+    free = tuple({0: batch} if side.visual else {0: batch, 1: length} for _ in names)
+    torch.onnx.export(
+        side,
+        looks[0],
+        str(folder / "model.onnx"),
+        input_names=names,
+        output_names=["embeds"],
+        dynamic_shapes=(free,),
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+    )
+    session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
+    found = [session.run(None, {n: x.numpy() for n, x in zip(names, inputs)})[0] for inputs in looks]
+    return max(float(np.abs(a - b.numpy()).max()) for a, b in zip(found, expected))
+
+
+def _longest(model, tokenizer) -> int:
+    """Tokens that both the tokenizer and the text tower take."""
+    places = getattr(model.config.text_config, "max_position_embeddings", None) or 512
+    return int(min(tokenizer.model_max_length, places))
+
+
+def _write_preparation(model, processor, out: Path, longest: int):
+    """The facts that a consumer needs to prepare inputs."""
+    pictures = processor.image_processor
+    (out / "visual" / "preprocess_cfg.json").write_text(
+        json.dumps(
+            {
+                "size": [model.config.image_size] * 2,
+                "mode": "RGB",
+                "mean": list(pictures.image_mean),
+                "std": list(pictures.image_std),
+                "interpolation": {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}[int(pictures.resample)],
+                "resize_mode": "squash",
+                "fill_color": 0,
+            },
+            indent=2,
+        )
+    )
+    processor.tokenizer.save_pretrained(out / "textual")
+    facts = {"embed_dim": model.config.projection_dim, "text_cfg": {"context_length": longest}}
+    facts["vision_cfg"] = {"image_size": model.config.image_size}
+    (out / "config.json").write_text(json.dumps(facts, indent=2))
+
+
+def export_dtype(model: DualEncoderPreTrainedModel, processor, out: Path, dtype: torch.dtype) -> dict:
+    """Save the model in another number format; returns the mean cosine of its embeddings with the float32 ones."""
+    sides = Side(model.float().eval(), True), Side(model, False)
+    looks = _looks(sides, processor, _longest(model, processor.tokenizer))
+    with torch.no_grad():
+        exact = {name: torch.cat([side(*x) for x in inputs]) for name, side, inputs in looks}
+        model.to(dtype)
+        rough = {name: torch.cat([side(*x).float() for x in inputs]) for name, side, inputs in looks}
+    model.save_pretrained(out)
+    processor.save_pretrained(out)
+    return {name: float((exact[name] * F.normalize(rough[name], dim=-1)).sum(-1).mean()) for name in exact}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Export a saved model."""
+    parser = argparse.ArgumentParser("vsehub export", description=__doc__.splitlines()[0])
+    parser.add_argument("model", help="folder or Hub id of a model of vsehub")
+    parser.add_argument("out", help="folder")
+    parser.add_argument("--to", choices=("onnx", "transformers"), default="onnx")
+    parser.add_argument("--dtype", choices=("float32", "bf16"), default="float32", help="bf16 goes with transformers")
+    args = parser.parse_args(argv)
+    if args.to == "onnx" and args.dtype != "float32":
+        raise ValueError("--dtype bf16 writes a folder for transformers: add --to transformers")
+    out = Path(args.out)
+    if out.exists() and any(out.iterdir()):
+        raise FileExistsError(f"{out} is not empty: choose a new folder")
+    with weights_of(args.model):
+        model = AutoModel.from_pretrained(args.model)
+    if not isinstance(model, DualEncoderPreTrainedModel):
+        raise ValueError(f"{args.model} is a {type(model).__name__}, not an image-text model of vsehub")
+    processor = AutoProcessor.from_pretrained(args.model)
+    if args.to == "onnx":
+        report = export_onnx(model, processor, out)
+        print("largest difference from the model: " + ", ".join(f"{k} {v:.1e}" for k, v in report.items()))
+    else:
+        dtype = torch.bfloat16 if args.dtype == "bf16" else torch.float32
+        report = export_dtype(model, processor, out, dtype)
+        print("mean cosine with float32: " + ", ".join(f"{k} {v:.5f}" for k, v in report.items()))
+    print(f"{out}")
+    return 0

@@ -1,0 +1,65 @@
+"""ONNX graphs and bfloat16 folders of both models."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModel, AutoProcessor
+
+from vsehub.__main__ import main
+from vsehub.hub_cards.export_onnx import RankTable
+from vsehub.modeling.pooling import GPO
+
+
+def test_a_table_pools_as_the_recurrence():
+    torch.manual_seed(0)
+    pooling = GPO(8, 0.1)
+    features = torch.randn(4, 9, 5)
+    mask = torch.arange(9) < torch.tensor([[9], [1], [4], [7]])
+    with torch.no_grad():
+        table = RankTable(pooling, 12)
+        assert torch.allclose(table(features, mask), pooling(features, mask), atol=1e-6)
+        assert torch.allclose(table(features), pooling(features), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["tiny_folder", "pir_folder"])
+def test_both_graphs_embed_as_the_model_at_any_batch_and_length(name, request, tmp_path, tiny_pictures, tiny_captions):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    folder, out = request.getfixturevalue(name), tmp_path / "onnx"
+    assert main(["export", str(folder), str(out)]) == 0
+    files = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    assert {"visual/model.onnx", "textual/model.onnx", "visual/preprocess_cfg.json", "textual/tokenizer.json",
+            "parity.json", "config.json"} <= files  # fmt: skip
+    assert max(json.loads((out / "parity.json").read_text())["max_abs_difference"].values()) <= 1e-4
+    model, processor = AutoModel.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+    sessions = {side: onnxruntime.InferenceSession(out / side / "model.onnx") for side in ("visual", "textual")}
+    pixels = processor(images=tiny_pictures, return_tensors="np")["pixel_values"]
+    images = sessions["visual"].run(None, {"pixel_values": pixels})[0]
+    assert np.abs(images - model.encode_image(tiny_pictures).numpy()).max() <= 1e-4
+    for texts in (tiny_captions, tiny_captions[1:2], ["a " * 40]):
+        tokens = processor(text=texts, return_tensors="np")
+        found = sessions["textual"].run(None, {n: tokens[n] for n in ("input_ids", "attention_mask")})[0]
+        assert np.abs(found - model.encode_text(texts).numpy()).max() <= 1e-4
+
+
+def test_bfloat16_is_half_the_size_and_nearly_the_same(tiny_folder, tmp_path, tiny_captions, capsys):
+    out = tmp_path / "half"
+    assert main(["export", str(tiny_folder), str(out), "--to", "transformers", "--dtype", "bf16"]) == 0
+    assert "mean cosine" in capsys.readouterr().out
+    sizes = [(folder / "model.safetensors").stat().st_size for folder in (tiny_folder, out)]
+    assert sizes[1] < 0.6 * sizes[0]
+    half = AutoModel.from_pretrained(out)
+    assert half.dtype == torch.bfloat16
+    exact = AutoModel.from_pretrained(tiny_folder)
+    assert (half.encode_text(tiny_captions) * exact.encode_text(tiny_captions)).sum(1).min() > 0.99
+
+
+def test_a_full_folder_and_a_contradiction_are_refused(tiny_folder, tmp_path, capsys):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").touch()
+    assert main(["export", str(tiny_folder), str(tmp_path / "full")]) == 2
+    assert main(["export", str(tiny_folder), str(tmp_path / "new"), "--dtype", "bf16"]) == 2
+    printed = capsys.readouterr().err
+    assert "not empty" in printed and "--to transformers" in printed
