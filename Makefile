@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help setup demo demo-compare demo-pir test test-all check clean
+.PHONY: help setup demo demo-compare demo-pir test test-all test-peer test-compat check clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -38,6 +38,16 @@ test: check  ## lint and the fast tests
 
 test-all: check  ## all tests, the slow ones too
 	$(BIN)/python -m pytest -q -m "slow or not slow"
+
+test-peer: $(READY)  ## transformers' own suites over our classes (fetches their source distribution)
+	$(BIN)/python tests/peer/run_peer.py
+
+COMPAT ?= 5.0.0 5.12.1 5.23.0
+test-compat: $(READY)  ## the Hub round trip on the oldest, a middle and a recent transformers
+	@set -e; for version in $(COMPAT); do \
+		echo "transformers $$version"; \
+		VSEHUB_FLOOR_VERSION=$$version $(BIN)/python -m pytest -q -m slow -k oldest tests/hub_cards; \
+	done
 
 clean:  ## remove .venv and runs
 	rm -rf $(VENV) runs

@@ -16,7 +16,7 @@ setup(
     packages=[NAME, *(f"{NAME}.{folder}" for folder in find_packages(exclude=OUTSIDE))],
     package_data={
         f"{NAME}.training": ["recipes/*.yaml"],
-        f"{NAME}.hub_cards": ["templates/*"],
+        f"{NAME}.hub_cards": ["templates/*", "metric/*", "demo/*"],
     },
     entry_points={"console_scripts": [f"{NAME} = {NAME}.__main__:main"]},
     install_requires=[
@@ -35,6 +35,7 @@ setup(
         "plot": ["matplotlib"],
         "geo": ["tifffile", "imagecodecs"],
         "graded": ["rapidfuzz"],
+        "onnx": ["onnx", "onnxscript", "onnxruntime"],
         "test": [
             "pytest",
             "hypothesis",
@@ -44,6 +45,10 @@ setup(
             "tifffile",
             "imagecodecs",
             "rapidfuzz",
+            "onnx",
+            "onnxscript",
+            "onnxruntime",
+            "mteb",
         ],
     },
 )

@@ -204,15 +204,14 @@ class D2SVSEModel(DualEncoderPreTrainedModel):
             init.xavier_uniform_(module.weight)
             init.zeros_(module.bias)
 
-    def pool_image(self, hidden: torch.Tensor, pixel_values: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Project and pool the vision tower's hidden states (B, N, C): tokens (B, N, D) and image vector (B, D)."""
+    def pool_image(self, hidden: torch.Tensor, pixel_values: torch.Tensor | None) -> torch.Tensor:
+        """Project and pool the vision tower's hidden states: (B, N, C) to (B, D)."""
         tokens = self.image_projection(hidden.to(self.image_projection.weight.dtype))
-        return tokens, self.image_pooling(tokens, self._surviving(tokens))
+        return self.image_pooling(tokens, self._surviving(tokens))
 
-    def pool_text(self, hidden: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Run the text side above the tower (B, L, C): word features (B, L, D) and text vector (B, D)."""
-        parts = self.text_parts(hidden, attention_mask)
-        return parts.words, self._combine(parts)
+    def pool_text(self, hidden: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Run the text side above the tower: (B, L, C) to (B, D)."""
+        return self._combine(self.text_parts(hidden, attention_mask))
 
     def text_parts(self, hidden: torch.Tensor, attention_mask: torch.Tensor) -> TextParts:
         """Run the text side above the tower: hidden states (B, L, C) to word features, `t` and `r`."""

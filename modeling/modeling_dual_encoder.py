@@ -16,7 +16,15 @@ from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import ModelOutput, can_return_tuple
 
-from .towers import copy_tower, freeze_unused, hold_batch_norm, image_tokens, load_tower
+from .towers import (
+    as_tokens,
+    copy_tower,
+    freeze_unused,
+    hold_batch_norm,
+    image_tokens,
+    load_tower,
+    run_vision_tower,
+)
 
 
 @dataclass
@@ -29,8 +37,8 @@ class DualEncoderOutput(ModelOutput):
         logits_per_text: its transpose, (T, B).
         text_embeds: unit vectors (T, D).
         image_embeds: unit vectors (B, D).
-        text_model_output: `last_hidden_state` (T, L, D) and the un-normalised `pooler_output` (T, D).
-        vision_model_output: `last_hidden_state` (B, N, D) and the un-normalised `pooler_output` (B, D).
+        text_model_output: of `get_text_features`: the un-normalised `pooler_output` (T, D), the tower's states.
+        vision_model_output: of `get_image_features`: the un-normalised `pooler_output` (B, D), the tower's states.
     """
 
     loss: torch.Tensor | None = None
@@ -50,7 +58,6 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
     """Base class: initialisation, towers, forward, and encoding of captions and pictures."""
 
     base_model_prefix = "model"
-    main_input_name = "pixel_values"
     input_modalities = ("image", "text")
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = False  # the loss is a mean over pairs; Trainer must divide by the accumulation steps
@@ -117,14 +124,17 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
                 hold_batch_norm(self.vision_model)
         return self
 
-    def vision_tokens(self, pixel_values: torch.Tensor, **kwargs) -> torch.Tensor:
-        """Run the vision tower alone: (B, 3, H, W) -> (B, N, C)."""
-        return image_tokens(self.vision_model, pixel_values, **kwargs)
+    def get_input_embeddings(self) -> nn.Module:
+        """The text tower's word embeddings."""
+        return self.text_model.get_input_embeddings()
 
-    def text_tokens(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **kwargs) -> torch.Tensor:
-        """Run the text tower alone: (T, L) -> (T, L, C); arguments that are None are not passed on."""
-        kwargs = {name: value for name, value in kwargs.items() if value is not None}
-        return self.text_model(input_ids=input_ids, attention_mask=attention_mask, **kwargs).last_hidden_state
+    def set_input_embeddings(self, value: nn.Module):
+        """Replace the text tower's word embeddings."""
+        self.text_model.set_input_embeddings(value)
+
+    def vision_tokens(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Run the vision tower alone: (B, 3, H, W) -> (B, N, C)."""
+        return image_tokens(self.vision_model, pixel_values)
 
     @can_return_tuple
     def get_image_features(
@@ -144,14 +154,15 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
             **image_inputs: what else the subclass's `pool_image` takes.
 
         Returns:
-            `pooler_output` (B, D), not normalised, and `last_hidden_state` (B, N, D), the projected tokens.
+            `pooler_output` (B, D), not normalised, and of the tower `last_hidden_state` (B, N, C) and, where they are
+            asked for, `hidden_states` and `attentions`.
         """
-        if vision_hidden_states is None:
-            vision_hidden_states = self.vision_tokens(
-                pixel_values, output_attentions=output_attentions, output_hidden_states=output_hidden_states
-            )
-        tokens, pooled = self.pool_image(vision_hidden_states, pixel_values, **image_inputs)
-        return BaseModelOutputWithPooling(last_hidden_state=tokens, pooler_output=pooled)
+        flags = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
+        tower, hidden = None, vision_hidden_states
+        if hidden is None:
+            tower = run_vision_tower(self.vision_model, pixel_values, **flags)
+            hidden = as_tokens(tower.last_hidden_state)
+        return _features(hidden, self.pool_image(hidden, pixel_values, **image_inputs), tower)
 
     @can_return_tuple
     def get_text_features(
@@ -166,21 +177,23 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
         """Embed captions (T, L), or the text tower's hidden states (T, L, C).
 
         Returns:
-            `pooler_output` (T, D), not normalised, and `last_hidden_state` (T, L, D), the word features.
+            `pooler_output` (T, D), not normalised, and of the tower `last_hidden_state` (T, L, C) and, where they are
+            asked for, `hidden_states` and `attentions`.
         """
         if attention_mask is None or self.reads_padding():
             shape = (input_ids if text_hidden_states is None else text_hidden_states).shape[:2]
             attention_mask = torch.ones(shape, dtype=torch.long, device=self.device)
+        tower = None
         if text_hidden_states is None:
-            text_hidden_states = self.text_tokens(
-                input_ids,
-                attention_mask,
-                token_type_ids=token_type_ids,
-                output_attentions=output_attentions,
-                output_hidden_states=output_hidden_states,
-            )
-        words, pooled = self.pool_text(text_hidden_states, attention_mask)
-        return BaseModelOutputWithPooling(last_hidden_state=words, pooler_output=pooled)
+            flags = {
+                "token_type_ids": token_type_ids,
+                "output_attentions": output_attentions,
+                "output_hidden_states": output_hidden_states,
+            }
+            flags = {name: value for name, value in flags.items() if value is not None}
+            tower = self.text_model(input_ids=input_ids, attention_mask=attention_mask, **flags)
+            text_hidden_states = tower.last_hidden_state
+        return _features(text_hidden_states, self.pool_text(text_hidden_states, attention_mask), tower)
 
     def reads_padding(self) -> bool:
         """Whether padding takes part in texts; it should not."""
@@ -331,6 +344,15 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
                 source, trust_remote_code=remote, **getattr(self, "_origin", {})
             )
         return self._processor
+
+
+def _features(hidden: torch.Tensor, pooled: torch.Tensor, tower) -> BaseModelOutputWithPooling:
+    return BaseModelOutputWithPooling(
+        last_hidden_state=hidden,
+        pooler_output=pooled,
+        hidden_states=getattr(tower, "hidden_states", None),
+        attentions=getattr(tower, "attentions", None),
+    )
 
 
 __all__ = ["DualEncoderOutput", "DualEncoderPreTrainedModel"]

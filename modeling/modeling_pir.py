@@ -197,20 +197,20 @@ class PIRModel(DualEncoderPreTrainedModel):
 
     def pool_image(
         self, hidden: torch.Tensor, pixel_values: torch.Tensor | None, scene_states: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Project and read the vision tower's hidden states (B, N, C): tokens (B, N, D) and image vector (B, D).
+    ) -> torch.Tensor:
+        """Project and read the vision tower's hidden states: (B, N, C) to (B, D).
 
         `scene_states` (B, C), as `instruct` gives, replace the run of the instruction encoder on the pixels.
         """
         parts = self.image_parts(hidden, pixel_values, scene_states)
-        return parts.tokens, parts.tokens[:, 0] if parts.local is None else parts.tokens[:, 0] + parts.local
+        return parts.tokens[:, 0] if parts.local is None else parts.tokens[:, 0] + parts.local
 
     def reads_padding(self) -> bool:
         """Whether padding takes part in texts: in the official code only."""
         return self.config.legacy
 
-    def pool_text(self, hidden: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Project and re-read the text tower's hidden states (T, L, C): words (T, L, D) and text vector (T, D)."""
+    def pool_text(self, hidden: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Project and re-read the text tower's hidden states: (T, L, C) to (T, D)."""
         words = self.text_projection(hidden.to(self.text_projection.weight.dtype))
         place = words.new_zeros(words.shape[0], dtype=torch.long)
         if self.config.text_readout == "last":
@@ -218,7 +218,7 @@ class PIRModel(DualEncoderPreTrainedModel):
         pooled = _at(words, place)
         if self.language_cycles is not None:
             pooled = pooled + self.language_cycles(words, attention_mask, place)
-        return words, pooled
+        return pooled
 
     def belief(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """How much the instruction believes each token: (B, 3, H, W) to (B, N), rows sum to 1, class token first.

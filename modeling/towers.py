@@ -8,13 +8,22 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, SiglipTextConfig, SiglipTextModel
 
 
-def image_tokens(tower: nn.Module, pixel_values: torch.Tensor, **kwargs) -> torch.Tensor:
-    """Run a vision backbone: (B, 3, H, W) -> (B, N, C). Feature maps become tokens, row by row."""
+def run_vision_tower(tower: nn.Module, pixel_values: torch.Tensor, **kwargs):
+    """Run a vision backbone on (B, 3, H, W), at any size; arguments that are None are not passed on."""
     if "interpolate_pos_encoding" in inspect.signature(tower.forward).parameters:
         kwargs["interpolate_pos_encoding"] = True
     kwargs = {name: value for name, value in kwargs.items() if value is not None}
-    hidden = tower(pixel_values.to(tower.dtype), **kwargs).last_hidden_state
+    return tower(pixel_values.to(tower.dtype), **kwargs)
+
+
+def as_tokens(hidden: torch.Tensor) -> torch.Tensor:
+    """Hidden states (B, N, C) as they are; feature maps (B, C, H, W) as tokens, row by row."""
     return hidden.flatten(2).transpose(1, 2) if hidden.dim() == 4 else hidden
+
+
+def image_tokens(tower: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
+    """Run a vision backbone: (B, 3, H, W) -> (B, N, C)."""
+    return as_tokens(run_vision_tower(tower, pixel_values).last_hidden_state)
 
 
 def hold_batch_norm(model: nn.Module):
@@ -104,4 +113,14 @@ def _is_unused(key: str, model_type: str) -> bool:
     return pooling or key.endswith("mask_token")
 
 
-__all__ = ["build_tower", "copy_tower", "freeze_unused", "hold_batch_norm", "image_tokens", "load_tower", "weights_of"]
+__all__ = [
+    "as_tokens",
+    "build_tower",
+    "copy_tower",
+    "freeze_unused",
+    "hold_batch_norm",
+    "image_tokens",
+    "load_tower",
+    "run_vision_tower",
+    "weights_of",
+]

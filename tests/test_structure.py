@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 LADDER = ("configuration", "modeling", "processing", "hub_cards", "training")
 SOURCES = [path for folder in LADDER for path in sorted((ROOT / folder).rglob("*.py"))]
-SHIPPED = ("configuration_", "modeling_", "processing_", "pooling", "tel", "towers", "pixels")
+SHIPPED = ("configuration_", "modeling_", "processing_", "pooling", "tel", "towers", "pixels", "pipeline_", "handler")
 
 
 def imported_folders(path: Path) -> set[str]:
@@ -60,3 +60,45 @@ def test_shipped_files_import_only_what_a_stranger_has():
             modules += [node.module] if isinstance(node, ast.ImportFrom) and node.level == 0 else []
             for module in modules:
                 assert module.split(".")[0] in allowed, f"{path} imports {module}"
+
+
+MODULES = """socket ssl urllib http ftplib smtplib requests httpx aiohttp huggingface_hub subprocess
+multiprocessing ctypes importlib runpy pickle marshal shelve shutil tempfile sys""".split()
+BUILTINS = "exec eval compile open __import__".split()
+METHODS = """system popen spawn write write_text write_bytes unlink rename mkdir rmdir urlopen urlretrieve
+load_state_dict_from_url""".split()
+
+
+def violations(source: str) -> list[str]:
+    """What a file does that code from the Hub must not: network, processes, dynamic execution, writing files."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        modules = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        modules += [node.module or ""] if isinstance(node, ast.ImportFrom) and node.level == 0 else []
+        found += [module for module in modules if module.split(".")[0] in MODULES]
+        if isinstance(node, ast.ImportFrom):
+            found += [alias.name for alias in node.names if alias.name in METHODS]
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            found += [node.func.id] * (node.func.id in BUILTINS)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            owner = getattr(node.func.value, "id", "")
+            found += [node.func.attr] * (node.func.attr in METHODS or (owner, node.func.attr) == ("torch", "load"))
+    return found
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if p.name.startswith(SHIPPED)], ids=lambda p: p.name)
+def test_shipped_code_does_no_network_process_dynamic_execution_or_writing(path):
+    assert not violations(path.read_text())
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import subprocess", "from urllib.request import urlopen", "exec('1')", "eval('1')", "open('x', 'w')",
+        "import torch\ntorch.load('x')", "__import__('os')", "import os\nos.system('x')",
+        "from os import system", "Path('x').write_text('y')",
+        "import importlib\nimportlib.import_module('os')", "def f():\n    import socket",
+    ],
+)  # fmt: skip
+def test_the_rule_sees_each_kind(source):
+    assert violations(source)

@@ -48,7 +48,8 @@ def test_a_converted_model_computes_what_the_official_modules_compute(golden):
     model, tensors = golden
     pixels, ids = tensors["in.pixel_values"], tensors["in.input_ids"]
     output = model(input_ids=ids, pixel_values=pixels)
-    parts, words = model.image_parts(model.vision_tokens(pixels), pixels), output.text_model_output.last_hidden_state
+    parts = model.image_parts(model.vision_tokens(pixels), pixels)
+    words = model.text_projection(output.text_model_output.last_hidden_state)
     first, linear = model.visual_instruction.layers[0], model.visual_instruction.maps[0]
     some = parts.tokens[:, :40]  # the units were run on the first tokens, not on the most believed
     found = {

@@ -362,7 +362,7 @@ def test_forward_takes_images_texts_or_both(tiny_model, tiny_text_batch, tiny_im
     assert both.image_embeds.shape == both.text_embeds.shape == (6, 16)
     assert_near(both.text_embeds.norm(dim=-1), torch.ones(6))
     assert_near(both.logits_per_image, 20 * both.image_embeds @ both.text_embeds.t(), atol=1e-5)
-    assert both.vision_model_output.last_hidden_state.shape == (6, 17, 16)
+    assert both.vision_model_output.last_hidden_state.shape == (6, 17, 32)  # the tower's own width, as in CLIP
     assert_near(both.image_embeds, F.normalize(both.vision_model_output.pooler_output, dim=-1))
     with pytest.raises(ValueError, match="pixel_values, input_ids"):
         tiny_model()

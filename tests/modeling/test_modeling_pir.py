@@ -62,7 +62,7 @@ def test_images_are_the_papers_equations(make_tiny_pir_model, hidden_states, nor
             kept = layer(kept, linear(instruction).expand(1, 9, -1))  # as many queries as tokens
         expected = F.normalize(tokens[0] + side.head(kept[0, 0]), dim=-1)
         assert_near(found.image_embeds[row], expected)
-        assert_near(found.vision_model_output.last_hidden_state[row], tokens)
+        assert torch.equal(found.vision_model_output.last_hidden_state[row], hidden)
 
 
 @torch.no_grad()
@@ -97,7 +97,8 @@ def test_the_baseline_is_two_projected_class_tokens(make_tiny_pir_model, tiny_te
     model = make_tiny_pir_model(**BASELINE)
     assert not {"instruction_model", "visual_instruction", "language_cycles"} & {n for n, _ in model.named_children()}
     output = model(**tiny_text_batch, **tiny_image_batch)
-    image, text = output.vision_model_output.last_hidden_state, output.text_model_output.last_hidden_state
+    image = model.vision_projection(output.vision_model_output.last_hidden_state)
+    text = model.text_projection(output.text_model_output.last_hidden_state)
     assert_near(output.image_embeds, F.normalize(image[:, 0], dim=-1))
     assert_near(output.text_embeds, F.normalize(text[:, 0], dim=-1))
 
@@ -241,7 +242,7 @@ def test_the_class_token_is_the_towers_own_or_the_mean_of_its_patches(make_tiny_
     model = make_tiny_pir_model(vision_config=config)
     hidden = model.vision_tokens(tiny_image_batch["pixel_values"])
     assert hidden.shape[1] == prefix + patches
-    tokens = model(**tiny_image_batch).vision_model_output.last_hidden_state
+    tokens = model.image_parts(hidden, tiny_image_batch["pixel_values"]).tokens
     first = hidden[:, 0] if prefix else hidden.mean(1)
     assert tokens.shape == (6, 1 + patches, 16)
     assert_near(tokens[:, 0], model.vision_projection(first), atol=1e-5)
@@ -463,8 +464,8 @@ def test_forward_takes_images_texts_or_both(make_tiny_pir_model, tiny_text_batch
     assert_near(both.image_embeds.norm(dim=-1), torch.ones(6))
     assert_near(both.text_embeds.norm(dim=-1), torch.ones(6))
     assert_near(both.logits_per_image, 20 * both.image_embeds @ both.text_embeds.t(), atol=1e-5)
-    assert both.vision_model_output.last_hidden_state.shape == (6, 17, 16)
-    assert both.text_model_output.last_hidden_state.shape == (*tiny_text_batch["input_ids"].shape, 16)
+    assert both.vision_model_output.last_hidden_state.shape == (6, 17, 32)
+    assert both.text_model_output.last_hidden_state.shape == (*tiny_text_batch["input_ids"].shape, 32)
     assert_near(both.image_embeds, F.normalize(both.vision_model_output.pooler_output, dim=-1))
     for found, name in zip(values, ("logits_per_image", "logits_per_text", "text_embeds", "image_embeds")):
         assert torch.equal(found, both[name]), name
