@@ -24,7 +24,17 @@ CITATION = """@inproceedings{{{key},
 
 
 def write_model_card(
-    folder, *, model, name, results, training, base_models=(), datasets=(), license=None, languages=("en",)
+    folder,
+    *,
+    model,
+    name,
+    results,
+    training,
+    base_models=(),
+    datasets=(),
+    license=None,
+    languages=("en",),
+    examples=(),
 ) -> Path:
     """Write `README.md` into a folder that holds a saved model, and return its path.
 
@@ -33,12 +43,15 @@ def write_model_card(
         model: the model, for its architecture.
         name: id of the repository, for the snippet, or any title.
         results: evaluations, each a mapping with `dataset`, `split` and `metrics` (name -> number) and, where known,
-            `dataset_id` (on the Hub), `protocol`, `selected` (how the checkpoint was chosen), `seed`, `command`.
+            `dataset_id` (on the Hub), `protocol`, `selected` (how the checkpoint was chosen), `seed`, `command`,
+            `intervals` (name -> (low, high), 95 % confidence).
         training: key facts, name -> value: steps, batch, learning rate, hash of the recipe, ...
         base_models: where the towers came from, Hub ids as far as there are.
         datasets: training data, names or a mapping of names to licences; Hub ids as far as there are.
         license: of the weights; an identifier of the Hub such as `apache-2.0`.
         languages: codes of the languages of the captions.
+        examples: pictures that lie in the folder, each a mapping with `src` (file name), `labels` and `output`, a list
+            of `{"label", "score"}`: the Hub's widget shows them.
 
     Raises:
         ValueError: no name, a figure without its data or not finite, or a system without `templates/<model_type>.yaml`.
@@ -50,7 +63,7 @@ def write_model_card(
     results = [_evaluation(number, **row) for number, row in enumerate(results)]
     terms = datasets if isinstance(datasets, Mapping) else dict.fromkeys(datasets)
     card = ModelCard.from_template(
-        _metadata(folder, name, about["system"], results, base_models, terms, license, languages),
+        _metadata(folder, name, about["system"], results, base_models, terms, license, languages, examples),
         str(TEMPLATES / "model_card.md"),
         plain=plain,
         fenced=fenced,
@@ -60,6 +73,9 @@ def write_model_card(
         parts=_parts(model),
         source=json.dumps(name if REPO_ID.fullmatch(name) else "path/to/this/repository"),
         sources=sorted(path.name for path in folder.glob("*.py")),
+        has_sentence_transformers=(folder / "modules.json").exists(),
+        has_belief=getattr(model, "instruction_model", None) is not None,
+        examples=[_example(number, **example) for number, example in enumerate(examples)],
         results=results,
         commands=list(dict.fromkeys(row["command"] for row in results if row["command"])),
         training=dict(training),
@@ -75,26 +91,47 @@ def write_model_card(
 
 
 def _evaluation(
-    number, dataset="", split="", metrics=(), dataset_id=None, protocol=None, selected=None, seed=None, command=None
+    number,
+    dataset="",
+    split="",
+    metrics=(),
+    dataset_id=None,
+    protocol=None,
+    selected=None,
+    seed=None,
+    command=None,
+    intervals=None,
 ) -> dict:
     """Complete and check one evaluation."""
     if not (one_line(dataset) and one_line(split) and metrics):
         raise ValueError(f"results[{number}] needs dataset, split and metrics: a figure without them says nothing")
-    values = {}
+    values, spans = {}, {}
     for metric, value in metrics.items():
         if isinstance(value, str) or not math.isfinite(value):
             raise ValueError(f"results[{number}]: {metric} is {value!r}, not a finite number; measure again")
         pretty = one_line(metric).replace("_recall@", " R@").replace("_to_", "-to-").replace("_", " ")
         values[pretty] = float(f"{float(value):.5g}")
+        if metric in (intervals or {}):
+            spans[pretty] = "{:.4g} to {:.4g}".format(*intervals[metric])
     how = {"protocol": protocol, "selected": selected, "seed": seed}
     how = {key: "not stated" if value is None else one_line(value) for key, value in how.items()}
     row = {"dataset": public_name(dataset), "dataset_id": one_line(dataset_id or ""), "split": one_line(split)}
-    return row | {"metrics": values, "how": how, "command": command}
+    return row | {"metrics": values, "how": how, "command": command, "intervals": spans}
 
 
-def _metadata(folder, name, system, results, bases, terms, license, languages) -> ModelCardData:
+def _example(number, src="", labels=(), output=()) -> dict:
+    """Complete and check one example; the widget separates labels by commas."""
+    if not src or Path(src).name != src or not labels:
+        raise ValueError(f"examples[{number}] needs src, the name of a picture in the folder, and labels")
+    clean = [one_line(label).replace(",", ";") for label in labels]
+    rows = [{"label": one_line(r["label"]).replace(",", ";"), "score": round(float(r["score"]), 4)} for r in output]
+    return {"src": src, "candidate_labels": ", ".join(clean), "output": rows}
+
+
+def _metadata(folder, name, system, results, bases, terms, license, languages, examples) -> ModelCardData:
     """What the Hub reads: ids and tags, and the figures as `model-index`. What cannot be an id is left to the text."""
     tags = ["image-text-retrieval", "cross-modal-retrieval", system.lower(), "custom_code"]
+    tags += ["remote-sensing"] * (system == "PIR")
     tags += ["sentence-transformers"] * (folder / "modules.json").exists()
     given = [[x for x in found if REPO_ID.fullmatch(x or "") and public_name(x) == x] for found in (bases, terms)]
     bases, datasets = given
@@ -110,6 +147,11 @@ def _metadata(folder, name, system, results, bases, terms, license, languages) -
         base_model_relation="finetune" if bases else None,
         datasets=datasets or None,
         model_name=name,
+        widget=[
+            {**_example(number, **example), "example_title": f"example {number + 1}"}
+            for number, example in enumerate(examples)
+        ]
+        or None,
         eval_results=[_eval_result(row, *metric) for row in results for metric in row["metrics"].items()] or None,
     )
 

@@ -42,10 +42,11 @@ def push(folder: str | Path, repo_id: str, private: bool = False, tag: str | Non
     _same_architecture(api, repo_id, there, folder)
     if tag is not None and _has_tag(api, repo_id, tag):
         raise ValueError(f"{repo_id} has a tag {tag!r} already, and a tag never moves: choose another")
+    adds = [CommitOperationAdd(name, _pinned(path, tag) if name == "README.md" else str(path)) for name, path in files]
     stale = sorted(there - {name for name, _ in files} - {".gitattributes"})
     commit = api.create_commit(
         repo_id,
-        [CommitOperationAdd(name, str(path)) for name, path in files] + [CommitOperationDelete(name) for name in stale],
+        adds + [CommitOperationDelete(name) for name in stale],
         commit_message=message or "Model, processor, code and card",
     )
     if tag is not None:
@@ -84,6 +85,14 @@ def shipped_files(folder: Path) -> list[tuple[str, Path]]:
     if missing:
         raise ValueError(f"{folder} lacks {'; '.join(missing)}")
     return wanted
+
+
+def _pinned(card: Path, tag: str | None) -> bytes:
+    """The card whose snippets name the tag that this version gets."""
+    text = card.read_text(encoding="utf-8")
+    for quoted in ('revision="main"', '"revision": "main"') if tag else ():
+        text = text.replace(quoted, quoted.replace('"main"', f'"{tag}"'))
+    return text.encode()
 
 
 def _same_architecture(api: HfApi, repo_id: str, there: set[str], folder: Path):

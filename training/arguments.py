@@ -206,6 +206,10 @@ class RetrievalTrainingArguments(TrainingArguments):
     cache_views: int = field(
         default=1, metadata={"help": "Augmented views per image in the vision cache; the first is the plain image."}
     )
+    card_images: int = field(
+        default=0,
+        metadata={"help": "Evaluation pictures that go into the Hub folder as examples; their licence must allow it."},
+    )
     dataloader_drop_last: bool = True
     dataloader_pin_memory: bool = field(default_factory=torch.cuda.is_available)
     remove_unused_columns: bool = False

@@ -9,6 +9,7 @@ selects its best epoch on the evaluation split. The result is a Hub folder, `OUT
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
 from transformers import AutoConfig
@@ -19,7 +20,7 @@ from vsehub.training.arguments import D2S_ARGUMENTS, D2SModelArguments
 from vsehub.training.d2s_stages import STAGES, add_decoder, fresh_model, run_stage
 from vsehub.training.pair_stage import selected
 from vsehub.training.recipe import parse_stages
-from vsehub.training.stage_card import card_of
+from vsehub.training.stage_card import card_of, widget_examples
 from vsehub.training.stages import StageArguments, publish, read_splits, run_stages
 
 
@@ -43,7 +44,8 @@ def main(argv: list[str] | None = None) -> int:
 
     last, results = run_stages(stages, root, train, load)
     if args.training.process_index == 0:
-        publish(root, *last, card_of(stages, results, root.name), results)
+        of = {"model": last[0], "processor": last[1], "rows": splits.evaluation, "count": args.training.card_images}
+        publish(root, *last, card_of(stages, results, root.name), results, partial(widget_examples, **of))
     return 0
 
 

@@ -10,6 +10,7 @@ evaluation split. The result is a Hub folder, `OUTPUT_DIR/hub`.
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
 from transformers import AutoImageProcessor, AutoModelForImageClassification
@@ -21,7 +22,7 @@ from vsehub.training.instruction import normalisation_between, train_instruction
 from vsehub.training.objectives import PIRObjective
 from vsehub.training.pair_stage import selected, train_pairs
 from vsehub.training.recipe import parse_stages
-from vsehub.training.stage_card import card_of
+from vsehub.training.stage_card import card_of, widget_examples
 from vsehub.training.stages import Splits, StageArguments, publish, read_splits, run_stages
 
 STAGES = ("prior", "retrieval")
@@ -45,7 +46,8 @@ def main(argv: list[str] | None = None) -> int:
 
     last, results = run_stages(stages, root, train, load)
     if args.training.process_index == 0 and wanted[-1] == "retrieval":
-        publish(root, *last, card_of(stages, results, root.name), results)
+        of = {"model": last[0], "processor": last[1], "rows": splits.evaluation, "count": args.training.card_images}
+        publish(root, *last, card_of(stages, results, root.name), results, partial(widget_examples, **of))
     return 0
 
 

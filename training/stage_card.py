@@ -5,6 +5,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from .data import row_image
 from .stages import StageArguments
 
 RECIPE_FIELDS = ("model", "data", "objective")
@@ -43,6 +44,27 @@ def card_of(stages: dict[str, StageArguments], results: dict, name: str) -> dict
         "base_models": [tower for tower in towers if tower],
         "datasets": [args.data.data],
     }
+
+
+def widget_examples(folder: Path, model, processor, rows, count: int) -> list[dict]:
+    """Put `count` pictures of the evaluation rows into a Hub folder, each with what the model says of four captions.
+
+    Returns:
+        `examples` of `write_model_card`: the picture's own first caption, three other rows', and their scores.
+    """
+    examples = []
+    for number in range(min(count, len(rows))):
+        image = row_image(rows[number])
+        image.thumbnail((512, 512))
+        name = f"example_{number}.jpg"
+        image.save(folder / name, quality=85)
+        others = [(number + step * max(1, len(rows) // 4)) % len(rows) for step in range(4)]
+        labels = list(dict.fromkeys(rows[other]["captions"][0] for other in others))
+        cosines = model.encode_image([image], processor=processor) @ model.encode_text(labels, processor=processor).t()
+        scores = (cosines[0] * model.config.logit_scale).softmax(0).tolist()
+        output = sorted(({"label": x, "score": y} for x, y in zip(labels, scores)), key=lambda row: -row["score"])
+        examples.append({"src": name, "labels": labels, "output": output})
+    return examples
 
 
 def _facts(stages: dict[str, StageArguments], results: dict) -> dict:

@@ -110,9 +110,18 @@ def save(model, processor, folder: Path):
     processor.save_pretrained(folder)
 
 
-def publish(root: Path, model, processor, card: dict, results: dict):
-    """Write the Hub folder with its card, and the validation metrics of all stages beside it."""
+def publish(root: Path, model, processor, card: dict, results: dict, examples: Callable = lambda folder: []):
+    """Write the Hub folder with its card, and the validation metrics of all stages beside it.
+
+    Args:
+        root: of the run.
+        model, processor: what was trained.
+        card: arguments of `write_model_card`.
+        results: of all stages.
+        examples: folder -> pictures for the card, which it puts there.
+    """
     save(model, processor, root / "hub")
+    card["examples"] = examples(root / "hub")
     write_model_card(root / "hub", model=model, **card)
     (root / "validation.json").write_text(json.dumps(results, indent=2))
     print(f"Hub folder: {root / 'hub'}")

@@ -18,6 +18,9 @@ from .data import image_source
 from .views import PLAIN, Views
 
 
+WINDOW = 1024  # texts that are sorted by length together
+
+
 class TowerCache:
     """Hidden states of many items in one memory-mapped float16 file; item i is a tensor (its tokens, C)."""
 
@@ -84,23 +87,26 @@ def cache_text(model, processor, texts: list[str], folder: str, max_length: int,
     key = _digest(model.text_model, texts, max_length)
     path = Path(folder) / f"text-{key}"
 
-    def batches():
-        for start in range(0, len(texts), batch_size):
-            tokens = processor.tokenizer(
-                texts[start : start + batch_size],
-                padding=True,
-                truncation=True,
-                max_length=max_length,
-                return_tensors="pt",
-            ).to(model.device)
-            hidden = model.text_model(
-                input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
-            ).last_hidden_state
-            mask = tokens["attention_mask"].bool()
-            yield [state[keep].half().cpu().numpy() for state, keep in zip(hidden, mask)]
+    def windows():
+        """Texts of like length go through the tower together; their order stays."""
+        for start in range(0, len(texts), WINDOW):
+            window = texts[start : start + WINDOW]
+            order, found = sorted(range(len(window)), key=lambda place: len(window[place])), {}
+            for first in range(0, len(order), batch_size):
+                places = order[first : first + batch_size]
+                found |= dict(zip(places, embed([window[place] for place in places])))
+            yield [found[place] for place in range(len(window))]
+
+    def embed(some: list[str]):
+        tokens = processor.tokenizer(
+            some, padding=True, truncation=True, max_length=max_length, return_tensors="pt"
+        ).to(model.device)
+        ids, mask = tokens["input_ids"], tokens["attention_mask"]
+        hidden = model.text_model(input_ids=ids, attention_mask=mask).last_hidden_state
+        return [state[keep].half().cpu().numpy() for state, keep in zip(hidden, mask.bool())]
 
     model.text_model.eval()
-    _fill(path, batches(), -(-len(texts) // batch_size), "caching text tokens")
+    _fill(path, windows(), -(-len(texts) // WINDOW), "caching text tokens")
     return TowerCache(path)
 
 

@@ -42,7 +42,7 @@ HOSTILE = [
     "/home/someone/models/name",
     "../outside",
 ]
-TITLES = ["Use", "Results", "Training", "Limits", "Licences", "Citation", "Environment"]
+TITLES = ["Use", "Other doors", "Examples", "Results", "Training", "Limits", "Licences", "Citation", "Environment"]
 
 
 def write(folder, model, **changes):
@@ -73,8 +73,9 @@ def test_no_text_breaks_the_metadata_or_a_table(tmp_path, tiny_model, text):
     row = {"dataset": text, "dataset_id": text, "split": text, "protocol": text, "selected": text, "seed": text}
     facts = {"base_models": [text], "datasets": {text: text}, "license": text, "languages": ["en", text]}
     evaluation = {**row, "command": text, "metrics": {text: 1.5, "rsum": 523.456}}
-    path = write(tmp_path, tiny_model, name=text, results=[evaluation], training={text: text}, **facts)
-    card, tokens = parse(path)
+    example = {"src": "a.jpg", "labels": [text, "a, b"], "output": [{"label": text, "score": 0.5}]}
+    facts |= {"name": text, "results": [evaluation], "training": {text: text}, "examples": [example]}
+    card, tokens = parse(write(tmp_path, tiny_model, **facts))
 
     assert card.data.model_name == shown and card.data.language == ["en", shown]
     assert {result.dataset_name for result in card.data.eval_results} == {public}
@@ -86,11 +87,13 @@ def test_no_text_breaks_the_metadata_or_a_table(tmp_path, tiny_model, text):
     headings = texts(tokens, "heading")
     assert headings == [shown, *TITLES]
     cells = texts(tokens, "td")
-    assert len(cells) == 2 * 6 + 7 * 2 + 2
-    assert cells[12:14] == [public, shown] and cells[15] == "1.5" and cells[16:19] == [shown] * 3
+    assert len(cells) == 2 * 6 + 2 + 8 * 2 + 2
+    assert cells[12:14] == [shown.replace(",", ";"), "0.5"]
+    assert card.data.widget[0]["candidate_labels"] == f"{shown.replace(',', ';')}, a; b"
+    assert cells[14:16] == [public, shown] and cells[17:19] == ["1.5", "not stated"] and cells[19:22] == [shown] * 3
     assert cells[-2:] == [shown, shown]
     fences = [token.content for token in tokens if token.type == "fence"]
-    assert len(fences) == 3 and len(fences[1].splitlines()) == max(1, len(text.splitlines()))
+    assert len(fences) == 4 and len(fences[2].splitlines()) == max(1, len(text.splitlines()))
     assert not any("html" in child.type for token in tokens for child in [token, *(token.children or [])])
 
 
@@ -139,9 +142,10 @@ def test_what_is_unknown_is_said_to_be_unknown(tmp_path, tiny_model):
 
 def test_the_card_says_how_a_figure_came_about(tmp_path, tiny_model):
     row = {"dataset": "COCO", "split": "test", "metrics": {"image_to_text_recall@1": 61.23456}, "seed": 3}
+    row["intervals"] = {"image_to_text_recall@1": (60.0, 62.5)}
     row |= {"protocol": "5-fold 1K", "selected": "best rsum on val", "command": "vsehub evaluate run --split test"}
     text = write(tmp_path, tiny_model, results=[row], training={"recipe": "sha256:abc"}).read_text()
-    assert "| COCO | test | image-to-text R@1 | 61.235 | 5-fold 1K | best rsum on val | 3 |" in text
+    assert "| COCO | test | image-to-text R@1 | 61.235 | 60 to 62.5 | 5-fold 1K | best rsum on val | 3 |" in text
     assert "```bash\nvsehub evaluate run --split test\n```" in text
     assert "| recipe | sha256:abc |" in text
     assert "2503.14953" in text and "ICCV" in text and "trust_remote_code=True" in text
@@ -186,3 +190,9 @@ def test_a_system_without_a_paper_is_refused(tmp_path, tiny_model):
     tiny_model.config.model_type = "unheard_of"
     with pytest.raises(ValueError, match=r"unheard_of\.yaml"):
         write(tmp_path, tiny_model)
+
+
+def test_an_example_names_a_picture_of_the_folder(tmp_path, tiny_model):
+    for wrong in ({"src": "../a.jpg", "labels": ["a"]}, {"src": "", "labels": ["a"]}, {"src": "a.jpg", "labels": []}):
+        with pytest.raises(ValueError, match="examples"):
+            write(tmp_path, tiny_model, examples=[wrong])
