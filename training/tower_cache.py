@@ -17,7 +17,6 @@ from tqdm.auto import tqdm
 from .data import image_source
 from .views import PLAIN, Views
 
-
 WINDOW = 1024  # texts that are sorted by length together
 
 
