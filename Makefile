@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help setup demo demo-compare demo-pir test test-all test-peer test-compat check clean
+.PHONY: help setup demo demo-compare demo-pir test test-all test-peer test-compat test-space check clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -49,5 +49,13 @@ test-compat: $(READY)  ## the Hub round trip on the oldest, a middle and a recen
 		VSEHUB_FLOOR_VERSION=$$version $(BIN)/python -m pytest -q -m slow -k oldest tests/hub_cards; \
 	done
 
+SPACE := .venv-space
+test-space: demo  ## the Gradio Space in headless Chromium (needs `chromium`), in an environment of its own
+	test -x $(SPACE)/bin/python || $(PYTHON) -m venv $(SPACE)
+	$(SPACE)/bin/python -m pip install --quiet --constraint constraints.txt \
+		-r hub_cards/demo/requirements.txt playwright pytest
+	cd tests/space && MODEL=$(CURDIR)/runs/demo/hub GALLERY=$(CURDIR)/runs/demo/gallery \
+		$(CURDIR)/$(SPACE)/bin/python -m pytest -q --noconftest --rootdir . -c /dev/null test_space.py
+
 clean:  ## remove .venv and runs
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) $(SPACE) runs

@@ -1,0 +1,78 @@
+"""A Space: search a gallery of pictures by text or by picture; for PIR, see which parts of a picture it believes.
+
+Set `MODEL` to a Hub id or folder (`REVISION` pins it) and put pictures into `gallery/`. Only `AutoModel` is used.
+"""
+
+import os
+from pathlib import Path
+
+import gradio as gr
+import numpy as np
+import torch
+from PIL import Image
+from transformers import AutoModel, AutoProcessor
+
+MODEL = os.environ.get("MODEL", "org/name")
+OPTIONS = {"trust_remote_code": True, "revision": os.environ.get("REVISION", "main")}
+GALLERY = Path(os.environ.get("GALLERY", "gallery"))
+KINDS = (".jpg", ".jpeg", ".png", ".webp")
+
+model = AutoModel.from_pretrained(MODEL, **OPTIONS).eval()
+processor = AutoProcessor.from_pretrained(MODEL, **OPTIONS)
+paths = sorted(path for path in GALLERY.rglob("*") if path.suffix.lower() in KINDS)
+if not paths:
+    raise SystemExit(f"no pictures in {GALLERY.resolve()}: put some there")
+index = torch.cat([model.encode_image([Image.open(path).convert("RGB")], processor=processor) for path in paths])
+has_belief = getattr(model, "instruction_model", None) is not None
+
+
+def search(text: str, image, count: int):
+    """Rank the gallery for a text, a picture, or both (their embeddings are added)."""
+    parts = []
+    if (text or "").strip():
+        parts.append(model.encode_text([text], processor=processor))
+    if image is not None:
+        parts.append(model.encode_image([image], processor=processor))
+    if not parts:
+        raise gr.Error("Type some words or give a picture.")
+    query = torch.nn.functional.normalize(sum(parts), dim=-1)
+    scores = (index @ query.t()).squeeze(1)
+    best = scores.topk(min(int(count), len(paths)))
+    return [(str(paths[row]), f"{paths[row].name}: {score:.3f}") for score, row in zip(best.values, best.indices)]
+
+
+@torch.no_grad()
+def believe(image):
+    """Lay the belief map over a picture: red where the scene encoder believes."""
+    if image is None:
+        raise gr.Error("Give a picture.")
+    pixels = processor(images=image.convert("RGB"), return_tensors="pt")["pixel_values"]
+    belief = model.belief(pixels)[0, 1:]  # without the class token
+    side = round(len(belief) ** 0.5)
+    heat = belief[: side * side].reshape(side, side)
+    heat = ((heat - heat.min()) / (heat.max() - heat.min()).clamp(min=1e-9)).numpy()
+    heat = Image.fromarray((heat * 255).astype(np.uint8)).resize(image.size, Image.Resampling.BILINEAR)
+    red = Image.merge("RGB", (heat, Image.new("L", image.size), Image.new("L", image.size)))
+    return Image.blend(image.convert("RGB"), red, 0.5)
+
+
+with gr.Blocks(title="Image-text search") as demo:
+    gr.Markdown(
+        f"# Search {len(paths)} pictures\n\nModel: `{MODEL}`. A score is a cosine: it ranks, it is no probability."
+    )
+    with gr.Tab("Search"):
+        with gr.Row():
+            words = gr.Textbox(label="Words", placeholder="two boats at a pier", elem_id="words")
+            picture = gr.Image(label="or a picture", type="pil", height=180)
+            top = gr.Slider(1, 24, value=8, step=1, label="How many")
+        button = gr.Button("Search", variant="primary", elem_id="search")
+        hits = gr.Gallery(label="Best first", columns=4, elem_id="hits")
+        gr.on([button.click, words.submit], search, [words, picture, top], hits)
+    if has_belief:
+        with gr.Tab("Belief"):
+            given = gr.Image(label="A picture", type="pil")
+            shown = gr.Image(label="What the scene encoder believes", elem_id="belief")
+            given.change(believe, given, shown)
+
+if __name__ == "__main__":
+    demo.launch(server_name=os.environ.get("HOST", "127.0.0.1"), allowed_paths=[str(GALLERY.resolve())])
