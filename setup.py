@@ -29,12 +29,17 @@ setup(
         "peft",
         "Pillow",
         "numpy",
+        "pyarrow",
+        "filelock",
         "safetensors",
     ],
     extras_require={
         "plot": ["matplotlib"],
         "geo": ["tifffile", "imagecodecs"],
         "graded": ["rapidfuzz"],
+        "index": ["faiss-cpu"],
+        "lance": ["lancedb"],
+        "qdrant": ["qdrant-client"],
         "test": [
             "pytest",
             "hypothesis",
@@ -44,6 +49,9 @@ setup(
             "tifffile",
             "imagecodecs",
             "rapidfuzz",
+            "faiss-cpu",
+            "lancedb",
+            "qdrant-client",
         ],
     },
 )

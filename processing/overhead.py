@@ -17,13 +17,14 @@ PROJECTED, GEOGRAPHIC = 3072, 2048  # GeoTIFF keys that hold an EPSG code
 SEGMENTS_SEEN = 64  # of a large scene, for its percentiles
 
 
-def open_any(source, name: str = "", bands=None, stretch=(2.0, 98.0)):
+def open_any(source, name: str = "", bands=None, stretch=(2.0, 98.0), least_side: int | None = None):
     """Open a picture of any kind as upright 8-bit RGB: `open_overhead` where Pillow would spoil it, else `open_image`.
 
     Args:
         source: a path or bytes.
         name: how errors call it.
         bands, stretch: of `open_overhead`.
+        least_side: of `open_image`.
     """
     if is_overhead(source):
         return open_overhead(source, bands, stretch, name=name)
@@ -31,7 +32,7 @@ def open_any(source, name: str = "", bands=None, stretch=(2.0, 98.0)):
         raise BadImageError(
             f"{name or 'image'}: bands {tuple(bands)} were asked of a picture that is no multi-band TIFF"
         )
-    return open_image(source, name=name)
+    return open_image(source, name=name, least_side=least_side)
 
 
 def is_overhead(source) -> bool:
@@ -113,6 +114,24 @@ def read_tiles(path, tile: int = 512, overlap: int = 64, bands=None, stretch=(2.
             for left in _starts(page.imagewidth, tile, overlap):
                 right = min(left + tile, page.imagewidth)
                 yield (left, top, right, bottom), Image.fromarray(_stretched(values[:, left:right], limits, nodata))
+
+
+def read_box(path, box, bands=None, stretch=(2.0, 98.0)):
+    """Cut one box (left, top, right, bottom) out of a scene, stretched as `read_tiles` does.
+
+    Raises:
+        BadImageError: does not decode, or the box leads out of the scene.
+    """
+    from PIL import Image
+
+    left, top, right, bottom = box
+    with _opened(path, path) as file:
+        page = file.pages[0]
+        if not (0 <= left < right <= page.imagewidth and 0 <= top < bottom <= page.imagelength):
+            raise BadImageError(f"{path}: no box {tuple(box)} in {page.imagewidth} x {page.imagelength} pixels")
+        chosen, nodata = _bands(page, bands, path), _nodata(page)
+        limits = _limits(_sample(page, chosen), nodata, stretch)
+        return Image.fromarray(_stretched(_rows(page, top, bottom, chosen)[:, left:right], limits, nodata))
 
 
 def geo_transform(path) -> tuple[tuple[float, ...] | None, str | None]:
@@ -245,4 +264,4 @@ def _stretched(values: np.ndarray, limits, nodata) -> np.ndarray:
     return picture
 
 
-__all__ = ["box_to_coordinates", "geo_transform", "is_overhead", "open_any", "open_overhead", "read_tiles"]
+__all__ = ["box_to_coordinates", "geo_transform", "is_overhead", "open_any", "open_overhead", "read_box", "read_tiles"]
