@@ -15,6 +15,7 @@ from .data import image_source
 from .sources import read_source
 
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jp2"}
+TABLES = {".parquet", ".arrow", ".json", ".jsonl", ".csv", ".txt"}
 SCENES = {".tif", ".tiff"}
 
 
@@ -42,7 +43,8 @@ class Collection:
 
     def __init__(self, data: str, split: str | None = None, tile: int | None = None, overlap: int = 64, **settings):
         path = Path(data).expanduser()
-        self.files = split is None and (path.suffix.lower() in PICTURES or (path.is_dir() and any(_pictures(path))))
+        folder = path.is_dir() and (any(_files(path, PICTURES)) or not any(_files(path, TABLES)))
+        self.files = split is None and (folder or (path.is_file() and path.suffix.lower() in PICTURES))
         split = None if self.files else split or "train"
         self.name = os.path.abspath(path) if self.files else f"{data}:{split}"
         if tile is None and path.suffix.lower() in SCENES:
@@ -67,18 +69,11 @@ class Collection:
         return self._rows
 
     def units(self) -> list[Unit]:
-        """List what there is now.
-
-        Raises:
-            FileNotFoundError: no such folder or file.
-        """
+        """List what there is now."""
         if not self.files:
             return [self._row_unit(number, row) for number, row in enumerate(self.rows)]
-        root = Path(self.name)
-        if not root.exists():
-            raise FileNotFoundError(f"{self.settings['data']}: no such file or folder")
-        units = []
-        for path in sorted(map(str, _pictures(root))) if root.is_dir() else [str(root)]:
+        root, units = Path(self.name), []
+        for path in sorted(map(str, _files(root, PICTURES))) if root.is_dir() else [str(root)]:
             try:
                 found = os.stat(path)
             except OSError:  # gone since it was listed
@@ -131,10 +126,10 @@ class Collection:
         return Unit(key, image, number, found.st_size, found.st_mtime_ns, caption)
 
 
-def _pictures(root: Path):
+def _files(root: Path, suffixes: set[str]):
     for folder, folders, names in os.walk(root):
-        folders.sort()
-        yield from (Path(folder) / n for n in names if Path(n).suffix.lower() in PICTURES and not n.startswith("."))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(folder) / n for n in names if Path(n).suffix.lower() in suffixes and not n.startswith("."))
 
 
 __all__ = ["Collection", "Unit"]
