@@ -4,6 +4,7 @@ A 12-bit band in a 16-bit file is nearly black to a viewer that divides by 257, 
 band is stretched between two percentiles of its valid pixels instead. Reading needs the extra `geo` (tifffile).
 """
 
+import contextlib
 import io
 import os
 
@@ -42,6 +43,8 @@ def is_overhead(source) -> bool:
     try:
         if isinstance(source, bytes):
             head = source[:4]
+        elif not os.path.isfile(source):
+            return False  # opening a pipe would wait for ever
         else:
             with open(source, "rb") as file:
                 head = file.read(4)
@@ -81,10 +84,8 @@ def open_overhead(source, bands=None, stretch=(2.0, 98.0), nodata: float | None 
         page = file.pages[0]
         chosen = _bands(page, bands, name)
         nodata = _nodata(page) if nodata is None else nodata
-        try:
+        with _decoding(name):
             values = _rows(page, 0, page.imagelength, chosen)
-        except Exception as error:  # damaged segments raise many kinds
-            raise BadImageError(f"{name}: does not decode ({type(error).__name__}: {error})") from None
     return Image.fromarray(_stretched(values, _limits(values, nodata, stretch), nodata))
 
 
@@ -107,10 +108,12 @@ def read_tiles(path, tile: int = 512, overlap: int = 64, bands=None, stretch=(2.
     with _opened(path, path) as file:
         page = file.pages[0]
         chosen, nodata = _bands(page, bands, path), _nodata(page)
-        limits = _limits(_sample(page, chosen), nodata, stretch)
+        with _decoding(path):
+            limits = _limits(_sample(page, chosen), nodata, stretch)
         for top in _starts(page.imagelength, tile, overlap):
             bottom = min(top + tile, page.imagelength)
-            values = _rows(page, top, bottom, chosen)
+            with _decoding(path):
+                values = _rows(page, top, bottom, chosen)
             for left in _starts(page.imagewidth, tile, overlap):
                 right = min(left + tile, page.imagewidth)
                 yield (left, top, right, bottom), Image.fromarray(_stretched(values[:, left:right], limits, nodata))
@@ -130,8 +133,10 @@ def read_box(path, box, bands=None, stretch=(2.0, 98.0)):
         if not (0 <= left < right <= page.imagewidth and 0 <= top < bottom <= page.imagelength):
             raise BadImageError(f"{path}: no box {tuple(box)} in {page.imagewidth} x {page.imagelength} pixels")
         chosen, nodata = _bands(page, bands, path), _nodata(page)
-        limits = _limits(_sample(page, chosen), nodata, stretch)
-        return Image.fromarray(_stretched(_rows(page, top, bottom, chosen)[:, left:right], limits, nodata))
+        with _decoding(path):
+            limits = _limits(_sample(page, chosen), nodata, stretch)
+            values = _rows(page, top, bottom, chosen)[:, left:right]
+    return Image.fromarray(_stretched(values, limits, nodata))
 
 
 def geo_transform(path) -> tuple[tuple[float, ...] | None, str | None]:
@@ -164,6 +169,14 @@ def _opened(source, name):
         return tifffile.TiffFile(io.BytesIO(source) if isinstance(source, bytes) else source)
     except Exception as error:  # not a TIFF, torn, absent
         raise BadImageError(f"{name}: not a TIFF that can be read ({type(error).__name__}: {error})") from None
+
+
+@contextlib.contextmanager
+def _decoding(name):
+    try:
+        yield
+    except Exception as error:  # damaged segments raise many kinds
+        raise BadImageError(f"{name}: does not decode ({type(error).__name__}: {error})") from None
 
 
 def _bands(page, bands, name) -> list[int]:
