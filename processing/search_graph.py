@@ -9,7 +9,7 @@ from .nearest import load_faiss
 
 KINDS = ("flat", "hnsw", "ivf")
 LARGE = 200_000  # `auto` is HNSW from here on: an exact query costs some 15 ms on one core
-LINKS, BUILD_EFFORT, SEARCH_EFFORT = 32, 80, 96  # HNSW: M, efConstruction, efSearch
+LINKS, BUILD_EFFORT, SEARCH_EFFORT = 32, 80, 64  # HNSW: M, efConstruction, efSearch
 ROWS_AT_ONCE = 65_536
 
 
