@@ -13,7 +13,7 @@ import torch
 
 from .fast_resize import FastResize
 from .overhead import open_any
-from .pixels import BadImageError
+from .pixels import BadImageError, to_rgb
 
 
 def embed_stream(
@@ -74,7 +74,7 @@ def _prepared(batch, processor, resize, bands):
 
 def _opened(item, source, resize, bands):
     if hasattr(source, "getbands"):
-        return source.convert("RGB") if resize else source  # the processor makes it upright RGB itself
+        return to_rgb(source)  # as the processor does itself; twice is harmless
     if isinstance(source, BadImageError):
         raise source
     if source is None:

@@ -1,7 +1,8 @@
 """Pictures to pixels several times faster than the processor, for search: close to what it makes, not the same.
 
 Exact: decode whole, resize, rescale and normalise in float on the host. Fast: decode a JPEG at the smallest eighth that
-is no smaller than the model's square, resize in 8 bit, and normalise on the device. Never use it to reproduce a figure.
+is no smaller than the model's square, resize in 8 bit, and normalise on the device. Pictures that are less than twice
+the square are decoded whole, and then the pixels are the processor's. Never use it to reproduce a figure.
 """
 
 import numpy as np

@@ -1,6 +1,7 @@
 """What made a vector: the name, revision and weights of a model, so that an index meets no other."""
 
 import hashlib
+import os
 
 import torch
 
@@ -16,9 +17,9 @@ def fingerprint(model) -> dict:
         tensor = tensor.detach().cpu().contiguous()
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
-    origin = getattr(model, "_origin", {})
+    origin, source = getattr(model, "_origin", {}), getattr(model.config, "_name_or_path", "") or ""
     return {
-        "id": getattr(model.config, "_name_or_path", "") or "",
+        "id": os.path.abspath(source) if os.path.isdir(source) else source,  # to be found from other folders, too
         "revision": origin.get("revision"),
         "digest": digest.hexdigest(),
     }

@@ -72,7 +72,7 @@ class Retriever:
         if isinstance(model, (str, os.PathLike)):
             source = str(model)
             if source.startswith(("/", ".", "~")) and not Path(source).is_dir():
-                raise FileNotFoundError(f"{source}: no such folder")
+                raise FileNotFoundError(f"{source}: no such folder; if the model moved, say where to (--model)")
             with weights_of(source):
                 model = AutoModel.from_pretrained(source, **kwargs)
             shared = {name: kwargs[name] for name in ("revision", "local_files_only", "cache_dir") if name in kwargs}

@@ -40,6 +40,15 @@ def run(model, processor, sources, **kwargs):
     return [item["id"] for items, *_ in found for item in items], found
 
 
+def test_pictures_in_memory_are_made_upright_rgb_in_both_modes(tiny_model, tiny_processor):
+    clear = photograph(3, (32, 32)).convert("RGBA")
+    clear.putalpha(0)
+    sources = [clear, Image.new("RGB", (32, 32), "white")]
+    for fast in (False, True):
+        (_, vectors, _), *_ = run(tiny_model, tiny_processor, sources, fast=fast)[1]
+        assert np.allclose(vectors[0], vectors[1], atol=1e-6)
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 7])
 def test_exact_mode_is_encode_image(batch_size, tiny_model, tiny_processor, jpegs):
     sources = jpegs * 5
