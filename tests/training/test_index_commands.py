@@ -1,6 +1,7 @@
 """Other engines take an index over and find what it finds: parquet, datasets with faiss, LanceDB, Qdrant."""
 
 import json
+import sys
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -118,3 +119,13 @@ def test_calibrate_keeps_a_cut_off_that_search_uses(tmp_path, tiny_folder, tiny_
     assert main(["search", str(tmp_path / "index"), "tax return", "--no_cutoff"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 6
     assert main(words) == 0 and "of 12 hopeless queries" in capsys.readouterr().out
+
+
+def test_a_missing_engine_is_named_with_its_extra(index, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "lancedb", None)
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    assert main(["index", "export", str(index.folder), "--to", "lance", "--out", str(tmp_path / "db")]) == 2
+    assert 'pip install "vsehub[lance]"' in capsys.readouterr().err
+    assert main(["index", str(tmp_path), "--model", "m", "--out", str(tmp_path / "x"), "--kind", "hnsw"]) == 2
+    assert 'pip install "vsehub[index]"' in capsys.readouterr().err
+    assert len(VectorIndex.open(index.folder).search(np.eye(16)[:1], 3)[0][0]) == 3  # numpy searches
