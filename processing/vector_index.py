@@ -261,10 +261,11 @@ class VectorIndex:
     def _candidates(self, queries, count, left_out, covered) -> np.ndarray:
         parts = [search_graph.search(self._graph, queries, count, left_out)] if covered else []
         for start, segment in self._placed():
-            if start >= covered:
-                out = None if left_out is None else left_out[start : start + len(segment)]
-                rows = candidates(segment.vectors, queries, count, out)
-                parts.append(np.where(rows >= 0, rows + start, -1))
+            first = max(0, covered - start)  # a merge may have put covered rows and later ones into one segment
+            if first < len(segment):
+                out = None if left_out is None else left_out[start + first : start + len(segment)]
+                rows = candidates(segment.vectors[first:], queries, count, out)
+                parts.append(np.where(rows >= 0, rows + start + first, -1))
         return np.concatenate(parts, 1)
 
     def _rows_of(self, ids: pa.Array) -> np.ndarray:
@@ -308,8 +309,9 @@ class VectorIndex:
         left = any(len(v) if alive is None else alive.any() for v, alive, _ in parts)
         segments = [*kept, *([self._segment(parts, generation)] if left else [])]
         rows = sum(map(len, segments))
+        same = boundary if deleted[boundary:].any() else len(deleted)  # rows that keep their number
         deleted = np.concatenate([deleted[:boundary], np.zeros(rows - boundary, bool)])
-        graph, graph_file, graph_rows = self._next_graph(segments, boundary, generation, force_graph)
+        graph, graph_file, graph_rows = self._next_graph(segments, same, generation, force_graph)
         files = {"deleted": None, "graph": graph_file}
         if self._store is not None:
             if deleted.any():
@@ -343,18 +345,19 @@ class VectorIndex:
             pq.write_table(table, path)
         return Segment.open(self._store.folder, files)
 
-    def _next_graph(self, segments, boundary, generation, force):
+    def _next_graph(self, segments, same, generation, force):
         """The graph of the next generation, its file and rows: as it is, extended, or built anew."""
         rows = sum(map(len, segments))
         kind = search_graph.kind_for(self.kind, rows)
         graph, name, covered = self._graph, self._files["graph"], self._graph_rows
-        if covered > boundary or kind == "flat" or (graph is not None and search_graph.kind_of(graph) != kind):
+        if covered > same or kind == "flat" or (graph is not None and search_graph.kind_of(graph) != kind):
             graph, name, covered = None, None, 0
         lag = max(GRAPH_LAG[0], GRAPH_LAG[1] * rows)
         wanted = kind != "flat" and rows > covered and (force or rows - covered > lag)
         if not wanted or load_faiss() is None:
             return graph, name, covered
-        outside = [s.vectors for s, start in zip(segments, np.cumsum([0, *map(len, segments)])) if start >= covered]
+        ends = np.cumsum([0, *map(len, segments)])
+        outside = [s.vectors[max(0, covered - start) :] for s, start in zip(segments, ends) if start + len(s) > covered]
         if not covered:
             graph = search_graph.build(kind, outside)
         else:

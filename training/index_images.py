@@ -42,7 +42,7 @@ class Done:
 
 def refresh(retriever: Retriever, collection: Collection, accelerator, batch_size=32, workers=None) -> Done:
     """Bring the collection's part of the index up to date; every process embeds its share, process 0 writes."""
-    index, plan = retriever.index, [None]
+    index, plan, fresh = retriever.index, [None], not len(retriever.index)
     if accelerator.is_main_process:
         if index.sources.get(collection.name) != collection.settings:
             index.delete(_rows_of(index, collection))  # made in another way; killed from here on, they are just missing
@@ -56,11 +56,11 @@ def refresh(retriever: Retriever, collection: Collection, accelerator, batch_siz
             vectors, items, bad = found
             problems += bad
             stale -= {item["id"] for item in items}
-            index.add(vectors, items, merge=False)
+            index.add(vectors, items, merge=not fresh)  # into a large index: few rows are copied, none is moved
             done.embedded += len(items)
     if accelerator.is_main_process:
         done.removed, done.bad = index.delete(stale), len(problems)
-        if len(chunks) > 1 or index.kind != "flat":
+        if fresh and chunks:
             index.compact()
         report(index.folder, collection.name, problems)
     accelerator.wait_for_everyone()

@@ -135,6 +135,24 @@ def test_a_graph_answers_for_its_rows_and_the_rest_is_searched_beside_it(kind, t
     assert ids_of(index, cloud(1, seed=77)[0], 1) == ["new"]
 
 
+def test_merging_keeps_a_graph_that_still_fits_and_the_rest_is_found_beside_it(tmp_path, monkeypatch):
+    pytest.importorskip("faiss")
+    vectors = cloud(2600)
+    index = VectorIndex.create(tmp_path, MODEL, "hnsw")
+    index.add(vectors[:2500], items(range(2500)))
+    built = []
+    monkeypatch.setattr(search_graph, "build", lambda *args: built.append(args))
+    for start in range(2500, 2600, 10):
+        index.add(vectors[start : start + 10], items(range(start, start + 10)))
+    index._rewrite(0, index._deleted)  # all in one segment, the graph covers its first rows
+    assert len(index._segments) == 1 and index._graph_rows == 2500
+    for n in (0, 2499, 2500, 2599):
+        assert ids_of(VectorIndex.open(tmp_path), vectors[n], 1) == [str(n)]
+    index.compact()
+    assert index._graph_rows == 2600 and not built
+    assert all(ids_of(VectorIndex.open(tmp_path), vectors[n], 1) == [str(n)] for n in (0, 2500, 2599))
+
+
 def test_a_cut_off_may_leave_nothing():
     index = VectorIndex(MODEL)
     index.add(np.eye(4), items("abcd"))
