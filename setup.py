@@ -29,6 +29,8 @@ setup(
         "peft",
         "Pillow",
         "numpy",
+        "pyarrow",
+        "filelock",
         "safetensors",
     ],
     extras_require={
@@ -36,6 +38,9 @@ setup(
         "geo": ["tifffile", "imagecodecs"],
         "graded": ["rapidfuzz"],
         "onnx": ["onnx", "onnxscript", "onnxruntime"],
+        "index": ["faiss-cpu"],
+        "lance": ["lancedb"],
+        "qdrant": ["qdrant-client"],
         "test": [
             "pytest",
             "hypothesis",
@@ -49,6 +54,10 @@ setup(
             "onnxscript",
             "onnxruntime",
             "mteb",
+            "parameterized",
+            "faiss-cpu",
+            "lancedb",
+            "qdrant-client",
         ],
     },
 )

@@ -4,6 +4,7 @@ A 12-bit band in a 16-bit file is nearly black to a viewer that divides by 257, 
 band is stretched between two percentiles of its valid pixels instead. Reading needs the extra `geo` (tifffile).
 """
 
+import contextlib
 import io
 import os
 
@@ -17,13 +18,14 @@ PROJECTED, GEOGRAPHIC = 3072, 2048  # GeoTIFF keys that hold an EPSG code
 SEGMENTS_SEEN = 64  # of a large scene, for its percentiles
 
 
-def open_any(source, name: str = "", bands=None, stretch=(2.0, 98.0)):
+def open_any(source, name: str = "", bands=None, stretch=(2.0, 98.0), least_side: int | None = None):
     """Open a picture of any kind as upright 8-bit RGB: `open_overhead` where Pillow would spoil it, else `open_image`.
 
     Args:
         source: a path or bytes.
         name: how errors call it.
         bands, stretch: of `open_overhead`.
+        least_side: of `open_image`.
     """
     if is_overhead(source):
         return open_overhead(source, bands, stretch, name=name)
@@ -31,7 +33,7 @@ def open_any(source, name: str = "", bands=None, stretch=(2.0, 98.0)):
         raise BadImageError(
             f"{name or 'image'}: bands {tuple(bands)} were asked of a picture that is no multi-band TIFF"
         )
-    return open_image(source, name=name)
+    return open_image(source, name=name, least_side=least_side)
 
 
 def is_overhead(source) -> bool:
@@ -41,6 +43,8 @@ def is_overhead(source) -> bool:
     try:
         if isinstance(source, bytes):
             head = source[:4]
+        elif not os.path.isfile(source):
+            return False  # opening a pipe would wait for ever
         else:
             with open(source, "rb") as file:
                 head = file.read(4)
@@ -80,10 +84,8 @@ def open_overhead(source, bands=None, stretch=(2.0, 98.0), nodata: float | None 
         page = file.pages[0]
         chosen = _bands(page, bands, name)
         nodata = _nodata(page) if nodata is None else nodata
-        try:
+        with _decoding(name):
             values = _rows(page, 0, page.imagelength, chosen)
-        except Exception as error:  # damaged segments raise many kinds
-            raise BadImageError(f"{name}: does not decode ({type(error).__name__}: {error})") from None
     return Image.fromarray(_stretched(values, _limits(values, nodata, stretch), nodata))
 
 
@@ -106,13 +108,35 @@ def read_tiles(path, tile: int = 512, overlap: int = 64, bands=None, stretch=(2.
     with _opened(path, path) as file:
         page = file.pages[0]
         chosen, nodata = _bands(page, bands, path), _nodata(page)
-        limits = _limits(_sample(page, chosen), nodata, stretch)
+        with _decoding(path):
+            limits = _limits(_sample(page, chosen), nodata, stretch)
         for top in _starts(page.imagelength, tile, overlap):
             bottom = min(top + tile, page.imagelength)
-            values = _rows(page, top, bottom, chosen)
+            with _decoding(path):
+                values = _rows(page, top, bottom, chosen)
             for left in _starts(page.imagewidth, tile, overlap):
                 right = min(left + tile, page.imagewidth)
                 yield (left, top, right, bottom), Image.fromarray(_stretched(values[:, left:right], limits, nodata))
+
+
+def read_box(path, box, bands=None, stretch=(2.0, 98.0)):
+    """Cut one box (left, top, right, bottom) out of a scene, stretched as `read_tiles` does.
+
+    Raises:
+        BadImageError: does not decode, or the box leads out of the scene.
+    """
+    from PIL import Image
+
+    left, top, right, bottom = box
+    with _opened(path, path) as file:
+        page = file.pages[0]
+        if not (0 <= left < right <= page.imagewidth and 0 <= top < bottom <= page.imagelength):
+            raise BadImageError(f"{path}: no box {tuple(box)} in {page.imagewidth} x {page.imagelength} pixels")
+        chosen, nodata = _bands(page, bands, path), _nodata(page)
+        with _decoding(path):
+            limits = _limits(_sample(page, chosen), nodata, stretch)
+            values = _rows(page, top, bottom, chosen)[:, left:right]
+    return Image.fromarray(_stretched(values, limits, nodata))
 
 
 def geo_transform(path) -> tuple[tuple[float, ...] | None, str | None]:
@@ -145,6 +169,14 @@ def _opened(source, name):
         return tifffile.TiffFile(io.BytesIO(source) if isinstance(source, bytes) else source)
     except Exception as error:  # not a TIFF, torn, absent
         raise BadImageError(f"{name}: not a TIFF that can be read ({type(error).__name__}: {error})") from None
+
+
+@contextlib.contextmanager
+def _decoding(name):
+    try:
+        yield
+    except Exception as error:  # damaged segments raise many kinds
+        raise BadImageError(f"{name}: does not decode ({type(error).__name__}: {error})") from None
 
 
 def _bands(page, bands, name) -> list[int]:
@@ -245,4 +277,4 @@ def _stretched(values: np.ndarray, limits, nodata) -> np.ndarray:
     return picture
 
 
-__all__ = ["box_to_coordinates", "geo_transform", "is_overhead", "open_any", "open_overhead", "read_tiles"]
+__all__ = ["box_to_coordinates", "geo_transform", "is_overhead", "open_any", "open_overhead", "read_box", "read_tiles"]

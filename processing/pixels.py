@@ -13,13 +13,14 @@ class BadImageError(ValueError):
     """An image that cannot be used; the message says which and why."""
 
 
-def open_image(source, name: str = "", max_pixels: int = MAX_PIXELS):
+def open_image(source, name: str = "", max_pixels: int = MAX_PIXELS, least_side: int | None = None):
     """Decode a path, bytes or a binary file to an upright RGB `PIL.Image.Image`.
 
     Args:
         source: what to decode. A path must be a regular file.
         name: how errors call the image; default the path.
         max_pixels: larger pictures are refused before they are decoded (a 1 KB file can hold 400 megapixels).
+        least_side: decode a JPEG at the smallest of 1/1, 1/2, 1/4, 1/8 whose sides are no shorter; other formats whole.
 
     Raises:
         BadImageError: missing, empty, truncated, not an image, or too large.
@@ -45,6 +46,8 @@ def open_image(source, name: str = "", max_pixels: int = MAX_PIXELS):
         image = Image.open(source)
         if image.width * image.height > max_pixels:
             raise BadImageError(f"{name or 'image'}: {image.width} x {image.height} pixels, more than {max_pixels:,}")
+        if least_side is not None:
+            image.draft(None, (least_side, least_side))
         image.load()
         return to_rgb(image)
     except BadImageError:

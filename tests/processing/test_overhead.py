@@ -1,6 +1,7 @@
 """16-bit and multi-band TIFF, as files that tifffile writes: bands, percentiles, nodata, tiles, coordinates."""
 
 import io
+import os
 import sys
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from vsehub.processing.overhead import (
     is_overhead,
     open_any,
     open_overhead,
+    read_box,
     read_tiles,
 )
 from vsehub.processing.pixels import BadImageError
@@ -132,3 +134,22 @@ def test_a_torn_file_and_a_missing_library_are_told(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tifffile", None)
     with pytest.raises(ImportError, match=r"vsehub\[geo\]"):
         overhead.open_overhead(path)
+
+
+def test_a_box_is_the_tile_that_was_cut_there_and_torn_scenes_are_named(tmp_path):
+    path = write(tmp_path / "scene.tif", ramp(90, 120, 4, np.uint16, 3000), rowsperstrip=8, photometric="rgb")
+    for box, tile in read_tiles(path, tile=48, overlap=16, bands=(4, 2, 1)):
+        assert np.array_equal(np.asarray(read_box(path, box, bands=(4, 2, 1))), np.asarray(tile))
+    with pytest.raises(BadImageError, match="no box"):
+        read_box(path, (100, 0, 148, 48))
+    whole = Path(path).read_bytes()
+    Path(path).write_bytes(whole[: len(whole) * 2 // 3])
+    for reader in (lambda: list(read_tiles(path, 48, 16)), lambda: read_box(path, (0, 0, 48, 48))):
+        with pytest.raises(BadImageError, match="does not decode"):
+            reader()
+
+
+def test_a_pipe_is_no_picture_and_nobody_waits_for_it(tmp_path):
+    os.mkfifo(tmp_path / "pipe.tif")
+    with pytest.raises(BadImageError, match="not a regular file"):
+        open_any(tmp_path / "pipe.tif")

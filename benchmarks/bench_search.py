@@ -1,0 +1,147 @@
+"""What the durable index costs over bare faiss: cold open, query, HNSW, and adding one per cent.
+
+    python benchmarks/bench_search.py            # 100,000 x 512; about two minutes, most of it building HNSW
+    python benchmarks/bench_search.py --quick    # 20,000 x 128; seconds
+
+Both sides run in turn in one process on the same vectors (clustered, as embeddings are; the page cache is warm). Prints
+a row of a markdown table and writes JSON. The ids must be equal, and HNSW's recall@10 is against exact search.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import faiss
+import numpy as np
+
+from vsehub.processing import nearest
+from vsehub.processing.vector_index import VectorIndex
+
+MODEL = {"id": "none", "revision": None, "digest": "0" * 64}
+
+
+def clustered(rows: int, dimension: int, seed: int) -> np.ndarray:
+    """Unit vectors around 1,000 centres that span 64 directions."""
+    common = np.random.default_rng(0)
+    basis = common.standard_normal((64, dimension))
+    centres = common.standard_normal((1000, 64)) @ basis
+    rng = np.random.default_rng(seed)
+    found = centres[rng.integers(0, 1000, rows)] + 0.7 * rng.standard_normal((rows, 64)) @ basis
+    found += 0.3 * rng.standard_normal((rows, dimension))
+    return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
+
+
+def items(start: int, stop: int) -> list[dict]:
+    return [
+        {"id": f"/photos/album {n // 500}/{n:07d}.jpg", "path": f"/photos/album {n // 500}/{n:07d}.jpg", "size": n}
+        for n in range(start, stop)
+    ]
+
+
+def interleaved(repeats: int, **sides) -> dict:
+    """Median and interquartile range of the milliseconds of each side, run in turn."""
+    times = {name: [] for name in sides}
+    for repeat in range(repeats + 1):
+        for name, run in sides.items():
+            start = time.perf_counter()
+            run(repeat)
+            times[name] += [1000 * (time.perf_counter() - start)] if repeat else []  # the first warms up
+    quartiles = {name: statistics.quantiles(several, n=4) for name, several in times.items()}
+    return {name: {"median_ms": round(q[1], 3), "iqr_ms": round(q[2] - q[0], 3)} for name, q in quartiles.items()}
+
+
+def exact(folder: Path, vectors, queries, repeats: int) -> dict:
+    index = VectorIndex.create(folder / "flat", MODEL)
+    index.add(vectors, items(0, len(vectors)))
+    bare = faiss.IndexFlatIP(vectors.shape[1])
+    bare.add(vectors)
+    faiss.write_index(bare, str(folder / "bare.faiss"))
+    opened = VectorIndex.open(folder / "flat")
+
+    def ours(n, index=None):
+        index = index or VectorIndex.open(folder / "flat")
+        rows, _ = index.search(queries[n : n + 1], 10)[0]
+        return [item["id"] for item in index.items(rows)]
+
+    def theirs(n, bare=None):
+        bare = bare or faiss.read_index(str(folder / "bare.faiss"))
+        return bare.search(queries[n : n + 1], 10)[1][0].tolist()
+
+    names = [item["id"] for item in items(0, len(vectors))]
+    for n in range(len(queries) // 4):
+        assert ours(n, opened) == [names[row] for row in theirs(n, bare)], "other ids than faiss"
+    cold = interleaved(repeats, ours=ours, faiss=theirs)
+    warm = interleaved(4 * repeats, ours=lambda n: ours(n, opened), faiss=lambda n: theirs(n, bare))
+    real, nearest.load_faiss = nearest.load_faiss, lambda: None
+    without = interleaved(repeats, numpy=lambda n: ours(n, opened))
+    nearest.load_faiss = real
+    return {"cold": cold, "warm": {**warm, **without}}
+
+
+def approximate(folder: Path, vectors, queries, repeats: int) -> dict:
+    start = time.perf_counter()
+    index = VectorIndex.create(folder / "hnsw", MODEL, "hnsw")
+    index.add(vectors, items(0, len(vectors)))
+    seconds = time.perf_counter() - start
+    index = VectorIndex.open(folder / "hnsw")
+    pairs = zip(index.search(queries, 10), index.search(queries, 10, exact=True))
+    recall = statistics.mean(len(set(found) & set(right)) / 10 for (found, _), (right, _) in pairs)
+    speed = interleaved(
+        4 * repeats,
+        hnsw=lambda n: index.items(index.search(queries[n : n + 1], 10)[0][0]),
+        flat=lambda n: index.items(index.search(queries[n : n + 1], 10, exact=True)[0][0]),
+    )
+    return {"build_s": round(seconds, 1), "recall@10": round(recall, 4), **speed}
+
+
+def adding(folder: Path, vectors, repeats: int, kind: str) -> dict:
+    """One per cent more rows, against making the index of all of them again; vectors are there, nothing is embedded."""
+    more, rows = len(vectors) // 100, len(vectors)
+    index = VectorIndex.open(folder / kind)
+
+    def add(n):
+        index.add(vectors[:more], items(rows + n * more, rows + (n + 1) * more))
+
+    def rebuild(n):
+        VectorIndex.create(folder / f"again {kind} {n}", MODEL, kind).add(vectors, items(0, rows))
+
+    return interleaved(repeats, add=add, rebuild=rebuild) if repeats else interleaved(7, add=add)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--json", default="runs/bench_search.json")
+    args = parser.parse_args()
+    faiss.omp_set_num_threads(1)
+    rows, dimension = (20_000, 128) if args.quick else (100_000, 512)
+    vectors, queries = clustered(rows, dimension, 1), clustered(200, dimension, 2)
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        found = {"rows": rows, "dimension": dimension, "threads": 1, **exact(folder, vectors, queries, args.repeats)}
+        found["hnsw"] = approximate(folder, vectors, queries, args.repeats)
+        found["add_flat"] = adding(folder, vectors, args.repeats, "flat")
+        found["add_hnsw"] = adding(folder, vectors, 0, "hnsw")
+    cold, warm, hnsw = found["cold"], found["warm"], found["hnsw"]
+    share = 100 * found["add_flat"]["add"]["median_ms"] / found["add_flat"]["rebuild"]["median_ms"]
+    share_hnsw = 100 * found["add_hnsw"]["add"]["median_ms"] / (1000 * hnsw["build_s"])
+    print("| vectors | cold open + query, ms (faiss) | query, ms (faiss; numpy) | HNSW, ms (recall@10) | add 1 % |")
+    print("|---|---|---|---|---|")
+    print(
+        f"| {rows:,} x {dimension} | {cold['ours']['median_ms']:.1f} ({cold['faiss']['median_ms']:.1f}) | "
+        f"{warm['ours']['median_ms']:.2f} ({warm['faiss']['median_ms']:.2f}; {warm['numpy']['median_ms']:.2f}) | "
+        f"{hnsw['hnsw']['median_ms']:.2f} ({hnsw['recall@10']:.3f}), flat / HNSW "
+        f"{hnsw['flat']['median_ms'] / hnsw['hnsw']['median_ms']:.0f} | "
+        f"{share:.1f} % of a flat rebuild, {share_hnsw:.2f} % of HNSW's |"
+    )
+    Path(args.json).parent.mkdir(parents=True, exist_ok=True)
+    Path(args.json).write_text(json.dumps(found, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,105 @@
+"""Pictures from anywhere to unit vectors, decoding ahead in threads while the model runs.
+
+Pillow decodes and resizes outside Python's lock, so threads are enough. A picture that cannot be used becomes a line of
+a report and never stops the stream.
+"""
+
+import os
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+
+import torch
+
+from .fast_resize import FastResize
+from .overhead import open_any
+from .pixels import BadImageError, to_rgb
+
+
+def embed_stream(
+    model, processor, entries, batch_size: int = 32, workers: int | None = None, fast: bool = False, bands=None
+):
+    """Embed pictures, batch after batch.
+
+    Args:
+        model: a dual encoder of vsehub, in eval mode.
+        processor: its processor.
+        entries: iterable of (item, source): a dictionary with `id`, and a path, bytes, a PIL image, or the
+            `BadImageError` that there is instead of one.
+        batch_size: pictures at a time.
+        workers: decoding threads; default one per core, at most 8.
+        fast: scaled decoding, see `fast_resize`; otherwise the pixels are exactly the processor's.
+        bands: of multi-band TIFF, as in `overhead.open_overhead`.
+
+    Yields:
+        (items, unit vectors (len(items), D) as float32 numpy, problems), in the order of the entries; a problem is a
+        dictionary of `id`, `path` and `problem`.
+    """
+    workers = workers or min(8, os.cpu_count() or 1)
+    resize = FastResize(processor) if fast else None
+    entries, waiting = iter(entries), deque()
+    pool = ThreadPoolExecutor(workers)
+    try:
+        while True:
+            while len(waiting) <= 2 * workers and (batch := list(islice(entries, batch_size))):
+                waiting.append(pool.submit(_prepared, batch, processor, resize, bands))
+            if not waiting:
+                return
+            yield _embedded(model, resize, *waiting.popleft().result())
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _prepared(batch, processor, resize, bands):
+    """Open and prepare a batch: (items, pixels (B, 3, H, W) or None, problems)."""
+    items, images, problems = [], [], []
+    for item, source in batch:
+        try:
+            images.append(_opened(item, source, resize, bands))
+            items.append(item)
+        except (BadImageError, OSError) as error:
+            problems.append(_problem(item, error))
+    if not images:
+        return items, None, problems
+    try:
+        return items, _pixels(images, processor, resize), problems
+    except Exception as error:  # one picture spoils the batch: find it
+        if len(images) == 1:
+            return [], None, [*problems, _problem(items[0], f"cannot be prepared ({type(error).__name__}: {error})")]
+        parts = [_prepared([(item, image)], processor, resize, None) for item, image in zip(items, images)]
+        pixels = [part for _, part, _ in parts if part is not None]
+        items = [item for found, _, _ in parts for item in found]
+        return items, torch.cat(pixels) if pixels else None, problems + [p for *_, found in parts for p in found]
+
+
+def _opened(item, source, resize, bands):
+    if hasattr(source, "getbands"):
+        return to_rgb(source)  # as the processor does itself; twice is harmless
+    if isinstance(source, BadImageError):
+        raise source
+    if source is None:
+        raise BadImageError("there is no picture in this row")
+    return open_any(source, name=item["id"], bands=bands, least_side=resize and resize.least_side)
+
+
+def _pixels(images, processor, resize):
+    return resize.prepare(images) if resize else processor(images=images, return_tensors="pt")["pixel_values"]
+
+
+@torch.inference_mode()
+def _embedded(model, resize, items, pixels, problems):
+    if pixels is None:
+        return [], torch.empty(0, model.config.projection_dim).numpy(), problems
+    pixels = pixels.to(model.device)
+    pixels = resize.finish(pixels) if resize else pixels
+    vectors = model(pixel_values=pixels.to(model.dtype)).image_embeds.float().cpu()
+    good = vectors.isfinite().all(dim=1).tolist()
+    problems = problems + [_problem(i, "the model's embedding is not finite") for i, ok in zip(items, good) if not ok]
+    return [item for item, ok in zip(items, good) if ok], vectors[good].numpy(), problems
+
+
+def _problem(item, error) -> dict:
+    return {"id": item["id"], "path": item.get("path"), "problem": str(error)}
+
+
+__all__ = ["embed_stream"]

@@ -1,0 +1,114 @@
+"""Segments of an index: some unit vectors and the table of what they stand for, in memory or mapped from files."""
+
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),  # unique in the index
+        ("path", pa.string()),  # of the file, where there is one
+        ("row", pa.int64()),  # in the dataset, where it came from one
+        ("box", pa.list_(pa.int32())),  # left, top, right, bottom in pixels, of a tile
+        ("size", pa.int64()),  # bytes
+        ("stamp", pa.int64()),  # mtime in ns of a file, CRC-32 of bytes
+        ("caption", pa.string()),
+        ("modality", pa.string()),  # image or text
+        ("collection", pa.string()),  # what it was indexed from: a refresh of one leaves the others alone
+    ]
+)
+BLOCK = 16_384  # rows copied at a time
+
+
+class Segment:
+    """Rows of an index.
+
+    Args:
+        vectors: unit vectors (R, D), float32.
+        table: their items; or None, and `source` is where parquet is read from when it is first asked for.
+        source: an open pyarrow file, so that the items stay readable when a writer removes their file.
+        files: names of the two files, None in memory.
+    """
+
+    def __init__(self, vectors: np.ndarray, table: pa.Table | None = None, source=None, files=None):
+        self.vectors, self.files, self._source = vectors, files, source
+        if table is not None:
+            self.table = table
+
+    @cached_property
+    def table(self) -> pa.Table:
+        """The items, one row for each vector."""
+        return pq.read_table(self._source)
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def rows_of(self, ids: pa.Array) -> np.ndarray:
+        """Rows whose id is among `ids`."""
+        return np.flatnonzero(pc.is_in(self.table["id"], value_set=ids).to_numpy(zero_copy_only=False))
+
+    @classmethod
+    def open(cls, folder, files):
+        """Map a segment from its files."""
+        vectors = np.load(folder / files[0], mmap_mode="r", allow_pickle=False)
+        return cls(vectors, source=pa.memory_map(str(folder / files[1])), files=files)
+
+
+def items_table(items: list[dict]) -> pa.Table:
+    """Items as a table of `SCHEMA`; what is not given is null.
+
+    Raises:
+        ValueError: an unknown field, an item without id, an id given twice.
+    """
+    unknown = {name for item in items for name in item} - set(SCHEMA.names)
+    if unknown:
+        raise ValueError(f"items have no field {sorted(unknown)[0]!r}; they have {', '.join(SCHEMA.names)}")
+    ids = [item.get("id") for item in items]
+    if not all(isinstance(found, str) and found for found in ids):
+        raise ValueError("every item needs an id, a text that is not empty")
+    if len(set(ids)) < len(ids):
+        seen = set()
+        twice = next(found for found in ids if found in seen or seen.add(found))
+        raise ValueError(f"id {twice!r} is given twice; ids are unique in an index")
+    return pa.Table.from_pylist(items, schema=SCHEMA)
+
+
+def unit(vectors, what: str = "vector") -> np.ndarray:
+    """Check and normalise vectors (R, D): float32 of length 1.
+
+    Raises:
+        ValueError: not a matrix, NaN, infinity or a zero vector; the message names the row.
+    """
+    vectors = np.ascontiguousarray(vectors, np.float32)
+    if vectors.ndim != 2:
+        raise ValueError(f"{what}s must be a matrix (rows, dimension), not of shape {vectors.shape}")
+    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
+    wrong = np.flatnonzero(~np.isfinite(lengths) | (lengths == 0))
+    if len(wrong):
+        kind = "zero" if lengths[wrong[0]] == 0 else "not finite"
+        raise ValueError(f"{what} {wrong[0]} is {kind}: nothing can be near it; look at the model or the input")
+    return (vectors / lengths[:, None]).astype(np.float32)
+
+
+def write_vectors(path, parts: list[tuple[np.ndarray, np.ndarray | None]], dimension: int):
+    """Write one .npy of the kept rows of several arrays, block by block.
+
+    Args:
+        path: of the file.
+        parts: (vectors (R, D), boolean (R,) of what is kept, or None for all).
+        dimension: D.
+    """
+    rows = sum(len(vectors) if kept is None else int(kept.sum()) for vectors, kept in parts)
+    header = {"descr": "<f4", "fortran_order": False, "shape": (rows, dimension)}
+    with open(path, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for vectors, kept in parts:
+            for start in range(0, len(vectors), BLOCK):
+                block = vectors[start : start + BLOCK]
+                file.write(np.ascontiguousarray(block if kept is None else block[kept[start : start + BLOCK]]).data)
+
+
+__all__ = ["SCHEMA", "Segment", "items_table", "unit", "write_vectors"]

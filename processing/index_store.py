@@ -1,0 +1,131 @@
+"""An index on disk: files that never change once written, and one manifest that names them.
+
+A change writes new files beside the old ones, makes them durable, and renames a new manifest over the old: that rename
+is the change. Killed before it, the folder is the old index; killed after it, the new one. Files that no manifest names
+are removed by the next change.
+"""
+
+import contextlib
+import json
+import os
+from pathlib import Path
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+OURS = ("vectors-*.npy", "items-*.parquet", "deleted-*.npy", "graph-*.faiss", "*.tmp")  # the sweep touches these alone
+
+
+class IndexFolderError(ValueError):
+    """An index that cannot be opened, or not changed as asked; the message names the folder and the remedy."""
+
+
+class Store:
+    """The files of one index.
+
+    Args:
+        folder: where; made by the first commit.
+    """
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        self._lock = None
+
+    def exists(self) -> bool:
+        """Whether an index lies here."""
+        return (self.folder / MANIFEST).is_file()
+
+    def load(self, opener):
+        """Return (manifest, opener(manifest)), all of one generation, even while another process changes the index.
+
+        Raises:
+            IndexFolderError: no index, one of a newer format, or a file that is missing or not whole.
+        """
+        for _ in range(20):  # a writer may remove the files of the generation that we are about to open
+            manifest = self.manifest()
+            try:
+                for name, size in manifest["files"].items():
+                    found = (self.folder / name).stat().st_size
+                    if found != size:
+                        raise IndexFolderError(
+                            f"{self.folder / name} has {found:,} bytes, not {size:,}: copy the index again, or make "
+                            "it anew"
+                        )
+                return manifest, opener(manifest)
+            except FileNotFoundError as error:
+                lost = error.filename
+                if self.manifest()["generation"] == manifest["generation"]:
+                    break
+        raise IndexFolderError(f"{lost} is missing: copy the index again, or make it anew") from None
+
+    def manifest(self) -> dict:
+        """Read the manifest."""
+        path = self.folder / MANIFEST
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            generation = found["generation"], found["files"]
+        except (FileNotFoundError, NotADirectoryError):
+            raise IndexFolderError(f"{self.folder} holds no index: make one with `vsehub index`") from None
+        except (ValueError, KeyError, TypeError):
+            raise IndexFolderError(
+                f"{path} is no manifest of an index: copy the index again, or make it anew"
+            ) from None
+        if found.get("format") != FORMAT or not generation:
+            raise IndexFolderError(
+                f"{self.folder} is an index of format {found.get('format')}, this vsehub reads {FORMAT}: update vsehub"
+            )
+        return found
+
+    @contextlib.contextmanager
+    def writing(self, name: str):
+        """Give a path to write a new file to; it is durable on leaving."""
+        path = self.folder / name
+        yield path
+        with open(path, "rb+") as file:
+            os.fsync(file.fileno())
+
+    def commit(self, manifest: dict):
+        """Switch to a manifest whose files are all written, then remove what it no longer names."""
+        manifest["files"] = {name: (self.folder / name).stat().st_size for name in manifest["files"]}
+        draft = self.folder / f"{MANIFEST}.tmp"
+        with open(draft, "w", encoding="utf-8") as file:
+            json.dump(manifest, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        self._sync()  # the names of the new files, before anything points at them
+        os.replace(draft, self.folder / MANIFEST)
+        self._sync()
+        for pattern in OURS:
+            for path in self.folder.glob(pattern):
+                if path.name not in manifest["files"]:
+                    path.unlink(missing_ok=True)
+
+    def _sync(self):
+        if os.name == "posix":
+            handle = os.open(self.folder, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
+    @contextlib.contextmanager
+    def lock(self):
+        """Keep other writers out; may be entered again by the process that holds it.
+
+        Raises:
+            IndexFolderError: another process is writing.
+        """
+        from filelock import FileLock, Timeout
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = self._lock or FileLock(self.folder / ".lock")
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise IndexFolderError(f"another process is changing {self.folder}: wait for it") from None
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+
+__all__ = ["IndexFolderError", "Store"]

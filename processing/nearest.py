@@ -1,0 +1,86 @@
+"""Exact nearest neighbours by inner product: faiss where it is installed, numpy where not, the same rows either way.
+
+Both engines only propose candidates, in float32 and each with its own rounding. The candidates are scored again in
+float64, row by row, and ties go to the lower row: that makes the answer one of the data, not of the engine.
+"""
+
+import numpy as np
+
+MARGIN = 16  # candidates beyond k
+TIE = 2e-6  # float32 engines may order what lies closer than this as they like
+SCORES_AT_ONCE = 1 << 24  # of the numpy engine, 64 MB
+ASKED_BEYOND = 64  # so many rows that are left out are asked for, too, and dropped; of more, numpy masks the scores
+
+
+def load_faiss():
+    """The faiss module, or None where it is not installed."""
+    try:
+        import faiss
+    except ImportError:
+        return None
+    return faiss
+
+
+def candidates(vectors: np.ndarray, queries: np.ndarray, count: int, left_out: np.ndarray | None = None) -> np.ndarray:
+    """Rows that hold the `count` best of `vectors` (R, D) for each of the queries (Q, D): (Q, <= count + 64), -1 none.
+
+    Args:
+        vectors: float32, in memory or memory-mapped.
+        queries: float32.
+        count: how many.
+        left_out: boolean (R,), rows that are not searched.
+    """
+    dropped = 0 if left_out is None else int(left_out.sum())
+    if len(vectors) - dropped <= 0:
+        return np.full((len(queries), 0), -1)
+    count = min(count, len(vectors) - dropped)
+    faiss = load_faiss()
+    if faiss is None or dropped > ASKED_BEYOND:
+        return _by_numpy(vectors, queries, count, left_out if dropped else None)
+    rows = faiss.knn(queries, vectors, count + dropped, metric=faiss.METRIC_INNER_PRODUCT)[1]
+    if dropped:
+        rows[left_out[rows] & (rows >= 0)] = -1
+    return rows
+
+
+def _by_numpy(vectors, queries, count, left_out) -> np.ndarray:
+    block = max(1024, SCORES_AT_ONCE // len(queries))
+    rows, scores = [], []
+    for start in range(0, len(vectors), block):
+        found = queries @ vectors[start : start + block].T  # (Q, block)
+        if left_out is not None:
+            found[:, left_out[start : start + block]] = -np.inf
+        best = _best(found, count)
+        rows.append(best + start)
+        scores.append(np.take_along_axis(found, best, 1))
+    rows, scores = np.concatenate(rows, 1), np.concatenate(scores, 1)
+    best = _best(scores, count)
+    rows, scores = np.take_along_axis(rows, best, 1), np.take_along_axis(scores, best, 1)
+    return np.where(np.isneginf(scores), -1, rows)
+
+
+def _best(scores: np.ndarray, count: int) -> np.ndarray:
+    """Columns of the `count` largest scores of each row, in no order."""
+    if count >= scores.shape[1]:
+        return np.broadcast_to(np.arange(scores.shape[1]), scores.shape)
+    return np.argpartition(scores, scores.shape[1] - count, axis=1)[:, -count:]
+
+
+def ranked(rows: np.ndarray, vectors: np.ndarray, query: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Order candidate rows (C,) with their vectors (C, D) for one query (D,).
+
+    Returns:
+        rows and cosines (float64), best first, ties by row.
+    """
+    # a sum for each row apart: BLAS rounds equal rows differently at different places of a matrix
+    scores = (vectors.astype(np.float64) * query.astype(np.float64)).sum(axis=1)
+    order = np.lexsort((rows, -scores))
+    return rows[order], scores[order]
+
+
+def cut_through_tie(scores: np.ndarray, k: int) -> bool:
+    """Whether rows that no engine proposed may tie with the k-th of these candidates' scores (best first)."""
+    return len(scores) > 0 and scores[min(k, len(scores)) - 1] - scores[-1] <= TIE
+
+
+__all__ = ["MARGIN", "candidates", "cut_through_tie", "load_faiss", "ranked"]

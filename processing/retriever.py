@@ -1,0 +1,225 @@
+"""Search pictures and texts from Python: a model, its processor and an index behind four verbs.
+
+    retriever = Retriever.from_pretrained("org/model")
+    retriever.add_images(["a.jpg", "b.jpg"])
+    for hit in retriever.search(text="a red boat", k=5):
+        print(hit.score, hit.id)
+    retriever.save("photos.index")
+
+Nothing is guessed: `text=` is never opened as a file or an address, however it looks.
+"""
+
+import itertools
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from transformers import AutoModel, AutoProcessor
+
+from ..modeling.towers import weights_of
+from .cutoff import best_of_others, calibrated_cutoff
+from .embedding_stream import embed_stream
+from .fingerprint import fingerprint
+from .overhead import open_any
+from .vector_index import VectorIndex
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One answer: its id, its cosine with the query, and what else the index knows of it."""
+
+    id: str
+    score: float
+    path: str | None = None
+    box: list[int] | None = None
+    caption: str | None = None
+    modality: str | None = None
+    row: int | None = None
+    collection: str | None = None
+
+
+class Retriever:
+    """A dual encoder and an index of what it embedded.
+
+    Args:
+        model: a dual encoder of vsehub.
+        processor: its processor.
+        index: what to search; default an empty one in memory.
+
+    Raises:
+        IndexFolderError: the index was made with another model.
+    """
+
+    def __init__(self, model, processor, index: VectorIndex | None = None):
+        if not hasattr(model, "encode_image"):
+            raise ValueError(f"a retriever needs an image-text model of vsehub, not a {type(model).__name__}")
+        self.model, self.processor = model.eval(), processor
+        made_by = fingerprint(model)
+        self.index = VectorIndex(made_by) if index is None else index
+        self.index.check_model(made_by)
+
+    @classmethod
+    def from_pretrained(cls, model, index=None, processor=None, **kwargs):
+        """Load a model and its processor.
+
+        Args:
+            model: Hub id, folder, or a model in memory (then a `processor` too, unless it lies beside its weights).
+            index: a `VectorIndex`, the folder of one, or None for an empty one in memory.
+            processor: of the model.
+            **kwargs: of `AutoModel.from_pretrained`, such as `revision`.
+        """
+        if isinstance(model, (str, os.PathLike)):
+            source = str(model)
+            if source.startswith(("/", ".", "~")) and not Path(source).is_dir():
+                raise FileNotFoundError(f"{source}: no such folder; if the model moved, say where to (--model)")
+            with weights_of(source):
+                model = AutoModel.from_pretrained(source, **kwargs)
+            shared = {name: kwargs[name] for name in ("revision", "local_files_only", "cache_dir") if name in kwargs}
+            processor = processor or AutoProcessor.from_pretrained(source, **shared)
+        elif processor is None:
+            processor = model._own_processor()
+        if isinstance(index, (str, os.PathLike)):
+            index = VectorIndex.open(index)
+        return cls(model, processor, index)
+
+    @classmethod
+    def open(cls, folder, model=None, **kwargs):
+        """Open a saved index with the model that made it, or with `model`: a copy of it elsewhere, or in memory."""
+        index = VectorIndex.open(folder)
+        if model is None:
+            model = (index.model or {}).get("id")
+            if not model:
+                raise ValueError(f"{folder} does not say where its model lies: name it (model=..., --model)")
+            if index.model.get("revision"):
+                kwargs = {"revision": index.model["revision"], **kwargs}
+        return cls.from_pretrained(model, index, **kwargs)
+
+    def save(self, folder):
+        """Write the index to a folder that holds none; later changes go there, too."""
+        self.index.save(folder)
+
+    def add_images(self, images, ids=None, captions=None, batch_size: int = 32, fast: bool = False) -> list[dict]:
+        """Embed and add pictures.
+
+        Args:
+            images: paths or PIL images.
+            ids: one for each; default the absolute path, and `image-N` for a picture in memory.
+            captions: shown with hits; not searched.
+            batch_size, fast: of `embedding_stream.embed_stream`.
+
+        Returns:
+            What could not be used, as dictionaries of `id`, `path` and `problem`.
+        """
+        images = [images] if isinstance(images, (str, os.PathLike)) or hasattr(images, "getbands") else list(images)
+        items = [_image_item(image, name) for image, name in zip(images, self._free_names("image", len(images)))]
+        for name, given in ("id", ids), ("caption", captions):
+            items = [{**item, name: value} for item, value in _paired(items, given, name)] if given else items
+        sources = [image if hasattr(image, "getbands") else os.fspath(image) for image in images]
+        stream = embed_stream(self.model, self.processor, zip(items, sources), batch_size, fast=fast)
+        found = list(stream)
+        vectors = np.concatenate([part for _, part, _ in found]) if found else np.zeros((0, 0), np.float32)
+        self.index.add(vectors, [item for items, _, _ in found for item in items])
+        return [problem for *_, problems in found for problem in problems]
+
+    def add_texts(self, texts, ids=None):
+        """Embed and add texts, to be found by pictures or by other texts; ids default to `text-N`."""
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        names = self._free_names("text", len(texts))
+        items = [{"id": name, "caption": text, "modality": "text"} for name, text in zip(names, texts)]
+        items = [{**item, "id": value} for item, value in _paired(items, ids, "id")] if ids else items
+        self.index.add(self.model.encode_text(texts, processor=self.processor).numpy(), items)
+
+    def search(
+        self, text: str | None = None, image=None, k: int = 10, weight: float = 0.5, cutoff="auto", among=None
+    ) -> list[Hit]:
+        """Find what is nearest to a text, a picture, or a picture changed by a text.
+
+        Args:
+            text: what to look for.
+            image: a PIL image or the path of one. With `text`, the query is the normalised weighted sum of both.
+            k: at most so many hits.
+            weight: of the text in such a sum; the picture has 1 - weight.
+            cutoff: least cosine of a hit. `auto` is the calibrated one for texts alone, if there is any; None is none.
+            among: `image` or `text`: only these.
+
+        Raises:
+            ValueError: neither text nor image, or a weight outside 0..1.
+        """
+        query = self.embed_query(text, image, weight)
+        if cutoff == "auto":
+            cutoff = (self.index.cutoff or {}).get("text") if image is None else None
+        where = None if among is None else np.array(self.index.column("modality"), object) == among
+        rows, scores = self.index.search(query[None], k, cutoff, where)[0]
+        return [
+            Hit(score=float(score), **{name: item[name] for name in Hit.__dataclass_fields__ if name != "score"})
+            for item, score in zip(self.index.items(rows), scores)
+        ]
+
+    def embed_query(self, text=None, image=None, weight: float = 0.5) -> np.ndarray:
+        """The unit vector (D,) that `search` looks for."""
+        if text is None and image is None:
+            raise ValueError("give a text, an image, or both")
+        if not 0 <= weight <= 1:
+            raise ValueError(f"weight is the text's share, between 0 and 1, not {weight}")
+        parts = []
+        if text is not None:
+            parts.append((weight, self.model.encode_text([text], processor=self.processor)[0].numpy()))
+        if image is not None:
+            image = image if hasattr(image, "getbands") else open_any(os.fspath(image))
+            parts.append((1 - weight, self.model.encode_image([image], processor=self.processor)[0].numpy()))
+        query = parts[0][1] if len(parts) == 1 else sum(share * part for share, part in parts)
+        return query / np.linalg.norm(query)
+
+    def calibrate(self, images, texts, owners=None, off_topic=None, quiet: float = 0.95) -> dict:
+        """Choose and keep the cut-off of text queries, see `cutoff.calibrated_cutoff`.
+
+        Args:
+            images: paths, bytes or PIL images of a validation split.
+            texts: their captions.
+            owners: number of the image that each text describes; default text i describes image i.
+            off_topic: texts that nothing in this index answers. Without, each validation text is a hopeless query among
+                the images of the others: stricter, for some of those may answer it.
+            quiet: share of hopeless queries that must find nothing.
+        """
+        owners = np.arange(len(texts)) if owners is None else np.asarray(owners)
+        text_embeds = self.model.encode_text(texts, processor=self.processor).numpy()
+        entries = (({"id": f"validation image {n}"}, image) for n, image in enumerate(images))
+        found = list(embed_stream(self.model, self.processor, entries))
+        problems = [problem["problem"] for *_, several in found for problem in several]
+        if problems:
+            raise ValueError(f"{problems[0]} (and {len(problems) - 1} more): leave such validation images out")
+        image_embeds = np.concatenate([part for _, part, _ in found])
+        if off_topic:
+            found = self.index.search(self.model.encode_text(off_topic, processor=self.processor).numpy(), 1)
+            noise = [scores[0] for _, scores in found if len(scores)]
+        else:
+            noise = best_of_others(text_embeds, image_embeds, owners)
+        cutoff = calibrated_cutoff((text_embeds * image_embeds[owners]).sum(axis=1), noise, quiet)
+        self.index.note(cutoff=cutoff)
+        return cutoff
+
+    def _free_names(self, kind: str, count: int) -> list[str]:
+        """Names `kind-N` that no item has."""
+        taken = set(self.index.column("id"))
+        return list(itertools.islice((name for n in itertools.count() if (name := f"{kind}-{n}") not in taken), count))
+
+
+def _image_item(image, name: str) -> dict:
+    if hasattr(image, "getbands"):
+        return {"id": name, "modality": "image"}
+    path = os.path.abspath(os.fspath(image))
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):  # the stream reports it
+        return {"id": path, "path": path, "modality": "image"}
+    return {"id": path, "path": path, "modality": "image", "size": found.st_size, "stamp": found.st_mtime_ns}
+
+
+def _paired(items, given, name):
+    if len(given) != len(items):
+        raise ValueError(f"{len(given)} {name}s for {len(items)} items")
+    return zip(items, given)
+
+
+__all__ = ["Hit", "Retriever"]

@@ -1,0 +1,102 @@
+"""Approximate search for large indexes: HNSW or IVF of faiss, over the first rows of an index.
+
+Rows added later are searched exactly beside it until they are enough to be worth adding.
+"""
+
+import numpy as np
+
+from .nearest import load_faiss
+
+KINDS = ("flat", "hnsw", "ivf")
+LARGE = 200_000  # `auto` is HNSW from here on: an exact query costs some 15 ms on one core
+LINKS, BUILD_EFFORT, SEARCH_EFFORT = 32, 80, 64  # HNSW: M, efConstruction, efSearch
+ROWS_AT_ONCE = 65_536
+
+
+def kind_for(kind: str, rows: int) -> str:
+    """Resolve `auto` by size.
+
+    Raises:
+        ValueError: no such kind.
+    """
+    if kind not in (*KINDS, "auto"):
+        raise ValueError(f"no index kind {kind!r}; there are auto, {', '.join(KINDS)}")
+    return ("hnsw" if rows >= LARGE else "flat") if kind == "auto" else kind
+
+
+def require_faiss():
+    """The faiss module.
+
+    Raises:
+        ImportError: it is not installed; the message names the extra.
+    """
+    faiss = load_faiss()
+    if faiss is None:
+        raise ImportError('HNSW and IVF need faiss: pip install "vsehub[index]", or take --kind flat')
+    return faiss
+
+
+def build(kind: str, segments: list[np.ndarray]):
+    """Build a graph of kind `hnsw` or `ivf` over the rows of all segments, each (R, D)."""
+    faiss = require_faiss()
+    rows, dimension = sum(map(len, segments)), segments[0].shape[1]
+    if kind == "hnsw":
+        graph = faiss.IndexHNSWFlat(dimension, LINKS, faiss.METRIC_INNER_PRODUCT)
+        graph.hnsw.efConstruction = BUILD_EFFORT
+    else:
+        lists = max(1, min(int(4 * rows**0.5), rows // 39))  # faiss wants 39 points to place a centre
+        graph = faiss.IndexIVFFlat(faiss.IndexFlatIP(dimension), dimension, lists, faiss.METRIC_INNER_PRODUCT)
+        wanted, step = min(rows, 64 * lists), max(1, rows // (64 * lists))
+        sample = np.concatenate([np.asarray(segment[::step]) for segment in segments])[:wanted]
+        graph.train(np.ascontiguousarray(sample))
+    extend(graph, segments)
+    return graph
+
+
+def extend(graph, segments: list[np.ndarray]):
+    """Add the rows of further segments to a graph."""
+    for segment in segments:
+        for start in range(0, len(segment), ROWS_AT_ONCE):
+            graph.add(np.ascontiguousarray(segment[start : start + ROWS_AT_ONCE]))
+
+
+def search(graph, queries: np.ndarray, count: int, left_out: np.ndarray | None = None) -> np.ndarray:
+    """Rows near the queries (Q, D): (Q, count), -1 where there are fewer.
+
+    Args:
+        graph: of `build`.
+        queries: float32.
+        count: how many.
+        left_out: boolean (at least the graph's rows,), rows that are not searched.
+    """
+    faiss = require_faiss()
+    selector = None
+    if left_out is not None and left_out[: graph.ntotal].any():
+        kept = np.packbits(~left_out[: graph.ntotal], bitorder="little")
+        selector = faiss.IDSelectorBitmap(kept)
+    if kind_of(graph) == "ivf":
+        effort = max(1, graph.nlist // 12)
+        params = faiss.SearchParametersIVF(sel=selector, nprobe=effort)
+    else:
+        params = faiss.SearchParametersHNSW(sel=selector, efSearch=max(SEARCH_EFFORT, 2 * count))
+    return graph.search(queries, min(count, graph.ntotal), params=params)[1]
+
+
+def kind_of(graph) -> str:
+    """Tell which kind a graph is."""
+    return "ivf" if hasattr(graph, "nlist") else "hnsw"
+
+
+def write(graph, path):
+    """Write a graph to a file."""
+    require_faiss().write_index(graph, str(path))
+
+
+def read(path, memory_map: bool = True):
+    """Read a graph from a file, its vectors mapped rather than read where faiss can."""
+    faiss = require_faiss()
+    flags = faiss.IO_FLAG_MMAP_IFC if memory_map and hasattr(faiss, "IO_FLAG_MMAP_IFC") else 0
+    return faiss.read_index(str(path), flags)
+
+
+__all__ = ["KINDS", "build", "extend", "kind_for", "kind_of", "read", "require_faiss", "search", "write"]

@@ -1,0 +1,379 @@
+"""A durable index of embeddings: add, delete and search by cosine, each change whole or not at all.
+
+Rows live in segments. A change appends one, merged with those before it that are no larger (so there are few, and a
+row is copied about log2(changes) times in its life); deleted rows are marked, and swept out when they are a fifth.
+Rows are numbered across segments; a row's number may change with a merge, its id never.
+"""
+
+import contextlib
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from . import search_graph
+from .index_segments import Segment, items_table, unit, write_vectors
+from .index_store import FORMAT, IndexFolderError, Store
+from .nearest import MARGIN, candidates, cut_through_tie, load_faiss, ranked
+
+DEAD_SHARE = 0.2  # of the rows deleted, from which they are swept out
+GRAPH_LAG = (2000, 0.1)  # rows outside the graph (at least, and as a share) from which they are added to it
+
+
+class VectorIndex:
+    """Unit vectors with ids, in memory or in a folder.
+
+    Args:
+        model: what made the vectors: `id`, `revision`, `digest`; None takes whatever is added.
+        kind: `flat` (exact), `hnsw`, `ivf`, or `auto` by size.
+
+    Use `create` or `open` for one in a folder.
+    """
+
+    def __init__(self, model: dict | None = None, kind: str = "flat"):
+        search_graph.kind_for(kind, 0)
+        self.model, self.kind, self.dimension = model, kind, None
+        self.cutoff: dict | None = None
+        self.sources: dict[str, dict] = {}
+        self.generation = 0
+        self._segments: list[Segment] = []
+        self._deleted = np.zeros(0, bool)
+        self._graph, self._graph_rows = None, 0  # the rows count where faiss is absent, too
+        self._files: dict[str, str | None] = {"deleted": None, "graph": None}
+        self._store: Store | None = None
+
+    @classmethod
+    def create(cls, folder, model: dict | None = None, kind: str = "flat"):
+        """Make an empty index in a folder.
+
+        Raises:
+            IndexFolderError: there is one already.
+        """
+        index = cls(model, kind)
+        index.save(folder)
+        return index
+
+    @classmethod
+    def open(cls, folder):
+        """Open the index of a folder; vectors are mapped, not read.
+
+        Raises:
+            IndexFolderError: none, not whole, or of a newer format.
+        """
+        index, store = cls(), Store(folder)
+        _, index = store.load(lambda manifest: index._opened(store, manifest))
+        return index
+
+    def _opened(self, store, manifest):
+        self._store, self.generation = store, manifest["generation"]
+        for name in ("model", "kind", "dimension", "cutoff", "sources"):
+            setattr(self, name, manifest[name])
+        self._segments = [Segment.open(store.folder, tuple(files)) for files in manifest["segments"]]
+        self._files = {name: manifest[name] for name in ("deleted", "graph")}
+        self._graph_rows = manifest["graph_rows"]
+        self._deleted = np.zeros(sum(map(len, self._segments)), bool)
+        if self._files["deleted"]:
+            self._deleted[np.load(store.folder / self._files["deleted"], allow_pickle=False)] = True
+        if self._files["graph"] and load_faiss() is not None:  # without faiss the search is exact
+            self._graph = search_graph.read(store.folder / self._files["graph"])
+        return self
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the index lies; None in memory."""
+        return None if self._store is None else self._store.folder
+
+    def __len__(self) -> int:
+        return int(len(self._deleted) - self._deleted.sum())
+
+    def check_model(self, model: dict):
+        """Refuse vectors of another model.
+
+        Raises:
+            IndexFolderError: the index was made with other weights.
+        """
+        mine = self.model
+        if mine is None or mine["digest"] == model["digest"]:
+            return
+        same_name = mine["id"] == model["id"]
+        raise IndexFolderError(
+            f"{self.folder or 'this index'} was made with {_called(mine)}, not with {_called(model)}"
+            f"{' (same name, other weights)' if same_name else ''}: search it with that model, or make another index"
+        )
+
+    def lock(self):
+        """Context that keeps other processes from changing the folder; changes take it themselves."""
+        return contextlib.nullcontext() if self._store is None else self._store.lock()
+
+    def add(self, vectors, items: list[dict], merge: bool = True):
+        """Add rows, in place of those that have the same ids.
+
+        Args:
+            vectors: (R, D); they are normalised.
+            items: for each row a dictionary of the fields of `index_segments.SCHEMA`; `id` is needed.
+            merge: whether small segments before may be merged with this one (False: call `compact` after many adds).
+
+        Raises:
+            ValueError: NaN, zero or torn input, ids twice; IndexFolderError: another dimension.
+        """
+        vectors, table = unit(vectors), items_table(items)
+        if len(vectors) != len(table):
+            raise ValueError(f"{len(vectors)} vectors for {len(table)} items")
+        if not len(vectors):
+            return
+        self._check_dimension(vectors.shape[1], "vectors")
+        with self._changing():
+            deleted = self._deleted.copy()
+            deleted[self._rows_of(table["id"].combine_chunks())] = True
+            dimension, self.dimension = self.dimension, vectors.shape[1]
+            try:
+                self._rewrite(self._first_to_merge(len(vectors), deleted) if merge else None, deleted, vectors, table)
+            except BaseException:
+                self.dimension = dimension
+                raise
+
+    def delete(self, ids) -> int:
+        """Remove rows by id; unknown ids are ignored. Returns how many there were."""
+        with self._changing():
+            deleted = self._deleted.copy()
+            deleted[self._rows_of(pa.array(list(ids), pa.string()))] = True
+            count = int(deleted.sum() - self._deleted.sum())
+            if count:
+                self._rewrite(0 if deleted.mean() > DEAD_SHARE else None, deleted)
+        return count
+
+    def compact(self):
+        """Merge all segments, sweep deleted rows out, and bring the graph up to date."""
+        with self._changing():
+            whole = len(self._segments) <= 1 and not self._deleted.any()
+            self._rewrite(None if whole else 0, self._deleted, force_graph=True)
+
+    def note(self, **facts):
+        """Keep `cutoff`, `sources` or `kind` in the manifest; small indexes follow a new kind with `compact`."""
+        with self._changing():
+            before = {name: getattr(self, name) for name in facts}
+            try:
+                vars(self).update(facts)
+                self._rewrite(None, self._deleted)
+            except BaseException:
+                vars(self).update(before)
+                raise
+
+    def save(self, folder):
+        """Copy the index into a folder that holds none; from then on this object is that index.
+
+        Raises:
+            IndexFolderError: there is an index already.
+        """
+        store, before = Store(folder), (self._store, self.generation)
+        with store.lock():
+            if store.exists():
+                raise IndexFolderError(f"{folder} holds an index already: open it, or name another folder")
+            self._store, self.generation = store, 0
+            try:
+                self._rewrite(0, self._deleted, force_graph=True)
+            except BaseException:
+                self._store, self.generation = before
+                raise
+
+    def search(self, queries, k: int = 10, cutoff: float | None = None, where=None, exact: bool = False) -> list:
+        """Find the nearest rows of each query.
+
+        Args:
+            queries: (Q, D); they are normalised.
+            k: at most so many.
+            cutoff: least cosine of a hit; there may be none.
+            where: boolean (all rows, deleted ones too), which may be found.
+            exact: search exactly even where there is a graph.
+
+        Returns:
+            For each query (rows, cosines), best first, ties by row.
+
+        Raises:
+            ValueError: NaN or zero queries, k < 1; IndexFolderError: another dimension.
+        """
+        queries = unit(queries, "query")
+        if k < 1:
+            raise ValueError(f"k must be at least 1, not {k}")
+        if not len(self):
+            return [(np.zeros(0, np.int64), np.zeros(0))] * len(queries)
+        self._check_dimension(queries.shape[1], "queries")
+        left_out = self._deleted if where is None else self._deleted | ~np.asarray(where, bool)
+        found, count = [None] * len(queries), k + MARGIN
+        todo, covered = np.arange(len(queries)), self._covered(exact)
+        while len(todo):  # again, with more candidates, where those of the first time end within a tie
+            several = self._candidates(queries[todo], count, left_out if left_out.any() else None, covered)
+            again = []
+            for number, rows in zip(todo, several):
+                rows = rows[rows >= 0]
+                rows, scores = ranked(rows, self.vectors(rows), queries[number])
+                if count < len(self._deleted) and not covered and cut_through_tie(scores, k) and len(rows) >= count:
+                    again.append(number)
+                kept = slice(0, k if cutoff is None else min(k, int((scores >= cutoff).sum())))
+                found[number] = rows[kept], scores[kept]
+            todo, count = np.array(again, int), count * 4
+        return found
+
+    def vectors(self, rows) -> np.ndarray:
+        """Vectors of some rows, (len(rows), D)."""
+        rows, found = np.asarray(rows), np.empty((len(rows), self.dimension), np.float32)
+        for start, segment in self._placed():
+            mine = (rows >= start) & (rows < start + len(segment))
+            found[mine] = segment.vectors[rows[mine] - start]
+        return found
+
+    def items(self, rows) -> list[dict]:
+        """Items of some rows, in their order."""
+        rows, found = np.asarray(rows, int), [None] * len(rows)
+        for start, segment in self._placed():
+            mine = np.flatnonzero((rows >= start) & (rows < start + len(segment)))
+            for place, item in zip(mine, segment.table.take(rows[mine] - start).to_pylist() if len(mine) else ()):
+                found[place] = item
+        return found
+
+    def batches(self):
+        """Yield (vectors (R, D), items) of each segment without deleted rows."""
+        for start, segment in self._placed():
+            kept = np.flatnonzero(~self._deleted[start : start + len(segment)])
+            whole = len(kept) == len(segment)
+            yield (segment.vectors, segment.table) if whole else (segment.vectors[kept], segment.table.take(kept))
+
+    def column(self, name: str) -> list:
+        """One field of all rows, deleted ones too (see `alive`)."""
+        return [value for segment in self._segments for value in segment.table[name].to_pylist()]
+
+    @property
+    def alive(self) -> np.ndarray:
+        """Boolean (all rows,), which are not deleted."""
+        return ~self._deleted
+
+    def _placed(self):
+        start = 0
+        for segment in self._segments:
+            yield start, segment
+            start += len(segment)
+
+    def _covered(self, exact) -> int:
+        """Rows that the graph answers for; a flat index has none."""
+        return 0 if exact or self._graph is None or load_faiss() is None else self._graph_rows
+
+    def _candidates(self, queries, count, left_out, covered) -> np.ndarray:
+        parts = [search_graph.search(self._graph, queries, count, left_out)] if covered else []
+        for start, segment in self._placed():
+            first = max(0, covered - start)  # a merge may have put covered rows and later ones into one segment
+            if first < len(segment):
+                out = None if left_out is None else left_out[start + first : start + len(segment)]
+                rows = candidates(segment.vectors[first:], queries, count, out)
+                parts.append(np.where(rows >= 0, rows + start + first, -1))
+        return np.concatenate(parts, 1)
+
+    def _rows_of(self, ids: pa.Array) -> np.ndarray:
+        found = [segment.rows_of(ids) + start for start, segment in self._placed()]
+        return np.concatenate(found) if found else np.zeros(0, int)
+
+    def _check_dimension(self, dimension, what):
+        if self.dimension not in (None, dimension):
+            raise IndexFolderError(
+                f"{self.folder or 'this index'} holds vectors of {self.dimension} numbers, the {what} have "
+                f"{dimension}: use the model that made it, or make another index"
+            )
+
+    def _first_to_merge(self, added: int, deleted) -> int:
+        """Number of the first segment that is rewritten together with `added` rows."""
+        if deleted.any() and deleted.mean() > DEAD_SHARE:
+            return 0
+        first, total, covered = len(self._segments), added, self._graph_rows
+        starts = [start for start, _ in self._placed()]
+        while first > 0 and starts[first - 1] >= covered and len(self._segments[first - 1]) <= total:
+            first -= 1
+            total += len(self._segments[first])
+        return first
+
+    @contextlib.contextmanager
+    def _changing(self):
+        with self.lock():
+            if self._store is not None and self._store.manifest()["generation"] != self.generation:
+                raise IndexFolderError(f"{self.folder} was changed since it was opened: open it again")
+            yield
+
+    def _rewrite(self, first, deleted, vectors=None, table=None, force_graph: bool = False):
+        """Make the next generation: segments from `first` on merged (None: none) with new rows behind them."""
+        generation = self.generation + 1
+        first = len(self._segments) if first is None else first
+        starts = [start for start, _ in self._placed()] + [len(self._deleted)]
+        kept, boundary = self._segments[:first], starts[first]
+        parts = [(s.vectors, ~deleted[a : a + len(s)], s.table) for a, s in list(self._placed())[first:]]
+        if vectors is not None:
+            parts.append((vectors, None, table))
+        left = any(len(v) if alive is None else alive.any() for v, alive, _ in parts)
+        segments = [*kept, *([self._segment(parts, generation)] if left else [])]
+        rows = sum(map(len, segments))
+        same = boundary if deleted[boundary:].any() else len(deleted)  # rows that keep their number
+        deleted = np.concatenate([deleted[:boundary], np.zeros(rows - boundary, bool)])
+        graph, graph_file, graph_rows = self._next_graph(segments, same, generation, force_graph)
+        files = {"deleted": None, "graph": graph_file}
+        if self._store is not None:
+            if deleted.any():
+                files["deleted"] = f"deleted-{generation:06d}.npy"
+                with self._store.writing(files["deleted"]) as path, open(path, "wb") as file:
+                    np.save(file, np.flatnonzero(deleted), allow_pickle=False)
+            names = [name for segment in segments for name in segment.files] + [f for f in files.values() if f]
+            facts = {name: getattr(self, name) for name in ("model", "kind", "dimension", "cutoff", "sources")}
+            self._store.commit(
+                {"format": FORMAT, "generation": generation, "metric": "cosine", **facts, **files}
+                | {
+                    "rows": rows,
+                    "graph_rows": graph_rows,
+                    "segments": [segment.files for segment in segments],
+                    "files": names,
+                }
+            )
+        self._segments, self._deleted, self._graph, self._files = segments, deleted, graph, files
+        self.generation, self._graph_rows = generation, graph_rows
+
+    def _segment(self, parts, generation) -> Segment:
+        """One segment of the kept rows of several; written, if the index has a folder."""
+        tables = [table if kept is None else table.filter(pa.array(kept)) for _, kept, table in parts]
+        table = pa.concat_tables(tables)
+        if self._store is None:
+            return Segment(np.concatenate([v if kept is None else v[kept] for v, kept, _ in parts]), table)
+        files = (f"vectors-{generation:06d}.npy", f"items-{generation:06d}.parquet")
+        with self._store.writing(files[0]) as path:
+            write_vectors(path, [part[:2] for part in parts], self.dimension)
+        with self._store.writing(files[1]) as path:
+            pq.write_table(table, path)
+        return Segment.open(self._store.folder, files)
+
+    def _next_graph(self, segments, same, generation, force):
+        """The graph of the next generation, its file and rows: as it is, extended, or built anew."""
+        rows = sum(map(len, segments))
+        kind = search_graph.kind_for(self.kind, rows)
+        graph, name, covered = self._graph, self._files["graph"], self._graph_rows
+        if covered > same or kind == "flat" or (graph is not None and search_graph.kind_of(graph) != kind):
+            graph, name, covered = None, None, 0
+        lag = max(GRAPH_LAG[0], GRAPH_LAG[1] * rows)
+        wanted = kind != "flat" and rows > covered and (force or rows - covered > lag)
+        if not wanted or load_faiss() is None:
+            return graph, name, covered
+        ends = np.cumsum([0, *map(len, segments)])
+        outside = [s.vectors[max(0, covered - start) :] for s, start in zip(segments, ends) if start + len(s) > covered]
+        if not covered:
+            graph = search_graph.build(kind, outside)
+        else:
+            if name:  # one that is mapped from a file cannot grow
+                graph = search_graph.read(self._store.folder / name, memory_map=False)
+            search_graph.extend(graph, outside)
+        if self._store is not None:
+            name = f"graph-{generation:06d}.faiss"
+            with self._store.writing(name) as path:
+                search_graph.write(graph, path)
+        return graph, name, rows
+
+
+def _called(model: dict) -> str:
+    revision = f" at {model['revision'][:12]}" if model.get("revision") else ""
+    return f"{model['id'] or 'a model in memory'}{revision} (weights {model['digest'][:12]})"
+
+
+__all__ = ["VectorIndex"]

@@ -1,0 +1,115 @@
+"""Decoding ahead changes nothing; fast mode is near; a picture that spoils a batch is found."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vsehub.processing.embedding_stream import embed_stream
+from vsehub.processing.fast_resize import FastResize
+from vsehub.processing.pixels import open_image
+from vsehub.processing.processing_dual_encoder import square_image_processor
+
+
+def photograph(seed, size=(640, 480)):
+    """Smooth shapes with some grain, as a camera gives."""
+    rng = np.random.default_rng(seed)
+    layers = [
+        np.asarray(Image.fromarray(rng.integers(0, 256, (n, n, 3), dtype=np.uint8)).resize(size, 3), float)
+        for n in (4, 12, 60)
+    ]
+    values = 0.6 * layers[0] + 0.3 * layers[1] + 0.1 * layers[2] + rng.normal(0, 2, layers[0].shape)
+    return Image.fromarray(values.clip(0, 255).astype(np.uint8))
+
+
+def encoded(image, kind="JPEG", **kwargs):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **kwargs)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def jpegs():
+    return [encoded(photograph(seed, size), quality=92) for seed, size in enumerate([(640, 480), (200, 320), (40, 40)])]
+
+
+def run(model, processor, sources, **kwargs):
+    found = list(embed_stream(model, processor, (({"id": str(n)}, s) for n, s in enumerate(sources)), **kwargs))
+    return [item["id"] for items, *_ in found for item in items], found
+
+
+def test_pictures_in_memory_are_made_upright_rgb_in_both_modes(tiny_model, tiny_processor):
+    clear = photograph(3, (32, 32)).convert("RGBA")
+    clear.putalpha(0)
+    sources = [clear, Image.new("RGB", (32, 32), "white")]
+    for fast in (False, True):
+        (_, vectors, _), *_ = run(tiny_model, tiny_processor, sources, fast=fast)[1]
+        assert np.allclose(vectors[0], vectors[1], atol=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 7])
+def test_exact_mode_is_encode_image(batch_size, tiny_model, tiny_processor, jpegs):
+    sources = jpegs * 5
+    ids, found = run(tiny_model, tiny_processor, sources, batch_size=batch_size, workers=3)
+    assert ids == [str(n) for n in range(15)]
+    expected = tiny_model.encode_image([open_image(source) for source in sources], processor=tiny_processor)
+    assert np.abs(np.concatenate([v for _, v, _ in found]) - expected.numpy()).max() < 1e-6
+
+
+def test_fast_mode_is_near(tiny_model, tiny_processor, jpegs):
+    exact, fast = (
+        np.concatenate([v for _, v, _ in run(tiny_model, tiny_processor, jpegs, fast=fast)[1]]) for fast in (0, 1)
+    )
+    cosines = (exact * fast).sum(axis=1)
+    assert (cosines >= 0.999).all() and not np.array_equal(exact, fast)
+
+
+def test_fast_pixels_of_a_whole_picture_are_the_processors(tiny_processor, jpegs):
+    images = [open_image(jpegs[2]), open_image(encoded(photograph(5, (50, 33)), "PNG"))]
+    resize = FastResize(tiny_processor)
+    expected = tiny_processor(images=images, return_tensors="pt")["pixel_values"]
+    assert (resize.finish(resize.prepare(images)) - expected).abs().max() < 1e-5
+
+
+def test_only_jpegs_are_decoded_scaled_and_never_below_the_square(jpegs):
+    sizes = [open_image(data, least_side=60).size for data in jpegs]
+    assert sizes == [(80, 60), (100, 160), (40, 40)]
+    assert open_image(encoded(photograph(1), "PNG"), least_side=60).size == (640, 480)
+
+
+def test_fast_mode_refuses_a_processor_that_it_does_not_know(tiny_processor):
+    class Cropping:
+        image_processor = square_image_processor(32)
+
+    Cropping.image_processor.size = {"shortest_edge": 32}
+    with pytest.raises(ValueError, match="leave --fast away"):
+        FastResize(Cropping)
+
+
+def test_what_spoils_a_batch_is_found_and_reported(tiny_model, tiny_processor, jpegs):
+    class Picky:
+        def __call__(self, images, return_tensors):
+            if any(image.size == (40, 40) for image in images):
+                raise RuntimeError("too small")
+            return tiny_processor(images=images, return_tensors=return_tensors)
+
+    sources = [jpegs[0], b"<html>", jpegs[2], None, jpegs[1], jpegs[0][:500]]
+    ids, found = run(tiny_model, Picky(), sources, batch_size=6)
+    problems = {problem["id"]: problem["problem"] for *_, several in found for problem in several}
+    assert ids == ["0", "4"] and sorted(problems) == ["1", "2", "3", "5"]
+    assert "too small" in problems["2"] and "no picture" in problems["3"]
+
+
+def test_an_embedding_that_is_not_finite_is_a_problem(tiny_model, tiny_processor, jpegs):
+    with torch.no_grad():
+        next(tiny_model.vision_model.parameters()).fill_(float("nan"))
+    ids, found = run(tiny_model, tiny_processor, jpegs)
+    assert ids == [] and len(found[0][2]) == 3 and "not finite" in found[0][2][0]["problem"]
+
+
+def test_a_consumer_that_stops_early_leaves_no_thread(tiny_model, tiny_processor, jpegs):
+    stream = embed_stream(tiny_model, tiny_processor, (({"id": "x"}, jpegs[2]) for _ in range(10_000)), batch_size=2)
+    next(stream)
+    stream.close()

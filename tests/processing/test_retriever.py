@@ -1,0 +1,118 @@
+"""The retriever: what it finds is what the model's own embeddings say; nothing is guessed, no other model fits."""
+
+import numpy as np
+import pytest
+import torch
+
+from vsehub.processing.cutoff import best_of_others, calibrated_cutoff
+from vsehub.processing.fingerprint import fingerprint
+from vsehub.processing.index_store import IndexFolderError
+from vsehub.processing.retriever import Retriever
+
+
+@pytest.fixture
+def photos(tmp_path, tiny_pictures):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number, picture in enumerate(tiny_pictures):
+        picture.save(folder / f"{number}.png")
+    return [folder / f"{number}.png" for number in range(len(tiny_pictures))]
+
+
+@pytest.fixture
+def retriever(tiny_folder, photos):
+    retriever = Retriever.from_pretrained(tiny_folder)
+    assert retriever.add_images(photos, ids=[path.name for path in photos], captions=list("abcdef")) == []
+    return retriever
+
+
+def test_hits_are_the_models_own_cosines(retriever, tiny_pictures, tiny_captions):
+    images = retriever.model.encode_image(tiny_pictures)
+    texts = retriever.model.encode_text(tiny_captions)
+    for caption, cosines in zip(tiny_captions, texts @ images.T):
+        hits = retriever.search(text=caption, k=3)
+        assert [hit.id for hit in hits] == [f"{i}.png" for i in cosines.argsort(descending=True)[:3].tolist()]
+        assert np.allclose([hit.score for hit in hits], cosines.sort(descending=True).values[:3], atol=1e-5)
+    for number, picture in enumerate(tiny_pictures):
+        hit = retriever.search(image=picture, k=1)[0]
+        assert (hit.id, hit.caption, hit.modality) == (f"{number}.png", "abcdef"[number], "image")
+        assert hit.score == pytest.approx(1, abs=1e-5)
+    weighted = 0.3 * texts[0] + 0.7 * images[2]
+    expected = torch.nn.functional.normalize(weighted, dim=0) @ images.T
+    hits = retriever.search(text=tiny_captions[0], image=tiny_pictures[2], weight=0.3, k=6)
+    assert np.allclose([hit.score for hit in hits], expected.sort(descending=True).values, atol=1e-5)
+
+
+def test_it_is_saved_opened_and_goes_on(retriever, tiny_folder, tmp_path, tiny_pictures, tiny_captions):
+    expected = retriever.search(text="a dog")
+    retriever.save(tmp_path / "index")
+    other = Retriever.open(tmp_path / "index")
+    assert other.search(text="a dog") == expected
+    other.add_images(tiny_pictures[0].rotate(90))
+    other.add_texts(tiny_captions)
+    other = Retriever.from_pretrained(tiny_folder, tmp_path / "index")
+    assert len(other.index) == 13 and "image-0" in other.index.column("id")
+    hit = other.search(image=tiny_pictures[1], k=1, among="text")[0]
+    assert hit.modality == "text" and hit.caption in tiny_captions
+    assert {hit.modality for hit in other.search(text="a dog", k=13, among="image")} == {"image"}
+    other.index.delete(["image-0", "text-1"])
+    other.add_texts("one more")  # a free name, never one that would replace another
+    assert len(other.index) == 12
+
+
+def test_other_weights_are_refused(retriever, make_tiny_model, tiny_processor, tmp_path):
+    retriever.save(tmp_path / "index")
+    with pytest.raises(IndexFolderError, match="was made with .* not with .*another index"):
+        Retriever.open(tmp_path / "index", make_tiny_model(seed=1), processor=tiny_processor)
+    Retriever.open(tmp_path / "index", retriever.model, processor=tiny_processor)
+    memory = Retriever(make_tiny_model(), tiny_processor)  # the same weights, from nowhere
+    assert fingerprint(memory.model)["digest"] == fingerprint(retriever.model)["digest"]
+    memory.save(tmp_path / "nameless")
+    with pytest.raises(ValueError, match="does not say where its model lies"):
+        Retriever.open(tmp_path / "nameless")
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        Retriever.from_pretrained("./nowhere")
+
+
+def test_bad_pictures_are_reported_and_the_rest_is_added(tiny_folder, photos, tmp_path):
+    (tmp_path / "torn.png").write_bytes(photos[0].read_bytes()[:80])
+    retriever = Retriever.from_pretrained(tiny_folder)
+    problems = retriever.add_images([photos[0], tmp_path / "torn.png", tmp_path / "absent.jpg", photos[1]])
+    assert [problem["id"] for problem in problems] == [str(tmp_path / "torn.png"), str(tmp_path / "absent.jpg")]
+    assert "does not decode" in problems[0]["problem"] and "no such file" in problems[1]["problem"]
+    assert len(retriever.index) == 2
+    assert retriever.add_images([tmp_path / "absent.jpg"]) and len(retriever.index) == 2
+
+
+def test_a_text_that_names_a_file_is_a_text(retriever, photos):
+    as_text = retriever.search(text=str(photos[0]), k=1)[0]
+    assert as_text.score < retriever.search(image=photos[0], k=1)[0].score - 1e-3
+    for wrong, said in ({}, "a text, an image, or both"), ({"text": "a", "weight": 2.0}, "weight"):
+        with pytest.raises(ValueError, match=said):
+            retriever.search(**wrong)
+    with pytest.raises(ValueError, match="2 ids for 1 items"):
+        retriever.add_images([photos[0]], ids=["a", "b"])
+
+
+def test_the_cut_off_keeps_hopeless_queries_quiet():
+    noise, own = np.linspace(0, 0.5, 101), np.linspace(0.3, 0.9, 61)
+    found = calibrated_cutoff(own, noise, quiet=0.95)
+    assert 0.475 <= found["text"] < 0.48 and found["quiet"] >= 0.95
+    assert found["kept"] == np.mean(own >= found["text"])
+    assert calibrated_cutoff(own, [0.2] * 5, quiet=1)["text"] > 0.2  # ties count as quiet
+    for wrong in ([], [np.nan]):
+        with pytest.raises(ValueError):
+            calibrated_cutoff(own, wrong)
+    scores = best_of_others(np.eye(3)[:2], np.eye(3), [0, 1])
+    assert scores.tolist() == [0, 0]
+
+
+def test_a_calibrated_search_may_find_nothing(retriever, photos, tiny_captions, tmp_path):
+    retriever.save(tmp_path / "index")
+    found = retriever.calibrate(photos, tiny_captions, off_topic=["the", "white street", "over"], quiet=1.0)
+    assert retriever.search(text="the") == [] and retriever.search(text="white street") == []
+    assert len(retriever.search(text="the", cutoff=None)) == 6 and len(retriever.search(image=photos[0])) == 6
+    assert Retriever.open(tmp_path / "index").index.cutoff == found
+    assert set(retriever.calibrate(photos, tiny_captions)) == {"text", "quiet", "kept", "pairs", "off_topic"}
+    with pytest.raises(ValueError, match="no such file"):
+        retriever.calibrate(["absent.png"], ["a"])

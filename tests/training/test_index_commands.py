@@ -1,0 +1,131 @@
+"""Other engines take an index over and find what it finds: parquet, datasets with faiss, LanceDB, Qdrant."""
+
+import json
+import sys
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from datasets import Dataset, load_dataset
+
+from vsehub.__main__ import main
+from vsehub.processing.vector_index import VectorIndex
+
+
+@pytest.fixture
+def index(tmp_path):
+    vectors = np.random.default_rng(0).standard_normal((300, 16))
+    items = [{"id": f"photo {n}", "path": f"{n}.jpg", "box": [0, 0, n, n], "size": n} for n in range(300)]
+    index = VectorIndex.create(tmp_path / "index", {"id": "org/model", "revision": None, "digest": "a" * 64})
+    index.add(vectors, items)
+    index.delete([f"photo {n}" for n in range(0, 300, 7)])
+    return index
+
+
+@pytest.fixture
+def query():
+    found = np.random.default_rng(1).standard_normal(16).astype(np.float32)
+    return found / np.linalg.norm(found)
+
+
+@pytest.fixture
+def expected(index, query):
+    return [item["id"] for item in index.items(index.search(query[None], 10)[0][0])]
+
+
+@pytest.fixture
+def parquet(index, tmp_path, capsys):
+    out = tmp_path / "vectors.parquet"
+    assert main(["index", "export", str(index.folder), "--to", "parquet", "--out", str(out)]) == 0
+    assert f"{len(index)} rows of 16" in capsys.readouterr().out
+    return str(out)
+
+
+def test_parquet_holds_every_row_and_vector(index, parquet):
+    table = pq.read_table(parquet)
+    assert len(table) == len(index) == 257
+    vectors, items = next(index.batches())
+    assert table["id"].to_pylist() == items["id"].to_pylist()
+    assert np.array_equal(np.stack(table["vector"].to_numpy()), vectors)
+
+
+def test_datasets_own_faiss_column_finds_the_same(parquet, query, expected, tmp_path):
+    faiss = pytest.importorskip("faiss")
+    rows = load_dataset("parquet", data_files=parquet, split="train")
+    rows.add_faiss_index("vector", metric_type=faiss.METRIC_INNER_PRODUCT)
+    assert rows.get_nearest_examples("vector", query, 10).examples["id"] == expected
+    rows.save_faiss_index("vector", tmp_path / "column.faiss")
+
+
+def test_datasets_takes_the_mapped_vectors_as_external_arrays(index, query, expected):
+    faiss = pytest.importorskip("faiss")
+    index.compact()
+    vectors, items = next(index.batches())
+    rows = Dataset(items)
+    rows.add_faiss_index_from_external_arrays(
+        np.asarray(vectors), index_name="vector", metric_type=faiss.METRIC_INNER_PRODUCT
+    )
+    assert rows.get_nearest_examples("vector", query, 10).examples["id"] == expected
+
+
+def test_lancedb_finds_the_same(index, query, expected, tmp_path, capsys):
+    lancedb = pytest.importorskip("lancedb")
+    for _ in range(2):  # the second time in place of the first
+        assert main(["index", "export", str(index.folder), "--to", "lance", "--out", str(tmp_path / "lance")]) == 0
+    table = lancedb.connect(str(tmp_path / "lance")).open_table("images")
+    assert table.count_rows() == 257
+    found = table.search(query).distance_type("cosine").limit(10).to_list()
+    assert [row["id"] for row in found] == expected and found[0]["box"][0] == 0
+
+
+def test_qdrant_finds_the_same(parquet, query, expected):
+    qdrant = pytest.importorskip("qdrant_client")
+    models, client = qdrant.models, qdrant.QdrantClient(":memory:")
+    table = pq.read_table(parquet)
+    size = table.schema.field("vector").type.list_size
+    client.create_collection("images", models.VectorParams(size=size, distance=models.Distance.COSINE))
+    rows = table.drop_columns("vector").to_pylist()
+    client.upload_collection("images", vectors=np.stack(table["vector"].to_numpy()), payload=rows)
+    found = client.query_points("images", query=query.tolist(), limit=10).points
+    assert [point.payload["id"] for point in found] == expected
+
+
+def test_an_empty_index_is_not_exported(tmp_path, capsys):
+    VectorIndex.create(tmp_path / "index")
+    assert main(["index", "export", str(tmp_path / "index"), "--out", str(tmp_path / "x")]) == 2
+    assert "is empty" in capsys.readouterr().err
+
+
+def test_calibrate_keeps_a_cut_off_that_search_uses(tmp_path, tiny_folder, tiny_pictures, tiny_captions, capsys):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number, picture in enumerate(tiny_pictures):
+        picture.save(folder / f"{number}.png")
+    assert main(["index", str(folder), "--model", str(tiny_folder), "--out", str(tmp_path / "index")]) == 0
+    rows = [
+        {"image": {"bytes": (folder / f"{n}.png").read_bytes(), "path": None}, "captions": [text, text + " too"]}
+        for n, text in enumerate(tiny_captions)
+    ]
+    Dataset.from_list(rows).to_parquet(str(tmp_path / "pairs.parquet"))
+    (tmp_path / "hopeless.txt").write_text("tax return\n\nof the under\n")
+    words = ["index", "calibrate", str(tmp_path / "index"), "--data", str(tmp_path / "pairs.parquet")]
+    assert main([*words, "--quiet", "1", "--off_topic", str(tmp_path / "hopeless.txt")]) == 0
+    assert "100.0 % of 2 hopeless queries find nothing" in capsys.readouterr().out
+    assert main(["search", str(tmp_path / "index"), "tax return", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["hits"] == [] and found["query"]["cutoff"] > 0
+    assert main(["search", str(tmp_path / "index"), "tax return"]) == 0
+    assert "nothing comes nearer" in capsys.readouterr().out
+    assert main(["search", str(tmp_path / "index"), "tax return", "--no_cutoff"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 6
+    assert main(words) == 0 and "of 12 hopeless queries" in capsys.readouterr().out
+
+
+def test_a_missing_engine_is_named_with_its_extra(index, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "lancedb", None)
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    assert main(["index", "export", str(index.folder), "--to", "lance", "--out", str(tmp_path / "db")]) == 2
+    assert 'pip install "vsehub[lance]"' in capsys.readouterr().err
+    assert main(["index", str(tmp_path), "--model", "m", "--out", str(tmp_path / "x"), "--kind", "hnsw"]) == 2
+    assert 'pip install "vsehub[index]"' in capsys.readouterr().err
+    assert len(VectorIndex.open(index.folder).search(np.eye(16)[:1], 3)[0][0]) == 3  # numpy searches

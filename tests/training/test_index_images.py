@@ -1,0 +1,207 @@
+"""`vsehub index` from end to end with a tiny model: folders, scenes, datasets, refreshes, kills, several processes."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from datasets import Dataset
+from PIL import Image
+
+from vsehub.__main__ import main
+from vsehub.processing.vector_index import VectorIndex
+from vsehub.training import index_images
+
+
+@pytest.fixture
+def photos(tmp_path, tiny_pictures):
+    folder = tmp_path / "photos"
+    (folder / "more").mkdir(parents=True)
+    for number, picture in enumerate(tiny_pictures):
+        picture.save(folder / ("more" if number % 2 else ".") / f"{number}.{'png' if number < 3 else 'jpg'}")
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+@pytest.fixture
+def index(photos, tiny_folder, tmp_path, capsys):
+    def run(*words, source=photos, expected=0):
+        status = main(["index", str(source), "--model", str(tiny_folder), "--out", str(tmp_path / "index"), *words])
+        assert status == expected
+        said = capsys.readouterr()
+        return said.out if status == 0 else said.err
+
+    return run
+
+
+def ids(tmp_path):
+    found = VectorIndex.open(tmp_path / "index")
+    return sorted(os.path.basename(name) for name, alive in zip(found.column("id"), found.alive) if alive)
+
+
+def vectors(tmp_path):
+    batches = VectorIndex.open(tmp_path / "index").batches()
+    return {name: vector for vectors, items in batches for name, vector in zip(items["id"].to_pylist(), vectors)}
+
+
+def test_a_folder_is_refreshed_and_only_what_changed_is_embedded(index, photos, tmp_path, tiny_pictures):
+    assert "6 rows; 6 embedded, 0 unchanged, 0 removed" in index()
+    before = vectors(tmp_path)
+    assert "holds an index: --update" in index(expected=2)
+    assert "6 rows; 0 embedded, 6 unchanged, 0 removed" in index("--update")
+    (photos / "0.png").unlink()
+    tiny_pictures[5].save(photos / "2.png")
+    tiny_pictures[3].rotate(90).save(photos / "more" / "new.webp")
+    (photos / "torn.png").write_bytes((photos / "2.png").read_bytes()[:60])
+    said = index("--update")
+    assert "6 rows; 2 embedded, 4 unchanged, 1 removed; 1 bad, listed in bad_images.jsonl" in said
+    assert ids(tmp_path) == ["1.png", "2.png", "3.jpg", "4.jpg", "5.jpg", "new.webp"]
+    line = json.loads((tmp_path / "index" / "bad_images.jsonl").read_text())
+    assert line["path"] == str(photos / "torn.png") and "does not decode" in line["problem"]
+    after = vectors(tmp_path)
+    same = {name for name in before if name in after and np.array_equal(before[name], after[name])}
+    assert {os.path.basename(name) for name in same} == {"1.png", "3.jpg", "4.jpg", "5.jpg"}
+    (photos / "torn.png").unlink()
+    (photos / "more" / "1.png").write_bytes(b"no longer a picture")
+    assert "5 rows; 0 embedded, 5 unchanged, 1 removed; 1 bad" in index("--update")
+    assert "5 rows; 5 embedded, 0 unchanged" in index("--update", "--fast")  # made in another way
+
+
+def test_a_second_source_leaves_the_first_alone_and_other_models_are_refused(
+    index, tmp_path, tiny_pictures, make_tiny_model, tiny_processor
+):
+    index()
+    rows = [
+        {"image": {"bytes": (tmp_path / "photos" / "0.png").read_bytes(), "path": None}, "captions": ["a", "b"]},
+        {"image": {"bytes": b"<html>", "path": None}, "captions": ["c", "d"]},
+    ]
+    Dataset.from_list(rows).to_parquet(str(tmp_path / "rows.parquet"))
+    assert "7 rows; 1 embedded, 0 unchanged, 0 removed; 1 bad" in index("--update", source=tmp_path / "rows.parquet")
+    assert "7 rows; 0 embedded, 1 unchanged" in index("--update", source=tmp_path / "rows.parquet")
+    assert "7 rows; 0 embedded, 6 unchanged" in index("--update")
+    assert len((tmp_path / "index" / "bad_images.jsonl").read_text().splitlines()) == 1  # the parquet's, still
+    item = next(i for i in VectorIndex.open(tmp_path / "index").items(range(7)) if i["row"] == 0)
+    assert item["caption"] == "a / b" and item["id"].endswith("rows.parquet:train:0")
+    other = tmp_path / "other"
+    make_tiny_model(seed=3).save_pretrained(other)
+    tiny_processor.save_pretrained(other)
+    assert "search it with that model, or make another index" in index("--update", "--model", str(other), expected=2)
+    assert "no such file or folder" in index("--update", source="./nowhere", expected=2)
+    assert "no column 'picture'" in index(
+        "--update", "--image_column", "picture", source=tmp_path / "rows.parquet", expected=2
+    )
+
+
+@pytest.mark.parametrize("kind", ["hnsw", "ivf"])
+def test_kinds_find_what_flat_finds(index, kind, tmp_path, tiny_folder, capsys):
+    pytest.importorskip("faiss")
+    index("--kind", kind)
+    assert VectorIndex.open(tmp_path / "index")._graph_rows == 6
+    assert main(["search", str(tmp_path / "index"), "a dog", "--json", "--k", "3"]) == 0
+    hits = json.loads(capsys.readouterr().out)["hits"]
+    index("--update", "--kind", "flat")
+    assert VectorIndex.open(tmp_path / "index")._graph_rows == 0
+    assert main(["search", str(tmp_path / "index"), "a dog", "--json", "--k", "3"]) == 0
+    assert [hit["id"] for hit in json.loads(capsys.readouterr().out)["hits"]] == [hit["id"] for hit in hits]
+
+
+def test_a_scene_is_cut_into_tiles_and_saved_as_a_whole(index, tmp_path):
+    tifffile = pytest.importorskip("tifffile")
+    scene = np.random.default_rng(0).integers(0, 4000, (300, 400, 4), dtype=np.uint16)
+    tifffile.imwrite(tmp_path / "scene.tif", scene, photometric="rgb", rowsperstrip=16)
+    words = ("--tile", "128", "--overlap", "32", "--bands", "4", "3", "2")
+    assert "12 rows; 12 embedded" in index(*words, source=tmp_path / "scene.tif")
+    items = VectorIndex.open(tmp_path / "index").items(range(12))
+    assert items[0]["box"] == [0, 0, 128, 128] and items[-1]["box"] == [272, 172, 400, 300]
+    assert items[1]["id"] == f"{tmp_path / 'scene.tif'}#96,0,224,128"
+    assert "0 embedded, 12 unchanged" in index("--update", *words, source=tmp_path / "scene.tif")
+    whole = (tmp_path / "scene.tif").read_bytes()
+    (tmp_path / "scene.tif").write_bytes(whole[: int(len(whole) * 0.7)])  # the first tiles still decode
+    assert "0 rows; 0 embedded, 0 unchanged, 12 removed; 1 bad" in index(
+        "--update", *words, source=tmp_path / "scene.tif"
+    )
+
+
+def test_a_job_that_is_killed_goes_on(index, photos, tmp_path, tiny_folder, monkeypatch):
+    expected_of = tmp_path / "expected"
+    index()
+    expected = vectors(tmp_path)
+    shutil.move(tmp_path / "index", expected_of)
+    monkeypatch.setattr(index_images, "SAVED_AT_ONCE", 2)
+    real, calls = index_images._embedded, []
+
+    def dying(*args):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(index_images, "_embedded", dying)
+    with pytest.raises(KeyboardInterrupt):
+        index()
+    assert len(ids(tmp_path)) == 4
+    assert "6 rows; 2 embedded, 4 unchanged" in index("--update")
+    after = vectors(tmp_path)
+    assert sorted(after) == sorted(expected)
+    assert all(np.allclose(after[name], vector, atol=1e-6) for name, vector in expected.items())
+
+
+CHILD = """
+import os, signal, sys
+from vsehub.processing import index_store
+from vsehub.training import index_images
+index_images.SAVED_AT_ONCE = 1
+real, steps = os.fsync, [0]
+def fsync(handle):
+    steps[0] += 1
+    if steps[0] == 14:
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(handle)
+index_store.os.fsync = fsync
+index_images.main(sys.argv[1:])
+"""
+
+
+def test_sigkill_in_another_process_leaves_an_index_that_opens_and_goes_on(index, photos, tmp_path, tiny_folder):
+    words = [str(photos), "--model", str(tiny_folder), "--out", str(tmp_path / "index")]
+    done = subprocess.run([sys.executable, "-c", CHILD, *words], capture_output=True, text=True, timeout=120)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    saved = len(ids(tmp_path))
+    assert 0 < saved < 6
+    assert f"6 rows; {6 - saved} embedded, {saved} unchanged" in index("--update")
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_index_of_one(index, photos, tmp_path, tiny_folder):
+    index()
+    expected, one = vectors(tmp_path), VectorIndex.open(tmp_path / "index").column("id")
+    shutil.rmtree(tmp_path / "index")
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "-m"]
+    words = [str(photos), "--model", str(tiny_folder), "--out", str(tmp_path / "index")]
+    (photos / "torn.png").write_bytes(b"torn")
+    done = subprocess.run(
+        [*launch, "vsehub.training.index_images", *words], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert "6 rows; 6 embedded" in done.stdout and "1 bad" in done.stdout
+    found = vectors(tmp_path)
+    assert VectorIndex.open(tmp_path / "index").column("id") == one
+    assert all(np.allclose(found[name], vector, atol=1e-6) for name, vector in expected.items())
+
+
+def test_hostile_files_end_in_pictures_or_lines_of_the_report(index, photos, tmp_path):
+    os.mkfifo(photos / "pipe.jpg")
+    (photos / "folder.png").mkdir()
+    (photos / "empty.jpg").touch()
+    (photos / "link.png").symlink_to(photos / "nowhere.png")
+    Image.new("L", (1, 900)).save(photos / "thin.png")
+    Image.new("CMYK", (20, 20)).save(photos / "cmyk.jpg")
+    said = index()
+    problems = [json.loads(line) for line in (tmp_path / "index" / "bad_images.jsonl").read_text().splitlines()]
+    assert {os.path.basename(problem["path"]) for problem in problems} <= {"pipe.jpg", "empty.jpg", "link.png"}
+    assert {"thin.png", "cmyk.jpg"} <= set(ids(tmp_path)) and "8 embedded" in said

@@ -1,0 +1,163 @@
+"""`vsehub search`: text, picture, both; JSON, a page that runs nothing, outlines of hits in scenes."""
+
+import json
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vsehub.__main__ import main
+from vsehub.processing.pixels import BadImageError
+from vsehub.processing.retriever import Hit
+from vsehub.training.search_pages import geojson, html_page
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "' onmouseover='alert(1)",
+    "</title><script>1</script>",
+    "</style>{{7*7}}&lt;b&gt;",
+    "a\u202eb\U0001f600\0",
+]
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory, tiny_folder, tiny_pictures):
+    folder = tmp_path_factory.mktemp("search")
+    (folder / "photos").mkdir()
+    for number, picture in enumerate(tiny_pictures):
+        picture.save(folder / "photos" / f"{number} <b>'\"&.png")
+    assert main(["index", str(folder / "photos"), "--model", str(tiny_folder), "--out", str(folder / "index")]) == 0
+    return folder
+
+
+def search(index, capsys, *words, expected=0):
+    capsys.readouterr()
+    assert main(["search", str(index / "index"), *words]) == expected
+    said = capsys.readouterr()
+    return said.out if expected == 0 else said.err
+
+
+def test_text_picture_and_both(index, capsys, tiny_pictures):
+    picture = str(index / "photos" / "2 <b>'\"&.png")
+    assert len(search(index, capsys, "a dog", "--k", "4").splitlines()) == 4
+    assert "  1.  1.000" in search(index, capsys, "--image", picture)
+    found = json.loads(search(index, capsys, "--image", picture, "--text", "a boat", "--json", "--k", "2"))
+    assert found["query"] == {"text": "a boat", "image": picture, "cutoff": None} and len(found["hits"]) == 2
+    assert found["hits"][0]["score"] >= found["hits"][1]["score"]
+    same = json.loads(search(index, capsys, "a boat", "--image", picture, "--json", "--k", "2"))
+    assert same == found
+    assert search(index, capsys, "a dog", "--cutoff", "1.5").startswith("nothing comes nearer")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "give a text, an image, or both"),
+        (("a", "--text", "b"), "given twice"),
+        (("--image", "absent.jpg"), "absent.jpg: no such file"),
+        (("a", "--k", "0"), "k must be at least 1"),
+        (("a", "--model", "./nowhere"), "no such folder"),
+        (("   ",), "empty"),
+    ],
+)
+def test_wrong_words_are_one_line(index, capsys, words, said):
+    assert said in search(index, capsys, *words, expected=2)
+
+
+def test_no_index_is_one_line(tmp_path, capsys):
+    assert main(["search", str(tmp_path), "a"]) == 2
+    assert "holds no index: make one with `vsehub index`" in capsys.readouterr().err
+
+
+class Tags(HTMLParser):
+    """Collects the tags and the attributes of a page."""
+
+    def __init__(self):
+        super().__init__()
+        self.found, self.attributes = set(), []
+
+    def handle_starttag(self, tag, attrs):
+        self.found.add(tag)
+        self.attributes += attrs
+
+
+def tags_of(page):
+    parser = Tags()
+    parser.feed(page)
+    return parser
+
+
+def test_the_page_is_self_contained(index, capsys, tmp_path):
+    picture = str(index / "photos" / "0 <b>'\"&.png")
+    search(index, capsys, "a <i>dog</i>", "--image", picture, "--html", str(tmp_path / "page.html"))
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == 7  # the query and six hits
+    tags = tags_of(page)
+    assert all(value.startswith("data:") for name, value in tags.attributes if name in ("src", "href"))
+    assert "http:" not in page and "url(" not in page
+    assert "default-src 'none'" in page and not tags.found & {"script", "i", "link", "iframe"}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_nothing_in_a_name_or_caption_becomes_markup(name):
+    def gone(hit):
+        raise BadImageError(f"{hit.path}: no such file")
+
+    hits = [Hit(id=name, score=0.5, path=name, caption=name)]
+    page = html_page(name, hits, gone, Image.new("RGBA", (900, 10)))
+    tags = tags_of(page)
+    assert tags.found <= {
+        "html",
+        "head",
+        "meta",
+        "title",
+        "style",
+        "body",
+        "h1",
+        "img",
+        "ol",
+        "li",
+        "p",
+        "b",
+        "br",
+        "small",
+    }
+    assert not any(attribute.startswith("on") for attribute, _ in tags.attributes)
+    assert "Nothing here" in html_page(name, [], gone)
+
+
+@pytest.mark.parametrize("epsg", [4326, 32631])
+def test_hits_in_a_scene_are_outlines_where_it_lies(tmp_path, tiny_folder, capsys, epsg):
+    tifffile = pytest.importorskip("tifffile")
+    scene = np.random.default_rng(0).integers(0, 255, (96, 128, 3), dtype=np.uint8)
+    key = 2048 if epsg == 4326 else 3072
+    tags = [
+        (33550, "d", 3, (0.5, 0.25, 0.0), True),
+        (33922, "d", 6, (0.0, 0.0, 0.0, 10.0, 60.0, 0.0), True),
+        (34735, "H", 8, (1, 1, 0, 1, key, 0, 1, epsg), True),
+    ]
+    tifffile.imwrite(tmp_path / "scene.tif", scene, photometric="rgb", extratags=tags)
+    words = ["--model", str(tiny_folder), "--out", str(tmp_path / "index"), "--tile", "64", "--overlap", "0"]
+    assert main(["index", str(tmp_path / "scene.tif"), *words]) == 0
+    out = tmp_path / "hits.geojson"
+    search(tmp_path, capsys, "a bridge", "--geojson", str(out), "--html", str(tmp_path / "page.html"))
+    found = json.loads(out.read_text())
+    assert (tmp_path / "page.html").read_text().count("data:image/jpeg") == 4
+    boxes = {tuple(feature["properties"]["pixel_box"]): feature["geometry"] for feature in found["features"]}
+    assert set(boxes) == {(0, 0, 64, 64), (64, 0, 128, 64), (0, 32, 64, 96), (64, 32, 128, 96)}
+    ring = boxes[64, 32, 128, 96]["coordinates"][0]
+    assert ring == [[42, 36], [74, 36], [74, 52], [42, 52], [42, 36]]  # counter-clockwise, closed
+    assert ("crs" in found) == (epsg != 4326)
+    if epsg != 4326:
+        assert found["crs"]["properties"]["name"] == "urn:ogc:def:crs:EPSG::32631"
+    (tmp_path / "scene.tif").unlink()
+    search(tmp_path, capsys, "a bridge", "--geojson", str(out), "--html", str(tmp_path / "page.html"))
+    assert all(feature["geometry"] is None for feature in json.loads(out.read_text())["features"])
+    assert "no such file" in (tmp_path / "page.html").read_text().lower()
+
+
+def test_a_photograph_has_no_place():
+    found = geojson([Hit(id="a.jpg", score=0.1, path="a.jpg")])
+    assert found["features"][0]["geometry"] is None and found["features"][0]["properties"]["pixel_box"] is None
