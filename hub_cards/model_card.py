@@ -65,17 +65,8 @@ def write_model_card(
     card = ModelCard.from_template(
         _metadata(folder, name, about["system"], results, base_models, terms, license, languages, examples),
         str(TEMPLATES / "model_card.md"),
-        plain=plain,
-        fenced=fenced,
         name=name,
         about=about,
-        dim=model.config.projection_dim,
-        parts=_parts(model),
-        source=json.dumps(name if REPO_ID.fullmatch(name) else "path/to/this/repository"),
-        sources=sorted(path.name for path in folder.glob("*.py")),
-        has_sentence_transformers=(folder / "modules.json").exists(),
-        has_belief=getattr(model, "instruction_model", None) is not None,
-        examples=[_example(number, **example) for number, example in enumerate(examples)],
         results=results,
         commands=list(dict.fromkeys(row["command"] for row in results if row["command"])),
         training=dict(training),
@@ -83,11 +74,27 @@ def write_model_card(
         data_licenses={public_name(dataset): value for dataset, value in terms.items() if dataset},
         license_text=license,
         tongues=languages,
-        citation=CITATION.format(**about),
-        versions=_versions(),
+        examples=[_example(number, **example) for number, example in enumerate(examples)],
+        **_about_files(folder, model, name, about),
     )
     (folder / "README.md").write_text(f"{card}\n", encoding="utf-8")
     return folder / "README.md"
+
+
+def _about_files(folder: Path, model, name: str, about: dict) -> dict:
+    """What the template says of the files and of the architecture."""
+    return {
+        "plain": plain,
+        "fenced": fenced,
+        "dim": model.config.projection_dim,
+        "parts": _parts(model),
+        "source": json.dumps(name if REPO_ID.fullmatch(name) else "path/to/this/repository"),
+        "sources": sorted(path.name for path in folder.glob("*.py")),
+        "has_sentence_transformers": (folder / "modules.json").exists(),
+        "has_belief": getattr(model, "instruction_model", None) is not None,
+        "citation": CITATION.format(**about),
+        "versions": _versions(),
+    }
 
 
 def _evaluation(
