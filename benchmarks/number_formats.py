@@ -1,4 +1,4 @@
-"""What bfloat16 and int8 cost in recall and save in memory: one model loaded three ways.
+"""What bfloat16 and int8 cost in recall: one model loaded three ways.
 
     python benchmarks/number_formats.py runs/demo/hub --data runs/demo/data --split test
 
@@ -28,7 +28,7 @@ def main() -> int:
     owners = [row for row, captions in enumerate(rows["captions"]) for _ in captions]
     texts = [text for captions in rows["captions"] for text in captions]
     processor = AutoProcessor.from_pretrained(args.model)
-    print("| weights | MB | rSum | I2T R@1 | T2I R@1 | mean cosine with float32 |\n|---|---|---|---|---|---|")
+    print("| weights | rSum | I2T R@1 | T2I R@1 | mean cosine with float32 |\n|---|---|---|---|---|")
     exact = None
     for name, options in formats().items():
         model = AutoModel.from_pretrained(args.model, **options)
@@ -38,7 +38,7 @@ def main() -> int:
         cosine = torch.cat([(a * b).sum(1) for a, b in zip(exact, found)]).mean()
         cells = [metrics["rsum"], metrics["image_to_text_recall@1"], metrics["text_to_image_recall@1"]]
         cells = " | ".join(f"{cell:.1f}" for cell in cells)
-        print(f"| {name} | {model.get_memory_footprint() / 1e6:.1f} | {cells} | {cosine:.5f} |", flush=True)
+        print(f"| {name} | {cells} | {cosine:.5f} |", flush=True)
     return 0
 
 

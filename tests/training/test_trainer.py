@@ -297,3 +297,19 @@ def test_two_processes_train_as_one(scenes, tmp_path):
     subprocess.run([*command, str(script), *words], check=True, capture_output=True, timeout=300)
     two = load_file(tmp_path / "two" / "hub" / "model.safetensors")
     assert max((one[key].float() - two[key].float()).abs().max().item() for key in one) < 2e-5
+
+
+@pytest.mark.slow
+def test_two_processes_train_adapters_as_one(scenes, tmp_path):
+    """LoRA under gloo: the merged weights of both agree to rounding."""
+    flags = ["--stages", "baseline", "--max_steps", "3", "--learning_rate", "0.01", "--image_augmentation", "none"]
+    flags += ["--text_augmentation", "0", "--load_best_model_at_end", "False", "--ramp_epochs", "0", "--optim", "sgd"]
+    flags += ["--lora", "True", "--lora_rank", "2"]
+    one = run(scenes, tmp_path / "one", *flags)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    command += ["--rdzv_backend", "c10d", "--rdzv_endpoint", "127.0.0.1:0", run_d2s.__file__]
+    words = [*scenes, *SMALL, "--output_dir", str(tmp_path / "two"), *flags, "--per_device_train_batch_size", "4"]
+    done = subprocess.run([*command, *words], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    two = load_file(tmp_path / "two" / "hub" / "model.safetensors")
+    assert max((one[key].float() - two[key].float()).abs().max().item() for key in one) < 2e-5
