@@ -50,14 +50,15 @@ test-compat: $(READY)  ## the Hub round trip on the oldest, a middle and a recen
 	done
 
 SPACE := .venv-space
-test-space: demo  ## the Gradio Space in headless Chromium (needs `chromium`), in an environment of its own
+test-space: demo demo-pir  ## the Gradio Space in headless Chromium (needs `chromium`), in an environment of its own
 	test -x $(SPACE)/bin/python || $(PYTHON) -m venv $(SPACE)
 	grep '^torch==' constraints.txt > $(SPACE)/constraints.txt  # gradio wants its own versions of the rest
 	$(SPACE)/bin/python -m pip install --quiet --constraint $(SPACE)/constraints.txt \
 		-r hub_cards/demo/requirements.txt playwright pytest
 	cp tests/space/test_space.py $(SPACE)/  # out of this package, which is not installed there
-	cd $(SPACE) && MODEL=$(CURDIR)/runs/demo/hub GALLERY=$(CURDIR)/runs/demo/gallery APP=$(CURDIR)/hub_cards/demo/app.py \
-		SHOTS=$(CURDIR)/runs/space bin/python -m pytest -q -p no:cacheprovider test_space.py
+	for run in demo demo-pir; do (cd $(SPACE) && APP=$(CURDIR)/hub_cards/demo/app.py SHOTS=$(CURDIR)/runs/space \
+		MODEL=$(CURDIR)/runs/$$run/hub GALLERY=$(CURDIR)/runs/$$run/gallery \
+		bin/python -m pytest -q -p no:cacheprovider test_space.py) || exit 1; done
 
 clean:  ## remove .venv and runs
 	rm -rf $(VENV) $(SPACE) runs

@@ -18,6 +18,7 @@ import pytest
 APP = os.environ.get("APP")
 SHOTS = Path(os.environ.get("SHOTS", "."))
 PORT = 7861
+WORDS = "a red circle"
 MODEL, GALLERY = os.environ.get("MODEL"), os.environ.get("GALLERY")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -58,21 +59,27 @@ def captions(page) -> list[tuple[str, float]]:
     return [(name, float(score)) for name, score in re.findall(r"(\S+\.png): (-?\d\.\d+)", text)]
 
 
+def shoot(page, name: str):
+    """Keep a screenshot for people."""
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=str(SHOTS / f"{Path(MODEL).parent.name}-{name}.png"))
+
+
 def test_words_find_ranked_pictures(page):
-    page.fill("#words textarea, #words input", "a red circle")
+    page.fill("#words textarea, #words input", WORDS)
     page.click("#search")
     hits = captions(page)
     scores = [score for _, score in hits]
     assert len(hits) == 8 and scores == sorted(scores, reverse=True)
-    SHOTS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=str(SHOTS / "search.png"))
+    page.wait_for_timeout(1000)  # the pictures fade in
+    shoot(page, "search")
     from transformers import AutoModel  # the same ranking without the Space
 
     model = AutoModel.from_pretrained(MODEL, trust_remote_code=True)
     from PIL import Image
 
     paths = sorted(Path(GALLERY).glob("*.png"))
-    cosines = model.encode_image([Image.open(path) for path in paths]) @ model.encode_text(["a red circle"]).T
+    cosines = model.encode_image([Image.open(path) for path in paths]) @ model.encode_text([WORDS]).T
     best = cosines.squeeze(1).topk(8)
     assert [name for name, _ in hits] == [paths[row].name for row in best.indices]
 
@@ -81,3 +88,15 @@ def test_no_words_and_no_picture_say_what_is_missing(page):
     page.fill("#words textarea, #words input", "")
     page.click("#search")
     page.get_by_text("Type some words or give a picture.").first.wait_for(timeout=20_000)
+
+
+def test_a_model_with_a_prior_shows_what_it_believes(page):
+    tab = page.get_by_role("tab", name="Belief")
+    if "instruction_config" not in (Path(MODEL) / "config.json").read_text():
+        assert tab.count() == 0
+        return
+    tab.click()
+    page.locator("input[type=file]").last.set_input_files(str(sorted(Path(GALLERY).glob("*.png"))[0]))
+    page.wait_for_selector("#belief img", timeout=60_000)
+    page.wait_for_timeout(1000)
+    shoot(page, "belief")
