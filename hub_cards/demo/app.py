@@ -51,9 +51,9 @@ def believe(image):
     side = round(len(belief) ** 0.5)
     heat = belief[: side * side].reshape(side, side)
     heat = ((heat - heat.min()) / (heat.max() - heat.min()).clamp(min=1e-9)).numpy()
-    heat = Image.fromarray((heat * 255).astype(np.uint8)).resize(image.size, Image.Resampling.BILINEAR)
-    red = Image.merge("RGB", (heat, Image.new("L", image.size), Image.new("L", image.size)))
-    return Image.blend(image.convert("RGB"), red, 0.5)
+    picture = image.convert("RGB").resize((448, 448))
+    mask = Image.fromarray((heat * 170).astype(np.uint8)).resize(picture.size, Image.Resampling.BILINEAR)
+    return Image.composite(Image.new("RGB", picture.size, "red"), picture, mask)
 
 
 with gr.Blocks(title="Image-text search") as demo:
@@ -70,8 +70,8 @@ with gr.Blocks(title="Image-text search") as demo:
         gr.on([button.click, words.submit], search, [words, picture, top], hits)
     if has_belief:
         with gr.Tab("Belief"):
-            given = gr.Image(label="A picture", type="pil")
-            shown = gr.Image(label="What the scene encoder believes", elem_id="belief")
+            given = gr.Image(label="A picture", type="pil", height=300)
+            shown = gr.Image(label="What the scene encoder believes", elem_id="belief", height=480)
             given.change(believe, given, shown)
 
 if __name__ == "__main__":
