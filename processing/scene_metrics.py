@@ -9,7 +9,9 @@ from collections import Counter, defaultdict
 import numpy as np
 import torch
 
-from .ranking import SCORES_AT_ONCE, finite_embeddings, recall_at_k, retrieval_ranks
+from . import counting
+from .counting import finite_embeddings
+from .ranking import recall_at_k, retrieval_ranks
 
 
 def same_words(text: str) -> str:
@@ -99,7 +101,7 @@ def scene_precision(
         torch.tensor([numbers[label] for label in labels], device=queries.device)
         for labels in (query_labels, gallery_labels)
     )
-    block, found = max(1, SCORES_AT_ONCE // len(gallery)), {k: [] for k in ks}
+    block, found = max(1, counting.SCORES_AT_ONCE // len(gallery)), {k: [] for k in ks}
     for start in range(0, len(queries), block):
         scores = queries[start : start + block] @ gallery.t()
         if exclude_self:
