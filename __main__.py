@@ -7,7 +7,8 @@ import sys
 VERBS = {
     "train": ("vsehub.training.train", "train from a recipe or from flags"),
     "teachers": ("vsehub.training.teachers", "features of frozen uni-modal models as columns of the data"),
-    "evaluate": ("vsehub.training.evaluate_model", "retrieval recalls of a saved model on a split"),
+    "evaluate": ("vsehub.training.evaluate_model", "retrieval metrics of a saved model on a split, by named protocols"),
+    "compare": ("vsehub.training.compare", "two evaluations of the same queries: differences, intervals, p-values"),
     "caption": ("vsehub.training.dense_captions", "dense captions from a vision-language model, resumable"),
     "convert": ("vsehub.hub_cards.convert", "official checkpoints to Hub folders"),
     "check-leakage": ("vsehub.training.leakage", "images that two sources or splits share, also resized or turned"),

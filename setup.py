@@ -35,6 +35,7 @@ setup(
         "plot": ["matplotlib"],
         "geo": ["tifffile", "imagecodecs"],
         "graded": ["rapidfuzz"],
+        "eccv": ["eccv_caption"],
         "test": [
             "pytest",
             "hypothesis",
