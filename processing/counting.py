@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from .tiles import BlockGroups, count_tile
+
 SCORES_AT_ONCE = 32_000_000  # 128 MB of float32
 THIN = 16  # below so many rows or columns, matrix libraries sum in another order and equal vectors would not tie
 
@@ -62,22 +64,6 @@ def finite_embeddings(embeds, name: str) -> torch.Tensor:
     return embeds
 
 
-class _Groups:
-    """The tie groups of one block of queries, and what has been counted so far."""
-
-    def __init__(self, query: np.ndarray, score: np.ndarray, best_only: bool):
-        order = np.lexsort((-score, query))
-        query, score = query[order], score[order]
-        new_query = np.r_[True, query[1:] != query[:-1]][: len(query)]
-        starts = np.flatnonzero(new_query | np.r_[True, score[1:] != score[:-1]][: len(query)])
-        self.query, self.score = query[starts], score[starts]
-        self.positives = np.diff(np.r_[starts, len(query)])
-        if best_only:
-            best = new_query[starts]
-            self.query, self.score, self.positives = self.query[best], self.score[best], self.positives[best]
-        self.above, self.reach = np.zeros((2, len(self.query)), np.int64)
-
-
 class _Way:
     """One direction of a sweep: where its positives lie among the tiles, and their scores once they have been seen."""
 
@@ -94,7 +80,7 @@ class _Way:
         keys = np.stack([block[order], item_block[order]])
         starts = np.flatnonzero(np.r_[True, (keys[:, 1:] != keys[:, :-1]).any(0)][: len(order)])
         self.members = dict(zip(map(tuple, keys[:, starts].T.tolist()), np.split(order, starts[1:])))
-        self.groups: list[_Groups | None] = [None] * (len(edges) - 1)
+        self.groups: list[BlockGroups | None] = [None] * (len(edges) - 1)
 
     def see(self, block: int, item_block: int, tile: torch.Tensor, item_start: int):
         """Keep the scores of the positives that lie in a tile (queries, items)."""
@@ -106,11 +92,11 @@ class _Way:
         self.score[index] = tile[where[0], where[1]].cpu().numpy()
         self.pending[block] -= len(index)
 
-    def settled(self, block: int) -> _Groups | None:
+    def settled(self, block: int) -> BlockGroups | None:
         """The groups of a block of queries, once all its positives have been seen."""
         if self.groups[block] is None and not self.pending[block]:
             part = slice(self.bounds[block], self.bounds[block + 1])
-            self.groups[block] = _Groups(self.query[part] - self.edges[block], self.score[part], self.best_only)
+            self.groups[block] = BlockGroups(self.query[part] - self.edges[block], self.score[part], self.best_only)
         return self.groups[block]
 
     def result(self) -> TieGroups:
@@ -164,7 +150,7 @@ def _sweep(rows, columns, pairs, pairs_back, best_only) -> tuple[TieGroups, ...]
             if any(group is None for group in groups):
                 left.append((r, c))
                 continue
-            _count(scores, *groups)
+            count_tile(scores, *groups)
         waiting = left
     found = [way.result() for way in ways]
     if order is not None:
@@ -191,67 +177,6 @@ def _square_edges(rows: int, columns: int, home: np.ndarray) -> tuple[np.ndarray
     widths = np.diff(column_edges)
     fits = widths.min() >= min(THIN, columns // len(widths)) and widths.max() <= 2 * columns / len(widths)
     return row_edges, column_edges if fits else _even_edges(columns, len(widths))
-
-
-def _count(scores: torch.Tensor, by_row: _Groups, by_column: _Groups | None = None):
-    """Add a tile's counts to the groups of its rows and of its columns."""
-    if scores.device.type == "cpu":
-        _count_rows(scores.numpy(), by_row)
-        if by_column is not None:
-            _count_columns(scores.numpy(), by_column)
-    else:
-        _count_on_device(scores, by_row)
-        if by_column is not None:
-            _count_on_device(scores.t(), by_column)
-
-
-def _count_rows(scores: np.ndarray, groups: _Groups):
-    """Row by row, because a row stays in the processor's cache and torch's sums of booleans are ten times slower."""
-    flags = np.empty(scores.shape[1], bool)
-    for number, (row, score) in enumerate(zip(groups.query.tolist(), groups.score)):
-        groups.above[number] += np.count_nonzero(np.greater(scores[row], score, out=flags))
-        groups.reach[number] += np.count_nonzero(np.greater_equal(scores[row], score, out=flags))
-
-
-def _count_columns(scores: np.ndarray, groups: _Groups):
-    """All columns at once, their first groups, then their second, ...; the few that have many are cut out."""
-    slot = np.arange(len(groups.query)) - np.searchsorted(groups.query, groups.query)
-    for number in range(int(slot.max(initial=-1)) + 1):
-        chosen = np.flatnonzero(slot == number)
-        columns = groups.query[chosen]
-        if 2 * len(chosen) > scores.shape[1]:
-            limits = np.full(scores.shape[1], np.inf, np.float32)
-            limits[columns] = groups.score[chosen]
-            above, reach = _column_sums(scores, limits)
-            above, reach = above[columns], reach[columns]
-        else:
-            above, reach = _column_sums(scores[:, columns], groups.score[chosen])
-        groups.above[chosen] += above
-        groups.reach[chosen] += reach
-
-
-def _column_sums(scores: np.ndarray, limits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How many scores of each column exceed its limit, and how many reach it."""
-    above, reach = np.zeros((2, len(limits)), np.int64)
-    flags = np.empty(len(limits), bool)
-    for start in range(0, len(scores), 255):  # as many as a byte counts
-        few_above, few_reach = np.zeros((2, len(limits)), np.uint8)
-        for row in scores[start : start + 255]:
-            few_above += np.greater(row, limits, out=flags).view(np.uint8)
-            few_reach += np.greater_equal(row, limits, out=flags).view(np.uint8)
-        above += few_above
-        reach += few_reach
-    return above, reach
-
-
-def _count_on_device(scores: torch.Tensor, groups: _Groups):
-    step = max(1, SCORES_AT_ONCE // max(1, scores.shape[1]))
-    for start in range(0, len(groups.query), step):
-        part = slice(start, start + step)
-        lines = scores[torch.from_numpy(groups.query[part]).to(scores.device)]
-        limits = torch.from_numpy(groups.score[part]).to(scores.device)[:, None]
-        groups.above[part] += (lines > limits).sum(1).cpu().numpy()
-        groups.reach[part] += (lines >= limits).sum(1).cpu().numpy()
 
 
 __all__ = ["SCORES_AT_ONCE", "TieGroups", "finite_embeddings", "tie_groups", "tie_groups_both_ways", "unique_pairs"]

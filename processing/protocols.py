@@ -9,7 +9,8 @@ import numpy as np
 
 from .counting import TieGroups, finite_embeddings, tie_groups
 from .ground_truth import OUTSIDE, GroundTruth
-from .ranking import WAYS, Outcomes, fold_rows, image_text_outcomes, outcomes_of
+from .outcomes import WAYS, Outcomes
+from .ranking import fold_rows, image_text_outcomes, outcomes_of
 from .scene_metrics import add_duplicate_aware, captions_are_shared
 
 KS = (1, 5, 10)

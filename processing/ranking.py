@@ -13,15 +13,13 @@ The first image finds its first text; the second image ties texts 1 (not its own
 counts one half for it. Text 1 is nearer to the wrong image. All recalls are per cent, as in the papers.
 """
 
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
 from .counting import TieGroups, finite_embeddings, tie_groups, tie_groups_both_ways, unique_pairs
+from .outcomes import WAYS, Outcomes
 from .rank_metrics import average_precisions_at_r, best_groups, broken_ties, first_ranks, r_precisions, recalls
-
-WAYS = ("image_to_text", "text_to_image")
 
 
 class Ranks(NamedTuple):
@@ -30,31 +28,6 @@ class Ranks(NamedTuple):
     above: np.ndarray  # items that score higher than the best positive (all of them wrong)
     tied: np.ndarray  # items that score the same, the best positive included
     tied_positives: np.ndarray  # how many of those are positives
-
-
-@dataclass
-class Outcomes:
-    """What every query of an evaluation came to; a metric is a mean, a median or a sum over it.
-
-    Names begin with a way, `image_to_text` or `text_to_image`, perhaps after a prefix.
-    """
-
-    values: dict[str, np.ndarray] = field(default_factory=dict)  # metric -> (Q,) per cent, or ranks from 1
-    images: dict[str, np.ndarray] = field(default_factory=dict)  # way -> (Q,) row of the image each query belongs to
-    sums: dict[str, list[str]] = field(default_factory=dict)  # rsum and means of metrics -> the metrics
-
-    def metrics(self) -> dict[str, float]:
-        """Every metric: recalls and precisions in per cent, `rsum`, `mean_recall`, `..._median_rank`, ..."""
-        found = {name: float((np.median if "median" in name else np.mean)(x)) for name, x in self.values.items()}
-        return found | {name: weight * sum(found[p] for p in parts) for name, (parts, weight) in self.weighted()}
-
-    def weighted(self) -> list[tuple[str, tuple[list[str], float]]]:
-        """The sums with the weight of their parts: 1 for `rsum`, one over their number for means."""
-        return [(name, (parts, 1.0 if name.endswith("rsum") else 1 / len(parts))) for name, parts in self.sums.items()]
-
-    def images_of(self, name: str) -> np.ndarray:
-        """The images that the queries of a metric belong to, (Q,)."""
-        return self.images[next(way for way in WAYS if way in name)]
 
 
 def retrieval_groups(

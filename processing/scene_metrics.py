@@ -11,8 +11,9 @@ import torch
 
 from . import counting
 from .counting import finite_embeddings
+from .outcomes import Outcomes
 from .rank_metrics import broken_ties, recalls
-from .ranking import Outcomes, retrieval_groups
+from .ranking import retrieval_groups
 
 
 def same_words(text: str) -> str:

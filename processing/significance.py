@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .ranking import Outcomes
+from .outcomes import Outcomes
 
 AT_ONCE = 10_000_000  # random numbers
 

@@ -13,13 +13,14 @@ from ..modeling.modeling_dual_encoder import DualEncoderPreTrainedModel
 from ..modeling.towers import weights_of
 from ..processing.graded import class_relevance, graded_metrics, rouge_l_relevance
 from ..processing.ground_truth import read_ground_truth
+from ..processing.outcomes import Outcomes
 from ..processing.protocols import PROTOCOLS, captions_that_count, protocol_of, protocol_outcomes
 from ..processing.rank_metrics import TIES
-from ..processing.ranking import Outcomes
 from .arguments import DataArguments
 from .data import prepare_rows
 from .evaluation import embed_rows, further_metrics, labels_of
 from .evaluation_record import evaluation_record, write_record
+from .evaluation_tables import further_lines, protocol_table, table
 from .saved_embeddings import embedding_facts, read_embeddings, write_embeddings
 
 
@@ -129,59 +130,6 @@ def _graded(rows, embeds, by: str | None, name: str) -> dict[str, float]:
             raise ValueError(f"{name} has no scene classes to grade by: name their column with --label_column")
         return graded_metrics(*embeds, class_relevance(rows["label"], embeds[2]))
     return {}
-
-
-def table(rows: dict[str, dict]) -> str:
-    """Lay out metrics as a table: one line per name; recalls both ways, their sum, and seconds where known."""
-    ks = (1, 5, 10)
-    head = f"{'':24}" + "image to text".center(22) + "text to image".center(22) + f"{'rSum':>8}{'mR':>7}{'time':>8}"
-    lines = [head, f"{'':24}" + "".join(f"{f'R@{k}':>7}" for k in ks) + " " + "".join(f"{f'R@{k}':>7}" for k in ks)]
-    for name, metrics in rows.items():
-        cells = [f"{name:24}"]
-        for way in ("image_to_text", "text_to_image"):
-            cells.append("".join(f"{metrics[f'{way}_recall@{k}']:7.1f}" for k in ks) + " ")
-        cells.append(f"{metrics['rsum']:8.1f}{metrics['mean_recall']:7.2f}")
-        cells.append(f"{metrics['seconds']:7.0f}s" if "seconds" in metrics else "")
-        lines.append("".join(cells))
-    return "\n".join(lines)
-
-
-def further_lines(metrics: dict) -> list[str]:
-    """What an evaluation has beyond the table: duplicate-aware recalls and scene precision."""
-    lines = []
-    for name, prefix, what in (
-        ("identical captions count", "duplicate_aware", "recall"),
-        ("same scene class", "scene", "precision"),
-    ):
-        if f"{prefix}_text_to_image_{what}@1" in metrics:
-            ways = ("image_to_text", "text_to_image")
-            cells = [
-                "".join(f"{metrics.get(f'{prefix}_{way}_{what}@{k}', float('nan')):7.1f}" for k in (1, 5, 10))
-                for way in ways
-            ]
-            total = (
-                f"{metrics['duplicate_aware_mean_recall']:15.2f}"
-                if prefix == "duplicate_aware"
-                else f"  {what}@1, 5, 10"
-            )
-            lines.append(f"{name:24}{cells[0]} {cells[1]} {total}")
-    for task in ("image_to_image", "text_to_text", "image_to_mixed", "text_to_mixed"):
-        if f"{task}_ndcg@10" in metrics:
-            cells = "".join(f"{metrics[f'{task}_ndcg@{k}']:7.1f}" for k in (10, 20, 50))
-            lines.append(f"{task.replace('_', ' '):24}{cells}  NDCG@10, 20, 50")
-    return lines
-
-
-def protocol_table(record: dict) -> str:
-    """Every metric of every protocol with its interval."""
-    lines = []
-    for name, part in record["protocols"].items():
-        lines.append(f"{name}: {PROTOCOLS[name].about}")
-        for metric, value in part["metrics"].items():
-            low, high = part["intervals"].get(metric, (None, None))
-            lines.append(f"  {metric:44}{value:9.2f}" + ("" if low is None else f"   [{low:.2f}, {high:.2f}]"))
-    share = 100 * record["intervals"]["level"]
-    return "\n".join([*lines, f"in brackets: {share:g} % bootstrap intervals over images"])
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..processing.ranking import Outcomes
+from ..processing.outcomes import Outcomes
 from ..processing.significance import intervals
 
 FORMAT = 1

@@ -5,7 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from vsehub.processing.ranking import Outcomes, image_text_outcomes
+from vsehub.processing.outcomes import Outcomes
+from vsehub.processing.ranking import image_text_outcomes
 from vsehub.processing.significance import compare_outcomes, intervals
 
 
