@@ -50,15 +50,16 @@ def _ndcg(scores: torch.Tensor, relevance: torch.Tensor, ks) -> torch.Tensor:
     """NDCG of a block of queries at several k, (b, len(ks)) float64: two selections of the largest, and no sort."""
     deepest = min(max(ks), scores.shape[1])
     discounts = 1 / torch.log2(torch.arange(deepest, dtype=torch.float64, device=scores.device) + 2)
-    hits, items = scores.topk(deepest, dim=1)
+    hits, items = scores.topk(min(deepest + 1, scores.shape[1]), dim=1)
+    beyond = (hits[:, deepest:] == hits[:, deepest - 1 : deepest]).any(1).nonzero().flatten()  # the next may tie
+    hits, items = hits[:, :deepest], items[:, :deepest]
     gains = relevance.gather(1, items).double()
     best = relevance.topk(deepest, dim=1).values.double()
     tied = (hits[:, 1:] == hits[:, :-1]).any(1).nonzero().flatten()
     if len(tied):
         same = (hits[tied, :, None] == hits[tied, None]).double()
         gains[tied] = ((same @ gains[tied, :, None]) / same.sum(2, keepdim=True))[..., 0]
-    edge = hits[:, -1:]  # items beyond the deepest hit may tie with it
-    beyond = ((scores >= edge).sum(1) > deepest).nonzero().flatten()
+    edge = hits[:, -1:]
     if len(beyond):
         equal = scores[beyond] == edge[beyond]
         mean = torch.where(equal, relevance[beyond], 0).sum(1, dtype=torch.float64) / equal.sum(1)
