@@ -51,8 +51,7 @@ def unique_pairs(queries, items) -> np.ndarray:
 def finite_embeddings(embeds, name: str) -> torch.Tensor:
     """Float32 embeddings (N, D), or an error that names the rows that are not finite, or whose scores may not be."""
     embeds = torch.as_tensor(embeds).detach().float()
-    with np.errstate(all="ignore"):
-        bad = ~torch.isfinite(embeds.sum(1))  # a sum is finite only if all its terms are
+    bad = ~torch.isfinite(embeds.sum(1))  # a sum is finite only if all its terms are
     if bad.any():
         bad = ~torch.isfinite(embeds).all(1)
     if bad.any():
