@@ -50,14 +50,12 @@ def package_suite(arrays):
 
 def our_suite(images, texts, owners, image_ids, folder):
     from vsehub.processing.ground_truth import read_ground_truth
-    from vsehub.processing.protocols import protocol_of, protocol_outcomes
+    from vsehub.processing.protocols import protocol_of, protocols_outcomes
 
-    found = {}
-    for name in PROTOCOLS:
-        truth = protocol_of(name).truth
-        truth = truth and read_ground_truth(truth, folder)
-        found[name] = protocol_outcomes(name, images, texts, owners, image_ids=image_ids, truth=truth).metrics()
-    return found
+    truths = {name: protocol_of(name).truth for name in PROTOCOLS}
+    truths = {name: truth and read_ground_truth(truth, folder) for name, truth in truths.items()}
+    found = protocols_outcomes(truths, images, texts, owners, image_ids=image_ids)
+    return {name: outcomes.metrics() for name, outcomes in found.items()}
 
 
 def main() -> int:

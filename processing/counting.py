@@ -1,8 +1,8 @@
 """Count, for every query, how many items score above its positives and how many tie with them: no sort, no full matrix.
 
-The score matrix is computed once, tile by tile. A tile is counted as soon as the positives of its rows and columns have
-all been seen, both ways at once; where captions follow their images, the tiles on the diagonal hold them all and no
-tile is computed twice. Scores are compared as computed, so equal vectors tie exactly.
+The score matrix is computed tile by tile and counted both ways at once, against the scores of the positives. These are
+probed beforehand in small products, and must come out of the tiles to the last bit; where a library's sums depend on
+the size of the product, tiles are computed twice instead. So scores are compared as computed, and equal vectors tie.
 """
 
 from typing import NamedTuple
@@ -13,7 +13,8 @@ import torch
 from .tiles import BlockGroups, count_tile
 
 SCORES_AT_ONCE = 32_000_000  # 128 MB of float32
-THIN = 16  # below so many rows or columns, matrix libraries sum in another order and equal vectors would not tie
+WIDEST = 32_768  # scores of a row, which should stay in the processor's cache
+PROBED = 32  # rows of a small product; below 16, libraries sum in another order
 
 
 class TieGroups(NamedTuple):
@@ -24,6 +25,7 @@ class TieGroups(NamedTuple):
     tied: np.ndarray  # (P,) items that score the same, the group's positives included
     positives: np.ndarray  # (P,) how many of those are positives
     count: int  # Q
+    group: np.ndarray | None = None  # number of each pair's group, in the order of the pairs; -1 for none
 
 
 def tie_groups(queries: torch.Tensor, gallery: torch.Tensor, pairs: np.ndarray, best_only: bool = False) -> TieGroups:
@@ -41,6 +43,19 @@ def tie_groups(queries: torch.Tensor, gallery: torch.Tensor, pairs: np.ndarray, 
 def tie_groups_both_ways(rows, columns, pairs, pairs_back, best_only: bool = False) -> tuple[TieGroups, TieGroups]:
     """Count for rows as queries (`pairs`: row, column) and for columns as queries (`pairs_back`: column, row)."""
     return _sweep(rows, columns, pairs, pairs_back, best_only)
+
+
+def restricted(groups: TieGroups, pairs: np.ndarray, fewer: np.ndarray) -> TieGroups:
+    """The groups of some of the positives: counts stay, because they are about the whole gallery.
+
+    Args:
+        groups: of `pairs`, not `best_only`.
+        pairs, fewer: (2, P) as from `unique_pairs`; the latter's are among the former's.
+    """
+    width = 1 + int(max(pairs[1].max(initial=0), fewer[1].max(initial=0)))
+    index = np.searchsorted(pairs[0] * width + pairs[1], fewer[0] * width + fewer[1])
+    kept, group, counts = np.unique(groups.group[index], return_inverse=True, return_counts=True)
+    return TieGroups(groups.query[kept], groups.above[kept], groups.tied[kept], counts, groups.count, group)
 
 
 def unique_pairs(queries, items) -> np.ndarray:
@@ -64,15 +79,14 @@ def finite_embeddings(embeds, name: str) -> torch.Tensor:
 
 
 class _Way:
-    """One direction of a sweep: where its positives lie among the tiles, and their scores once they have been seen."""
+    """One direction of a sweep: where its positives lie among the tiles, and their scores once they are known."""
 
     def __init__(self, pairs: np.ndarray, edges: np.ndarray, item_edges: np.ndarray, best_only: bool):
         self.query, self.item = pairs
         self.edges, self.best_only = edges, best_only
-        self.score = np.empty(pairs.shape[1], np.float32)
-        block, item_block = (
-            np.searchsorted(e, x, "right") - 1 for e, x in ((edges, self.query), (item_edges, self.item))
-        )
+        self.score, self.probed = np.empty(pairs.shape[1], np.float32), False
+        block = np.searchsorted(edges, self.query, "right") - 1
+        item_block = np.searchsorted(item_edges, self.item, "right") - 1
         self.pending = np.bincount(block, minlength=len(edges) - 1)
         self.bounds = np.searchsorted(block, np.arange(len(edges)))
         order = np.lexsort((item_block, block))
@@ -81,18 +95,27 @@ class _Way:
         self.members = dict(zip(map(tuple, keys[:, starts].T.tolist()), np.split(order, starts[1:])))
         self.groups: list[BlockGroups | None] = [None] * (len(edges) - 1)
 
-    def see(self, block: int, item_block: int, tile: torch.Tensor, item_start: int):
-        """Keep the scores of the positives that lie in a tile (queries, items)."""
+    def see(self, block: int, item_block: int, tile: torch.Tensor, item_start: int) -> bool:
+        """Keep the scores of the positives in a tile (queries, items), or tell whether the probed ones are the same."""
         index = self.members.pop((block, item_block), None)
         if index is None:
-            return
+            return True
         rows, columns = self.query[index] - self.edges[block], self.item[index] - item_start
         where = [torch.from_numpy(x).to(tile.device) for x in (rows, columns)]
-        self.score[index] = tile[where[0], where[1]].cpu().numpy()
+        found = tile[where[0], where[1]].cpu().numpy()
+        if self.probed:
+            return np.array_equal(found, self.score[index])
+        self.score[index] = found
         self.pending[block] -= len(index)
+        return True
+
+    def probe(self, scores: np.ndarray):
+        """Take the scores of all positives from elsewhere."""
+        self.score, self.probed = scores, True
+        self.pending[:] = 0
 
     def settled(self, block: int) -> BlockGroups | None:
-        """The groups of a block of queries, once all its positives have been seen."""
+        """The groups of a block of queries, once all its positives are known."""
         if self.groups[block] is None and not self.pending[block]:
             part = slice(self.bounds[block], self.bounds[block + 1])
             self.groups[block] = BlockGroups(self.query[part] - self.edges[block], self.score[part], self.best_only)
@@ -106,76 +129,70 @@ class _Way:
         )
         if (reach - above < positives).any():
             raise FloatingPointError("a score came out differently when it was computed again: matrix products vary")
-        return TieGroups(query, above, reach - above, positives, int(self.edges[-1]))
+        starts = np.cumsum([0, *(len(part.query) for part in parts)])
+        group = np.concatenate([np.where(p.group < 0, -1, p.group + start) for p, start in zip(parts, starts)])
+        return TieGroups(query, above, reach - above, positives, int(self.edges[-1]), group)
 
 
 @torch.no_grad()
-def _sweep(rows, columns, pairs, pairs_back, best_only) -> tuple[TieGroups, ...]:
-    """Go through the tiles that hold positives first, then through those that are still to be counted."""
+def _sweep(rows, columns, pairs, pairs_back, best_only, probe: bool = True) -> tuple[TieGroups, ...]:
+    """Count every tile against the positives of its rows and, with `pairs_back`, of its columns."""
     both = pairs_back is not None
-    order = None
-    if both and len(rows) * len(columns) > SCORES_AT_ONCE:
-        home = np.zeros(len(columns), np.int64)
-        home[pairs_back[0, ::-1]] = pairs_back[1, ::-1]  # the first of several stays
-        if (np.diff(home) < 0).any():  # put the columns in the order of their rows, so that the diagonal holds them
-            order = np.argsort(home, kind="stable")
-            place = np.argsort(order)
-            columns, home = columns[torch.from_numpy(order).to(columns.device)], home[order]
-            pairs, pairs_back = (
-                unique_pairs(pairs[0], place[pairs[1]]),
-                unique_pairs(place[pairs_back[0]], pairs_back[1]),
-            )
-        row_edges, column_edges = _square_edges(len(rows), len(columns), home)
-    else:
-        blocks = -(-len(rows) * len(columns) // SCORES_AT_ONCE)
-        row_edges, column_edges = _even_edges(len(rows), blocks), np.array([0, len(columns)])
+    column_edges = _edges(len(columns), -(-len(columns) // WIDEST) if both else 1)
+    widest = int(np.diff(column_edges).max())
+    row_edges = _edges(len(rows), -(-len(rows) * widest // SCORES_AT_ONCE))
     ways = [_Way(pairs, row_edges, column_edges, best_only)]
     if both:
         ways.append(_Way(pairs_back, column_edges, row_edges, best_only))
-    first = {*ways[0].members, *((r, c) for c, r in (ways[1].members if both else ()))}
     tiles = [(r, c) for r in range(len(row_edges) - 1) for c in range(len(column_edges) - 1)]
-    room = torch.empty(np.diff(row_edges).max(initial=0) * np.diff(column_edges).max(initial=0), device=rows.device)
-    waiting = sorted(tiles, key=lambda tile: (tile not in first, tile))
-    while waiting:
+    if both and probe and len(tiles) > 1 and min(len(rows), len(columns)) >= PROBED:
+        for way, scores in zip(ways, _probed(rows, columns, pairs, pairs_back)):
+            way.probe(scores)
+    room = torch.empty(int(np.diff(row_edges).max()) * widest, device=rows.device)
+    while tiles:
         left = []
-        for r, c in waiting:
+        for r, c in tiles:
             (r0, r1), (c0, c1) = row_edges[r : r + 2].tolist(), column_edges[c : c + 2].tolist()
             scores = room[: (r1 - r0) * (c1 - c0)].view(r1 - r0, c1 - c0)
             torch.matmul(rows[r0:r1], columns[c0:c1].t(), out=scores)
-            ways[0].see(r, c, scores, c0)
-            if both:
-                ways[1].see(c, r, scores.t(), r0)
+            same = ways[0].see(r, c, scores, c0) and (not both or ways[1].see(c, r, scores.t(), r0))
+            if not same:
+                return _sweep(rows, columns, pairs, pairs_back, best_only, probe=False)
             groups = [ways[0].settled(r), *([ways[1].settled(c)] if both else [])]
             if any(group is None for group in groups):
                 left.append((r, c))
                 continue
             count_tile(scores, *groups)
-        waiting = left
-    found = [way.result() for way in ways]
-    if order is not None:
-        found[1] = reordered(found[1], order)
-    return tuple(found)
+        tiles = left
+    return tuple(way.result() for way in ways)
 
 
-def reordered(groups: TieGroups, names: np.ndarray) -> TieGroups:
-    """Rename query i to names[i], a permutation, and restore the ascending order."""
-    query = names[groups.query]
-    order = np.argsort(query, kind="stable")
-    return TieGroups(query[order], *(column[order] for column in groups[1:4]), groups.count)
-
-
-def _even_edges(count: int, blocks: int) -> np.ndarray:
+def _edges(count: int, blocks: int) -> np.ndarray:
     return np.linspace(0, count, max(1, min(blocks, count)) + 1).astype(np.int64)
 
 
-def _square_edges(rows: int, columns: int, home: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Equally many blocks of rows and of columns, a column in the block of its `home` row if that leaves none thin."""
-    row_edges = _even_edges(rows, int(np.ceil(np.sqrt(rows * columns / SCORES_AT_ONCE))))
-    column_edges = np.searchsorted(home, row_edges)
-    column_edges[0], column_edges[-1] = 0, columns
-    widths = np.diff(column_edges)
-    fits = widths.min() >= min(THIN, columns // len(widths)) and widths.max() <= 2 * columns / len(widths)
-    return row_edges, column_edges if fits else _even_edges(columns, len(widths))
+def _probed(rows, columns, pairs: np.ndarray, pairs_back: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of both lists of pairs: a few rows at a time with all columns that are a positive of one of them."""
+    codes = [pairs[0] * len(columns) + pairs[1], pairs_back[1] * len(columns) + pairs_back[0]]
+    every = np.unique(np.concatenate(codes))
+    row, column = np.divmod(every, len(columns))
+    scores, fill = np.empty(len(every), np.float32), np.arange(PROBED)
+    for start in range(0, len(rows), PROBED):
+        part = slice(*np.searchsorted(row, [start, start + PROBED]))
+        first = min(start, len(rows) - PROBED)  # the last rows once more, rather than a thin product
+        wanted, place = np.unique(column[part], return_inverse=True)
+        taken = columns[torch.from_numpy(np.r_[wanted, fill[: max(0, PROBED - len(wanted))]]).to(columns.device)]
+        small = (rows[first : first + PROBED] @ taken.t()).cpu().numpy()
+        scores[part] = small[row[part] - first, place]
+    return tuple(scores[np.searchsorted(every, code)] for code in codes)
 
 
-__all__ = ["SCORES_AT_ONCE", "TieGroups", "finite_embeddings", "tie_groups", "tie_groups_both_ways", "unique_pairs"]
+__all__ = [
+    "SCORES_AT_ONCE",
+    "TieGroups",
+    "finite_embeddings",
+    "restricted",
+    "tie_groups",
+    "tie_groups_both_ways",
+    "unique_pairs",
+]

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .counting import TieGroups, finite_embeddings, tie_groups
+from .counting import TieGroups, finite_embeddings, restricted, tie_groups_both_ways, unique_pairs
 from .ground_truth import OUTSIDE, GroundTruth
 from .outcomes import WAYS, Outcomes
-from .ranking import fold_rows, image_text_outcomes, outcomes_of
+from .ranking import equal_ids, fold_rows, image_text_outcomes, outcomes_of
 from .scene_metrics import add_duplicate_aware, captions_are_shared
 
 KS = (1, 5, 10)
@@ -72,8 +72,13 @@ def captions_that_count(name: str, images: int, text_to_image) -> np.ndarray:
     return np.sort(order[place < protocol.captions])
 
 
-def protocol_outcomes(
-    name: str,
+def protocol_outcomes(name: str, image_embeds, text_embeds, text_to_image, truth=None, **given) -> Outcomes:
+    """Evaluate embeddings by one protocol; see `protocols_outcomes`."""
+    return protocols_outcomes({name: truth}, image_embeds, text_embeds, text_to_image, **given)[name]
+
+
+def protocols_outcomes(
+    truths: dict[str, GroundTruth | None],
     image_embeds,
     text_embeds,
     text_to_image,
@@ -81,39 +86,46 @@ def protocol_outcomes(
     texts=None,
     image_ids=None,
     caption_ids=None,
-    truth: GroundTruth | None = None,
-) -> Outcomes:
-    """Evaluate embeddings by a protocol.
+) -> dict[str, Outcomes]:
+    """Evaluate embeddings by several protocols; those over the same COCO gallery share one matrix product.
 
     Args:
-        name: one of `PROTOCOLS`.
+        truths: names of `PROTOCOLS` and, of `cxc` and `eccv`, what `read_ground_truth` gives.
         image_embeds: (N, D), each image once.
         text_embeds: (T, D).
         text_to_image: (T,) row of the image that each text belongs to.
         ties: `expected`, `optimistic` or `pessimistic`.
         texts: the T captions, for duplicate-aware recalls where the protocol has them and captions repeat.
-        image_ids, caption_ids, truth: of `cxc` and `eccv`; see `GroundTruth.pairs` and `read_ground_truth`.
+        image_ids, caption_ids: of `cxc` and `eccv`; see `GroundTruth.pairs`.
 
     Raises:
         ValueError: data that are not the protocol's, NaN or infinity; the message names rows.
     """
-    protocol, kept = protocol_of(name), captions_that_count(name, len(image_embeds), text_to_image)
-    owners = np.asarray(text_to_image).astype(np.int64)[kept]
-    images, captions = finite_embeddings(image_embeds, "image"), finite_embeddings(text_embeds, "text")
-    if len(kept) < len(captions):
-        captions = captions[kept]
-    if protocol.truth is not None:
-        if truth is None or image_ids is None:
-            raise ValueError(f"{name} needs a ground truth and the COCO ids of the images")
-        ids = None if caption_ids is None else np.asarray(caption_ids)[kept]
-        return _with_truth(protocol, images, captions, owners, truth.pairs(image_ids, owners, ids), ties)
-    if protocol.folds > 1:
-        return _folded(protocol.folds, images, captions, owners, ties)
-    outcomes = image_text_outcomes(images, captions, owners, KS, ties)
-    texts = [texts[row] for row in kept] if protocol.repeats and texts is not None else []
-    if captions_are_shared(texts, owners):
-        add_duplicate_aware(outcomes, images, captions, owners, texts, KS, ties)
-    return outcomes
+    images, every = finite_embeddings(image_embeds, "image"), finite_embeddings(text_embeds, "text")
+    shared, found = {}, {}
+    for name, truth in truths.items():
+        protocol, kept = protocol_of(name), captions_that_count(name, len(images), text_to_image)
+        owners = np.asarray(text_to_image).astype(np.int64)[kept]
+        captions = every[kept] if len(kept) < len(every) else every
+        if protocol.truth is not None:
+            if truth is None or image_ids is None:
+                raise ValueError(f"{name} needs a ground truth and the COCO ids of the images")
+            ids = None if caption_ids is None else np.asarray(caption_ids)[kept]
+            shared[name] = truth.pairs(image_ids, owners, ids)
+        elif protocol.folds > 1:
+            found[name] = _folded(protocol.folds, images, captions, owners, ties)
+        elif protocol.spare:
+            rows = np.arange(len(owners))
+            shared[name] = {WAYS[0]: equal_ids(np.arange(len(images)), owners), WAYS[1]: np.stack([rows, owners])}
+        else:
+            found[name] = image_text_outcomes(images, captions, owners, KS, ties)
+            if protocol.repeats and texts is not None and captions_are_shared(texts, owners):
+                add_duplicate_aware(found[name], images, captions, owners, texts, KS, ties)
+        if name in shared:
+            gallery = images, captions, owners
+    if shared:
+        found |= _over_one_gallery(shared, *gallery, ties)
+    return {name: found[name] for name in truths}
 
 
 def _folded(folds: int, images, texts, owners, ties: str) -> Outcomes:
@@ -129,19 +141,29 @@ def _folded(folds: int, images, texts, owners, ties: str) -> Outcomes:
     return whole
 
 
-def _with_truth(protocol: Protocol, images, texts, owners, pairs: dict[str, np.ndarray], ties: str) -> Outcomes:
-    """Queries are those of the ground truth; the gallery is whole."""
-    eccv, groups, of_images = protocol.truth == "eccv", {}, {}
-    for way, queries, gallery in ((WAYS[0], images, texts), (WAYS[1], texts, images)):
-        asked, numbers = np.unique(pairs[way][0], return_inverse=True)
-        inside = pairs[way][1] != OUTSIDE
-        found = tie_groups(queries[asked], gallery, np.stack([numbers, pairs[way][1]])[:, inside], best_only=not eccv)
-        groups[way] = _with_last(found, numbers[~inside], len(gallery))
-        of_images[way] = asked if way == WAYS[0] else owners[asked]
-    outcomes = outcomes_of(groups, of_images, (1,) if eccv else KS, ties, all_positives=eccv)
-    if eccv:
-        outcomes.sums = {}
-    return outcomes
+def _over_one_gallery(positives: dict[str, dict], images, texts, owners, ties: str) -> dict[str, Outcomes]:
+    """Protocols that differ in their positives; queries are those that have any."""
+    inside = {
+        name: {way: pairs[:, pairs[1] != OUTSIDE] for way, pairs in both.items()} for name, both in positives.items()
+    }
+    union = {way: unique_pairs(*np.concatenate([inside[name][way] for name in inside], axis=1)) for way in WAYS}
+    best_only = len(positives) == 1 and "eccv" not in positives
+    counted = dict(zip(WAYS, tie_groups_both_ways(images, texts, union[WAYS[0]], union[WAYS[1]], best_only)))
+    found = {}
+    for name, both in positives.items():
+        groups, of_images = {}, {}
+        for way, pairs in both.items():
+            some = counted[way] if best_only else restricted(counted[way], union[way], inside[name][way])
+            asked = np.unique(pairs[0])
+            some = some._replace(query=np.searchsorted(asked, some.query), count=len(asked))
+            lost = np.searchsorted(asked, pairs[0, pairs[1] == OUTSIDE])
+            groups[way] = _with_last(some, lost, len(texts) if way == WAYS[0] else len(images))
+            of_images[way] = asked if way == WAYS[0] else owners[asked]
+        eccv = PROTOCOLS[name].truth == "eccv"
+        found[name] = outcomes_of(groups, of_images, (1,) if eccv else KS, ties, all_positives=eccv)
+        if eccv:
+            found[name].sums = {}
+    return found
 
 
 def _with_last(groups: TieGroups, queries: np.ndarray, size: int) -> TieGroups:
@@ -153,4 +175,4 @@ def _with_last(groups: TieGroups, queries: np.ndarray, size: int) -> TieGroups:
     return TieGroups(*(column[order] for column in joined), groups.count)
 
 
-__all__ = ["PROTOCOLS", "Protocol", "captions_that_count", "protocol_of", "protocol_outcomes"]
+__all__ = ["PROTOCOLS", "Protocol", "captions_that_count", "protocol_of", "protocol_outcomes", "protocols_outcomes"]

@@ -13,12 +13,17 @@ class BlockGroups:
         order = np.lexsort((-score, query))
         query, score = query[order], score[order]
         new_query = np.r_[True, query[1:] != query[:-1]][: len(query)]
-        starts = np.flatnonzero(new_query | np.r_[True, score[1:] != score[:-1]][: len(query)])
+        new = new_query | np.r_[True, score[1:] != score[:-1]][: len(query)]
+        starts = np.flatnonzero(new)
         self.query, self.score = query[starts], score[starts]
         self.positives = np.diff(np.r_[starts, len(query)])
+        number = np.cumsum(new) - 1
         if best_only:
             best = new_query[starts]
             self.query, self.score, self.positives = self.query[best], self.score[best], self.positives[best]
+            number = np.where(best[number], np.cumsum(best)[number] - 1, -1)
+        self.group = np.empty(len(order), np.int64)  # of each positive, in the order given
+        self.group[order] = number
         self.above, self.reach = np.zeros((2, len(self.query)), np.int64)
 
 

@@ -14,7 +14,7 @@ from ..modeling.towers import weights_of
 from ..processing.graded import class_relevance, graded_metrics, rouge_l_relevance
 from ..processing.ground_truth import read_ground_truth
 from ..processing.outcomes import Outcomes
-from ..processing.protocols import PROTOCOLS, captions_that_count, protocol_of, protocol_outcomes
+from ..processing.protocols import PROTOCOLS, captions_that_count, protocol_of, protocols_outcomes
 from ..processing.rank_metrics import TIES
 from .arguments import DataArguments
 from .data import prepare_rows
@@ -118,7 +118,7 @@ def _outcomes(rows, embeds, truths: dict, ties: str) -> dict[str, Outcomes]:
     if "caption_ids" in rows.column_names:
         ids = [int(number) for numbers in rows["caption_ids"] for number in numbers]
     given = {"ties": ties, "texts": texts, "image_ids": rows["image_id"], "caption_ids": ids}
-    return {name: protocol_outcomes(name, *embeds, **given, truth=truth) for name, truth in truths.items()}
+    return protocols_outcomes(truths, *embeds, **given)
 
 
 def _graded(rows, embeds, by: str | None, name: str) -> dict[str, float]:

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vsehub.processing import counting, tiles
-from vsehub.processing.counting import tie_groups, tie_groups_both_ways, unique_pairs
-from vsehub.processing.ranking import image_text_outcomes, retrieval_groups
+from vsehub.processing.counting import restricted, tie_groups, tie_groups_both_ways, unique_pairs
+from vsehub.processing.ranking import retrieval_groups
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -25,7 +25,7 @@ def plain_counts(scores, pairs):
 
 
 def test_counts_equal_plain_counting_in_tiles_of_any_size(monkeypatch):
-    monkeypatch.setattr(counting, "THIN", 1)  # whole numbers add up alike in any order
+    monkeypatch.setattr(counting, "PROBED", 2)
 
     @settings(max_examples=4000, deadline=None, derandomize=True, database=None)
     @given(SEEDS, st.integers(1, 12), st.integers(1, 20), st.integers(1, 60))
@@ -36,12 +36,15 @@ def test_counts_equal_plain_counting_in_tiles_of_any_size(monkeypatch):
         right = rng.random((rows, columns)) < density
         pairs, back = unique_pairs(*np.nonzero(right)), unique_pairs(*np.nonzero(right.T))
         monkeypatch.setattr(counting, "SCORES_AT_ONCE", size)
+        monkeypatch.setattr(counting, "WIDEST", 1 + size // 4)
         for found, scores, positives in zip(
             tie_groups_both_ways(torch.from_numpy(a), torch.from_numpy(b), pairs, back),
             (a @ b.T, b @ a.T),
             (pairs, back),
         ):
             assert np.array_equal(np.stack(found[:4]), plain_counts(scores, positives))
+            fewer = positives[:, rng.random(positives.shape[1]) < 0.5]
+            assert np.array_equal(np.stack(restricted(found, positives, fewer)[:4]), plain_counts(scores, fewer))
         one_way = tie_groups(torch.from_numpy(a), torch.from_numpy(b), pairs)
         assert np.array_equal(np.stack(one_way[:4]), plain_counts(a @ b.T, pairs))
 
@@ -51,6 +54,7 @@ def test_counts_equal_plain_counting_in_tiles_of_any_size(monkeypatch):
 @pytest.mark.parametrize("size", [100_000, 10**9])
 def test_hundreds_of_rows_and_columns_in_a_mixed_order(monkeypatch, size):
     monkeypatch.setattr(counting, "SCORES_AT_ONCE", size)
+    monkeypatch.setattr(counting, "WIDEST", 400)
     rng = np.random.default_rng(0)
     a, b = rng.integers(-3, 4, (600, 5)).astype(np.float32), rng.integers(-3, 4, (1500, 5)).astype(np.float32)
     owner = rng.permutation(np.repeat(np.arange(600), 3))[:1500]
@@ -91,18 +95,26 @@ def test_a_product_that_varies_is_an_error(monkeypatch):
         return real(x, y, out=out).sub_(1e-3 * len(calls))
 
     monkeypatch.setattr(counting, "SCORES_AT_ONCE", 300)
+    monkeypatch.setattr(counting, "WIDEST", 20)
     monkeypatch.setattr(torch, "matmul", varying)
     everything = np.indices((40, 40)).reshape(2, -1)
     with pytest.raises(FloatingPointError, match="computed again"):
         tie_groups_both_ways(a, b, everything, everything)
 
 
-def test_no_tile_is_computed_twice_where_captions_follow_their_images(monkeypatch):
-    computed, real = [], torch.matmul
-    monkeypatch.setattr(torch, "matmul", lambda x, y, out: computed.append(out.numel()) or real(x, y, out=out))
-    monkeypatch.setattr(counting, "SCORES_AT_ONCE", 2000)
+@pytest.mark.parametrize("same", [True, False])
+def test_tiles_are_computed_once_or_where_products_depend_on_their_size_twice(monkeypatch, same):
     rng = np.random.default_rng(0)
-    for owners in (np.repeat(np.arange(50), 5), rng.permutation(np.repeat(np.arange(50), 5))):
-        computed.clear()
-        image_text_outcomes(rng.normal(size=(50, 4)), rng.normal(size=(250, 4)), owners)
-        assert sum(computed) == 50 * 250 and max(computed) <= 2 * 2000
+    a, b = (torch.from_numpy(rng.normal(size=(n, 16)).astype(np.float32)) for n in (100, 300))
+    right = rng.random((100, 300)) < 0.02
+    pairs, back = unique_pairs(*np.nonzero(right)), unique_pairs(*np.nonzero(right.T))
+    whole = tie_groups_both_ways(a, b, pairs, back)
+    computed, real, probed = [], torch.matmul, counting._probed
+    monkeypatch.setattr(counting, "SCORES_AT_ONCE", 5000)
+    monkeypatch.setattr(counting, "WIDEST", 100)
+    monkeypatch.setattr(torch, "matmul", lambda x, y, out: computed.append(out.numel()) or real(x, y, out=out))
+    if not same:
+        monkeypatch.setattr(counting, "_probed", lambda *given: [np.nextafter(x, np.inf) for x in probed(*given)])
+    for found, expected in zip(tie_groups_both_ways(a, b, pairs, back), whole):
+        assert all(np.array_equal(x, y) for x, y in zip(found, expected))
+    assert max(computed) <= 5000 and (sum(computed) == 30_000 if same else sum(computed) > 30_000)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vsehub.processing.ground_truth import coco_id, read_ground_truth
-from vsehub.processing.protocols import PROTOCOLS, Protocol, captions_that_count, protocol_outcomes
+from vsehub.processing.protocols import PROTOCOLS, Protocol, captions_that_count, protocol_outcomes, protocols_outcomes
 from vsehub.processing.ranking import folded_metrics, image_text_metrics
 
 
@@ -79,6 +79,18 @@ def test_ground_truths_equal_loops_in_any_order_of_the_images(name, tiny):
             assert found[f"{way}_map@r"] == pytest.approx(precision)
             assert found[f"{way}_r_precision"] == pytest.approx(r_precision)
     assert ("rsum" in found) == (name == "cxc")
+
+
+def test_protocols_together_are_protocols_apart(tiny):
+    given = {"image_embeds": unit(10, 4), "text_embeds": unit(23, 4, seed=1), "image_ids": range(100, 110)}
+    given["text_to_image"] = np.array([*np.repeat(np.arange(10), 2), 3, 3, 0])
+    truths = {name: None for name in ("coco-1k", "recall", "coco-5k")}
+    truths |= {name: read_ground_truth(name, tiny) for name in ("eccv", "cxc")}
+    together = protocols_outcomes(truths, **given)
+    assert list(together) == list(truths)
+    for name, truth in truths.items():
+        alone = protocol_outcomes(name, **given, truth=truth)
+        assert together[name].metrics() == alone.metrics() and together[name].sums == alone.sums
 
 
 def test_caption_ids_may_say_which_caption_is_which(tiny):
@@ -165,13 +177,14 @@ def test_the_package_of_the_authors_agrees():
     wanted = ("coco_5k_recalls", "cxc_recalls", "eccv_r1", "eccv_map_at_r", "eccv_rprecision")
     expected = reference.compute_all_metrics(**ranked, target_metrics=wanted)
     given = {"image_embeds": images, "text_embeds": texts, "text_to_image": owners, "image_ids": image_ids}
+    truths = {"coco-5k": None, "cxc": read_ground_truth("cxc"), "eccv": read_ground_truth("eccv")}
+    together = protocols_outcomes(truths, **given)
     for name, keys in (
         ("coco-5k", {f"recall@{k}": f"coco_5k_r{k}" for k in (1, 5, 10)}),
         ("cxc", {f"recall@{k}": f"cxc_r{k}" for k in (1, 5, 10)}),
         ("eccv", {"recall@1": "eccv_r1", "map@r": "eccv_map_at_r", "r_precision": "eccv_rprecision"}),
     ):
-        truth = read_ground_truth(PROTOCOLS[name].truth) if PROTOCOLS[name].truth else None
-        found = protocol_outcomes(name, **given, truth=truth).metrics()
+        found = together[name].metrics()
         for key, theirs in keys.items():
             for way, short in (("image_to_text", "i2t"), ("text_to_image", "t2i")):
                 assert found[f"{way}_{key}"] == pytest.approx(100 * expected[theirs][short], abs=1e-9), (name, key)

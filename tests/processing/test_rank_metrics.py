@@ -76,7 +76,7 @@ def test_every_metric_equals_all_orders(ties, seed, gallery, k):
 
 
 def test_outcomes_equal_sorting_when_nothing_ties(monkeypatch):
-    monkeypatch.setattr(counting, "THIN", 1)  # whole numbers add up alike in any order
+    monkeypatch.setattr(counting, "PROBED", 2)
 
     @settings(max_examples=1500, deadline=None, derandomize=True, database=None)
     @given(SEEDS, st.integers(1, 8), st.integers(10, 100))
@@ -86,6 +86,7 @@ def test_outcomes_equal_sorting_when_nothing_ties(monkeypatch):
         rng.shuffle(owners)
         scores = rng.permutation(images * len(owners)).reshape(images, len(owners)).astype(np.float32)
         monkeypatch.setattr(counting, "SCORES_AT_ONCE", size)
+        monkeypatch.setattr(counting, "WIDEST", 1 + size // 4)
         found = image_text_outcomes(scores, np.eye(len(owners)), owners, ks=(1, 3), all_positives=True).values
         for way, table, right in (
             ("image_to_text", scores, owners[None] == np.arange(images)[:, None]),
