@@ -103,7 +103,7 @@ def read_ground_truth(name: str, folder: str | Path | None = None) -> GroundTrut
 def _read(path: Path) -> dict[int, list[int]]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return {int(query): [int(item) for item in items] for query, items in content.items()}
+        return {int(query): list(map(int, items)) for query, items in content.items()}
     except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: not a ground truth, COCO ids to lists of COCO ids ({error})") from None
 
