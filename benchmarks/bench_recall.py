@@ -8,10 +8,20 @@ torchmetrics ranks texts to images only (ours does both ways) and fewer times, b
 """
 
 import argparse
-import resource
 
 import numpy as np
-from side_by_side import answer_as_peer, peer_python, peer_run, ratio, report, saved_inputs, take_turns, timed
+from side_by_side import (
+    answer_as_peer,
+    forget_peak,
+    peak_memory,
+    peer_python,
+    peer_run,
+    ratio,
+    report,
+    saved_inputs,
+    take_turns,
+    timed,
+)
 
 KS = (1, 5, 10)
 PACKAGES = ["torchmetrics==1.9.0", "lightning-utilities"]
@@ -134,7 +144,7 @@ def b1_torchmetrics(args) -> tuple[list[dict], dict]:
 
 
 def b2(args) -> tuple[list[dict], dict]:
-    """Memory is the growth of the process's largest size; it must come first in the process."""
+    """Memory is the largest size of the process above its size before."""
     import torch
 
     from vsehub.processing.ranking import image_text_outcomes
@@ -142,9 +152,9 @@ def b2(args) -> tuple[list[dict], dict]:
     images, texts, owners = made_up(3178 if args.quick else 31783, 5, args.width, seed=2)
     image, text = torch.from_numpy(images), torch.from_numpy(texts)
     _ = image[:100] @ text[:100].t()  # the library's own buffers
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = forget_peak()
     ours = timed(lambda: image_text_outcomes(image, text, owners))
-    extra = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e6  # kB on Linux
+    extra = peak_memory() - before
     block, room = max(1, 32_000_000 // len(texts)), torch.empty(32_000_000)
 
     def product():

@@ -52,6 +52,18 @@ def take_turns(contenders: dict, repeats: dict[str, int]) -> dict[str, dict]:
     return found
 
 
+def forget_peak() -> float:
+    """Start measuring the process's largest size anew (Linux); its size now, in GB."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return peak_memory()
+
+
+def peak_memory() -> float:
+    """The process's largest size since `forget_peak`, in GB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024 / 1e9
+
+
 def ratio(found: dict, slow: str, fast: str, clock: str = "cpu") -> float:
     """How many times slower; CPU seconds, because the machine may be shared."""
     return found[slow][clock]["median"] / found[fast][clock]["median"]
@@ -123,4 +135,15 @@ def report(name: str, rows: list[dict], found: dict):
         print(f"| {row['id']} | {row['what']} | {row['peer']} | {row['ratio']} | {row['target']} | {row['equality']} |")
 
 
-__all__ = ["answer_as_peer", "peer_python", "peer_run", "ratio", "report", "saved_inputs", "take_turns", "timed"]
+__all__ = [
+    "answer_as_peer",
+    "forget_peak",
+    "peak_memory",
+    "peer_python",
+    "peer_run",
+    "ratio",
+    "report",
+    "saved_inputs",
+    "take_turns",
+    "timed",
+]

@@ -28,7 +28,7 @@ def test_counts_equal_plain_counting_in_tiles_of_any_size(monkeypatch):
     monkeypatch.setattr(counting, "PROBED", 2)
 
     @settings(max_examples=4000, deadline=None, derandomize=True, database=None)
-    @given(SEEDS, st.integers(1, 12), st.integers(1, 20), st.integers(1, 60))
+    @given(SEEDS, st.integers(1, 12), st.integers(1, 20), st.integers(12, 150))
     def check(seed, rows, columns, size):
         rng = np.random.default_rng(seed)
         a, b = (rng.integers(-2, 3, (n, 3)).astype(np.float32) for n in (rows, columns))
