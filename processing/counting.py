@@ -14,7 +14,8 @@ from .tiles import BlockGroups, count_tile
 
 SCORES_AT_ONCE = 32_000_000  # 128 MB of float32
 WIDEST = 32_768  # scores of a row, which should stay in the processor's cache
-PROBED = 32  # rows of a small product; below 16, libraries sum in another order
+PROBED = 256  # rows of a small product: few products, because each one waits for all threads
+THIN = 16  # with fewer rows or columns, libraries sum in another order
 
 
 class TieGroups(NamedTuple):
@@ -145,7 +146,7 @@ def _sweep(rows, columns, pairs, pairs_back, best_only, probe: bool = True) -> t
     if both:
         ways.append(_Way(pairs_back, column_edges, row_edges, best_only))
     tiles = [(r, c) for r in range(len(row_edges) - 1) for c in range(len(column_edges) - 1)]
-    if both and probe and len(tiles) > 1 and min(len(rows), len(columns)) >= PROBED:
+    if both and probe and len(tiles) > 1 and min(len(rows), len(columns)) >= THIN:
         for way, scores in zip(ways, _probed(rows, columns, pairs, pairs_back)):
             way.probe(scores)
     room = torch.empty(int(np.diff(row_edges).max()) * widest, device=rows.device)
@@ -176,12 +177,12 @@ def _probed(rows, columns, pairs: np.ndarray, pairs_back: np.ndarray) -> tuple[n
     codes = [pairs[0] * len(columns) + pairs[1], pairs_back[1] * len(columns) + pairs_back[0]]
     every = np.unique(np.concatenate(codes))
     row, column = np.divmod(every, len(columns))
-    scores, fill = np.empty(len(every), np.float32), np.arange(PROBED)
+    scores, fill = np.empty(len(every), np.float32), np.arange(THIN)
     for start in range(0, len(rows), PROBED):
         part = slice(*np.searchsorted(row, [start, start + PROBED]))
-        first = min(start, len(rows) - PROBED)  # the last rows once more, rather than a thin product
+        first = max(0, min(start, len(rows) - PROBED))  # the last rows once more, rather than a thin product
         wanted, place = np.unique(column[part], return_inverse=True)
-        taken = columns[torch.from_numpy(np.r_[wanted, fill[: max(0, PROBED - len(wanted))]]).to(columns.device)]
+        taken = columns[torch.from_numpy(np.r_[wanted, fill[: max(0, THIN - len(wanted))]]).to(columns.device)]
         small = (rows[first : first + PROBED] @ taken.t()).cpu().numpy()
         scores[part] = small[row[part] - first, place]
     return tuple(scores[np.searchsorted(every, code)] for code in codes)

@@ -25,7 +25,8 @@ def plain_counts(scores, pairs):
 
 
 def test_counts_equal_plain_counting_in_tiles_of_any_size(monkeypatch):
-    monkeypatch.setattr(counting, "PROBED", 2)
+    monkeypatch.setattr(counting, "PROBED", 3)
+    monkeypatch.setattr(counting, "THIN", 2)
 
     @settings(max_examples=4000, deadline=None, derandomize=True, database=None)
     @given(SEEDS, st.integers(1, 12), st.integers(1, 20), st.integers(12, 150))
@@ -112,6 +113,7 @@ def test_tiles_are_computed_once_or_where_products_depend_on_their_size_twice(mo
     computed, real, probed = [], torch.matmul, counting._probed
     monkeypatch.setattr(counting, "SCORES_AT_ONCE", 5000)
     monkeypatch.setattr(counting, "WIDEST", 100)
+    monkeypatch.setattr(counting, "PROBED", 32)
     monkeypatch.setattr(torch, "matmul", lambda x, y, out: computed.append(out.numel()) or real(x, y, out=out))
     if not same:
         monkeypatch.setattr(counting, "_probed", lambda *given: [np.nextafter(x, np.inf) for x in probed(*given)])

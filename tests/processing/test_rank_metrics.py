@@ -76,7 +76,8 @@ def test_every_metric_equals_all_orders(ties, seed, gallery, k):
 
 
 def test_outcomes_equal_sorting_when_nothing_ties(monkeypatch):
-    monkeypatch.setattr(counting, "PROBED", 2)
+    monkeypatch.setattr(counting, "PROBED", 3)
+    monkeypatch.setattr(counting, "THIN", 2)
 
     @settings(max_examples=1500, deadline=None, derandomize=True, database=None)
     @given(SEEDS, st.integers(1, 8), st.integers(10, 100))
