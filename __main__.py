@@ -7,9 +7,10 @@ import sys
 VERBS = {
     "train": ("vsehub.training.train", "train from a recipe or from flags"),
     "teachers": ("vsehub.training.teachers", "features of frozen uni-modal models as columns of the data"),
-    "evaluate": ("vsehub.training.evaluate_model", "retrieval recalls of a saved model on a split"),
     "index": ("vsehub.training.index_images", "embed a folder, scene or dataset into an index, or update one"),
     "search": ("vsehub.training.search_index", "find pictures by text, picture or both; JSON, HTML, GeoJSON"),
+    "evaluate": ("vsehub.training.evaluate_model", "retrieval metrics of a saved model on a split, by named protocols"),
+    "compare": ("vsehub.training.compare", "two evaluations of the same queries: differences, intervals, p-values"),
     "caption": ("vsehub.training.dense_captions", "dense captions from a vision-language model, resumable"),
     "push": ("vsehub.hub_cards.push", "a saved model to a Hub repository, in one commit"),
     "export": ("vsehub.hub_cards.export_onnx", "a model to ONNX (two graphs), or to bfloat16"),

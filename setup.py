@@ -29,8 +29,6 @@ setup(
         "peft",
         "Pillow",
         "numpy",
-        "pyarrow",
-        "filelock",
         "safetensors",
     ],
     extras_require={
@@ -41,6 +39,7 @@ setup(
         "index": ["faiss-cpu"],
         "lance": ["lancedb"],
         "qdrant": ["qdrant-client"],
+        "eccv": ["eccv_caption"],
         "test": [
             "pytest",
             "hypothesis",

@@ -2,8 +2,8 @@
 
     python benchmarks/bench_text.py --text $MINILM --captions $DATA/flickr8k/train-00000-of-00001.parquet
 
-The model is D2S-VSE without decoder around the given text tower. Interleaved, median of `--repeats`; all three must give
-the same embeddings. Writes runs/bench_text.json and prints a row of docs/benchmarks.md.
+The model is D2S-VSE without decoder around the given text tower. Interleaved, median of `--repeats`; all must give the
+same embeddings. Writes runs/bench_text.json and prints a row of docs/benchmarks.md.
 """
 
 import argparse

@@ -5,15 +5,21 @@ has linear gain and a discount of log2(rank + 1); tied scores share the mean of 
 
 Worked example: gains 3, 2, 0 in the order 2, 3, 0 give (2 + 3 / log2 3) / (3 + 2 / log2 3) = 0.913.
 
-    >>> round(100 * float(ndcg(np.array([[2.0, 3.0, 1.0]]), np.array([[3.0, 2.0, 0.0]]), 3)[0]), 1)
+    >>> round(100 * float(ndcg(np.array([[3.0, 2.0, 1.0]]), np.array([[3.0, 2.0, 0.0]]), 3)[0]), 1)
     100.0
     >>> round(100 * float(ndcg(np.array([[3.0, 2.0, 1.0]]), np.array([[2.0, 3.0, 0.0]]), 3)[0]), 1)
     91.3
 """
 
 import numpy as np
+import torch
+
+from . import counting
+from .counting import finite_embeddings
+from .rouge import rouge_l_relevance
 
 KS = (10, 20, 50)
+TASKS = ("image_to_image", "text_to_text", "image_to_mixed", "text_to_mixed")
 
 
 def ndcg(scores: np.ndarray, relevance: np.ndarray, k: int) -> np.ndarray:
@@ -22,53 +28,47 @@ def ndcg(scores: np.ndarray, relevance: np.ndarray, k: int) -> np.ndarray:
     Args:
         scores, relevance: (Q, G); an item that must not be a hit has the score -inf and no relevance.
         k: how many hits count; all of a smaller gallery.
-    """
-    k = min(k, scores.shape[1])
-    discount = 1 / np.log2(np.arange(k) + 2)
-    order = np.argsort(-scores, axis=1, kind="stable")
-    sorted_scores = np.take_along_axis(scores, order, 1)
-    gains = np.take_along_axis(relevance.astype(np.float64), order, 1)
-    gains = np.stack([_shared(row, values) for row, values in zip(sorted_scores, gains)])
-    ideal = -np.sort(-relevance.astype(np.float64), axis=1)[:, :k] @ discount
-    return np.divide(gains[:, :k] @ discount, ideal, out=np.zeros(len(scores)), where=ideal > 0)
-
-
-def _shared(scores: np.ndarray, gains: np.ndarray) -> np.ndarray:
-    """Give tied items the mean of their gains."""
-    starts = np.flatnonzero(np.r_[True, scores[1:] != scores[:-1]])
-    if len(starts) == len(scores):
-        return gains
-    counts = np.diff(np.r_[starts, len(scores)])
-    return np.repeat(np.add.reduceat(gains, starts) / counts, counts)
-
-
-def rouge_l_relevance(captions: list[list[str]], beta: float = 1.2) -> np.ndarray:
-    """ROUGE-L of every caption against every image's set of captions, (T, N) float32 in [0, 1].
-
-    Lower case, words at spaces. Precision is the best common subsequence over the caption's length, recall the best
-    over a reference's length (perhaps another one), F weighs them by beta.
 
     Raises:
-        ImportError: without rapidfuzz.
+        ValueError: NaN or infinity; rows are named.
     """
-    try:
-        from rapidfuzz.distance import LCSseq
-        from rapidfuzz.process import cdist
-    except ImportError:
-        raise ImportError('ROUGE-L relevance needs rapidfuzz: pip install "vsehub[graded]"') from None
-    numbers: dict[str, int] = {}
-    letters = [  # a word is a letter, so that the library's fast path for strings applies
-        "".join(chr(0x100 + numbers.setdefault(word, len(numbers))) for word in text.lower().split())
-        for several in captions
-        for text in several
-    ]
-    lengths = np.array([max(1, len(text)) for text in letters], np.float32)
-    common = cdist(letters, letters, scorer=LCSseq.similarity, dtype=np.uint16).astype(np.float32)  # (T, T)
-    starts = np.cumsum([0, *(len(several) for several in captions)])[:-1]
-    precision = np.maximum.reduceat(common / lengths[:, None], starts, axis=1)
-    recall = np.maximum.reduceat(common / lengths[None], starts, axis=1)
-    below = recall + beta**2 * precision
-    return np.divide((1 + beta**2) * precision * recall, below, out=np.zeros_like(below), where=below > 0)
+    scores, relevance = torch.as_tensor(np.asarray(scores)), torch.as_tensor(np.asarray(relevance))
+    _refuse(torch.isnan(scores) | (scores == torch.inf), "scores")
+    _refuse(~torch.isfinite(relevance), "relevance")
+    step = max(1, counting.SCORES_AT_ONCE // max(1, scores.shape[1]))
+    parts = [_ndcg(a, b, (k,)) for a, b in zip(scores.split(step), relevance.split(step))]
+    return torch.cat(parts)[:, 0].numpy()
+
+
+def _refuse(bad: torch.Tensor, name: str):
+    rows = bad.any(1).nonzero().flatten()
+    if len(rows):
+        raise ValueError(f"{name}: {len(rows)} rows hold NaN or infinity, rows {rows[:10].tolist()}")
+
+
+def _ndcg(scores: torch.Tensor, relevance: torch.Tensor, ks) -> torch.Tensor:
+    """NDCG of a block of queries at several k, (b, len(ks)) float64: two selections of the largest, and no sort."""
+    deepest = min(max(ks), scores.shape[1])
+    discounts = 1 / torch.log2(torch.arange(deepest, dtype=torch.float64, device=scores.device) + 2)
+    hits, items = scores.topk(min(deepest + 1, scores.shape[1]), dim=1)
+    beyond = (hits[:, deepest:] == hits[:, deepest - 1 : deepest]).any(1).nonzero().flatten()  # the next may tie
+    hits, items = hits[:, :deepest], items[:, :deepest]
+    gains = relevance.gather(1, items).double()
+    best = relevance.topk(deepest, dim=1).values.double()
+    tied = (hits[:, 1:] == hits[:, :-1]).any(1).nonzero().flatten()
+    if len(tied):
+        same = (hits[tied, :, None] == hits[tied, None]).double()
+        gains[tied] = ((same @ gains[tied, :, None]) / same.sum(2, keepdim=True))[..., 0]
+    edge = hits[:, -1:]
+    if len(beyond):
+        equal = scores[beyond] == edge[beyond]
+        mean = torch.where(equal, relevance[beyond], 0).sum(1, dtype=torch.float64) / equal.sum(1)
+        gains[beyond] = torch.where(hits[beyond] == edge[beyond], mean[:, None], gains[beyond])
+    found = []
+    for k in ks:
+        ideal = best[:, :k] @ discounts[:k]
+        found.append(torch.where(ideal > 0, gains[:, :k] @ discounts[:k] / ideal.where(ideal > 0, 1.0), 0.0))
+    return torch.stack(found, dim=1)
 
 
 def class_relevance(labels, text_to_image) -> np.ndarray:
@@ -93,34 +93,42 @@ def graded_metrics(
         legacy: the official evaluation: an image scores 0 with itself instead of being left out, and in the mixed tasks
             a query finds itself.
     """
-    images, texts = (np.asarray(x, np.float32) for x in (image_embeds, text_embeds))
-    owners = np.asarray(text_to_image)
-    first = np.searchsorted(owners, np.arange(len(images)))  # each image's first caption
-    among_images = relevance[first]  # (N, N): the query image, by its first caption, and the gallery's images
-    to_texts = relevance.T  # (N, T): the query's image and the gallery's captions
-    own_image, own_text = np.eye(len(images), dtype=bool), np.zeros((len(images), len(texts)), bool)
-    own_text[np.arange(len(images)), first] = True
-    nothing = np.zeros_like(own_image)
-    tasks = {
-        "image_to_image": (images @ images.T, among_images, own_image),
-        "text_to_text": (texts[first] @ texts.T, to_texts, own_text),
-        "image_to_mixed": (
-            images @ np.concatenate([images, texts]).T,
-            np.hstack([among_images, to_texts]),
-            np.hstack([nothing if legacy else own_image, np.zeros_like(own_text)]),
-        ),
-        "text_to_mixed": (
-            texts[first] @ np.concatenate([texts, images]).T,
-            np.hstack([to_texts, among_images.T]),
-            np.hstack([np.zeros_like(own_text) if legacy else own_text, nothing]),
-        ),
+    images, texts = finite_embeddings(image_embeds, "image"), finite_embeddings(text_embeds, "text")
+    owners, relevance = np.asarray(text_to_image), torch.as_tensor(np.asarray(relevance)).to(images.device)
+    _refuse(~torch.isfinite(relevance), "relevance")
+    first = torch.from_numpy(np.searchsorted(owners, np.arange(len(images))))  # each image's first caption
+    found = {name: [] for name in TASKS}
+    step = max(1, counting.SCORES_AT_ONCE // (2 * (len(images) + len(texts))))
+    for rows in torch.arange(len(images)).split(step):
+        for name, (scores, gains, own) in _tasks(images, texts, relevance, rows, first, legacy).items():
+            if own is not None:
+                here = torch.arange(len(rows), device=scores.device)
+                scores[here, own] = 0.0 if legacy and name == "image_to_image" else -torch.inf
+                gains[here, own] = 0.0
+            found[name].append(_ndcg(scores, gains, ks))
+    means = {name: 100 * torch.cat(parts).mean(0) for name, parts in found.items()}
+    return {f"{name}_ndcg@{k}": float(mean) for name, of_ks in means.items() for k, mean in zip(ks, of_ks)}
+
+
+def _tasks(images, texts, relevance, rows, first, legacy: bool) -> dict:
+    """Scores, gains and the query's own item, or None, of every task, for the queries `rows`.
+
+    The mixed tasks come first: the others are parts of their products and gains, in which the same item is hidden.
+    """
+    start, count = first[rows], len(images)
+    from_images, from_texts = (
+        images[rows] @ torch.cat([images, texts]).t(),
+        texts[start] @ torch.cat([texts, images]).t(),
+    )
+    to_texts = relevance[:, rows].t()
+    image_gains = torch.cat([relevance[start], to_texts], 1)
+    text_gains = torch.cat([to_texts, relevance[first[:, None], rows].t()], 1)
+    return {
+        "image_to_mixed": (from_images, image_gains, None if legacy else rows),
+        "text_to_mixed": (from_texts, text_gains, None if legacy else start),
+        "image_to_image": (from_images[:, :count], image_gains[:, :count], rows),
+        "text_to_text": (from_texts[:, : len(texts)], text_gains[:, : len(texts)], start),
     }
-    metrics = {}
-    for name, (scores, gains, own) in tasks.items():
-        hidden = 0.0 if legacy and name == "image_to_image" else -np.inf
-        scores, gains = np.where(own, hidden, scores), np.where(own, 0.0, gains)
-        metrics |= {f"{name}_ndcg@{k}": 100 * float(ndcg(scores, gains, k).mean()) for k in ks}
-    return metrics
 
 
 __all__ = ["class_relevance", "graded_metrics", "ndcg", "rouge_l_relevance"]

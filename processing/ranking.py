@@ -1,7 +1,4 @@
-"""Retrieval metrics: many positives per query, exact ranks by counting, ties by their expectation, NaN refused.
-
-A query's rank is the number of gallery items that score higher than its best positive. Counting needs one blocked
-matrix product and no sort; the full score matrix is never held.
+"""Image-text retrieval from embeddings: who is ranked against whom, and the metrics of the papers.
 
 Worked example, 2 images and 4 texts that belong to images [0, 0, 1, 1]:
 
@@ -19,9 +16,10 @@ counts one half for it. Text 1 is nearer to the wrong image. All recalls are per
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
-SCORES_AT_ONCE = 32_000_000  # 128 MB of float32
+from .counting import TieGroups, finite_embeddings, tie_groups, tie_groups_both_ways, unique_pairs
+from .outcomes import WAYS, Outcomes
+from .rank_metrics import average_precisions_at_r, best_groups, broken_ties, first_ranks, r_precisions, recalls
 
 
 class Ranks(NamedTuple):
@@ -32,8 +30,10 @@ class Ranks(NamedTuple):
     tied_positives: np.ndarray  # how many of those are positives
 
 
-def retrieval_ranks(queries, gallery, query_ids, gallery_ids, names: str = "query", also=None) -> Ranks:
-    """Rank the best positive of every query by dot product.
+def retrieval_groups(
+    queries, gallery, query_ids, gallery_ids, names: str = "query", also=None, best_only: bool = False
+) -> TieGroups:
+    """Group the positives of every query by score and count what ranks above them and beside them.
 
     Args:
         queries: (Q, D) array or tensor; unit vectors for cosine similarity.
@@ -41,97 +41,136 @@ def retrieval_ranks(queries, gallery, query_ids, gallery_ids, names: str = "quer
         query_ids, gallery_ids: (Q,), (G,) integers; equal ids are positives.
         names: how errors call the queries.
         also: for each query a list of further positives, rows of the gallery; or None.
+        best_only: each query's best group only.
 
     Raises:
         ValueError: a NaN or infinite embedding (rows are named), or a query without any positive.
     """
     queries, gallery = finite_embeddings(queries, names), finite_embeddings(gallery, f"gallery of the {names} rows")
-    query_ids = torch.as_tensor(np.asarray(query_ids), device=queries.device)
-    gallery_ids = torch.as_tensor(np.asarray(gallery_ids), device=queries.device)
-    orphans = ~torch.isin(query_ids, gallery_ids)
-    if orphans.any():
-        raise ValueError(f"{names} rows {orphans.nonzero().flatten()[:10].tolist()} have no positive in the gallery")
-    block = max(1, SCORES_AT_ONCE // max(1, len(gallery)))
-    parts = []
-    for start in range(0, len(queries), block):
-        scores = queries[start : start + block] @ gallery.t()  # (b, G)
-        positive = query_ids[start : start + block, None] == gallery_ids[None]
-        if also is not None:
-            lists = also[start : start + block]
-            rows = torch.arange(len(lists)).repeat_interleave(torch.tensor([len(found) for found in lists]))
-            positive[rows, torch.tensor([item for found in lists for item in found], dtype=torch.long)] = True
-        best = scores.masked_fill(~positive, -torch.inf).amax(1, keepdim=True)
-        equal = scores == best
-        parts.append(torch.stack([(scores > best).sum(1), equal.sum(1), (equal & positive).sum(1)]))
-    return Ranks(*torch.cat(parts, dim=1).cpu().numpy()) if parts else Ranks(*np.zeros((3, 0), np.int64))
+    pairs = equal_ids(query_ids, gallery_ids)
+    orphans = np.setdiff1d(np.arange(len(queries)), pairs[0])
+    if len(orphans):
+        raise ValueError(f"{names} rows {orphans[:10].tolist()} have no positive in the gallery")
+    if also is not None:
+        rows = np.repeat(np.arange(len(queries)), [len(found) for found in also])
+        items = np.array([item for found in also for item in found], np.int64)
+        pairs = unique_pairs(np.r_[pairs[0], rows], np.r_[pairs[1], items])
+    return tie_groups(queries, gallery, pairs, best_only)
+
+
+def retrieval_ranks(queries, gallery, query_ids, gallery_ids, names: str = "query", also=None) -> Ranks:
+    """Rank the best positive of every query by dot product; arguments and errors of `retrieval_groups`."""
+    return Ranks(*retrieval_groups(queries, gallery, query_ids, gallery_ids, names, also, best_only=True)[1:4])
+
+
+def equal_ids(query_ids, gallery_ids) -> np.ndarray:
+    """Pairs (2, P) of equal ids, ascending."""
+    query_ids, gallery_ids = np.asarray(query_ids).reshape(-1), np.asarray(gallery_ids).reshape(-1)
+    order = np.argsort(gallery_ids, kind="stable")
+    start = np.searchsorted(gallery_ids[order], query_ids, "left")
+    counts = np.searchsorted(gallery_ids[order], query_ids, "right") - start
+    rows = np.repeat(np.arange(len(query_ids)), counts)
+    inside = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.stack([rows, order[np.repeat(start, counts) + inside].astype(np.int64)])
 
 
 def recall_at_k(ranks: Ranks, k: int) -> float:
-    """Per cent of queries with a positive among the first k; ties broken at random, in expectation.
-
-    Of `tied` items m = min(k - above, tied) fall within the first k; none of the p positives among them is drawn with
-    probability C(tied - p, m) / C(tied, m).
-    """
-    drawn = np.clip(k - ranks.above, 0, ranks.tied)
-    missed = np.ones(len(ranks.above))
-    for i in range(int(ranks.tied_positives.max(initial=0))):
-        factor = np.clip(ranks.tied - drawn - i, 0, None) / np.clip(ranks.tied - i, 1, None)
-        missed *= np.where(i < ranks.tied_positives, factor, 1.0)
-    return 100.0 * float(np.mean(1.0 - missed))
+    """Per cent of queries with a positive among the first k; ties broken at random, in expectation."""
+    return 100.0 * float(np.mean(recalls(TieGroups(np.arange(len(ranks.above)), *ranks, len(ranks.above)), k)))
 
 
-def image_text_metrics(image_embeds, text_embeds, text_to_image, ks=(1, 5, 10)) -> dict[str, float]:
-    """Recall@k both ways and their sum.
+def image_text_outcomes(
+    image_embeds, text_embeds, text_to_image, ks=(1, 5, 10), ties: str = "expected", all_positives: bool = False
+) -> Outcomes:
+    """Rank both ways at once; what each query came to.
 
     Args:
         image_embeds: (N, D), each image once.
         text_embeds: (T, D).
         text_to_image: (T,) row of the image that each text belongs to.
+        ks: of the recalls.
+        ties: `expected`, `optimistic` or `pessimistic`.
+        all_positives: also MAP@R and R-Precision, for which every positive is ranked.
+    """
+    images, texts = finite_embeddings(image_embeds, "image"), finite_embeddings(text_embeds, "text")
+    owners, rows = np.asarray(text_to_image).astype(np.int64).reshape(-1), np.arange(len(images))
+    outside = np.flatnonzero((owners < 0) | (owners >= len(images)))
+    if len(owners) != len(texts) or len(outside):
+        raise ValueError(
+            f"text rows {outside[:10].tolist()} have no positive in the gallery: {len(owners)} owners of {len(texts)} "
+            f"texts must be rows of {len(images)} images"
+        )
+    orphans = np.setdiff1d(rows, owners)
+    if len(orphans):
+        raise ValueError(f"image rows {orphans[:10].tolist()} have no positive in the gallery")
+    pairs, pairs_back = equal_ids(rows, owners), np.stack([np.arange(len(owners)), owners])
+    found = tie_groups_both_ways(images, texts, pairs, pairs_back, best_only=not all_positives)
+    return outcomes_of(dict(zip(WAYS, found)), {WAYS[0]: rows, WAYS[1]: owners}, ks, ties, all_positives)
+
+
+def outcomes_of(groups: dict[str, TieGroups], images: dict, ks, ties: str, all_positives: bool) -> Outcomes:
+    """What the queries of each way came to, from their tie groups; `images` are the rows their images have."""
+    outcomes = Outcomes(images=images)
+    for way, found in groups.items():
+        resolved = broken_ties(found if all_positives else best_groups(found), ties)
+        outcomes.values |= {f"{way}_recall@{k}": 100 * recalls(resolved, k) for k in ks}
+        if all_positives:
+            outcomes.values[f"{way}_map@r"] = 100 * average_precisions_at_r(resolved)
+            outcomes.values[f"{way}_r_precision"] = 100 * r_precisions(resolved)
+        ranks = first_ranks(resolved)
+        outcomes.values |= {f"{way}_median_rank": ranks, f"{way}_mean_rank": ranks}
+    of_recall = [name for name in outcomes.values if "recall@" in name]
+    outcomes.sums = {"rsum": of_recall, "mean_recall": of_recall}
+    return outcomes
+
+
+def image_text_metrics(
+    image_embeds, text_embeds, text_to_image, ks=(1, 5, 10), ties: str = "expected", all_positives: bool = False
+) -> dict[str, float]:
+    """Recall@k both ways, their sum, and ranks; arguments of `image_text_outcomes`.
 
     Returns:
-        `image_to_text_recall@k`, `text_to_image_recall@k` in per cent, `rsum`, the sum of them all, and `mean_recall`,
-        their mean (mR of the remote-sensing papers).
+        `image_to_text_recall@k`, `text_to_image_recall@k` in per cent, `rsum`, the sum of them all, `mean_recall`,
+        their mean (mR of the remote-sensing papers), and `..._median_rank` and `..._mean_rank` of the best positive.
+        With `all_positives` also `..._map@r` and `..._r_precision` in per cent.
     """
-    text_to_image = np.asarray(text_to_image)
-    rows = np.arange(len(image_embeds))
-    metrics = {}
-    for name, ranks in (
-        ("image_to_text", retrieval_ranks(image_embeds, text_embeds, rows, text_to_image, "image")),
-        ("text_to_image", retrieval_ranks(text_embeds, image_embeds, text_to_image, rows, "text")),
-    ):
-        metrics |= {f"{name}_recall@{k}": recall_at_k(ranks, k) for k in ks}
-    rsum = sum(metrics.values())
-    return metrics | {"rsum": rsum, "mean_recall": rsum / len(metrics)}
+    return image_text_outcomes(image_embeds, text_embeds, text_to_image, ks, ties, all_positives).metrics()
 
 
-def folded_metrics(image_embeds, text_embeds, text_to_image, folds: int, ks=(1, 5, 10)) -> dict[str, float]:
-    """Mean of `image_text_metrics` over `folds` consecutive parts of the images (COCO 1K: 5 folds of 5,000).
+def fold_rows(text_to_image, images: int, folds: int) -> list[tuple[slice, np.ndarray]]:
+    """Rows of the images and of the texts of `folds` consecutive parts.
 
     Raises:
         ValueError: the images do not divide into so many equal folds.
     """
-    text_to_image, size = np.asarray(text_to_image), len(image_embeds) // folds
-    if size * folds != len(image_embeds) or size == 0:
-        raise ValueError(f"{len(image_embeds)} images do not make {folds} equal folds")
-    parts = []
-    for start in range(0, len(image_embeds), size):
-        inside = np.flatnonzero((text_to_image >= start) & (text_to_image < start + size))
-        parts.append(
-            image_text_metrics(
-                image_embeds[start : start + size], text_embeds[inside], text_to_image[inside] - start, ks
-            )
-        )
+    text_to_image, size = np.asarray(text_to_image), images // folds
+    if size * folds != images or size == 0:
+        raise ValueError(f"{images} images do not make {folds} equal folds")
+    return [
+        (slice(start, start + size), np.flatnonzero((text_to_image >= start) & (text_to_image < start + size)))
+        for start in range(0, images, size)
+    ]
+
+
+def folded_metrics(image_embeds, text_embeds, text_to_image, folds: int, ks=(1, 5, 10)) -> dict[str, float]:
+    """Mean of `image_text_metrics` over `folds` consecutive parts of the images (COCO 1K: 5 folds of 5,000)."""
+    text_to_image = np.asarray(text_to_image)
+    parts = [
+        image_text_metrics(image_embeds[rows], text_embeds[inside], text_to_image[inside] - rows.start, ks)
+        for rows, inside in fold_rows(text_to_image, len(image_embeds), folds)
+    ]
     return {key: float(np.mean([part[key] for part in parts])) for key in parts[0]}
 
 
-def finite_embeddings(embeds, name: str) -> torch.Tensor:
-    """Float32 embeddings (N, D), or an error that names the rows that are not finite."""
-    embeds = torch.as_tensor(embeds).float()
-    bad = ~torch.isfinite(embeds).all(1)
-    if bad.any():
-        rows = bad.nonzero().flatten()
-        raise ValueError(f"{name}: {len(rows)} embeddings hold NaN or infinity, rows {rows[:10].tolist()}")
-    return embeds
-
-
-__all__ = ["Ranks", "finite_embeddings", "folded_metrics", "image_text_metrics", "recall_at_k", "retrieval_ranks"]
+__all__ = [
+    "WAYS",
+    "Outcomes",
+    "Ranks",
+    "finite_embeddings",
+    "folded_metrics",
+    "image_text_metrics",
+    "image_text_outcomes",
+    "recall_at_k",
+    "retrieval_groups",
+    "retrieval_ranks",
+]

@@ -9,12 +9,48 @@ from collections import Counter, defaultdict
 import numpy as np
 import torch
 
-from .ranking import SCORES_AT_ONCE, finite_embeddings, recall_at_k, retrieval_ranks
+from . import counting
+from .counting import finite_embeddings
+from .outcomes import Outcomes
+from .rank_metrics import broken_ties, recalls
+from .ranking import retrieval_groups
 
 
 def same_words(text: str) -> str:
     """What two captions share when they say the same: lower case, single spaces."""
     return " ".join(text.casefold().split())
+
+
+def captions_are_shared(texts, text_to_image) -> bool:
+    """Whether two images have a caption in common."""
+    owner = {}
+    return any(
+        owner.setdefault(same_words(text), int(image)) != int(image) for text, image in zip(texts, text_to_image)
+    )
+
+
+def add_duplicate_aware(
+    outcomes: Outcomes, image_embeds, text_embeds, text_to_image, texts, ks=(1, 5, 10), ties: str = "expected"
+):
+    """Add the recalls of `duplicate_aware_metrics`, query by query."""
+    text_to_image, rows = np.asarray(text_to_image), np.arange(len(image_embeds))
+    words = [same_words(text) for text in texts]
+    places, images = defaultdict(list), defaultdict(set)
+    for place, (word, image) in enumerate(zip(words, text_to_image)):
+        places[word].append(place)
+        images[word].add(int(image))
+    of_images = [set() for _ in rows]
+    for word, image in zip(words, text_to_image):
+        of_images[image].update(places[word])
+    of_texts = [sorted(images[word]) for word in words]
+    of_images = [sorted(found) for found in of_images]
+    for way, inputs in (
+        ("image_to_text", (image_embeds, text_embeds, rows, text_to_image, "image", of_images)),
+        ("text_to_image", (text_embeds, image_embeds, text_to_image, rows, "text", of_texts)),
+    ):
+        groups = broken_ties(retrieval_groups(*inputs, best_only=True), ties)
+        outcomes.values |= {f"duplicate_aware_{way}_recall@{k}": 100 * recalls(groups, k) for k in ks}
+    outcomes.sums["duplicate_aware_mean_recall"] = [name for name in outcomes.values if "duplicate_aware" in name]
 
 
 def duplicate_aware_metrics(image_embeds, text_embeds, text_to_image, texts, ks=(1, 5, 10)) -> dict[str, float]:
@@ -30,32 +66,9 @@ def duplicate_aware_metrics(image_embeds, text_embeds, text_to_image, texts, ks=
         `duplicate_aware_image_to_text_recall@k`, `duplicate_aware_text_to_image_recall@k` and
         `duplicate_aware_mean_recall`, in per cent.
     """
-    text_to_image, rows = np.asarray(text_to_image), np.arange(len(image_embeds))
-    words = [same_words(text) for text in texts]
-    places, images = defaultdict(list), defaultdict(set)
-    for place, (word, image) in enumerate(zip(words, text_to_image)):
-        places[word].append(place)
-        images[word].add(int(image))
-    of_images = [set() for _ in rows]
-    for word, image in zip(words, text_to_image):
-        of_images[image].update(places[word])
-    metrics = {}
-    for name, ranks in (
-        (
-            "image_to_text",
-            retrieval_ranks(
-                image_embeds, text_embeds, rows, text_to_image, "image", also=[sorted(found) for found in of_images]
-            ),
-        ),
-        (
-            "text_to_image",
-            retrieval_ranks(
-                text_embeds, image_embeds, text_to_image, rows, "text", also=[sorted(images[word]) for word in words]
-            ),
-        ),
-    ):
-        metrics |= {f"duplicate_aware_{name}_recall@{k}": recall_at_k(ranks, k) for k in ks}
-    return metrics | {"duplicate_aware_mean_recall": float(np.mean(list(metrics.values())))}
+    outcomes = Outcomes()
+    add_duplicate_aware(outcomes, image_embeds, text_embeds, text_to_image, texts, ks)
+    return outcomes.metrics()
 
 
 def text_to_image_ceiling(texts, text_to_image, ks=(1, 5, 10)) -> dict[int, float]:
@@ -99,7 +112,7 @@ def scene_precision(
         torch.tensor([numbers[label] for label in labels], device=queries.device)
         for labels in (query_labels, gallery_labels)
     )
-    block, found = max(1, SCORES_AT_ONCE // len(gallery)), {k: [] for k in ks}
+    block, found = max(1, counting.SCORES_AT_ONCE // len(gallery)), {k: [] for k in ks}
     for start in range(0, len(queries), block):
         scores = queries[start : start + block] @ gallery.t()
         if exclude_self:
@@ -115,4 +128,11 @@ def scene_precision(
     return {f"precision@{k}": 100.0 * float(torch.cat(parts).double().mean()) for k, parts in found.items()}
 
 
-__all__ = ["duplicate_aware_metrics", "same_words", "scene_precision", "text_to_image_ceiling"]
+__all__ = [
+    "add_duplicate_aware",
+    "captions_are_shared",
+    "duplicate_aware_metrics",
+    "same_words",
+    "scene_precision",
+    "text_to_image_ceiling",
+]

@@ -18,7 +18,8 @@ from transformers.utils import logging
 
 from . import run_d2s
 from .arguments import DataArguments
-from .evaluate_model import evaluate_model, table
+from .evaluate_model import evaluate_model
+from .evaluation_tables import table
 from .generated_scenes import write_dataset, write_towers
 
 RECIPE = Path(__file__).parent / "recipes" / "d2s_vse_demo.yaml"

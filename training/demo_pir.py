@@ -13,7 +13,8 @@ from transformers.utils import logging
 from . import run_pir
 from .arguments import DataArguments
 from .demo import in_a_clean_process, save_pictures
-from .evaluate_model import evaluate_model, further_lines, table
+from .evaluate_model import evaluate_model
+from .evaluation_tables import further_lines, table
 from .generated_overhead import object_mask, seed_of, write_dataset, write_towers
 
 RECIPE = Path(__file__).parent / "recipes" / "pir_demo.yaml"

@@ -1,102 +1,138 @@
 """`vsehub evaluate MODEL --data SOURCE --split test`: recalls of a saved model (the only reader of test splits)."""
 
 import argparse
-import json
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import torch
 from accelerate import Accelerator
 from transformers import AutoModel, AutoProcessor
 
 from ..modeling.modeling_dual_encoder import DualEncoderPreTrainedModel
 from ..modeling.towers import weights_of
 from ..processing.graded import class_relevance, graded_metrics, rouge_l_relevance
+from ..processing.ground_truth import read_ground_truth
+from ..processing.outcomes import Outcomes
+from ..processing.protocols import PROTOCOLS, captions_that_count, protocol_of, protocols_outcomes
+from ..processing.rank_metrics import TIES
 from .arguments import DataArguments
 from .data import prepare_rows
-from .evaluation import embed_rows, row_metrics
+from .evaluation import embed_rows, further_metrics, labels_of
+from .evaluation_record import evaluation_record, write_record
+from .evaluation_tables import further_lines, protocol_table, table
+from .saved_embeddings import embedding_facts, read_embeddings, write_embeddings
 
 
-def evaluate_model(
-    source: str, data: DataArguments, split: str, folds: int = 0, batch_size: int = 64, graded=None
-) -> dict:
-    """Embed a split, each image once, and rank it.
+@dataclass
+class EvaluationOptions:
+    """How to evaluate; the fields are flags of `vsehub evaluate`."""
+
+    protocols: tuple[str, ...] = ("recall",)
+    folds: int = 0  # also the mean over so many consecutive folds
+    graded: str | None = None  # `captions` (ROUGE-L) or `classes`: also NDCG within and across modalities
+    ties: str = "expected"
+    ground_truth: str | None = None  # folder of CxC and ECCV Caption; None is the package eccv_caption
+    embeddings: str | None = None  # file to read them from
+    save_embeddings: str | None = None  # file to write them to
+    dtype: str = "float32"  # or `bfloat16`, or `auto`
+    batch_size: int = 64
+
+
+def evaluate_model(source: str, data: DataArguments, split: str, folds: int = 0, **options) -> dict[str, float]:
+    """The metrics of `evaluation`: what the first protocol reports, and what was asked for besides.
+
+    Args:
+        source, data, split: as for `evaluation`.
+        folds, options: fields of `EvaluationOptions`.
+    """
+    return evaluation(source, data, split, EvaluationOptions(folds=folds, **options))[0]
+
+
+def evaluation(source: str, data: DataArguments, split: str, options: EvaluationOptions) -> tuple[dict, dict]:
+    """Embed a split, each image once, or read its embeddings, and evaluate it by one or several protocols.
 
     Args:
         source: folder or Hub id of a model of vsehub and its processor.
         data: source and columns.
         split: which split.
-        folds: also average over so many consecutive folds (COCO 1K: 5).
-        batch_size: images, or texts, at a time.
-        graded: `captions` (ROUGE-L) or `classes`: also NDCG within and across modalities (`graded_metrics`).
+        options: how.
 
     Returns:
-        What `row_metrics` gives: recalls in per cent, rsum, mean_recall, ...
+        Metrics (recalls in per cent, rsum, mean_recall, ...) and the record that `vsehub compare` reads.
 
     Raises:
-        ValueError: no model of vsehub, or `classes` where the data have none.
+        ValueError: no model of vsehub, data that are not the protocol's, embeddings of something else, or `classes`
+            where the data have none.
     """
-    accelerator = Accelerator()
     if source.startswith(("/", ".", "~")) and not Path(source).is_dir():
         raise FileNotFoundError(f"{source}: no such folder")
+    accelerator = Accelerator()
+    dtype = resolved_dtype(options.dtype, accelerator.device)
+    truths = {name: protocol_of(name).truth for name in options.protocols}
+    truths = {name: truth and read_ground_truth(truth, options.ground_truth) for name, truth in truths.items()}
+    rows = prepare_rows(data, split, "runs/evaluate", need_dense=False, limit=data.max_eval_images)
+    owners = np.repeat(np.arange(len(rows)), [len(captions) for captions in rows["captions"]])
+    for name in options.protocols:
+        captions_that_count(name, len(rows), owners)  # before hours of embedding
+    facts = embedding_facts(source, rows, split, dtype, data.max_text_length)
+    if options.embeddings:
+        embeds = read_embeddings(options.embeddings, facts)
+    else:
+        embeds = _embeds(source, data, rows, accelerator, dtype, options.batch_size)
+        if options.save_embeddings and accelerator.is_main_process:
+            write_embeddings(options.save_embeddings, embeds, facts)
+    embeds = (embeds[0].to(accelerator.device), embeds[1].to(accelerator.device), embeds[2])
+    found = _outcomes(rows, embeds, truths, options.ties)
+    labels = labels_of(rows) if any(PROTOCOLS[name].repeats for name in options.protocols) else None
+    metrics = found[options.protocols[0]].metrics() | further_metrics(*embeds, folds=options.folds, labels=labels)
+    metrics |= _graded(rows, embeds, options.graded, data.data)
+    about = {**facts, "source": data.data, "images": len(rows), "texts": len(owners), "ties": options.ties}
+    about["data_fingerprint"] = about.pop("data")
+    return metrics, evaluation_record(found, about)
+
+
+def resolved_dtype(name: str, device: torch.device) -> str:
+    """`auto` is bfloat16 where the hardware multiplies it, else float32."""
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    known = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # no public question yet (torch 2.13)
+    return "bfloat16" if device.type == "cpu" and known is not None and known() else "float32"
+
+
+def _embeds(source: str, data: DataArguments, rows, accelerator, dtype: str, batch_size: int):
     with weights_of(source):
         model = AutoModel.from_pretrained(source).to(accelerator.device)
     if not isinstance(model, DualEncoderPreTrainedModel):
         raise ValueError(f"{source} is a {type(model).__name__}, not an image-text model of vsehub")
     processor = AutoProcessor.from_pretrained(source)
-    rows = prepare_rows(data, split, "runs/evaluate", need_dense=False, limit=data.max_eval_images)
-    embeds = embed_rows(model, processor, rows, accelerator, batch_size, data.max_text_length)
-    metrics = row_metrics(rows, embeds, folds)
-    if graded == "captions":
-        metrics |= graded_metrics(*embeds, rouge_l_relevance(list(rows["captions"])))
-    elif graded == "classes":
-        if "label" not in rows.column_names or not all(rows["label"]):
-            raise ValueError(f"{data.data} has no scene classes to grade by: name their column with --label_column")
-        metrics |= graded_metrics(*embeds, class_relevance(rows["label"], embeds[2]))
-    return metrics
+    with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
+        return embed_rows(model, processor, rows, accelerator, batch_size, data.max_text_length)
 
 
-def table(rows: dict[str, dict]) -> str:
-    """Lay out metrics as a table: one line per name; recalls both ways, their sum, and seconds where known."""
-    ks = (1, 5, 10)
-    head = f"{'':24}" + "image to text".center(22) + "text to image".center(22) + f"{'rSum':>8}{'mR':>7}{'time':>8}"
-    lines = [head, f"{'':24}" + "".join(f"{f'R@{k}':>7}" for k in ks) + " " + "".join(f"{f'R@{k}':>7}" for k in ks)]
-    for name, metrics in rows.items():
-        cells = [f"{name:24}"]
-        for way in ("image_to_text", "text_to_image"):
-            cells.append("".join(f"{metrics[f'{way}_recall@{k}']:7.1f}" for k in ks) + " ")
-        cells.append(f"{metrics['rsum']:8.1f}{metrics['mean_recall']:7.2f}")
-        cells.append(f"{metrics['seconds']:7.0f}s" if "seconds" in metrics else "")
-        lines.append("".join(cells))
-    return "\n".join(lines)
+def _outcomes(rows, embeds, truths: dict, ties: str) -> dict[str, Outcomes]:
+    texts = [text for captions in rows["captions"] for text in captions]
+    ids = None
+    if "caption_ids" in rows.column_names:
+        ids = [int(number) for numbers in rows["caption_ids"] for number in numbers]
+    given = {"ties": ties, "texts": texts, "image_ids": rows["image_id"], "caption_ids": ids}
+    return protocols_outcomes(truths, *embeds, **given)
 
 
-def further_lines(metrics: dict) -> list[str]:
-    """What an evaluation has beyond the table: duplicate-aware recalls and scene precision."""
-    lines = []
-    for name, prefix, what in (
-        ("identical captions count", "duplicate_aware", "recall"),
-        ("same scene class", "scene", "precision"),
-    ):
-        if f"{prefix}_text_to_image_{what}@1" in metrics:
-            ways = ("image_to_text", "text_to_image")
-            cells = [
-                "".join(f"{metrics.get(f'{prefix}_{way}_{what}@{k}', float('nan')):7.1f}" for k in (1, 5, 10))
-                for way in ways
-            ]
-            total = (
-                f"{metrics['duplicate_aware_mean_recall']:15.2f}"
-                if prefix == "duplicate_aware"
-                else f"  {what}@1, 5, 10"
-            )
-            lines.append(f"{name:24}{cells[0]} {cells[1]} {total}")
-    for task in ("image_to_image", "text_to_text", "image_to_mixed", "text_to_mixed"):
-        if f"{task}_ndcg@10" in metrics:
-            cells = "".join(f"{metrics[f'{task}_ndcg@{k}']:7.1f}" for k in (10, 20, 50))
-            lines.append(f"{task.replace('_', ' '):24}{cells}  NDCG@10, 20, 50")
-    return lines
+def _graded(rows, embeds, by: str | None, name: str) -> dict[str, float]:
+    """NDCG within and across modalities, by captions or classes."""
+    if by == "captions":
+        return graded_metrics(*embeds, rouge_l_relevance(list(rows["captions"])))
+    if by == "classes":
+        if labels_of(rows) is None:
+            raise ValueError(f"{name} has no scene classes to grade by: name their column with --label_column")
+        return graded_metrics(*embeds, class_relevance(rows["label"], embeds[2]))
+    return {}
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Parse, evaluate, print a table; `--json FILE` keeps the numbers."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("vsehub evaluate", description=__doc__.splitlines()[0])
     parser.add_argument("model", help="folder or Hub id")
     parser.add_argument("--data", required=True, help="Hub id, parquet, imagefolder, Karpathy json or official folder")
@@ -107,11 +143,24 @@ def main(argv: list[str] | None = None) -> int:
         "--label_column", default="label", help="scene classes, for scene precision; used if it is there"
     )
     parser.add_argument("--on_bad_sample", choices=("error", "quarantine"), default="error")
+    parser.add_argument("--protocol", default="recall", help=f"one or several, with commas: {', '.join(PROTOCOLS)}")
+    parser.add_argument("--ground_truth", help="folder of CxC and ECCV Caption (default: the package eccv_caption)")
+    parser.add_argument(
+        "--ties", choices=TIES, default="expected", help="how equal scores count (default: %(default)s)"
+    )
     parser.add_argument("--folds", type=int, default=0, help="also the mean over so many folds (COCO 1K: 5)")
     parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="float32", help="of the model")
+    parser.add_argument("--save_embeddings", help="write the embeddings to this safetensors file")
+    parser.add_argument("--embeddings", help="read them from it; refused if they are of another model or data")
     parser.add_argument("--graded", choices=("captions", "classes"), help="also NDCG within and across modalities")
-    parser.add_argument("--json", help="write the metrics here")
-    args = parser.parse_args(argv)
+    parser.add_argument("--json", help="write metrics, intervals and outcomes here; `vsehub compare` reads it")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse, evaluate, print a table; `--json FILE` keeps the numbers."""
+    args = _parser().parse_args(argv)
     data = DataArguments(
         data=args.data,
         image_root=args.image_root,
@@ -119,8 +168,15 @@ def main(argv: list[str] | None = None) -> int:
         label_column=args.label_column,
         on_bad_sample=args.on_bad_sample,
     )
-    metrics = evaluate_model(args.model, data, args.split, args.folds, args.batch_size, args.graded)
-    print("\n".join([table({f"{Path(args.model).name} on {args.split}": metrics}), *further_lines(metrics)]))
+    options = EvaluationOptions(
+        tuple(dict.fromkeys(args.protocol.split(","))),
+        *(args.folds, args.graded, args.ties, args.ground_truth, args.embeddings, args.save_embeddings),
+        *(args.dtype, args.batch_size),
+    )
+    metrics, record = evaluation(args.model, data, args.split, options)
+    if "rsum" in metrics:
+        print(table({f"{Path(args.model).name} on {args.split}": metrics}))
+    print("\n".join([*further_lines(metrics), protocol_table(record)]))
     if args.json:
-        Path(args.json).write_text(json.dumps(metrics, indent=2))
+        write_record(args.json, metrics, record)
     return 0

@@ -4,8 +4,9 @@ import torch
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from ..processing.ranking import folded_metrics, image_text_metrics
-from ..processing.scene_metrics import duplicate_aware_metrics, scene_precision, text_to_image_ceiling
+from ..processing.protocols import protocol_outcomes
+from ..processing.ranking import folded_metrics
+from ..processing.scene_metrics import scene_precision
 from .data import row_image
 from .tower_cache import Caches
 
@@ -77,23 +78,23 @@ def _embed(model, accelerator, order, prepare, batch_size, field) -> torch.Tenso
     return F.normalize(found, dim=-1).cpu()
 
 
-def retrieval_metrics(
-    image_embeds, text_embeds, text_to_image, folds: int = 0, texts=None, labels=None
-) -> dict[str, float]:
-    """`image_text_metrics` and what else the data allow.
+def labels_of(rows) -> list | None:
+    """A scene class per image, where every image has one."""
+    return list(rows["label"]) if "label" in rows.column_names and all(rows["label"]) else None
+
+
+def further_metrics(image_embeds, text_embeds, text_to_image, folds: int = 0, labels=None) -> dict[str, float]:
+    """What no protocol asks for: means over folds, and scene precision both ways.
 
     Args:
         image_embeds, text_embeds, text_to_image: as `embed_rows` gives them.
-        folds: also the same over so many consecutive folds (keys `FOLDS_fold_...`).
-        texts: the captions; where several images share one, duplicate-aware recalls as well.
-        labels: a class per image; then scene precision both ways as well (`scene_..._precision@k`).
+        folds: recalls over so many consecutive folds (keys `FOLDS_fold_...`); 0 for none.
+        labels: a class per image (keys `scene_..._precision@k`), or None.
     """
-    metrics = image_text_metrics(image_embeds, text_embeds, text_to_image)
+    metrics = {}
     if folds:
         folded = folded_metrics(image_embeds, text_embeds, text_to_image, folds)
         metrics |= {f"{folds}_fold_{key}": value for key, value in folded.items()}
-    if texts is not None and text_to_image_ceiling(texts, text_to_image, ks=(1,))[1] < 100:
-        metrics |= duplicate_aware_metrics(image_embeds, text_embeds, text_to_image, texts)
     if labels is not None:
         of_texts, ks = [labels[row] for row in text_to_image], [k for k in (1, 5, 10) if k <= len(labels)]
         ways = {
@@ -106,7 +107,7 @@ def retrieval_metrics(
 
 
 def row_metrics(rows, embeds, folds: int = 0) -> dict[str, float]:
-    """`retrieval_metrics` of prepared rows and their embeddings."""
-    labels = list(rows["label"]) if "label" in rows.column_names and all(rows["label"]) else None
+    """Recalls of prepared rows and their embeddings, and what else the data allow."""
     texts = [text for captions in rows["captions"] for text in captions]
-    return retrieval_metrics(*embeds, folds=folds, texts=texts, labels=labels)
+    outcomes = protocol_outcomes("recall", *embeds, texts=texts)
+    return outcomes.metrics() | further_metrics(*embeds, folds=folds, labels=labels_of(rows))

@@ -66,7 +66,7 @@ def cache_images(
     looks = [size, views.count, *pictures.image_mean, *pictures.image_std]
     if views.count > 1:
         looks += [str(views), *rows["image_id"]]
-    path = Path(folder) / f"vision-{_digest(tower, _images_digest(rows), looks, list(facts))}"
+    path = Path(folder) / f"vision-{_digest(tower, images_digest(rows), looks, list(facts))}"
 
     def batches():
         jobs = [(row, view) for row in range(len(rows)) for view in range(views.count)]
@@ -131,7 +131,7 @@ def _fill(path: Path, batches, count: int, title: str):
             raise
 
 
-def _images_digest(rows) -> str:
+def images_digest(rows) -> str:
     """Digest of the pictures themselves: the fingerprint of `datasets` differs from process to process."""
     digest = hashlib.sha256()
     for image in rows["image"]:

@@ -1,12 +1,15 @@
 """NDCG with graded relevance against loops and all orders, and ROUGE-L against its definition."""
 
+import doctest
 import itertools
+import re
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vsehub.processing import counting, graded
 from vsehub.processing.graded import class_relevance, graded_metrics, ndcg, rouge_l_relevance
 
 
@@ -24,6 +27,36 @@ def test_ndcg_is_its_expectation_over_all_orders(seed, k):
     ]
     expected = np.mean([dcg(gains[list(o)], k) for o in orders]) / dcg(sorted(gains, reverse=True), k)
     assert ndcg(scores[None], gains[None], k)[0] == pytest.approx(expected, abs=1e-9)
+
+
+def in_the_mean_order(scores, gains, k):
+    """Each item's gain is the mean of those it ties with; then the plain definition."""
+    shared = np.array([gains[scores == score].mean() for score in scores])
+    ideal = dcg(sorted(gains, reverse=True), k)
+    return dcg(shared[np.argsort(-scores, kind="stable")], k) / ideal if ideal else 0.0
+
+
+@settings(max_examples=500, deadline=None, derandomize=True, database=None)
+@given(st.integers(0, 10**6), st.integers(1, 40), st.integers(1, 12), st.integers(1, 60))
+def test_blocks_of_any_size_and_ties_at_any_place(seed, gallery, k, size):
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(0, rng.integers(1, 30), (5, gallery)).astype(np.float32)
+    scores[rng.random(scores.shape) < 0.1] = -np.inf
+    gains = rng.integers(0, 3, scores.shape) * np.isfinite(scores)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(counting, "SCORES_AT_ONCE", size)
+        found = ndcg(scores, gains, k)
+    assert found == pytest.approx([in_the_mean_order(*row, k) for row in zip(scores, gains)], abs=1e-9)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_numbers_that_are_none_are_named(value):
+    bad = np.zeros((3, 4))
+    bad[1, 2] = value
+    with pytest.raises(ValueError, match=r"scores: 1 rows .* rows \[1\]"):
+        ndcg(bad, np.zeros((3, 4)), 2)
+    with pytest.raises(ValueError, match=r"relevance: 1 rows .* rows \[1\]"):
+        graded_metrics(np.eye(4), np.eye(4)[:3], [0, 1, 2], bad)
 
 
 def lcs(a, b):
@@ -45,6 +78,52 @@ def test_rouge_l_is_its_definition():
             score = (1 + 1.2**2) * precision * recall / (recall + 1.2**2 * precision) if precision else 0
             assert found[row, image] == pytest.approx(score, abs=1e-6)
     assert found[0, 0] == pytest.approx(1)
+
+
+def test_rouge_score_is_its_definition():
+    pytest.importorskip("rapidfuzz")
+    captions = [
+        ["A dog, runs in the park!", "the dog's run"],
+        ["", "...", "\u00c9t\u00e9 in the PARK 42nd"],
+        ["two boats"],
+    ]
+    found = rouge_l_relevance(captions, variant="rouge_score", dtype=np.float64)
+    flat = [re.findall("[a-z0-9]+", text.lower()) for several in captions for text in several]
+    starts = np.cumsum([0, *map(len, captions)])
+    for row, text in enumerate(flat):
+        for image in range(3):
+            scores = [
+                2 * lcs(text, ref) / max(1, len(text) + len(ref)) for ref in flat[starts[image] : starts[image + 1]]
+            ]
+            assert found[row, image] == pytest.approx(max(scores), abs=1e-12)
+    with pytest.raises(ValueError, match="not 'rouge2'"):
+        rouge_l_relevance(captions, variant="rouge2")
+
+
+@pytest.mark.parametrize("variant", ["tern", "rouge_score"])
+def test_blocks_do_not_change_the_relevance(variant, monkeypatch):
+    pytest.importorskip("rapidfuzz")
+    rng = np.random.default_rng(0)
+    words = np.array("a the dog cat runs sits park port river".split())
+    captions = [[" ".join(rng.choice(words, rng.integers(1, 9))) for _ in range(3)] for _ in range(7)]
+    whole = rouge_l_relevance(captions, variant=variant)
+    monkeypatch.setattr(counting, "SCORES_AT_ONCE", 400)
+    assert np.array_equal(rouge_l_relevance(captions, variant=variant), whole)
+
+
+def test_the_package_rouge_score_agrees():
+    scorer = pytest.importorskip("rouge_score.rouge_scorer", reason="rouge_score is not installed")
+    pytest.importorskip("rapidfuzz")
+    scorer = scorer.RougeScorer(["rougeL"])
+    captions = [
+        ["A dog, runs in the park!", "the dog's run"],
+        ["", "\u00c9t\u00e9 in the park 42nd run"],
+        ["two-way boats"],
+    ]
+    found, flat = rouge_l_relevance(captions, variant="rouge_score", dtype=np.float64), sum(captions, [])
+    for row, text in enumerate(flat):
+        expected = [max(scorer.score(ref, text)["rougeL"].fmeasure for ref in several) for several in captions]
+        assert found[row] == pytest.approx(expected, abs=1e-9)
 
 
 def unit(*shape, seed=0):
@@ -86,3 +165,7 @@ def test_a_space_ordered_by_class_is_perfect_and_nothing_relevant_counts_nothing
     found = graded_metrics(images, images[owners], owners, class_relevance(labels, owners))
     assert all(value == pytest.approx(100) for value in found.values())
     assert ndcg(np.ones((1, 3)), np.zeros((1, 3)), 2)[0] == 0
+
+
+def test_the_worked_example_is_true():
+    assert doctest.testmod(graded).failed == 0

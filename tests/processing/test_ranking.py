@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vsehub.processing import ranking
+from vsehub.processing import counting, ranking
 from vsehub.processing.ranking import folded_metrics, image_text_metrics, recall_at_k, retrieval_ranks
 
 
@@ -56,7 +56,7 @@ def test_blocks_do_not_change_the_ranks(monkeypatch):
     rng = np.random.default_rng(1)
     images, texts, owner = rng.normal(size=(17, 4)), rng.normal(size=(34, 4)), np.repeat(np.arange(17), 2)
     whole = image_text_metrics(images, texts, owner)
-    monkeypatch.setattr(ranking, "SCORES_AT_ONCE", 50)
+    monkeypatch.setattr(counting, "SCORES_AT_ONCE", 50)
     assert image_text_metrics(images, texts, owner) == pytest.approx(whole)
 
 

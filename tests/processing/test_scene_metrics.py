@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vsehub.processing import ranking, scene_metrics
+from vsehub.processing import counting, scene_metrics
 from vsehub.processing.ranking import image_text_metrics
 from vsehub.processing.scene_metrics import duplicate_aware_metrics, scene_precision, text_to_image_ceiling
 
@@ -94,8 +94,7 @@ def test_small_blocks_change_nothing(monkeypatch):
     images, texts, owners = small(0, 6, 4), small(1, 12, 4), np.repeat(np.arange(6), 2)
     words = ["a port", "a river", "sand"] * 4
     whole = duplicate_aware_metrics(images, texts, owners, words), scene_precision(images, texts, range(6), owners)
-    monkeypatch.setattr(ranking, "SCORES_AT_ONCE", 12)
-    monkeypatch.setattr(scene_metrics, "SCORES_AT_ONCE", 12)
+    monkeypatch.setattr(counting, "SCORES_AT_ONCE", 12)
     assert whole == (
         duplicate_aware_metrics(images, texts, owners, words),
         scene_precision(images, texts, range(6), owners),

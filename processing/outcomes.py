@@ -1,0 +1,35 @@
+"""What every query of an evaluation came to, from which metrics, intervals and comparisons follow."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+WAYS = ("image_to_text", "text_to_image")
+
+
+@dataclass
+class Outcomes:
+    """What every query of an evaluation came to; a metric is a mean, a median or a sum over it.
+
+    Names begin with a way, `image_to_text` or `text_to_image`, perhaps after a prefix.
+    """
+
+    values: dict[str, np.ndarray] = field(default_factory=dict)  # metric -> (Q,) per cent, or ranks from 1
+    images: dict[str, np.ndarray] = field(default_factory=dict)  # way -> (Q,) row of the image each query belongs to
+    sums: dict[str, list[str]] = field(default_factory=dict)  # rsum and means of metrics -> the metrics
+
+    def metrics(self) -> dict[str, float]:
+        """Every metric: recalls and precisions in per cent, `rsum`, `mean_recall`, `..._median_rank`, ..."""
+        found = {name: float((np.median if "median" in name else np.mean)(x)) for name, x in self.values.items()}
+        return found | {name: weight * sum(found[p] for p in parts) for name, (parts, weight) in self.weighted()}
+
+    def weighted(self) -> list[tuple[str, tuple[list[str], float]]]:
+        """The sums with the weight of their parts: 1 for `rsum`, one over their number for means."""
+        return [(name, (parts, 1.0 if name.endswith("rsum") else 1 / len(parts))) for name, parts in self.sums.items()]
+
+    def images_of(self, name: str) -> np.ndarray:
+        """The images that the queries of a metric belong to, (Q,)."""
+        return self.images[next(way for way in WAYS if way in name)]
+
+
+__all__ = ["WAYS", "Outcomes"]

@@ -1,0 +1,102 @@
+"""The json of an evaluation: metrics at the top, and under `evaluation` all that a comparison with another one needs.
+
+Per protocol: metrics, their intervals, and what every query came to. Values are per cent, or ranks from 1.
+"""
+
+import json
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+
+from ..processing.outcomes import Outcomes
+from ..processing.significance import intervals
+
+FORMAT = 1
+PACKAGES = ("vsehub", "torch", "transformers", "numpy")
+
+
+def evaluation_record(found: dict[str, Outcomes], about: dict, samples: int = 1000, level: float = 0.95) -> dict:
+    """Describe an evaluation.
+
+    Args:
+        found: outcomes by protocol.
+        about: model, revision, data, split, ...
+        samples, level: of the bootstrap intervals.
+    """
+    protocols = {
+        name: {
+            "metrics": outcomes.metrics(),
+            "intervals": {key: list(pair) for key, pair in intervals(outcomes, samples, level).items()},
+            "outcomes": _packed(outcomes),
+        }
+        for name, outcomes in found.items()
+    }
+    bootstrap = {"of": "images", "samples": samples, "level": level, "seed": 0}
+    return {"format": FORMAT, **about, "versions": _versions(), "intervals": bootstrap, "protocols": protocols}
+
+
+def write_record(path: str | Path, metrics: dict, record: dict):
+    """Write one line per metric and one for the record, whole or not at all."""
+    lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in {**metrics, "evaluation": record}.items()]
+    draft = Path(f"{path}.{os.getpid()}.part")
+    draft.parent.mkdir(parents=True, exist_ok=True)
+    draft.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+    os.replace(draft, path)
+
+
+def read_record(path: str | Path) -> tuple[dict, dict[str, Outcomes]]:
+    """Read a record and its outcomes by protocol.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not the json of an evaluation, or of another format.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        record = json.loads(Path(path).read_text(encoding="utf-8"))["evaluation"]
+        if record["format"] != FORMAT:
+            raise ValueError(f"its format is {record['format']}, this version reads {FORMAT}")
+        return record, {name: _unpacked(part["outcomes"]) for name, part in record["protocols"].items()}
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"{path}: not the json of an evaluation ({error}); write it with `vsehub evaluate ... --json FILE`"
+        ) from None
+
+
+def _packed(outcomes: Outcomes) -> dict:
+    """Lists; medians are left out, because they have the ranks of the means."""
+    return {
+        "images": {way: rows.tolist() for way, rows in outcomes.images.items()},
+        "values": {name: _numbers(values) for name, values in outcomes.values.items() if "median" not in name},
+        "sums": outcomes.sums,
+    }
+
+
+def _numbers(values: np.ndarray) -> list:
+    return [int(value) if value == int(value) else value for value in values.tolist()]
+
+
+def _unpacked(packed: dict) -> Outcomes:
+    values = {name: np.array(numbers, np.float64) for name, numbers in packed["values"].items()}
+    images = {way: np.array(rows, np.int64) for way, rows in packed["images"].items()}
+    found = Outcomes(values, images, packed["sums"])
+    if any(len(each) != len(found.images_of(name)) for name, each in values.items()):
+        raise ValueError("some outcomes are missing")
+    return found
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # imported from its folder
+            found[name] = "not installed"
+    return found
+
+
+__all__ = ["evaluation_record", "read_record", "write_record"]

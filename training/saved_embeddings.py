@@ -1,0 +1,96 @@
+"""Embeddings of a split in one file, and of what they are: evaluating again by another protocol embeds nothing.
+
+The file is safetensors: `image_embeds` (N, D), `text_embeds` (T, D), `text_to_image` (T,), and as metadata the model,
+its revision, the data, the split, and how they were embedded. It is refused where one of these differs.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from transformers import AutoConfig
+
+from .tower_cache import images_digest
+
+TENSORS = ("image_embeds", "text_embeds", "text_to_image")
+
+
+def embedding_facts(source: str, rows, split: str, dtype: str, max_length: int) -> dict[str, str]:
+    """What embeddings depend on.
+
+    Args:
+        source: folder or Hub id of the model.
+        rows: prepared rows.
+        split: their name.
+        dtype: `float32` or `bfloat16`.
+        max_length: tokens kept of a caption.
+    """
+    return {
+        "model": Path(source).resolve().name if Path(source).is_dir() else source,
+        "revision": model_revision(source),
+        "data": data_fingerprint(rows),
+        "split": split,
+        "dtype": dtype,
+        "max_length": str(max_length),
+    }
+
+
+def model_revision(source: str) -> str:
+    """The commit of a Hub repository, or a digest of all weights and settings of a folder."""
+    folder = Path(source)
+    if not folder.is_dir():
+        return str(AutoConfig.from_pretrained(source)._commit_hash)
+    digest = hashlib.sha256()
+    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.json"), *folder.glob("*.txt")]):
+        with path.open("rb") as file:
+            digest.update(f"{path.name} {path.stat().st_size} ".encode())
+            while part := file.read(1 << 22):
+                digest.update(part)
+    return f"sha256:{digest.hexdigest()[:16]}"
+
+
+def data_fingerprint(rows) -> str:
+    """Digest of the rows' ids, captions and pictures (files by name, size and date), in order."""
+    digest = hashlib.sha256(images_digest(rows).encode())
+    for image_id, captions in zip(rows["image_id"], rows["captions"]):
+        digest.update(json.dumps([image_id, captions]).encode())
+    return digest.hexdigest()[:16]
+
+
+def write_embeddings(path: str | Path, embeds, facts: dict[str, str]):
+    """Write a file whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.{os.getpid()}.part")
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in zip(TENSORS, embeds)}
+    save_file(tensors, draft, metadata=facts)
+    os.replace(draft, path)
+
+
+def read_embeddings(path: str | Path, facts: dict[str, str]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Read what `write_embeddings` wrote.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no file of embeddings, or one of another model, revision, data, split or way of embedding.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file; write it with --save_embeddings")
+    try:
+        with safe_open(path, "pt") as file:
+            found = file.metadata() or {}
+            embeds = tuple(file.get_tensor(name) for name in TENSORS)
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a file of embeddings ({error}); write it with --save_embeddings") from None
+    other = [name for name in facts if found.get(name) != facts[name]]
+    if other:
+        told = "; ".join(f"{name} is {found.get(name)}, not {facts[name]}" for name in other)
+        raise ValueError(f"{path} holds embeddings of something else: {told}. Embed again with --save_embeddings")
+    return embeds
+
+
+__all__ = ["data_fingerprint", "embedding_facts", "model_revision", "read_embeddings", "write_embeddings"]
