@@ -36,6 +36,7 @@ def card_of(stages: dict[str, StageArguments], results: dict, name: str) -> dict
                 "split": args.data.eval_split,
                 "metrics": {key: round(value, 2) for key, value in metrics.items()},
                 "protocol": "all images against all their captions, each image once; per cent, ties by expectation",
+                "intervals": results[last].get("eval_intervals", {}),
                 "selected": "rsum on this split",
                 "seed": args.training.seed,
             }

@@ -68,6 +68,7 @@ class RetrievalTrainer(WholeCheckpoints, Trainer):
         self.eval_caches = eval_caches or Caches()
         self.max_text_length = max_text_length
         self.card = card or {}
+        self.last_embeds = None  # of the last evaluation: images, texts, rows of the images
         self.loss_parts: dict[str, list[torch.Tensor]] = {}
         self.add_callback(_Epochs(self))
 
@@ -182,6 +183,7 @@ class RetrievalTrainer(WholeCheckpoints, Trainer):
             self.max_text_length,
             caches,
         )
+        self.last_embeds = embeds
         metrics = row_metrics(rows, embeds, folds=5 if len(rows) == 5000 else 0)
         metrics["logit_scale"] = calibrate_logit_scale(*embeds)
         metrics = {f"{metric_key_prefix}_{key}": value for key, value in metrics.items()}
