@@ -48,6 +48,9 @@ PLAIN = {  # D2SVSEModel without decoder; PIRModel
     for drop in DROPS
     for added in ({}, STRUCTURE)
 }
+PLAIN |= {  # the paper's weight may be too much where the towers are frozen
+    f"D2SVSE, structure x 0.1, p {drop}": ("D2SVSE", drop, {"structure_weight": 0.2}) for drop in DROPS
+}
 AFFILIATION = {  # the two pull the images of one class in opposite directions
     f"two towers, contrast{name}": ("PIR", 0.0, {**BARE, **changes})
     for name, changes in {
