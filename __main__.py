@@ -47,9 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"vsehub {verb}: interrupted", file=sys.stderr)
         return 130
     except Exception as error:
-        network = (
-            type(error).__module__.partition(".")[0] == "httpx"
-        )  # the Hub's client lets its transport's errors out
+        network = type(error).__module__.startswith("httpx")  # the Hub's client lets its transport's errors out
         if not (network or isinstance(error, EXPECTED)) or os.environ.get("VSEHUB_TRACEBACK"):
             raise
         print(f"vsehub {verb}: {' '.join(_told(error).split())}", file=sys.stderr)
