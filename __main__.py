@@ -36,12 +36,39 @@ def main(argv: list[str] | None = None) -> int:
         print(f"vsehub: no verb {verb!r}; there are {', '.join(VERBS)}", file=sys.stderr)
         return 2
     try:
-        return importlib.import_module(VERBS[verb][0]).main(rest) or 0
-    except EXPECTED as error:
-        if os.environ.get("VSEHUB_TRACEBACK"):
+        _none_empty(rest)
+        status = importlib.import_module(VERBS[verb][0]).main(rest) or 0
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except KeyboardInterrupt:
+        print(f"vsehub {verb}: interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        network = type(error).__module__.startswith("httpx")  # the Hub's client lets its transport's errors out
+        if not (network or isinstance(error, EXPECTED)) or os.environ.get("VSEHUB_TRACEBACK"):
             raise
-        print(f"vsehub {verb}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"vsehub {verb}: {' '.join(_told(error).split())}", file=sys.stderr)
         return 2
+
+
+def _none_empty(words: list[str]):
+    """Refuse what a shell makes of a variable that is not set: as a path, it would be the working directory."""
+    for place, word in enumerate(words):
+        if not word or (word.startswith("--") and word.endswith("=")):
+            before = f" (after {words[place - 1]})" if place and not word else ""
+            raise ValueError(f"argument {place + 1}{before} is empty: leave it out, or set the variable it came from")
+
+
+def _told(error: Exception) -> str:
+    """What an error says; those of the system as `FILE: reason`."""
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror.lower()}"
+    if not isinstance(error, EXPECTED):
+        return f"the Hub cannot be reached ({error}): try again with a network"
+    return str(error)
 
 
 if __name__ == "__main__":

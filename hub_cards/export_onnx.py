@@ -18,6 +18,7 @@ from transformers import AutoModel, AutoProcessor
 from ..modeling.modeling_dual_encoder import DualEncoderPreTrainedModel
 from ..modeling.pooling import GPO
 from ..modeling.towers import weights_of
+from ..processing.outputs import output_folder
 
 TOLERANCE = 1e-4
 SENTENCE = "a small boat lies beside the long wooden bridge while two people look at the river in the evening sun"
@@ -200,14 +201,14 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.to == "onnx" and args.dtype != "float32":
         raise ValueError("--dtype bf16 writes a folder for transformers: add --to transformers")
-    out = Path(args.out)
+    out = output_folder(args.out)
     if out.exists() and any(out.iterdir()):
         raise FileExistsError(f"{out} is not empty: choose a new folder")
     with weights_of(args.model):
         model = AutoModel.from_pretrained(args.model)
-    if not isinstance(model, DualEncoderPreTrainedModel):
-        raise ValueError(f"{args.model} is a {type(model).__name__}, not an image-text model of vsehub")
-    processor = AutoProcessor.from_pretrained(args.model)
+        if not isinstance(model, DualEncoderPreTrainedModel):
+            raise ValueError(f"{args.model} is a {type(model).__name__}, not an image-text model of vsehub")
+        processor = AutoProcessor.from_pretrained(args.model)
     if args.to == "onnx":
         report = export_onnx(model, processor, out)
         print("largest difference from the model: " + ", ".join(f"{k} {v:.1e}" for k, v in report.items()))

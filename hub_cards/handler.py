@@ -10,7 +10,6 @@ What a string is follows from its key, never from a guess. Addresses are not fet
 """
 
 import base64
-import binascii
 import io
 
 import torch
@@ -38,7 +37,10 @@ class EndpointHandler:
         Raises:
             ValueError: the request is not one of those above; says what is.
         """
+        data = data if isinstance(data, dict) else {}
         inputs, parameters = data.get("inputs"), data.get("parameters") or {}
+        if not isinstance(parameters, dict):
+            raise ValueError('parameters must be {"candidate_labels": [...]}')
         if hasattr(inputs, "getbands"):  # the toolkit decodes a body of type image/*
             inputs = {"image": inputs}
         if not isinstance(inputs, dict) or not inputs or set(inputs) - {"image", "text"}:
@@ -54,6 +56,8 @@ class EndpointHandler:
             found["image_embeds"] = self.model.encode_image(images, processor=self.processor)
         if texts:
             found["text_embeds"] = self.model.encode_text(texts, processor=self.processor)
+        if not found:
+            raise ValueError("inputs hold neither an image nor a text")
         if len(found) == 2:
             found = {"cosines": found["image_embeds"] @ found["text_embeds"].t()}
         return {name: values.tolist() for name, values in found.items()}
@@ -85,7 +89,7 @@ def _decoded(text, row: int):
     try:
         image = Image.open(io.BytesIO(base64.b64decode(text, validate=True)))
         image.load()
-    except (binascii.Error, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # each of Pillow's decoders raises its own kinds
         raise ValueError(
             f"image {row} is no base64 of a whole picture ({error}); addresses are not fetched: send the bytes"
         ) from None

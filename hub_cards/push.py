@@ -6,17 +6,21 @@ code, processor, card; no pickle, no optimizer, no training checkpoint.
 
 import argparse
 import json
+import re
 from fnmatch import fnmatch
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
+from safetensors import safe_open
 
+from ..modeling.towers import weights_of
 from .model_card import REPO_ID
 
 WANTED = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.py", "*.txt", "*.jinja", "README.md", "LICENSE*")
 PICTURES = ("*.jpg", "*.jpeg", "*.png")  # of the card's widget
 NEVER = ("objective.safetensors", "trainer_state.json", "bad_samples*", "validation.json", ".*", "_*")
+TAG = re.compile(r"\w([\w.-]*\w)?", re.ASCII)
 OURS = ("D2SVSEModel", "PIRModel")
 
 
@@ -36,6 +40,8 @@ def push(folder: str | Path, repo_id: str, private: bool = False, tag: str | Non
     folder, api = Path(folder), HfApi()
     if not REPO_ID.fullmatch(repo_id):
         raise ValueError(f"{repo_id!r} is no name of a repository: letters, digits, - _ . and one /")
+    if tag is not None and (not TAG.fullmatch(tag) or ".." in tag):  # git would refuse it, after the upload
+        raise ValueError(f"{tag!r} is no name of a tag: letters, digits, - _ . such as v1")
     files = shipped_files(folder)
     repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
     there = set(api.list_repo_files(repo_id))
@@ -62,9 +68,9 @@ def shipped_files(folder: Path) -> list[tuple[str, Path]]:
     """
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder} holds no saved model (config.json); give the folder that save_pretrained wrote")
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    if (config.get("architectures") or [None])[0] not in OURS:
-        raise ValueError(f"{folder} holds {config.get('architectures')}, not a model of vsehub ({' or '.join(OURS)})")
+    named = _config(folder).get("architectures") or [None]
+    if not isinstance(named, list) or named[0] not in OURS:
+        raise ValueError(f"{folder} holds {named}, not a model of vsehub ({' or '.join(OURS)})")
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     names = [path.relative_to(folder).as_posix() for path in paths]
     wanted = [
@@ -84,7 +90,22 @@ def shipped_files(folder: Path) -> list[tuple[str, Path]]:
     missing = [what for what, found in needs.items() if not found]
     if missing:
         raise ValueError(f"{folder} lacks {'; '.join(missing)}")
+    for name, path in wanted:
+        if name.endswith(".safetensors"):
+            with weights_of(folder), safe_open(path, "pt"):  # reads the header, and that the file is as long as it says
+                pass
     return wanted
+
+
+def _config(folder: Path) -> dict:
+    try:
+        found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        found["model_type"]
+        return found
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{folder / 'config.json'} is no configuration ({type(error).__name__}: {error}); save the model again"
+        ) from None
 
 
 def _pinned(card: Path, tag: str | None) -> bytes:
@@ -99,7 +120,7 @@ def _same_architecture(api: HfApi, repo_id: str, there: set[str], folder: Path):
     if "config.json" not in there:
         return
     theirs = json.loads(Path(api.hf_hub_download(repo_id, "config.json")).read_text(encoding="utf-8"))
-    ours = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    ours = _config(folder)
     if theirs.get("model_type") != ours["model_type"]:
         raise ValueError(
             f"{repo_id} holds a {theirs.get('model_type')}, this is a {ours['model_type']}: choose another name"

@@ -281,7 +281,7 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
 
         Raises:
             TypeError: something else than strings.
-            ValueError: an empty caption.
+            ValueError: a caption that is empty or no Unicode.
         """
         texts = [texts] if isinstance(texts, str) else list(texts)
         for row, text in enumerate(texts):
@@ -291,6 +291,10 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
                 )
             if not text.strip():
                 raise ValueError(f"encode_text: item {row} is empty; leave it out or give it words")
+            if any(
+                "\ud800" <= letter <= "\udfff" for letter in text
+            ):  # half of a UTF-16 pair, or a byte of no encoding
+                raise ValueError(f"encode_text: item {row} is not Unicode text: {text!r}")
         processor = processor or self._own_processor()
         order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
         return self._encode(
@@ -320,6 +324,8 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _encode(self, order: list[int], batch_size: int, prepare) -> torch.Tensor:
         """Embed the items of `order` batch by batch in eval mode; row i of the result is item i."""
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         embeds = torch.empty(len(order), self.config.projection_dim)
         training = self.training
         self.eval()

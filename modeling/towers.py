@@ -1,6 +1,7 @@
 """Backbones of transformers as towers: built, loaded whole or not at all, copied, run, and frozen where unused."""
 
 import inspect
+import os
 from contextlib import contextmanager
 
 import torch
@@ -63,13 +64,26 @@ def freeze_unused(tower: nn.Module):
 
 @contextmanager
 def weights_of(source):
-    """Turn what a torn weights file raises while it is read into an error that names the model and the remedy."""
+    """Turn what an absent or torn model raises while it is read into an error that names the model and the remedy.
+
+    Raises:
+        ValueError, OSError: a file, a folder that is not there, or one that is not whole.
+    """
+    source = str(source)
+    if os.path.isfile(source):
+        raise ValueError(f"{source} is a file: name the folder of a model, or a Hub id")
+    if source.startswith(("/", ".", "~")) and not os.path.isdir(source):
+        raise FileNotFoundError(f"{source}: no such folder")
     try:
         yield
     except Exception as error:
-        if type(error).__name__ != "SafetensorError":
+        if type(error).__name__ == "SafetensorError":
+            raise ValueError(f"{source}: its weights are not whole ({error}); copy or download them again") from None
+        if not isinstance(error, (OSError, ValueError)) or source in str(error):
             raise
-        raise ValueError(f"{source}: its weights are not whole ({error}); copy or download them again") from None
+        if os.path.isdir(source):
+            raise ValueError(f"{source} is not a whole model ({error}); copy or download it again") from None
+        raise OSError(f"{source}: no such folder here, nor to be had from the Hub ({error})") from None
 
 
 def load_tower(source: str, part: str) -> nn.Module:
@@ -79,10 +93,10 @@ def load_tower(source: str, part: str) -> nn.Module:
         ValueError: the checkpoint lacks weights that the architecture has, or its file is torn.
     """
     AutoModel.register(SiglipTextConfig, SiglipTextModel, exist_ok=True)  # AutoModel knows SigLIP only whole
-    config = AutoConfig.from_pretrained(source)
-    config = getattr(config, part, config)
-    kwargs = {"config": config, "output_loading_info": True, "dtype": torch.float32}
     with weights_of(source):
+        config = AutoConfig.from_pretrained(source)
+        config = getattr(config, part, config)
+        kwargs = {"config": config, "output_loading_info": True, "dtype": torch.float32}
         try:
             tower, info = AutoModel.from_pretrained(source, add_pooling_layer=False, **kwargs)
         except TypeError:  # as in _from_config

@@ -34,7 +34,12 @@ def embed_stream(
     Yields:
         (items, unit vectors (len(items), D) as float32 numpy, problems), in the order of the entries; a problem is a
         dictionary of `id`, `path` and `problem`.
+
+    Raises:
+        ValueError: a batch size or a number of workers below 1.
     """
+    if batch_size < 1 or (workers or 1) < 1:
+        raise ValueError(f"batch size and workers must be at least 1, not {batch_size} and {workers}")
     workers = workers or min(8, os.cpu_count() or 1)
     resize = FastResize(processor) if fast else None
     entries, waiting = iter(entries), deque()
@@ -73,6 +78,8 @@ def _prepared(batch, processor, resize, bands):
 
 
 def _opened(item, source, resize, bands):
+    if not _is_unicode(item["id"]):  # no table can hold it
+        raise BadImageError(f"{item['id']!r}: the name is not Unicode; rename the file")
     if hasattr(source, "getbands"):
         return to_rgb(source)  # as the processor does itself; twice is harmless
     if isinstance(source, BadImageError):
@@ -80,6 +87,14 @@ def _opened(item, source, resize, bands):
     if source is None:
         raise BadImageError("there is no picture in this row")
     return open_any(source, name=item["id"], bands=bands, least_side=resize and resize.least_side)
+
+
+def _is_unicode(name) -> bool:
+    try:
+        str(name).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _pixels(images, processor, resize):

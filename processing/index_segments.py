@@ -7,6 +7,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from .index_store import IndexFolderError
+
 SCHEMA = pa.schema(
     [
         ("id", pa.string()),  # unique in the index
@@ -40,8 +42,17 @@ class Segment:
 
     @cached_property
     def table(self) -> pa.Table:
-        """The items, one row for each vector."""
-        return pq.read_table(self._source)
+        """The items, one row for each vector.
+
+        Raises:
+            IndexFolderError: their file is damaged.
+        """
+        try:
+            return pq.read_table(self._source)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise IndexFolderError(
+                f"{self.files[1]} is not whole ({error}): copy the index again, or make it anew"
+            ) from None
 
     def __len__(self) -> int:
         return len(self.vectors)

@@ -10,9 +10,18 @@ import json
 import os
 from pathlib import Path
 
+from .outputs import output_folder
+
 FORMAT = 1
 MANIFEST = "manifest.json"
-OURS = ("vectors-*.npy", "items-*.parquet", "deleted-*.npy", "graph-*.faiss", "*.tmp")  # the sweep touches these alone
+NUMBER = "[0-9]" * 6
+OURS = (  # the sweep touches these alone: the folder may hold files of others
+    f"vectors-{NUMBER}.npy",
+    f"items-{NUMBER}.parquet",
+    f"deleted-{NUMBER}.npy",
+    f"graph-{NUMBER}.faiss",
+    f"{MANIFEST}.tmp",
+)
 
 
 class IndexFolderError(ValueError):
@@ -55,6 +64,13 @@ class Store:
                 lost = error.filename
                 if self.manifest()["generation"] == manifest["generation"]:
                     break
+            except (IndexFolderError, ImportError, MemoryError):
+                raise
+            except Exception as error:  # numpy, Arrow, faiss and our own reading of the manifest each raise their kinds
+                raise IndexFolderError(
+                    f"{self.folder} is not whole ({type(error).__name__}: {error}): copy the index again, or make it "
+                    "anew"
+                ) from None
         raise IndexFolderError(f"{lost} is missing: copy the index again, or make it anew") from None
 
     def manifest(self) -> dict:
@@ -116,7 +132,7 @@ class Store:
         """
         from filelock import FileLock, Timeout
 
-        self.folder.mkdir(parents=True, exist_ok=True)
+        output_folder(self.folder).mkdir(parents=True, exist_ok=True)
         self._lock = self._lock or FileLock(self.folder / ".lock")
         try:
             self._lock.acquire(timeout=0)

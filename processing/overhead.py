@@ -27,6 +27,8 @@ def open_any(source, name: str = "", bands=None, stretch=(2.0, 98.0), least_side
         bands, stretch: of `open_overhead`.
         least_side: of `open_image`.
     """
+    if not isinstance(source, (str, bytes, os.PathLike)):  # the system takes a number for an open file
+        raise BadImageError(f"{name or 'image'}: a picture is a path or bytes, not {type(source).__name__}")
     if is_overhead(source):
         return open_overhead(source, bands, stretch, name=name)
     if bands is not None:

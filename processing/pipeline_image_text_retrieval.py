@@ -44,14 +44,18 @@ class ImageTextRetrievalPipeline(Pipeline):
     def __call__(self, inputs, **kwargs):
         """Rank the gallery for one query, or for each of a list."""
         single = not isinstance(inputs, (list, tuple))
+        if not single and not inputs:
+            return []
         found = super().__call__([inputs] if single else list(inputs), **kwargs)
         return found[0] if single else found
 
     def _sanitize_parameters(self, top_k=None, gallery=None, threshold=None, **kwargs):
         if kwargs:
             raise TypeError(f"image-text-retrieval has no parameter {sorted(kwargs)}; see top_k, gallery, threshold")
-        if top_k is not None and top_k < 1:
-            raise ValueError(f"top_k must be at least 1, got {top_k}")
+        if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
+            raise ValueError(f"top_k must be a whole number of at least 1, got {top_k!r}")
+        if threshold is not None and not (isinstance(threshold, (int, float)) and threshold == threshold):
+            raise ValueError(f"threshold must be a cosine, got {threshold!r}")
         ranking = {"top_k": top_k, "threshold": threshold}
         ranking = {name: value for name, value in ranking.items() if value is not None}
         if gallery is not None:

@@ -143,7 +143,7 @@ def fold_rows(text_to_image, images: int, folds: int) -> list[tuple[slice, np.nd
     Raises:
         ValueError: the images do not divide into so many equal folds.
     """
-    text_to_image, size = np.asarray(text_to_image), images // folds
+    text_to_image, size = np.asarray(text_to_image), images // folds if folds > 0 else 0
     if size * folds != images or size == 0:
         raise ValueError(f"{images} images do not make {folds} equal folds")
     return [
@@ -167,6 +167,7 @@ __all__ = [
     "Outcomes",
     "Ranks",
     "finite_embeddings",
+    "fold_rows",
     "folded_metrics",
     "image_text_metrics",
     "image_text_outcomes",

@@ -52,9 +52,7 @@ class Retriever:
     """
 
     def __init__(self, model, processor, index: VectorIndex | None = None):
-        if not hasattr(model, "encode_image"):
-            raise ValueError(f"a retriever needs an image-text model of vsehub, not a {type(model).__name__}")
-        self.model, self.processor = model.eval(), processor
+        self.model, self.processor = _image_text_model(model).eval(), processor
         made_by = fingerprint(model)
         self.index = VectorIndex(made_by) if index is None else index
         self.index.check_model(made_by)
@@ -73,11 +71,13 @@ class Retriever:
             source = str(model)
             if source.startswith(("/", ".", "~")) and not Path(source).is_dir():
                 raise FileNotFoundError(f"{source}: no such folder; if the model moved, say where to (--model)")
+            shared = {name: kwargs[name] for name in ("revision", "local_files_only", "cache_dir") if name in kwargs}
             with weights_of(source):
                 model = AutoModel.from_pretrained(source, **kwargs)
-            shared = {name: kwargs[name] for name in ("revision", "local_files_only", "cache_dir") if name in kwargs}
-            processor = processor or AutoProcessor.from_pretrained(source, **shared)
-        elif processor is None:
+            _image_text_model(model)
+            with weights_of(source):
+                processor = processor or AutoProcessor.from_pretrained(source, **shared)
+        elif processor is None and _image_text_model(model):
             processor = model._own_processor()
         if isinstance(index, (str, os.PathLike)):
             index = VectorIndex.open(index)
@@ -103,7 +103,7 @@ class Retriever:
         """Embed and add pictures.
 
         Args:
-            images: paths or PIL images.
+            images: paths, PIL images, or bytes of encoded ones.
             ids: one for each; default the absolute path, and `image-N` for a picture in memory.
             captions: shown with hits; not searched.
             batch_size, fast: of `embedding_stream.embed_stream`.
@@ -111,11 +111,11 @@ class Retriever:
         Returns:
             What could not be used, as dictionaries of `id`, `path` and `problem`.
         """
-        images = [images] if isinstance(images, (str, os.PathLike)) or hasattr(images, "getbands") else list(images)
+        images = [images] if isinstance(images, (str, os.PathLike)) or _in_memory(images) else list(images)
         items = [_image_item(image, name) for image, name in zip(images, self._free_names("image", len(images)))]
         for name, given in ("id", ids), ("caption", captions):
             items = [{**item, name: value} for item, value in _paired(items, given, name)] if given else items
-        sources = [image if hasattr(image, "getbands") else os.fspath(image) for image in images]
+        sources = [image if _in_memory(image) else os.fspath(image) for image in images]
         stream = embed_stream(self.model, self.processor, zip(items, sources), batch_size, fast=fast)
         found = list(stream)
         vectors = np.concatenate([part for _, part, _ in found]) if found else np.zeros((0, 0), np.float32)
@@ -144,8 +144,10 @@ class Retriever:
             among: `image` or `text`: only these.
 
         Raises:
-            ValueError: neither text nor image, or a weight outside 0..1.
+            ValueError: neither text nor image, a weight outside 0..1, k < 1, a cut-off that is NaN.
         """
+        if among not in (None, "image", "text"):
+            raise ValueError(f"among is `image`, `text` or None, not {among!r}")
         query = self.embed_query(text, image, weight)
         if cutoff == "auto":
             cutoff = (self.index.cutoff or {}).get("text") if image is None else None
@@ -166,7 +168,7 @@ class Retriever:
         if text is not None:
             parts.append((weight, self.model.encode_text([text], processor=self.processor)[0].numpy()))
         if image is not None:
-            image = image if hasattr(image, "getbands") else open_any(os.fspath(image))
+            image = image if hasattr(image, "getbands") else open_any(image)
             parts.append((1 - weight, self.model.encode_image([image], processor=self.processor)[0].numpy()))
         query = parts[0][1] if len(parts) == 1 else sum(share * part for share, part in parts)
         return query / np.linalg.norm(query)
@@ -181,8 +183,13 @@ class Retriever:
             off_topic: texts that nothing in this index answers. Without, each validation text is a hopeless query among
                 the images of the others: stricter, for some of those may answer it.
             quiet: share of hopeless queries that must find nothing.
+
+        Raises:
+            ValueError: owners that do not fit, a picture that cannot be used, or what `calibrated_cutoff` refuses.
         """
-        owners = np.arange(len(texts)) if owners is None else np.asarray(owners)
+        owners = np.arange(len(texts)) if owners is None else np.asarray(owners, np.int64)
+        if len(owners) != len(texts) or not len(texts) or owners.min() < 0 or owners.max() >= len(images):
+            raise ValueError(f"owners must number, for each of {len(texts)} texts, one of {len(images)} images")
         text_embeds = self.model.encode_text(texts, processor=self.processor).numpy()
         entries = (({"id": f"validation image {n}"}, image) for n, image in enumerate(images))
         found = list(embed_stream(self.model, self.processor, entries))
@@ -205,8 +212,18 @@ class Retriever:
         return list(itertools.islice((name for n in itertools.count() if (name := f"{kind}-{n}") not in taken), count))
 
 
+def _image_text_model(model):
+    if not hasattr(model, "encode_image"):
+        raise ValueError(f"a retriever needs an image-text model of vsehub, not a {type(model).__name__}")
+    return model
+
+
+def _in_memory(image) -> bool:
+    return isinstance(image, bytes) or hasattr(image, "getbands")
+
+
 def _image_item(image, name: str) -> dict:
-    if hasattr(image, "getbands"):
+    if _in_memory(image):
         return {"id": name, "modality": "image"}
     path = os.path.abspath(os.fspath(image))
     try:

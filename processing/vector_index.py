@@ -70,6 +70,11 @@ class VectorIndex:
         for name in ("model", "kind", "dimension", "cutoff", "sources"):
             setattr(self, name, manifest[name])
         self._segments = [Segment.open(store.folder, tuple(files)) for files in manifest["segments"]]
+        shapes = {segment.vectors.shape[1:] for segment in self._segments} <= {(self.dimension,)}
+        if not shapes or sum(map(len, self._segments)) != manifest["rows"]:
+            raise ValueError(f"not {manifest['rows']} vectors of {self.dimension} numbers")
+        if not isinstance(self.sources, dict) or not isinstance(self.cutoff, (dict, type(None))):
+            raise TypeError("sources and cutoff are dictionaries")
         self._files = {name: manifest[name] for name in ("deleted", "graph")}
         self._graph_rows = manifest["graph_rows"]
         self._deleted = np.zeros(sum(map(len, self._segments)), bool)
@@ -191,11 +196,13 @@ class VectorIndex:
             For each query (rows, cosines), best first, ties by row.
 
         Raises:
-            ValueError: NaN or zero queries, k < 1; IndexFolderError: another dimension.
+            ValueError: NaN or zero queries, k < 1, a cut-off that is NaN; IndexFolderError: another dimension.
         """
         queries = unit(queries, "query")
-        if k < 1:
-            raise ValueError(f"k must be at least 1, not {k}")
+        if not isinstance(k, (int, np.integer)) or k < 1:
+            raise ValueError(f"k must be at least 1, a whole number, not {k!r}")
+        if cutoff is not None and not cutoff == cutoff:
+            raise ValueError("the cut-off is NaN: it is a cosine, or None for none")
         if not len(self):
             return [(np.zeros(0, np.int64), np.zeros(0))] * len(queries)
         self._check_dimension(queries.shape[1], "queries")

@@ -21,6 +21,10 @@ def test_help_lists_every_verb(capsys):
         (["train", "--learning_rat", "1"], "--learning_rat"),
         (["convert", "pickle"], "d2s-vse"),
         (["evaluate", "./nowhere", "--data", "./nothing"], "./nowhere: no such folder"),
+        (["index", "", "--model", "m", "--out", "x"], "argument 1 is empty"),
+        (["index", "photos", "--model", "m", "--out", ""], "argument 5 (after --out) is empty"),
+        (["compare", "a.json", "--json="], "argument 2 is empty"),
+        (["index", "calibrate", ".", "--data", "d", "--off_topic", "absent"], "absent: no such file or directory"),
     ],
 )
 def test_bad_input_is_one_line_and_status_two(words, expected, capsys, tmp_path, monkeypatch):
@@ -33,6 +37,32 @@ def test_bad_input_is_one_line_and_status_two(words, expected, capsys, tmp_path,
     errors = capsys.readouterr().err.strip()
     assert status == 2 and expected in errors
     assert "Traceback" not in errors and len(errors.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "kind", "status"),
+    [("builtins", KeyboardInterrupt, 130), ("httpx2", Exception, 2), ("builtins", OSError, 2)],
+)
+def test_an_interrupt_and_a_hub_out_of_reach_are_one_line(module, kind, status, monkeypatch, capsys):
+    def fail(words):
+        raise type("Failure", (kind,), {"__module__": module})("why")
+
+    monkeypatch.delenv("VSEHUB_TRACEBACK", raising=False)
+    monkeypatch.setattr("vsehub.hub_cards.push.main", fail)
+    assert main(["push", "a", "b"]) == status
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_our_own_faults_keep_their_traceback(monkeypatch):
+    monkeypatch.setattr("vsehub.hub_cards.push.main", lambda words: {}["absent"])
+    with pytest.raises(KeyError):
+        main(["push", "a", "b"])
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    words = f"{sys.executable} -m vsehub train 2>&1 | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", words], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() in ("2", "141") and done.stderr == ""
 
 
 def test_the_module_runs_as_a_script():

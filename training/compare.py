@@ -4,6 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
+from ..processing.outputs import output_file
 from ..processing.significance import Comparison, compare_outcomes
 from .evaluation_record import read_record
 
@@ -62,6 +63,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.samples < 1 or args.permutations < 1 or not 0 < args.level < 1:
         raise ValueError("--samples and --permutations are at least 1, --level is between 0 and 1")
+    if args.json:
+        output_file(args.json)
     found = compare_files(args.a, args.b, args.samples, args.permutations, args.level, args.seed)
     for name, rows in found.items():
         print(f"{name}: A is {args.a}, B is {args.b}; by images, {args.permutations} permutations")

@@ -51,6 +51,8 @@ def prepare_rows(
     rows = _with_label(rows, args, need_label)
     if args.bands is not None:
         rows = rows.add_column("bands", [list(args.bands)] * len(rows))
+    if limit is not None and limit < 0:
+        raise ValueError(f"{args.data} [{split}]: the first {limit} rows were asked for; give a number above 0")
     if limit:
         rows = rows.select(range(min(limit, len(rows))))
     problems = [

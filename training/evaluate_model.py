@@ -14,9 +14,11 @@ from ..modeling.towers import weights_of
 from ..processing.graded import class_relevance, graded_metrics, rouge_l_relevance
 from ..processing.ground_truth import read_ground_truth
 from ..processing.outcomes import Outcomes
+from ..processing.outputs import output_file
 from ..processing.protocols import PROTOCOLS, captions_that_count, protocol_of, protocols_outcomes
 from ..processing.rank_metrics import TIES
-from .arguments import DataArguments
+from ..processing.ranking import fold_rows
+from .arguments import DataArguments, add_data_flags, data_arguments
 from .data import prepare_rows
 from .evaluation import embed_rows, further_metrics, labels_of
 from .evaluation_record import evaluation_record, write_record
@@ -65,8 +67,9 @@ def evaluation(source: str, data: DataArguments, split: str, options: Evaluation
         ValueError: no model of vsehub, data that are not the protocol's, embeddings of something else, or `classes`
             where the data have none.
     """
-    if source.startswith(("/", ".", "~")) and not Path(source).is_dir():
-        raise FileNotFoundError(f"{source}: no such folder")
+    _check(options)
+    with weights_of(source):  # that there is one, before the data are read
+        pass
     accelerator = Accelerator()
     dtype = resolved_dtype(options.dtype, accelerator.device)
     truths = {name: protocol_of(name).truth for name in options.protocols}
@@ -75,7 +78,12 @@ def evaluation(source: str, data: DataArguments, split: str, options: Evaluation
     owners = np.repeat(np.arange(len(rows)), [len(captions) for captions in rows["captions"]])
     for name in options.protocols:
         captions_that_count(name, len(rows), owners)  # before hours of embedding
-    facts = embedding_facts(source, rows, split, dtype, data.max_text_length)
+    if options.folds:
+        fold_rows(owners, len(rows), options.folds)
+    if options.graded == "classes" and labels_of(rows) is None:
+        raise ValueError(f"{data.data} has no scene classes to grade by: name their column with --label_column")
+    with weights_of(source):
+        facts = embedding_facts(source, rows, split, dtype, data.max_text_length)
     if options.embeddings:
         embeds = read_embeddings(options.embeddings, facts)
     else:
@@ -86,10 +94,20 @@ def evaluation(source: str, data: DataArguments, split: str, options: Evaluation
     found = _outcomes(rows, embeds, truths, options.ties)
     labels = labels_of(rows) if any(PROTOCOLS[name].repeats for name in options.protocols) else None
     metrics = found[options.protocols[0]].metrics() | further_metrics(*embeds, folds=options.folds, labels=labels)
-    metrics |= _graded(rows, embeds, options.graded, data.data)
+    metrics |= _graded(rows, embeds, options.graded)
     about = {**facts, "source": data.data, "images": len(rows), "texts": len(owners), "ties": options.ties}
     about["data_fingerprint"] = about.pop("data")
     return metrics, evaluation_record(found, about)
+
+
+def _check(options: EvaluationOptions):
+    """What is wrong with the flags alone is said before the data are read."""
+    if options.batch_size < 1 or options.folds < 0:
+        raise ValueError(f"--batch_size is at least 1, --folds at least 0: {options.batch_size}, {options.folds}")
+    if options.embeddings and options.save_embeddings:
+        raise ValueError("--embeddings reads what --save_embeddings writes: give one of them")
+    if options.save_embeddings:
+        output_file(options.save_embeddings)
 
 
 def resolved_dtype(name: str, device: torch.device) -> str:
@@ -105,9 +123,9 @@ def resolved_dtype(name: str, device: torch.device) -> str:
 def _embeds(source: str, data: DataArguments, rows, accelerator, dtype: str, batch_size: int):
     with weights_of(source):
         model = AutoModel.from_pretrained(source).to(accelerator.device)
-    if not isinstance(model, DualEncoderPreTrainedModel):
-        raise ValueError(f"{source} is a {type(model).__name__}, not an image-text model of vsehub")
-    processor = AutoProcessor.from_pretrained(source)
+        if not isinstance(model, DualEncoderPreTrainedModel):
+            raise ValueError(f"{source} is a {type(model).__name__}, not an image-text model of vsehub")
+        processor = AutoProcessor.from_pretrained(source)
     with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
         return embed_rows(model, processor, rows, accelerator, batch_size, data.max_text_length)
 
@@ -121,13 +139,11 @@ def _outcomes(rows, embeds, truths: dict, ties: str) -> dict[str, Outcomes]:
     return protocols_outcomes(truths, *embeds, **given)
 
 
-def _graded(rows, embeds, by: str | None, name: str) -> dict[str, float]:
+def _graded(rows, embeds, by: str | None) -> dict[str, float]:
     """NDCG within and across modalities, by captions or classes."""
     if by == "captions":
         return graded_metrics(*embeds, rouge_l_relevance(list(rows["captions"])))
     if by == "classes":
-        if labels_of(rows) is None:
-            raise ValueError(f"{name} has no scene classes to grade by: name their column with --label_column")
         return graded_metrics(*embeds, class_relevance(rows["label"], embeds[2]))
     return {}
 
@@ -137,12 +153,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("model", help="folder or Hub id")
     parser.add_argument("--data", required=True, help="Hub id, parquet, imagefolder, Karpathy json or official folder")
     parser.add_argument("--split", default="test")
-    parser.add_argument("--image_root")
-    parser.add_argument("--captions_column", default="captions")
+    add_data_flags(parser)
     parser.add_argument(
         "--label_column", default="label", help="scene classes, for scene precision; used if it is there"
     )
-    parser.add_argument("--on_bad_sample", choices=("error", "quarantine"), default="error")
     parser.add_argument("--protocol", default="recall", help=f"one or several, with commas: {', '.join(PROTOCOLS)}")
     parser.add_argument("--ground_truth", help="folder of CxC and ECCV Caption (default: the package eccv_caption)")
     parser.add_argument(
@@ -161,15 +175,11 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Parse, evaluate, print a table; `--json FILE` keeps the numbers."""
     args = _parser().parse_args(argv)
-    data = DataArguments(
-        data=args.data,
-        image_root=args.image_root,
-        captions_column=args.captions_column,
-        label_column=args.label_column,
-        on_bad_sample=args.on_bad_sample,
-    )
+    data = data_arguments(args, label_column=args.label_column)
+    if args.json:
+        output_file(args.json)
     options = EvaluationOptions(
-        tuple(dict.fromkeys(args.protocol.split(","))),
+        tuple(dict.fromkeys(name.strip() for name in args.protocol.split(","))),
         *(args.folds, args.graded, args.ties, args.ground_truth, args.embeddings, args.save_embeddings),
         *(args.dtype, args.batch_size),
     )

@@ -60,7 +60,10 @@ def read_record(path: str | Path) -> tuple[dict, dict[str, Outcomes]]:
         record = json.loads(Path(path).read_text(encoding="utf-8"))["evaluation"]
         if record["format"] != FORMAT:
             raise ValueError(f"its format is {record['format']}, this version reads {FORMAT}")
-        return record, {name: _unpacked(part["outcomes"]) for name, part in record["protocols"].items()}
+        found = {name: _unpacked(part["outcomes"]) for name, part in record["protocols"].items()}
+        if not found:
+            raise ValueError("it has no protocol")
+        return record, found
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(
             f"{path}: not the json of an evaluation ({error}); write it with `vsehub evaluate ... --json FILE`"
@@ -86,6 +89,9 @@ def _unpacked(packed: dict) -> Outcomes:
     found = Outcomes(values, images, packed["sums"])
     if any(len(each) != len(found.images_of(name)) for name, each in values.items()):
         raise ValueError("some outcomes are missing")
+    if not all(np.isfinite(each).all() for each in values.values()):
+        raise ValueError("some outcomes are no numbers")
+    found.metrics()  # sums of what there is
     return found
 
 

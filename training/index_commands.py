@@ -9,9 +9,10 @@ import pyarrow.parquet as pq
 from transformers.utils import logging
 
 from ..processing.index_segments import SCHEMA
+from ..processing.outputs import output_file, output_folder
 from ..processing.retriever import Retriever
 from ..processing.vector_index import VectorIndex
-from .arguments import DataArguments
+from .arguments import add_data_flags, data_arguments
 from .data import image_source, prepare_rows
 
 ROWS_AT_ONCE = 8192
@@ -65,7 +66,7 @@ def export(argv: list[str]) -> int:
     parser.add_argument("--out", required=True, help="parquet file, or folder of the LanceDB database")
     parser.add_argument("--table", default="images", help="of the database (default: %(default)s)")
     args = parser.parse_args(argv)
-    index = VectorIndex.open(args.index)
+    index, _ = VectorIndex.open(args.index), (output_file if args.to == "parquet" else output_folder)(args.out)
     if not len(index):
         raise ValueError(f"{args.index} is empty: there is nothing to export")
     if args.to == "parquet":
@@ -82,19 +83,20 @@ def calibrate(argv: list[str]) -> int:
     parser.add_argument("index")
     parser.add_argument("--data", required=True, help="pairs that the model was not trained on, as for training")
     parser.add_argument("--split", default="validation")
-    parser.add_argument("--image_root")
-    parser.add_argument("--captions_column", default="captions")
+    add_data_flags(parser)
     parser.add_argument("--limit", type=int, default=1000, help="images looked at (default: %(default)s)")
     parser.add_argument("--off_topic", help="text file: a line each that nothing in the index answers")
     parser.add_argument("--quiet", type=float, default=0.95, help="share of hopeless queries that must find nothing")
     parser.add_argument("--model", help="where the model lies now, if it moved")
     args = parser.parse_args(argv)
-    data = DataArguments(data=args.data, image_root=args.image_root, captions_column=args.captions_column)
-    rows = prepare_rows(data, args.split, None, need_dense=False, limit=args.limit)
+    if args.limit < 2:
+        raise ValueError(f"--limit {args.limit}: a cut-off needs at least two images")
+    off_topic = _lines(args.off_topic) if args.off_topic else []
+    if off_topic and not len(VectorIndex.open(args.index)):
+        raise ValueError(f"{args.index} is empty, and --off_topic asks it: index pictures first")
+    rows = prepare_rows(data_arguments(args), args.split, None, need_dense=False, limit=args.limit)
     owners = [number for number, texts in enumerate(rows["captions"]) for _ in texts]
     texts = [text for several in rows["captions"] for text in several]
-    lines = Path(args.off_topic).read_text(encoding="utf-8").split("\n") if args.off_topic else []
-    off_topic = [line.strip() for line in lines if line.strip()]
     retriever = Retriever.open(args.index, args.model)
     found = retriever.calibrate([image_source(image) for image in rows["image"]], texts, owners, off_topic, args.quiet)
     print(
@@ -107,6 +109,16 @@ def calibrate(argv: list[str]) -> int:
             "data's images answer each other's captions (then give --off_topic)"
         )
     return 0
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        found = [line.strip() for line in Path(path).read_text(encoding="utf-8").split("\n") if line.strip()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not a text file in UTF-8 ({error})") from None
+    if not found:
+        raise ValueError(f"{path}: no line of text in it")
+    return found
 
 
 COMMANDS = {"export": export, "calibrate": calibrate}

@@ -115,8 +115,9 @@ def report(folder: Path, collection: str, problems: list[dict]):
     """List a collection's bad pictures in `bad_images.jsonl`, in place of what an earlier run found there."""
     path, lines = folder / REPORT, []
     if path.exists():
-        found = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
-        lines = [line for line in found if line["collection"] != collection]
+        with contextlib.suppress(ValueError, KeyError, TypeError):  # damaged: what is still bad is found again
+            found = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+            lines = [line for line in found if line["collection"] != collection]
     lines += [{**problem, "collection": collection} for problem in problems]
     draft = folder / f"{REPORT}.tmp"
     draft.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
@@ -176,6 +177,9 @@ def main(argv: list[str] | None = None) -> int:
     collection = Collection(args.source, args.split, args.tile, args.overlap, **settings)
     if args.kind in ("hnsw", "ivf"):
         require_faiss()
+    if args.batch_size < 1 or (args.workers or 1) < 1:
+        raise ValueError(f"--batch_size and --workers must be at least 1, not {args.batch_size} and {args.workers}")
+    collection.check(may_be_empty=args.update)
     accelerator = Accelerator()
     retriever = opened(args, accelerator)
     with retriever.index.lock() if accelerator.is_main_process else contextlib.nullcontext():

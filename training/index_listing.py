@@ -68,6 +68,30 @@ class Collection:
                 )
         return self._rows
 
+    def check(self, may_be_empty: bool = False):
+        """Refuse, before anything is changed, what can never be read as it was asked for.
+
+        Args:
+            may_be_empty: whether a folder may have lost its last picture.
+
+        Raises:
+            ValueError, OSError: tiles or bands that make no sense; no such source, split, column or picture.
+        """
+        tile, overlap, bands = self.settings["tile"], self.settings["overlap"], self._bands
+        if tile is not None and not 0 <= overlap < tile:
+            raise ValueError(f"--tile {tile} --overlap {overlap}: the overlap is at least 0 and smaller than the tile")
+        if bands is not None and min(bands) < 1:
+            raise ValueError(f"--bands {' '.join(map(str, bands))}: bands are counted from 1")
+        if self.files:
+            if not may_be_empty and os.path.isdir(self.name) and not any(_files(Path(self.name), PICTURES)):
+                raise ValueError(f"{self.name}: no picture in it ({', '.join(sorted(PICTURES))})")
+            return
+        column = self.settings.get("captions_column")
+        if column is not None and column not in self.rows.column_names:
+            raise ValueError(f"{self.name} has no column {column!r} of captions; it has {self.rows.column_names}")
+        if column is not None and len(self.rows) and isinstance(self.rows[0][column], (dict, bytes)):
+            raise ValueError(f"{self.name}: column {column!r} holds no texts; name another with --captions_column")
+
     def units(self) -> list[Unit]:
         """List what there is now."""
         if not self.files:
@@ -115,12 +139,13 @@ class Collection:
     def _row_unit(self, number: int, row: dict) -> Unit:
         image = image_source(row[self.settings.get("image_column") or "image"])
         captions = row.get(self.settings.get("captions_column") or "captions")
-        caption = " / ".join(text for text in captions if text) if isinstance(captions, list) else captions
+        captions = captions if isinstance(captions, list) else [captions]
+        caption = " / ".join(str(text) for text in captions if text is not None and text != "") or None
         key = f"{self.name}:{row.get('image_id', number)}"
         if isinstance(image, bytes):
             return Unit(key, None, number, len(image), zlib.crc32(image), caption)
         try:
-            found = os.stat(image)
+            found = os.stat(os.fspath(image))  # the system takes a number for an open file
         except (OSError, TypeError, ValueError):  # opening it says what is wrong
             return Unit(key, image if isinstance(image, str) else None, number, 0, 0, caption)
         return Unit(key, image, number, found.st_size, found.st_mtime_ns, caption)

@@ -4,6 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
+from ..processing.outputs import output_file
 from ..processing.overhead import open_any
 from ..processing.retriever import Hit, Retriever
 from .index_listing import Collection
@@ -29,9 +30,10 @@ def picture_opener(index):
 
 def table(hits: list[Hit], cutoff: float | None) -> str:
     """Hits as lines: place, cosine, id, caption."""
+    if not hits and cutoff is None:
+        return "the index is empty"
     if not hits:
-        near = f"nothing comes nearer than the cut-off, {cutoff:.3f} (--no_cutoff shows the nearest)"
-        return "the index is empty" if cutoff is None else near
+        return f"nothing comes nearer than the cut-off, {cutoff:.3f} (--no_cutoff shows the nearest)"
     return "\n".join(
         f"{place:3}. {hit.score:6.3f}  {hit.id}" + (f"  {hit.caption}" if hit.caption else "")
         for place, hit in enumerate(hits, 1)
@@ -57,6 +59,8 @@ def main(argv: list[str] | None = None) -> int:
     if args.words is not None and args.text is not None:
         raise ValueError("the text is given twice: once is enough")
     text = args.words if args.text is None else args.text
+    for path in filter(None, (args.html, args.geojson)):
+        output_file(path)
     image = open_any(args.image) if args.image else None
     retriever = Retriever.open(args.index, args.model)
     calibrated = (retriever.index.cutoff or {}).get("text") if image is None else None

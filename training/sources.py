@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 
 from datasets import Dataset, Image, load_dataset
-from datasets.exceptions import DatasetGenerationError
+from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
 
 def read_source(data: str, split: str, image_root: str | None = None, image_column: str = "image") -> Dataset:
@@ -37,6 +37,8 @@ def read_source(data: str, split: str, image_root: str | None = None, image_colu
             raise FileNotFoundError(f"{data}: no such file")
     elif data.startswith((".", "/", "~")) and not path.exists():
         raise FileNotFoundError(f"{data}: no such file or folder")
+    elif path.is_file():
+        raise ValueError(f"{data}: a source is a folder, a .parquet, .jsonl or .json file, or a Hub id")
     try:
         if path.suffix in (".parquet", ".jsonl"):
             kind = "parquet" if path.suffix == ".parquet" else "json"
@@ -45,6 +47,10 @@ def read_source(data: str, split: str, image_root: str | None = None, image_colu
             rows = load_dataset(data, split=split)
     except (ValueError, DatasetGenerationError) as error:
         raise ValueError(f"{data}: split {split!r} cannot be read ({error.__cause__ or error})") from None
+    except (OSError, DatasetNotFoundError) as error:
+        if path.exists():
+            raise ValueError(f"{data}: cannot be read as a dataset ({error})") from None
+        raise OSError(f"{data}: no such file or folder here, nor to be had from the Hub ({error})") from None
     feature = rows.features.get(image_column)
     if isinstance(feature, Image):
         return rows.cast_column(image_column, Image(decode=False))

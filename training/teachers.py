@@ -12,19 +12,23 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from datasets import Dataset, Features, List, Sequence, Value, concatenate_datasets
 from tqdm.auto import tqdm
 from transformers import AutoImageProcessor, AutoTokenizer
 
 from ..modeling.towers import load_tower
-from .arguments import DataArguments
+from ..processing.outputs import output_folder
+from .arguments import add_data_flags, data_arguments
 from .data import image_source, prepare_rows
-from .train_teachers import pool_image, pool_text, train_image_teacher, train_text_teacher
+from .train_teachers import pool_image, pool_text, several_captions, train_image_teacher, train_text_teacher
 from .views import PLAIN, Views
 
 IMAGE, TEXT, CHECKSUM, VIEWS = "teacher_image_embeds", "teacher_text_embeds", "teacher_checksum", "teacher_views"
 PART = 256  # rows
+PARTS = ".parts"  # in the folder of the results: a run was here
 
 
 @dataclass
@@ -107,6 +111,7 @@ def add_teachers(
     A part is named by the pictures, or the captions, that it was made of: other captions leave the images' parts alone.
     """
     parts.mkdir(parents=True, exist_ok=True)
+    rows = rows.remove_columns([name for name in (IMAGE, TEXT, CHECKSUM, VIEWS) if name in rows.column_names])
     images, texts = [], []
     for start in tqdm(range(0, len(rows), PART), desc="teachers"):
         chosen = rows.select(range(start, min(start + PART, len(rows))))
@@ -121,12 +126,26 @@ def add_teachers(
 def _part(folder: Path, column: str, made_of: list, compute) -> Dataset:
     """Read one column of a part, or compute and write it; an interrupted part does not exist."""
     path = folder / f"{column}-{hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]}.parquet"
+    if path.exists() and not _is_whole(path):
+        path.unlink()
     if not path.exists():
-        draft = path.with_suffix(".draft")
         features = Features({column: List(Sequence(Value("float16")))})
-        Dataset.from_dict({column: compute()}, features).to_parquet(draft)
-        draft.rename(path)
+        _write(Dataset.from_dict({column: compute()}, features), path)
     return Dataset.from_parquet(str(path))
+
+
+def _write(rows: Dataset, path: Path):
+    """Write parquet whole or not at all."""
+    draft = path.with_suffix(".draft")
+    rows.to_parquet(str(draft))
+    draft.replace(path)
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        return pq.read_metadata(path).num_rows > 0
+    except (pa.ArrowInvalid, OSError):
+        return False
 
 
 def _looks(rows: Dataset, teacher: ImageTeacher, views: Views, batch_size: int) -> list:
@@ -149,14 +168,16 @@ def _captions(rows: Dataset, teacher: TextTeacher, batch_size: int) -> list:
 def main(argv: list[str] | None = None) -> int:
     """Read splits, train the teachers if asked to, add the columns, and write parquet that trains as the data did."""
     args = parser().parse_args(argv)
+    _check(args)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    data = DataArguments(data=args.data, image_root=args.image_root, captions_column=args.captions_column)
+    data = data_arguments(args)
     data.dense_text = args.dense_text or data.dense_text
     out, views = Path(args.out), Views(args.views, args.image_augmentation)
     splits = {
         split: prepare_rows(data, split, str(out), need_dense=bool(args.dense_text) and split in args.splits)
         for split in (*args.splits, *args.copy)
     }
+    (out / PARTS).mkdir(parents=True, exist_ok=True)
     sources = {"image": args.image, "text": args.text}
     facts = [args.image, args.text] + (list(_settings(args).values()) if args.train_teachers else [])
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:8]
@@ -164,19 +185,41 @@ def main(argv: list[str] | None = None) -> int:
         sources = trained(sources, splits[args.splits[0]], out / ".teachers" / key, args)
     teachers, parts = (
         (ImageTeacher(sources["image"], device), TextTeacher(sources["text"], device)),
-        out / ".parts" / key,
+        out / PARTS / key,
     )
     for split, rows in splits.items():
         if split in args.splits:
             rows = add_teachers(rows, *teachers, parts, args.batch_size, views)
-        rows.to_parquet(str(out / f"{split}-00000-of-00001.parquet"))
+        _write(rows, out / f"{split}-00000-of-00001.parquet")
         print(f"{split}: {len(rows)} rows in {out}")
     return 0
+
+
+def _check(args):
+    """What is wrong with the flags alone, and an `--out` that holds something else, such as the data.
+
+    Raises:
+        ValueError, OSError: says which.
+    """
+    sizes = {"views": args.views, "batch_size": args.batch_size, "train_batch_size": args.train_batch_size}
+    wrong = [f"--{name} must be at least 1, not {value}" for name, value in sizes.items() if value < 1]
+    if not 0 <= args.train_teachers < float("inf"):
+        wrong.append(f"--train_teachers is a number of epochs, not {args.train_teachers}")
+    if not args.temperature > 0:
+        wrong.append(f"--temperature must be above 0, not {args.temperature}")
+    if wrong:
+        raise ValueError("; ".join(wrong))
+    out = output_folder(args.out)
+    if out.is_dir() and not (out / PARTS).is_dir() and any(path.name != "bad_samples.jsonl" for path in out.iterdir()):
+        raise FileExistsError(f"{out} holds other files: name a new folder with --out")
+    if out.is_dir() and Path(args.data).is_dir() and out.samefile(args.data):
+        raise ValueError(f"{out} is the data itself: name another folder with --out")
 
 
 def trained(sources: dict[str, str], rows: Dataset, folder: Path, args) -> dict[str, str]:
     """Fine-tune both teachers on the rows' pictures, and on their captions; returns their folders."""
     settings = _settings(args)
+    several_captions(rows)  # before hours of the other teacher
     size = ImageTeacher(sources["image"], "cpu").size
     image = train_image_teacher(sources["image"], rows, folder / "image", size, args.image_augmentation, settings)
     return {"image": image, "text": train_text_teacher(sources["text"], rows, folder / "text", settings)}
@@ -201,8 +244,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", required=True, help="folder for the parquet files")
     parser.add_argument("--splits", nargs="+", default=["train"], help="which get features (default: %(default)s)")
     parser.add_argument("--copy", nargs="*", default=["validation"], help="which are copied as they are")
-    parser.add_argument("--image_root")
-    parser.add_argument("--captions_column", default="captions")
+    add_data_flags(parser)
     parser.add_argument("--dense_text", help="as for training; kept as the column `dense_text`")
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--views", type=int, default=1, help="looks at each image; training then shows the same ones")

@@ -25,6 +25,6 @@ def _system_of(argv: list[str]) -> str:
     if argv[0].startswith("-"):
         return "d2s"
     system = read_recipe(argv[0]).get("system", "d2s")
-    if system not in SYSTEMS:
+    if not isinstance(system, str) or system not in SYSTEMS:
         raise ValueError(f"{argv[0]}: system {system!r} is not one of {list(SYSTEMS)}")
     return system

@@ -84,12 +84,25 @@ def train_image_teacher(source: str, rows: Rows, out: Path, size: int, augmentat
     return _fit(model, TwoLooks(rows, look, settings["seed"]), collate, processor, out, settings)
 
 
+def several_captions(rows: Rows) -> list[list[str]]:
+    """The captions of the images that have two different ones.
+
+    Raises:
+        ValueError: fewer than two images have.
+    """
+    several = [captions for captions in rows["captions"] if len(set(captions)) > 1]
+    if len(several) < 2:
+        raise ValueError(
+            f"a text teacher learns from images with two different captions, and there are {len(several)} of them: "
+            "leave --train_teachers away"
+        )
+    return several
+
+
 def train_text_teacher(source: str, rows: Rows, out: Path, settings: dict) -> str:
     """Fine-tune a text backbone on two captions of each image; returns the folder, which `--text` takes."""
     tokenizer = AutoTokenizer.from_pretrained(source)
-    several = [captions for captions in rows["captions"] if len(set(captions)) > 1]
-    if len(several) < 2:
-        raise ValueError("a text teacher learns from images with two different captions, and there are none")
+    several = several_captions(rows)
 
     def look(captions, rng):
         return tuple(rng.choice(sorted(set(captions)), 2, replace=False).tolist())

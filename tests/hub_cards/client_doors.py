@@ -75,6 +75,10 @@ def endpoint(source, pictures, captions) -> dict:
         "number": {"inputs": {"text": 3}},
         "key": {"inputs": {"url": "x"}},
         "nothing": {},
+        "no request": ["x"],
+        "no item": {"inputs": {"text": []}},
+        "half a letter": {"inputs": {"text": "\ud800"}},
+        "parameters": {"inputs": {"text": "a"}, "parameters": ["b"]},
         "labels": {"inputs": {"text": "a"}, "parameters": {"candidate_labels": ["b"]}},
         "many": {"inputs": {"text": ["a"] * 257}},
     }.items():

@@ -63,3 +63,10 @@ def test_a_full_folder_and_a_contradiction_are_refused(tiny_folder, tmp_path, ca
     assert main(["export", str(tiny_folder), str(tmp_path / "new"), "--dtype", "bf16"]) == 2
     printed = capsys.readouterr().err
     assert "not empty" in printed and "--to transformers" in printed
+    for model, out, said in (
+        (tiny_folder, tmp_path / "full" / "x", "is a file, not a folder"),
+        (tiny_folder / "config.json", tmp_path / "new", "is a file: name the folder of a model"),
+        (tmp_path / "absent", tmp_path / "new", "no such folder"),
+    ):
+        assert main(["export", str(model), str(out)]) == 2
+        assert said in capsys.readouterr().err

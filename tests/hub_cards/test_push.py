@@ -72,3 +72,22 @@ def test_another_architecture_is_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"architectures": ["BertModel"], "model_type": "bert"}))
     with pytest.raises(ValueError, match="not a model of vsehub"):
         shipped_files(tmp_path)
+
+
+def test_what_is_not_whole_is_refused_before_the_hub_is_asked(folder):
+    with pytest.raises(ValueError, match="no name of a tag"):
+        push(folder, "tester/x", tag="a b")
+    config = (folder / "config.json").read_text()
+    for text in ("", "[]", '{"half', "{}"):
+        (folder / "config.json").write_text(text)
+        with pytest.raises(ValueError, match="config.json is no configuration"):
+            push(folder, "tester/x")
+    (folder / "config.json").write_text(json.dumps({**json.loads(config), "architectures": "D2SVSEModel"}))
+    with pytest.raises(ValueError, match="not a model of vsehub"):
+        push(folder, "tester/x")
+    (folder / "config.json").write_text(config)
+    weights = (folder / "model.safetensors").read_bytes()
+    for part in (b"", weights[:100], weights[:-1]):
+        (folder / "model.safetensors").write_bytes(part)
+        with pytest.raises(ValueError, match="its weights are not whole"):
+            push(folder, "tester/x")

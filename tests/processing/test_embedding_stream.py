@@ -113,3 +113,13 @@ def test_a_consumer_that_stops_early_leaves_no_thread(tiny_model, tiny_processor
     stream = embed_stream(tiny_model, tiny_processor, (({"id": "x"}, jpegs[2]) for _ in range(10_000)), batch_size=2)
     next(stream)
     stream.close()
+
+
+def test_names_that_no_table_can_hold_and_numbers_are_problems(tiny_model, tiny_processor, tiny_pictures):
+    entries = [({"id": "bad\udcff"}, tiny_pictures[0]), ({"id": "number"}, 3), ({"id": "good"}, tiny_pictures[1])]
+    (found,) = embed_stream(tiny_model, tiny_processor, entries)
+    assert [item["id"] for item in found[0]] == ["good"] and len(found[1]) == 1
+    first, second = (problem["problem"] for problem in found[2])
+    assert "rename the file" in first and "path or bytes, not int" in second
+    with pytest.raises(ValueError, match="at least 1"):
+        list(embed_stream(tiny_model, tiny_processor, entries, 0))

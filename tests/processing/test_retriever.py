@@ -116,3 +116,35 @@ def test_a_calibrated_search_may_find_nothing(retriever, photos, tiny_captions, 
     assert set(retriever.calibrate(photos, tiny_captions)) == {"text", "quiet", "kept", "pairs", "off_topic"}
     with pytest.raises(ValueError, match="no such file"):
         retriever.calibrate(["absent.png"], ["a"])
+
+
+def test_hostile_calls_say_what_is_wrong(retriever, tiny_pictures, tmp_path, tiny_folder):
+    pictures, rows = tiny_pictures[:2], len(retriever.index)
+    (tmp_path / "torn").mkdir()
+    for path in tiny_folder.iterdir():
+        if path.is_file():
+            (tmp_path / "torn" / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "torn" / "tokenizer.json").write_text('{"half')
+    for call, said in [
+        (lambda: retriever.search(text="a", cutoff=float("nan")), "NaN"),
+        (lambda: retriever.search(text="a", k=2.5), "whole number"),
+        (lambda: retriever.search(text="a", among="pictures"), "among is"),
+        (lambda: retriever.search(text="\udcff"), "not Unicode"),
+        (lambda: retriever.add_images(pictures, batch_size=0), "at least 1"),
+        (lambda: retriever.model.encode_text(["a"], -1, retriever.processor), "batch_size must be at least 1"),
+        (lambda: retriever.calibrate([], []), "owners must number"),
+        (lambda: retriever.calibrate(pictures, ["a", "b"], owners=[0, -1]), "owners must number"),
+        (lambda: retriever.calibrate(pictures, ["a", "b"], owners=[0]), "owners must number"),
+        (lambda: Retriever.from_pretrained(tiny_folder / "config.json"), "is a file: name the folder"),
+        (lambda: Retriever.from_pretrained(tmp_path / "torn"), "torn is not a whole model"),
+        (lambda: Retriever.from_pretrained(None), "needs an image-text model"),
+    ]:
+        with pytest.raises(ValueError, match=said):
+            call()
+    assert len(retriever.index) == rows
+
+
+def test_encoded_pictures_in_memory_are_added(retriever, photos):
+    problems = retriever.add_images([photos[0].read_bytes(), b"no picture"])
+    assert [problem["id"] for problem in problems] == ["image-1"]
+    assert {hit.id for hit in retriever.search(image=photos[0], k=2)} == {"0.png", "image-0"}

@@ -322,3 +322,50 @@ def test_a_fault_at_any_step_leaves_the_old_index_or_the_new(change, tmp_path, m
             VectorIndex.open(folder).compact()
             named = set(json.loads((folder / "manifest.json").read_text())["files"])
             assert set(os.listdir(folder)) <= named | {"manifest.json", ".lock"}  # nothing is left over
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": ...},
+        {"dimension": 7},
+        {"cutoff": 3},
+        {"sources": []},
+        {"segments": []},
+        {"files": []},
+        {"rows": 4},
+        {"graph": "no.faiss"},
+    ],
+)
+def test_a_manifest_that_lies_is_refused_with_the_remedy(tmp_path, changes):
+    pytest.importorskip("faiss")
+    index = VectorIndex.create(tmp_path / "index")
+    index.add(np.eye(3), [{"id": name} for name in "abc"])
+    path = tmp_path / "index" / "manifest.json"
+    manifest = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({name: value for name, value in manifest.items() if value is not ...}))
+    with pytest.raises(IndexFolderError, match="index again"):
+        VectorIndex.open(tmp_path / "index")
+
+
+@pytest.mark.parametrize("name", ["vectors", "items"])
+def test_zeroed_files_are_refused_with_the_remedy(tmp_path, name):
+    index = VectorIndex.create(tmp_path / "index")
+    index.add(np.eye(3), [{"id": name} for name in "abc"])
+    (path,) = (tmp_path / "index").glob(f"{name}-*")
+    path.write_bytes(bytes(path.stat().st_size))
+    with pytest.raises(IndexFolderError, match="index again"):
+        VectorIndex.open(tmp_path / "index").items([0])
+
+
+def test_files_of_others_in_the_folder_are_left_alone(tmp_path):
+    others = ["notes.tmp", "vectors-mine.npy", "items-2024.parquet", "graph-of-friends.faiss"]
+    for name in others:
+        (tmp_path / name).write_text("mine")
+    index = VectorIndex.create(tmp_path)
+    for _ in range(3):
+        index.add(np.eye(3), [{"id": name} for name in "abc"])
+    assert all((tmp_path / name).read_text() == "mine" for name in others)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError, match="is a file, not a folder"):
+        VectorIndex.create(tmp_path / "file")

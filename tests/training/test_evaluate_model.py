@@ -98,9 +98,25 @@ def test_bad_requests_end_in_one_line(place, capsys):
         (("--protocol", "cxc", "--ground_truth", "nowhere"), "no ground truth there"),
         (("--embeddings", "none.safetensors"), "no such file; write it with --save_embeddings"),
         (("--embeddings", "torn.safetensors"), "not a file of embeddings"),
+        (("--embeddings", "x", "--save_embeddings", "y"), "give one of them"),
+        (("--folds", "-1"), "--folds at least 0"),
+        (("--folds", "5"), "12 images do not make 5 equal folds"),
+        (("--batch_size", "0"), "--batch_size is at least 1"),
+        (("--graded", "classes"), "no scene classes to grade by"),
+        (("--json", "a"), "a is a folder: name a file"),
+        (("--save_embeddings", "data.parquet/x"), "data.parquet is a file"),
+        (("--image_column", "picture"), "has no column 'picture'"),
     ):
         assert evaluate("a", *flags) == 2
         assert expected in capsys.readouterr().err
+
+
+def test_other_column_names_are_told(place, capsys):
+    names = {"image": "picture", "captions": "texts", "image_id": "key"}
+    Dataset.from_parquet(str(place / "data.parquet")).rename_columns(names).to_parquet(str(place / "named.parquet"))
+    flags = [word for name, other in names.items() for word in (f"--{name.replace('image_id', 'id')}_column", other)]
+    flags[0] = "--image_column"
+    assert evaluate("a", *flags, data="named.parquet") == 0
 
 
 def test_bfloat16_is_near_and_recorded(place):
@@ -127,6 +143,18 @@ def test_two_models_are_compared_and_other_data_refused(place, capsys):
         assert vsehub(["compare", "a.json", other]) == 2
         assert expected in capsys.readouterr().err
     (place / "wrong.json").write_text('{"rsum": 1}')
+    for name, change in (
+        ("nan", {"values": {"image_to_text_recall@1": [float("nan")] * 12}}),
+        ("sums", {"sums": None}),
+    ):
+        record = json.loads((place / "a.json").read_text())
+        outcomes = record["evaluation"]["protocols"]["recall"]["outcomes"]
+        outcomes |= {key: {**outcomes[key], **value} if value else value for key, value in change.items()}
+        (place / f"{name}.json").write_text(json.dumps(record))
+        assert vsehub(["compare", "a.json", f"{name}.json"]) == 2
+        assert "not the json of an evaluation" in capsys.readouterr().err
+    assert vsehub(["compare", "a.json", "b.json", "--json", "b"]) == 2
+    assert "is a folder" in capsys.readouterr().err
     for other, expected in (("wrong.json", "not the json of an evaluation"), ("none.json", "no such file")):
         assert vsehub(["compare", "a.json", other]) == 2
         assert expected in capsys.readouterr().err

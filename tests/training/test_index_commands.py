@@ -129,3 +129,20 @@ def test_a_missing_engine_is_named_with_its_extra(index, tmp_path, monkeypatch, 
     assert main(["index", str(tmp_path), "--model", "m", "--out", str(tmp_path / "x"), "--kind", "hnsw"]) == 2
     assert 'pip install "vsehub[index]"' in capsys.readouterr().err
     assert len(VectorIndex.open(index.folder).search(np.eye(16)[:1], 3)[0][0]) == 3  # numpy searches
+
+
+def test_bad_words_of_calibrate_and_export_are_one_line(index, tmp_path, capsys):
+    (tmp_path / "blank").write_text(" \n\n")
+    (tmp_path / "bytes").write_bytes(b"\xff\xfe")
+    calibrate = ["index", "calibrate", str(index.folder), "--data", "nothing"]
+    for words, said in [
+        ([*calibrate, "--limit", "-1"], "at least two images"),
+        ([*calibrate, "--off_topic", str(tmp_path / "blank")], "no line of text"),
+        ([*calibrate, "--off_topic", str(tmp_path / "bytes")], "not a text file in UTF-8"),
+        (["index", "export", str(index.folder), "--out", str(tmp_path)], "is a folder: name a file"),
+        (["index", "export", str(index.folder), "--to", "lance", "--out", str(tmp_path / "blank")], "not a folder"),
+    ]:
+        assert main(words) == 2
+        said_line = capsys.readouterr().err
+        assert said in said_line and len(said_line.splitlines()) == 1
+    assert not list(tmp_path.parent.glob("*.tmp"))

@@ -141,8 +141,7 @@ def test_a_job_that_is_killed_goes_on(index, photos, tmp_path, tiny_folder, monk
         return real(*args)
 
     monkeypatch.setattr(index_images, "_embedded", dying)
-    with pytest.raises(KeyboardInterrupt):
-        index()
+    assert "vsehub index: interrupted" in index(expected=130)
     assert len(ids(tmp_path)) == 4
     assert "6 rows; 2 embedded, 4 unchanged" in index("--update")
     after = vectors(tmp_path)
@@ -205,3 +204,40 @@ def test_hostile_files_end_in_pictures_or_lines_of_the_report(index, photos, tmp
     problems = [json.loads(line) for line in (tmp_path / "index" / "bad_images.jsonl").read_text().splitlines()]
     assert {os.path.basename(problem["path"]) for problem in problems} <= {"pipe.jpg", "empty.jpg", "link.png"}
     assert {"thin.png", "cmyk.jpg"} <= set(ids(tmp_path)) and "8 embedded" in said
+
+
+def test_nothing_is_made_or_lost_where_the_words_are_wrong(index, photos, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for words, source, said in [
+        (("--tile", "16"), photos, "smaller than the tile"),
+        (("--tile", "-3"), photos, "smaller than the tile"),
+        (("--bands", "0", "1", "2"), photos, "counted from 1"),
+        (("--batch_size", "0"), photos, "at least 1"),
+        (("--workers", "-1"), photos, "at least 1"),
+        ((), tmp_path / "empty", "no picture in it"),
+        ((), tmp_path / "nowhere", "no such file or folder"),
+        ((), photos / "notes.txt", "a source is a folder"),
+    ]:
+        assert said in index(*words, source=source, expected=2)
+        assert not (tmp_path / "index").exists()
+    index()
+    before = vectors(tmp_path)
+    for words in (("--tile", "16"), ("--bands", "0", "1", "2")):
+        index("--update", *words, expected=2)
+        assert vectors(tmp_path).keys() == before.keys()
+    rows = [{"image": {"bytes": (photos / "0.png").read_bytes(), "path": None}, "captions": ["a"]}]
+    Dataset.from_list(rows).to_parquet(str(tmp_path / "pairs.parquet"))
+    for column, said in (("absent", "no column 'absent'"), ("image", "holds no texts")):
+        assert said in index("--update", "--captions_column", column, source=tmp_path / "pairs.parquet", expected=2)
+
+
+def test_a_name_that_is_not_unicode_and_a_torn_report_stop_nothing(index, photos, tmp_path):
+    try:
+        shutil.copy(photos / "0.png", os.fsencode(photos) + b"/\xff.png")
+    except OSError:
+        pytest.skip("this file system takes Unicode names alone")
+    assert "6 rows; 6 embedded" in index()
+    report = tmp_path / "index" / "bad_images.jsonl"
+    assert "rename the file" in json.loads(report.read_text())["problem"]
+    report.write_text('{"half')
+    assert "6 rows; 0 embedded, 6 unchanged, 0 removed; 1 bad" in index("--update")

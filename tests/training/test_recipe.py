@@ -56,3 +56,9 @@ def test_every_recipe_parses_and_tells_its_story(path, monkeypatch):
     assert set(wanted) <= set(parsed)
     story = path.read_text().lower()
     assert "make demo" in story or all(word in story for word in ("machine", "time", "measured", "expected"))
+
+
+def test_a_system_that_is_no_name_is_one_error(tmp_path):
+    (tmp_path / "r.yaml").write_text("system: [d2s]\n")
+    with pytest.raises(ValueError, match="system .* is not one of"):
+        train.main([str(tmp_path / "r.yaml")])

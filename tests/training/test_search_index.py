@@ -9,7 +9,7 @@ from PIL import Image
 
 from vsehub.__main__ import main
 from vsehub.processing.pixels import BadImageError
-from vsehub.processing.retriever import Hit
+from vsehub.processing.retriever import Hit, Retriever
 from vsehub.training.search_pages import geojson, html_page
 
 HOSTILE = [
@@ -161,3 +161,15 @@ def test_hits_in_a_scene_are_outlines_where_it_lies(tmp_path, tiny_folder, capsy
 def test_a_photograph_has_no_place():
     found = geojson([Hit(id="a.jpg", score=0.1, path="a.jpg")])
     assert found["features"][0]["geometry"] is None and found["features"][0]["properties"]["pixel_box"] is None
+
+
+def test_an_empty_index_says_so(tmp_path, tiny_folder, capsys):
+    Retriever.from_pretrained(tiny_folder).save(tmp_path / "empty")
+    assert main(["search", str(tmp_path / "empty"), "a"]) == 0
+    assert capsys.readouterr().out.strip() == "the index is empty"
+
+
+def test_places_that_cannot_be_written_are_refused_before_the_search(index, capsys, tmp_path):
+    for flag in ("--html", "--geojson"):
+        assert "is a folder: name a file" in search(index, capsys, "a", flag, str(tmp_path), expected=2)
+    assert "NaN" in search(index, capsys, "a", "--cutoff", "nan", expected=2)

@@ -247,3 +247,43 @@ def test_pir_has_its_image_teacher_for_free_and_needs_one_for_texts(tmp_path):
     teach = ["--image", towers[1], "--text", towers[3], "--out", str(tmp_path / "taught")]
     assert main(["teachers", str(tmp_path / "data"), *teach]) == 0
     assert run_pir.main([*flags, "--data", str(tmp_path / "taught")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--views", "0"], "--views must be at least 1"),
+        (["--batch_size", "-1"], "--batch_size must be at least 1"),
+        (["--train_teachers", "nan"], "number of epochs"),
+        (["--train_teachers", "-1"], "number of epochs"),
+        (["--temperature", "0"], "must be above 0"),
+        (["--image_column", "picture"], "has no column 'picture'"),
+        (["--train_teachers", "1", "--captions_column", "dense_text"], "two different captions"),
+    ],
+)
+def test_wrong_flags_are_refused_before_any_work(world, flags, said, capsys, monkeypatch):
+    root, _ = world
+    monkeypatch.setattr(train_teachers, "_fit", lambda *args: pytest.fail("trained"))
+    assert main([*words(root, "wrong"), *flags]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(world, tmp_path, capsys):
+    root, _ = world
+    (tmp_path / "file").write_text("mine")
+    for out, said in (("data", "holds other files"), (tmp_path, "holds other files"), (tmp_path / "file", "is a file")):
+        before = {path: path.stat().st_mtime_ns for path in (root / out).parent.rglob("*")}
+        assert main(words(root, out)) == 2
+        assert said in capsys.readouterr().err
+        assert {path: path.stat().st_mtime_ns for path in (root / out).parent.rglob("*")} == before
+
+
+def test_features_are_made_again_of_data_that_have_some_and_of_a_torn_part(world, tmp_path):
+    root, _ = world
+    taught = [*words(root, tmp_path / "again")[:1], str(root / "taught"), *words(root, tmp_path / "again")[2:]]
+    assert main(taught) == 0
+    part = next((tmp_path / "again" / ".parts").rglob(f"{IMAGE}-*.parquet"))
+    part.write_bytes(part.read_bytes()[:50])
+    assert main(taught) == 0
+    found = [load_dataset(str(folder), split="train") for folder in (root / "taught", tmp_path / "again")]
+    assert found[0][IMAGE] == found[1][IMAGE] and sorted(found[0].column_names) == sorted(found[1].column_names)
