@@ -4,7 +4,8 @@
 
 Each word of a training caption is dropped with probability p; validation captions stay whole. Both models, without and
 with the objective, at equal steps; on data with scene classes also beside the affiliation loss. Towers are frozen and
-computed once. The teachers are the same two backbones, which see what the student sees: the captions that lost words.
+computed once. The teachers are the same two backbones, which see what the student sees: the captions that lost words,
+but where a setting says that the teacher reads whole ones.
 Resumable: a finished run is a line of `OUT/results.jsonl`. `--report` prints the table alone.
 """
 
@@ -30,7 +31,7 @@ from vsehub.training.recipe import parse_stages
 from vsehub.training.run_pir import STAGES as PIR_STAGES
 from vsehub.training.run_pir import build
 from vsehub.training.stages import StageArguments
-from vsehub.training.teachers import ImageTeacher, TextTeacher, add_teachers
+from vsehub.training.teachers import TEXT, ImageTeacher, TextTeacher, add_teachers
 
 COMMON = """--image_size 224 --freeze_vision True --freeze_text True --cache_vision True --cache_text True
 --projection_dim 128 --max_text_length 40 --text_augmentation 0 --image_augmentation none --warmup_steps 30
@@ -50,6 +51,11 @@ PLAIN = {  # D2SVSEModel without decoder; PIRModel
 }
 PLAIN |= {  # the paper's weight may be too much where the towers are frozen
     f"D2SVSE, structure x 0.1, p {drop}": ("D2SVSE", drop, {"structure_weight": 0.2}) for drop in DROPS
+}
+PLAIN |= {  # where a teacher has read what the student has not: as D2S-VSE's dense text beside short captions
+    f"D2SVSE, structure{name}, whole captions for the teacher, p {drop}": ("D2SVSE", drop, {"structure_weight": weight})
+    for drop in DROPS[1:]
+    for name, weight in (("", 2), (" x 0.1", 0.2))
 }
 AFFILIATION = {  # the two pull the images of one class in opposite directions
     f"two towers, contrast{name}": ("PIR", 0.0, {**BARE, **changes})
@@ -92,7 +98,8 @@ def main() -> int:
                 if name.startswith(kind)]  # fmt: skip
         for name, seed in jobs:
             if not args.only or name in args.only:
-                run_once(results, name, seed, partial(bench.train, *settings[name], name.startswith("two"), seed))
+                bare, whole = name.startswith("two"), "whole captions" in name
+                run_once(results, name, seed, partial(bench.train, *settings[name], bare, whole, seed))
     print(metrics_table(results, METRICS))
     return 0
 
@@ -107,19 +114,27 @@ class Bench:
         self.rows = prepare_rows(data, "train", None, need_dense=False)
         self.labels = list(self.evaluation["label"]) if "label" in self.evaluation.column_names else None
         self.teachers = ImageTeacher(args.vision, "cpu"), TextTeacher(args.text, "cpu")
-        self.damaged: dict[float, Dataset] = {}
+        self.damaged: dict[tuple[float, bool], Dataset] = {}
         self.relevance = self.relevances()
 
-    def training_rows(self, drop: float) -> Dataset:
+    def training_rows(self, drop: float, whole: bool) -> Dataset:
         """The training rows at a drop rate, with teachers' columns; the same for every seed."""
-        if drop not in self.damaged:
-            captions = [
-                [drop_words(text, drop, (row, place)) for place, text in enumerate(texts)]
-                for row, texts in enumerate(self.rows["captions"])
-            ]
-            rows = self.rows.remove_columns("captions").add_column("captions", captions)
-            self.damaged = {drop: add_teachers(rows, *self.teachers, self.root / "teachers" / str(drop), 128)}
-        return self.damaged[drop]
+        if (drop, whole) not in self.damaged:
+            rows = self.damage(drop)
+            if whole:
+                texts = self.damage(0.0)[TEXT]
+                rows = rows.remove_columns(TEXT).add_column(TEXT, texts, feature=rows.features[TEXT])
+            self.damaged = {(drop, whole): rows}
+        return self.damaged[drop, whole]
+
+    def damage(self, drop: float) -> Dataset:
+        """Leave words out of the training captions, and ask the teachers, who read what is left."""
+        captions = [
+            [drop_words(text, drop, (row, place)) for place, text in enumerate(texts)]
+            for row, texts in enumerate(self.rows["captions"])
+        ]
+        rows = self.rows.remove_columns("captions").add_column("captions", captions)
+        return add_teachers(rows, *self.teachers, self.root / "teachers" / str(drop), 128)
 
     def relevances(self) -> dict[str, np.ndarray]:
         """By wording and, where there are classes, by class; (captions, images)."""
@@ -133,7 +148,7 @@ class Bench:
             found["class_"] = class_relevance(self.labels, owners)
         return found
 
-    def train(self, model: str, drop: float, changes: dict, bare: bool, seed: int) -> dict:
+    def train(self, model: str, drop: float, changes: dict, bare: bool, whole: bool, seed: int) -> dict:
         """Train one setting; return its validation metrics."""
         steps = self.args.steps[model == "PIR" and not bare]
         args = self.arguments(model, {"max_steps": steps, "seed": seed, **changes})
@@ -145,7 +160,7 @@ class Bench:
         else:
             network, processor = fresh_model(args.model, args.data)
             objective = objective_of(args.objective, distil=False)
-        trainer = train_pairs(network, processor, self.training_rows(drop), self.evaluation, args, objective)
+        trainer = train_pairs(network, processor, self.training_rows(drop, whole), self.evaluation, args, objective)
         metrics = trainer.evaluate()
         embeds = embed_rows(
             trainer.model, processor, self.evaluation, trainer.accelerator, 256, 40, trainer.eval_caches

@@ -291,9 +291,7 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
                 )
             if not text.strip():
                 raise ValueError(f"encode_text: item {row} is empty; leave it out or give it words")
-            if any(
-                "\ud800" <= letter <= "\udfff" for letter in text
-            ):  # half of a UTF-16 pair, or a byte of no encoding
+            if any("\ud800" <= letter <= "\udfff" for letter in text):  # half of a UTF-16 pair, or an undecoded byte
                 raise ValueError(f"encode_text: item {row} is not Unicode text: {text!r}")
         processor = processor or self._own_processor()
         order = sorted(range(len(texts)), key=lambda row: len(texts[row]))

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 import vsehub
+from vsehub.training import train
 from vsehub.training.arguments import D2S_ARGUMENTS
 from vsehub.training.d2s_stages import STAGES
 from vsehub.training.recipe import parse_stages
