@@ -69,7 +69,7 @@ class Retriever:
         """
         if isinstance(model, (str, os.PathLike)):
             source = str(model)
-            if source.startswith(("/", ".", "~")) and not Path(source).is_dir():
+            if source.startswith(("/", ".", "~")) and not Path(source).exists():
                 raise FileNotFoundError(f"{source}: no such folder; if the model moved, say where to (--model)")
             shared = {name: kwargs[name] for name in ("revision", "local_files_only", "cache_dir") if name in kwargs}
             with weights_of(source):

@@ -86,10 +86,10 @@ class Collection:
             if not may_be_empty and os.path.isdir(self.name) and not any(_files(Path(self.name), PICTURES)):
                 raise ValueError(f"{self.name}: no picture in it ({', '.join(sorted(PICTURES))})")
             return
-        column = self.settings.get("captions_column")
-        if column is not None and column not in self.rows.column_names:
-            raise ValueError(f"{self.name} has no column {column!r} of captions; it has {self.rows.column_names}")
-        if column is not None and len(self.rows) and isinstance(self.rows[0][column], (dict, bytes)):
+        rows, column = self.rows, self.settings.get("captions_column")
+        if column is not None and column not in rows.column_names:
+            raise ValueError(f"{self.name} has no column {column!r} of captions; it has {rows.column_names}")
+        if column is not None and len(rows) and isinstance(rows[0][column], (dict, bytes)):
             raise ValueError(f"{self.name}: column {column!r} holds no texts; name another with --captions_column")
 
     def units(self) -> list[Unit]:
