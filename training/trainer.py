@@ -110,8 +110,9 @@ class RetrievalTrainer(WholeCheckpoints, Trainer):
 
     @torch.no_grad()
     def _teach(self, ids, mask):
-        # Official code leaves its "frozen" teacher in train mode: dropout on, statistics moving.
-        self.teacher.train(self.model.training and self.teacher.config.legacy)
+        # Official code leaves its "frozen" teacher in train mode: dropout on, statistics moving. The model's own
+        # `train` would keep its towers in eval mode, because they are frozen.
+        nn.Module.train(self.teacher, self.model.training and self.teacher.config.legacy)
         return self.teacher.get_text_features(ids, attention_mask=mask).pooler_output
 
     def _epoch(self) -> float:

@@ -1,3 +1,4 @@
+import copy
 import json
 import shutil
 import subprocess
@@ -222,6 +223,16 @@ def test_a_nan_loss_names_the_step_and_the_remedy(scenes, tmp_path):
     trainer.model.text_norm.weight.data.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="step 0.*Lower the learning rate"):
         trainer.train()
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_only_a_legacy_teacher_follows_the_student_into_train_mode(scenes, tmp_path, legacy):
+    trainer = trainer_of(scenes, tmp_path)
+    teacher = trainer.teacher = copy.deepcopy(trainer.model).eval().requires_grad_(False)
+    teacher.config.legacy = legacy
+    trainer.model.train()
+    trainer._teach(torch.tensor([[2, 5, 3]]), torch.ones(1, 3, dtype=torch.long))
+    assert {module.training for module in teacher.text_model.modules()} == {legacy} == {teacher.text_head.training}
 
 
 def test_learning_rates_follow_the_groups_and_the_paper_schedule(scenes, tmp_path):
