@@ -29,7 +29,7 @@ class TowerArguments:
     freeze_vision_batch_norm: bool = True
     lora: bool = field(
         default=False,
-        metadata={"help": "Train LoRA adapters in both towers instead of their weights; merged before saving."},
+        metadata={"help": "Train LoRA adapters in the towers that are not frozen; merged before saving."},
     )
     lora_rank: int = 16
 
