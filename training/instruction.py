@@ -85,6 +85,9 @@ def train_instruction(splits: Splits, args: StageArguments):
     if unknown:
         raise ValueError(f"{args.data.eval_split} has scene classes that {args.data.train_split} lacks: {unknown[:5]}")
     model, image_processor = build_classifier(args.model.instruction, classes, args.model.image_size)
+    # Some classifiers take Trainer's `num_items_in_batch` and do not count by it (ResNet): the mean over a batch would be
+    # multiplied by the accumulation steps and by the processes.
+    model.accepts_loss_kwargs = False
     trainer = SceneTrainer(
         model=model,
         args=args.training,
