@@ -24,9 +24,9 @@ from vsehub.training.stage_card import card_of, widget_examples
 from vsehub.training.stages import StageArguments, publish, read_splits, run_stages
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Parse, run the stages one after the other, and write the Hub folder."""
-    parsed, wanted = parse_stages(sys.argv[1:] if argv is None else argv, STAGES, D2S_ARGUMENTS)
+def main(argv: list[str] | None = None, defaults: dict | None = None) -> int:
+    """Parse, run the stages one after the other, and write the Hub folder; `defaults` are as for `parse_stages`."""
+    parsed, wanted = parse_stages(sys.argv[1:] if argv is None else argv, STAGES, D2S_ARGUMENTS, defaults)
     stages = {stage: StageArguments(*parsed[stage]) for stage in wanted}
     args = stages[wanted[0]]
     root = Path(args.training.output_dir).parent
