@@ -11,8 +11,8 @@ import torch
 from huggingface_hub import upload_folder
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import Trainer, TrainerCallback
-from transformers.trainer_utils import EvalLoopOutput
+from transformers import Trainer, TrainerCallback, TrainerState
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from ..hub_cards.model_card import write_model_card
 from ..processing.calibration import calibrate_logit_scale
@@ -26,6 +26,18 @@ NOT_FOR_THE_HUB = ["_*", "checkpoint-*", "*.bin", "*.pt", "*.pth", OBJECTIVE_FIL
 
 class WholeCheckpoints:
     """For a `Trainer`: resume and load the best model through `from_pretrained`, so that no weight is lost."""
+
+    def train(self, resume_from_checkpoint=None, *args, **kwargs):
+        """Train; a checkpoint that has all `max_steps` is only loaded, where the stock Trainer takes one step more."""
+        if isinstance(resume_from_checkpoint, (str, os.PathLike)):
+            state = TrainerState.load_from_json(os.path.join(resume_from_checkpoint, "trainer_state.json"))
+            if 0 < self.args.max_steps <= state.global_step:
+                self.state = state
+                self._load_from_checkpoint(resume_from_checkpoint)
+                if self.args.load_best_model_at_end and state.best_model_checkpoint is not None:
+                    self._load_best_model()
+                return TrainOutput(state.global_step, 0.0, {})
+        return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         load_whole(resume_from_checkpoint, self.model if model is None else model)
