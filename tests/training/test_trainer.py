@@ -92,6 +92,21 @@ def test_an_interrupted_second_stage_resumes_from_the_first_stage_that_was(scene
     assert equal(whole, run(scenes, tmp_path / "broken", *flags))
 
 
+def test_a_run_killed_after_its_last_checkpoint_takes_no_further_step(scenes, tmp_path):
+    flags = ["--stages", "baseline", "--load_best_model_at_end", "False", "--save_total_limit", "9"]
+    whole = run(scenes, tmp_path, *flags)
+    (tmp_path / "baseline" / "finished.json").unlink()
+    assert equal(whole, run(scenes, tmp_path, *flags, "--resume_from_checkpoint", "true"))
+    assert not (tmp_path / "baseline" / "checkpoint-5").exists()
+
+
+def test_one_checkpoint_cannot_resume_both_stages(both_stages, scenes, tmp_path):
+    checkpoint = next((both_stages[0] / "pretrain").glob("checkpoint-*"))
+    with pytest.raises(ValueError, match="cannot be of both pretrain and finetune"):
+        run(scenes, tmp_path, "--resume_from_checkpoint", str(checkpoint))
+    assert not (tmp_path / "pretrain").exists()
+
+
 def test_the_hand_over_is_checked(both_stages, scenes, tmp_path):
     out, _ = both_stages
     with pytest.raises(ValueError, match="--stage1_model"):
@@ -100,6 +115,9 @@ def test_the_hand_over_is_checked(both_stages, scenes, tmp_path):
         run(scenes, tmp_path, "--stages", "finetune", "--stage1_model", str(out / "hub"))
     with pytest.raises(ValueError, match="projection_dim 16, this stage 32"):
         flags = ("--stages", "finetune", "--stage1_model", str(out / "pretrain" / "best"), "--projection_dim", "32")
+        run(scenes, tmp_path, *flags)
+    with pytest.raises(ValueError, match="image_size 32, this stage 64"):
+        flags = ("--stages", "finetune", "--stage1_model", str(out / "pretrain" / "best"), "--image_size", "64")
         run(scenes, tmp_path, *flags)
 
 
