@@ -194,7 +194,9 @@ class RetrievalTrainingArguments(TrainingArguments):
     max_grad_norm: float = 2.0
     lr_milestones: list[float] | None = field(
         default=None,
-        metadata={"help": "Epochs at which the rate is multiplied by lr_decay (paper: 9 15 20 25)."},
+        metadata={
+            "help": "Epochs at which lr_decay multiplies the rate (paper: 9 15 20 25), instead of lr_scheduler_type."
+        },
     )
     lr_decay: float = 0.3
     cache_vision: bool = field(
@@ -203,7 +205,10 @@ class RetrievalTrainingArguments(TrainingArguments):
             "help": "Run the frozen vision tower once and keep its tokens; no image augmentation beyond cache_views."
         },
     )
-    cache_text: bool = field(default=False, metadata={"help": "Run the frozen text tower once and keep its tokens."})
+    cache_text: bool = field(
+        default=False,
+        metadata={"help": "Run the frozen text tower once and keep its tokens; no text augmentation."},
+    )
     cache_views: int = field(
         default=1, metadata={"help": "Augmented views per image in the vision cache; the first is the plain image."}
     )

@@ -46,6 +46,8 @@ class StageArguments:
         named = str(checkpoint).lower() not in ("none", "true", "false")
         if named and not (Path(checkpoint) / "trainer_state.json").exists():
             raise FileNotFoundError(f"--resume_from_checkpoint {checkpoint}: no checkpoint of a run (checkpoint-N)")
+        if self.training.lr_milestones and self.training.warmup_steps:
+            raise ValueError("--lr_milestones are the whole schedule, without a warm-up: leave --warmup_steps out")
         taken = next((path for path in Path(self.training.output_dir).parents if path.is_file()), None)
         if taken is not None:
             raise FileExistsError(f"--output_dir: {taken} is a file; choose a folder")

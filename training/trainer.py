@@ -95,7 +95,8 @@ class RetrievalTrainer(WholeCheckpoints, Trainer):
         )
         dense_ids, dense_mask = inputs.pop("dense_input_ids", None), inputs.pop("dense_attention_mask", None)
         if dense_ids is not None and self.teacher is not None:
-            dense = self._teach(dense_ids, dense_mask)
+            with self.accelerator.autocast():  # as the student: in float32, a long text costs as much as all the rest
+                dense = self._teach(dense_ids, dense_mask)
         teacher_text = dense if teacher_text is None else teacher_text
         outputs = model(**inputs)
         pairs = PairEmbeddings(
@@ -165,7 +166,8 @@ class RetrievalTrainer(WholeCheckpoints, Trainer):
         milestones = self.args.lr_milestones
         if self.lr_scheduler is not None or not milestones:
             return super().create_scheduler(num_training_steps, optimizer)
-        per_epoch = num_training_steps / self.args.num_train_epochs
+        # Not a share of num_training_steps: with max_steps, these are not num_train_epochs epochs.
+        per_epoch = -(-len(self.get_train_dataloader()) // self.args.gradient_accumulation_steps)
         steps = [round(epoch * per_epoch) for epoch in milestones]
         self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer or self.optimizer,

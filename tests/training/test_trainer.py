@@ -243,6 +243,18 @@ def test_a_nan_loss_names_the_step_and_the_remedy(scenes, tmp_path):
         trainer.train()
 
 
+def test_the_online_teacher_computes_in_the_precision_of_the_student(scenes, tmp_path, monkeypatch):
+    seen, teach = set(), RetrievalTrainer._teach
+
+    def spy(self, *inputs):
+        seen.add(torch.is_autocast_enabled("cpu"))
+        return teach(self, *inputs)
+
+    monkeypatch.setattr(RetrievalTrainer, "_teach", spy)
+    run(scenes, tmp_path, "--teacher", "online", "--max_steps", "2", "--bf16", "True")
+    assert seen == {True}
+
+
 @pytest.mark.parametrize("legacy", [True, False])
 def test_only_a_legacy_teacher_follows_the_student_into_train_mode(scenes, tmp_path, legacy):
     trainer = trainer_of(scenes, tmp_path)
@@ -255,15 +267,20 @@ def test_only_a_legacy_teacher_follows_the_student_into_train_mode(scenes, tmp_p
 
 def test_learning_rates_follow_the_groups_and_the_paper_schedule(scenes, tmp_path):
     rates = {"learning_rate": 1e-3, "tower_lr_scale": 0.1, "lr_milestones": [1.0, 1.5]}
-    trainer = trainer_of(scenes, tmp_path, num_train_epochs=2, **rates)
-    trainer.create_optimizer_and_scheduler(num_training_steps=20)
+    trainer = trainer_of(scenes, tmp_path, num_train_epochs=30, **rates)  # max_steps wins over the epochs
+    trainer.create_optimizer_and_scheduler(num_training_steps=20)  # 6 steps are an epoch
     assert [group["lr"] for group in trainer.optimizer.param_groups] == pytest.approx([1e-3, 1e-4])
     rates = []
     for _ in range(20):
         rates.append(trainer.optimizer.param_groups[0]["lr"])
         trainer.optimizer.step()
         trainer.lr_scheduler.step()
-    assert rates == pytest.approx([1e-3] * 10 + [3e-4] * 5 + [9e-5] * 5)
+    assert rates == pytest.approx([1e-3] * 6 + [3e-4] * 3 + [9e-5] * 11)
+
+
+def test_milestones_are_the_whole_schedule(scenes, tmp_path):
+    with pytest.raises(ValueError, match="--lr_milestones.*leave --warmup_steps"):
+        run(scenes, tmp_path, "--lr_milestones", "1", "--warmup_steps", "5")
 
 
 def test_too_little_data_for_one_batch_is_refused(scenes, tmp_path):
