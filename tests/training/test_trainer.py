@@ -12,14 +12,17 @@ from transformers import AutoModel, Trainer, TrainingArguments, ViTModel
 
 from vsehub import D2SVSEModel, D2SVSEProcessor
 from vsehub.processing.processing_dual_encoder import square_image_processor
-from vsehub.training import run_d2s
-from vsehub.training.arguments import DataArguments
+from vsehub.training import pair_stage, run_d2s
+from vsehub.training.arguments import D2S_ARGUMENTS, DataArguments
+from vsehub.training.d2s_stages import STAGES, with_teacher_column
 from vsehub.training.data import prepare_rows
 from vsehub.training.evaluate_model import evaluate_model
 from vsehub.training.evaluate_model import main as evaluate_main
 from vsehub.training.generated_scenes import write_dataset, write_towers
 from vsehub.training.objectives import D2SObjective
 from vsehub.training.pairs import PairCollator, PairDataset
+from vsehub.training.recipe import parse_stages
+from vsehub.training.stages import StageArguments
 from vsehub.training.trainer import RetrievalTrainer, load_whole
 
 SMALL = """--image_size 32 --projection_dim 16 --num_mask_tokens 4 --decoder_layers 1 --decoder_heads 2
@@ -107,6 +110,11 @@ def test_one_checkpoint_cannot_resume_both_stages(both_stages, scenes, tmp_path)
     assert not (tmp_path / "pretrain").exists()
 
 
+def test_a_stage_one_model_that_would_not_be_used_is_refused(both_stages, scenes, tmp_path):
+    with pytest.raises(ValueError, match="starts with pretrain.*--stages finetune"):
+        run(scenes, tmp_path, "--stage1_model", str(both_stages[0] / "pretrain" / "best"))
+
+
 def test_the_hand_over_is_checked(both_stages, scenes, tmp_path):
     out, _ = both_stages
     with pytest.raises(ValueError, match="--stage1_model"):
@@ -170,12 +178,17 @@ def test_caches_of_frozen_towers_change_nothing_but_rounding(scenes, tmp_path, c
         assert torch.allclose(plain[key].float(), quick[key].float(), atol=5e-3), key
 
 
-def test_a_teacher_column_that_the_data_brings_is_used_or_refused_by_its_width(scenes, both_stages, tmp_path):
-    from vsehub.training.arguments import D2S_ARGUMENTS
-    from vsehub.training.d2s_stages import STAGES, with_teacher_column
-    from vsehub.training.recipe import parse_stages
-    from vsehub.training.stages import StageArguments
+def test_caches_are_filled_on_the_device_of_the_training(make_tiny_model, scenes, tmp_path, monkeypatch):
+    parsed, _ = parse_stages([*scenes, *SMALL, "--output_dir", str(tmp_path)], STAGES, D2S_ARGUMENTS)
+    args = StageArguments(*parsed["baseline"])
+    args.model.freeze_vision = args.training.cache_vision = True
+    monkeypatch.setattr(type(args.training), "device", torch.device("meta"))
+    monkeypatch.setattr(pair_stage, "cache_images", lambda model, *inputs: model.device)
+    found, evaluated = pair_stage.build_caches(make_tiny_model(), None, None, None, args, "captions", 8)
+    assert {found.vision, evaluated.vision} == {torch.device("meta")}
 
+
+def test_a_teacher_column_that_the_data_brings_is_used_or_refused_by_its_width(scenes, both_stages, tmp_path):
     teacher = D2SVSEModel.from_pretrained(both_stages[0] / "pretrain" / "best")
     processor = D2SVSEProcessor.from_pretrained(both_stages[0] / "pretrain" / "best")
     parsed, _ = parse_stages([*scenes, *SMALL, "--output_dir", str(tmp_path)], STAGES, D2S_ARGUMENTS)
