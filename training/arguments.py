@@ -130,7 +130,11 @@ class StructureArguments:
     """Structure-aware distillation beside any objective; see `StructureDistillationLoss`."""
 
     structure_weight: float = field(
-        default=0.0, metadata={"help": "0: none. The paper's is 2; needs the columns of `vsehub teachers`."}
+        default=0.0,
+        metadata={
+            "help": "0: none. The paper's is 2 (beside a hinge, which is a sum: times the pairs of a step); needs the "
+            "columns of `vsehub teachers`."
+        },
     )
     structure_relation: Literal["own", "fused", "inter", "intra"] = "own"
     structure_distance: Literal["mae", "mse", "kl", "rkd"] = "mae"
