@@ -179,6 +179,13 @@ def test_caches_change_nothing_but_rounding(scenes, tmp_path):
         assert torch.allclose(plain[key].float(), quick[key].float(), atol=5e-3), key
 
 
+@pytest.mark.parametrize("flags", [["--use_instruction", "False"], ["--instruction_layers", "0"]])
+def test_a_prior_that_would_not_be_used_is_refused(scenes, tmp_path, flags):
+    with pytest.raises(ValueError, match="add --stages retrieval"):
+        run(scenes, tmp_path, *flags)
+    assert not (tmp_path / "prior").exists()
+
+
 def test_what_is_missing_is_named(scenes, tmp_path):
     with pytest.raises(ValueError, match="--label_column"):
         run(scenes, tmp_path, "--label_column", "kind")
