@@ -250,9 +250,9 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
     def _output(self, image, text, return_loss) -> DualEncoderOutput:
         image_embeds, text_embeds, logits_per_image, logits_per_text, loss = None, None, None, None, None
         if image is not None:
-            image_embeds = F.normalize(image.pooler_output, dim=-1)  # (B, D)
+            image_embeds = _unit(image.pooler_output)  # (B, D)
         if text is not None:
-            text_embeds = F.normalize(text.pooler_output, dim=-1)  # (T, D)
+            text_embeds = _unit(text.pooler_output)  # (T, D)
         if image is not None and text is not None:
             logits_per_text = text_embeds @ image_embeds.to(text_embeds.device).t() * self.config.logit_scale
             logits_per_image = logits_per_text.t()
@@ -348,6 +348,11 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
                 source, trust_remote_code=remote, **getattr(self, "_origin", {})
             )
         return self._processor
+
+
+def _unit(vectors: torch.Tensor) -> torch.Tensor:
+    """Unit vectors; a length that is itself rounded to bfloat16 would leave them up to 0.4 % too long or short."""
+    return F.normalize(vectors.float(), dim=-1).to(vectors.dtype)
 
 
 def _features(hidden: torch.Tensor, pooled: torch.Tensor, tower) -> BaseModelOutputWithPooling:

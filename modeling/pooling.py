@@ -15,7 +15,9 @@ def run_gru(
 ) -> torch.Tensor:
     """Run one direction of a GRU over (B, N, P), left to right, from a zero state: (B, N, P)."""
     state = inputs.new_zeros(1, inputs.shape[0], w_hh.shape[1])
-    output, _ = torch.gru(inputs, state, [w_ih, w_hh, b_ih, b_hh], True, 1, 0.0, False, False, True)
+    # The second True is `train`: without it, cuDNN keeps nothing for the backward pass and refuses it. One layer has no
+    # dropout, so that it changes no value.
+    output, _ = torch.gru(inputs, state, [w_ih, w_hh, b_ih, b_hh], True, 1, 0.0, True, False, True)
     return output.contiguous()  # the operator below promises so
 
 

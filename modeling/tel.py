@@ -54,9 +54,9 @@ class TELBlock(nn.Module):
         """Map (B, N, D) and queries (B, N or 1, D) to (B, N, D); `mask` (B, 1, 1, N) is True where keys count."""
         attended = self.attention(queries, sequence, mask)
         if self.norm_of_sum:
-            hidden = self.norm1(sequence + self.dropout(attended))
+            hidden = self.norm1(sequence + self.dropout(attended.expand_as(sequence)))
             return self.norm2(hidden + self.dropout(self._mlp(hidden)))
-        hidden = sequence + self.dropout(self.norm1(attended))
+        hidden = sequence + self.dropout(self.norm1(attended).expand_as(sequence))
         return hidden + self.dropout(self.norm2(self._mlp(hidden)))
 
     def _mlp(self, hidden):

@@ -29,7 +29,7 @@ class TowerArguments:
     freeze_vision_batch_norm: bool = True
     lora: bool = field(
         default=False,
-        metadata={"help": "Train LoRA adapters in both towers instead of their weights; merged before saving."},
+        metadata={"help": "Train LoRA adapters in the towers that are not frozen; merged before saving."},
     )
     lora_rank: int = 16
 
@@ -130,7 +130,11 @@ class StructureArguments:
     """Structure-aware distillation beside any objective; see `StructureDistillationLoss`."""
 
     structure_weight: float = field(
-        default=0.0, metadata={"help": "0: none. The paper's is 2; needs the columns of `vsehub teachers`."}
+        default=0.0,
+        metadata={
+            "help": "0: none. The paper's is 2 (beside a hinge, which is a sum: times the pairs of a step); needs the "
+            "columns of `vsehub teachers`."
+        },
     )
     structure_relation: Literal["own", "fused", "inter", "intra"] = "own"
     structure_distance: Literal["mae", "mse", "kl", "rkd"] = "mae"
@@ -194,7 +198,9 @@ class RetrievalTrainingArguments(TrainingArguments):
     max_grad_norm: float = 2.0
     lr_milestones: list[float] | None = field(
         default=None,
-        metadata={"help": "Epochs at which the rate is multiplied by lr_decay (paper: 9 15 20 25)."},
+        metadata={
+            "help": "Epochs at which lr_decay multiplies the rate (paper: 9 15 20 25), instead of lr_scheduler_type."
+        },
     )
     lr_decay: float = 0.3
     cache_vision: bool = field(
@@ -203,7 +209,10 @@ class RetrievalTrainingArguments(TrainingArguments):
             "help": "Run the frozen vision tower once and keep its tokens; no image augmentation beyond cache_views."
         },
     )
-    cache_text: bool = field(default=False, metadata={"help": "Run the frozen text tower once and keep its tokens."})
+    cache_text: bool = field(
+        default=False,
+        metadata={"help": "Run the frozen text tower once and keep its tokens; no text augmentation."},
+    )
     cache_views: int = field(
         default=1, metadata={"help": "Augmented views per image in the vision cache; the first is the plain image."}
     )

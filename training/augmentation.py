@@ -1,6 +1,31 @@
 """Augmentations as the papers' code has them, drawn from a generator that the caller seeds per item."""
 
 import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+
+class DrawnDataset(Dataset):
+    """A dataset whose items follow from (seed, epoch, position) alone.
+
+    The epoch lies in shared memory: workers that outlive an epoch would otherwise show the first one's draws for ever.
+    """
+
+    def __init__(self, seed: int):
+        self.seed, self._epoch = seed, torch.zeros(1, dtype=torch.long).share_memory_()
+
+    @property
+    def epoch(self) -> int:
+        """Which draw the items show."""
+        return int(self._epoch)
+
+    def set_epoch(self, epoch: int):
+        """Choose which draw the items show."""
+        self._epoch.fill_(epoch)
+
+    def rng(self, position: int) -> np.random.Generator:
+        """The generator of an item."""
+        return np.random.default_rng((self.seed, self.epoch, position))
 
 
 def random_crop_flip(image, size: int, rng: np.random.Generator, smallest: float = 0.6):

@@ -44,11 +44,10 @@ def add_decoder(stage1: D2SVSEModel, args: D2SModelArguments) -> D2SVSEModel:
         raise ValueError(
             f"{stage1.name_or_path or 'this model'} is not a stage-1 model: it must be D2S-VSE without decoder"
         )
-    if stage1.config.projection_dim != args.projection_dim:
-        raise ValueError(
-            f"stage 1 has projection_dim {stage1.config.projection_dim}, this stage {args.projection_dim}: "
-            "set them alike"
-        )
+    for name in ("projection_dim", "image_size"):  # the processor comes from stage 1, and so its size
+        own, asked = getattr(stage1.config, name), getattr(args, name)
+        if own != asked:
+            raise ValueError(f"stage 1 has {name} {own}, this stage {asked}: set them alike")
     settings = {**stage1.config.to_dict(), **args.numbers(), "use_decoder": True}
     for name in ("auto_map", "architectures", "transformers_version", "model_type", "dtype", "_name_or_path"):
         settings.pop(name, None)

@@ -6,37 +6,32 @@ statistics stay what they were when it instructs.
 """
 
 import numpy as np
-from torch.utils.data import Dataset
 from transformers import AutoImageProcessor, AutoModelForImageClassification, Trainer
 
 from ..modeling.towers import copy_tower, hold_batch_norm, load_tower
 from ..processing.processing_dual_encoder import square_image_processor
-from .augmentation import AUGMENTATIONS
+from .augmentation import AUGMENTATIONS, DrawnDataset
 from .data import row_image
 from .stages import Splits, StageArguments
 from .trainer import WholeCheckpoints
 
 
-class SceneDataset(Dataset):
-    """Pictures and their classes; what an item looks like follows from (seed, epoch, position) alone."""
+class SceneDataset(DrawnDataset):
+    """Pictures and their classes."""
 
     def __init__(self, rows, image_processor, classes: list[str], augmentation: str = "none", seed: int = 0):
+        super().__init__(seed)
         self.rows, self.image_processor = rows, image_processor
         self.targets = [classes.index(label) for label in rows["label"]]
-        self.augment, self.seed, self.epoch = AUGMENTATIONS[augmentation], seed, 0
+        self.augment = AUGMENTATIONS[augmentation]
 
     def __len__(self) -> int:
         return len(self.targets)
 
-    def set_epoch(self, epoch: int):
-        """Choose which draw of the augmentation the pictures show."""
-        self.epoch = epoch
-
     def __getitem__(self, position: int) -> dict:
         image = row_image(self.rows[position])
         if self.augment is not None:
-            rng = np.random.default_rng((self.seed, self.epoch, position))
-            image = self.augment(image, self.image_processor.size["height"], rng)
+            image = self.augment(image, self.image_processor.size["height"], self.rng(position))
         pixels = self.image_processor(image, return_tensors="pt")["pixel_values"][0]
         return {"pixel_values": pixels, "labels": self.targets[position]}
 
@@ -85,6 +80,9 @@ def train_instruction(splits: Splits, args: StageArguments):
     if unknown:
         raise ValueError(f"{args.data.eval_split} has scene classes that {args.data.train_split} lacks: {unknown[:5]}")
     model, image_processor = build_classifier(args.model.instruction, classes, args.model.image_size)
+    # Some classifiers take `num_items_in_batch` of Trainer and do not count by it (ResNet): their mean would
+    # be multiplied by the accumulation steps and by the processes.
+    model.accepts_loss_kwargs = False
     trainer = SceneTrainer(
         model=model,
         args=args.training,

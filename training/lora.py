@@ -13,9 +13,16 @@ gate_proj q_lin k_lin v_lin out_lin lin1 lin2 reduction wi wo Wqkv Wi Wo interme
 def tower_targets(model) -> str:
     """A pattern for `LoraConfig(target_modules=...)`: every linear layer of both towers, whatever they are called.
 
-    A convolutional tower without a linear layer has none; then its convolutions get the adapters.
+    A convolutional tower without a linear layer has none; then its convolutions get the adapters. A frozen tower gets
+    none: it would be trained after all, or, where its states are cached, never run.
+
+    Raises:
+        ValueError: both towers are frozen.
     """
     towers = {"vision_model": model.vision_model, "text_model": model.text_model}
+    towers = {name: tower for name, tower in towers.items() if any(p.requires_grad for p in tower.parameters())}
+    if not towers:
+        raise ValueError("LoRA adapts towers, and both are frozen: leave --lora out")
     parts = []
     for tower, backbone in towers.items():
         kinds = _leaves(backbone, nn.Linear) or _leaves(backbone, nn.Conv2d)
@@ -51,7 +58,7 @@ def lora_config(model, rank: int = 16, alpha: int | None = None):
 
 
 def with_lora(model, rank: int = 16):
-    """Wrap a model in its adapters (`PeftModel`)."""
+    """Wrap a model in the adapters of its towers that are not frozen (`PeftModel`)."""
     from peft import get_peft_model
 
     return get_peft_model(model, lora_config(model, rank))

@@ -9,6 +9,27 @@ from torch import nn
 from torch.nn import functional as F
 
 
+def new_temperature(initial: float, learned: bool = True) -> nn.Parameter:
+    """A temperature, of shape (1,): FSDP2 shards no scalars.
+
+    Raises:
+        ValueError: outside [0.01, 1].
+    """
+    if not 0.01 <= initial <= 1:
+        raise ValueError(f"a temperature lies in [0.01, 1], got {initial}")
+    return nn.Parameter(torch.full((1,), initial), requires_grad=learned)
+
+
+def held(temperature: nn.Parameter) -> torch.Tensor:
+    """Put a temperature back into [0.01, 1] where the optimizer left it.
+
+    A clamp in the graph would do so for the loss alone: beyond a bound it passes no gradient, and the parameter, once
+    there, would never come back.
+    """
+    temperature.data.clamp_(0.01, 1.0)
+    return temperature
+
+
 class HingeLoss(nn.Module):
     """VSE++ hinge on cosines (Faghri et al., BMVC 2018; D2S-VSE eq. 6), summed over the batch.
 
@@ -47,12 +68,11 @@ class ContrastiveLoss(nn.Module):
 
     def __init__(self, temperature: float = 0.07, learn_temperature: bool = True):
         super().__init__()
-        # Shape (1,): FSDP2 shards no scalars.
-        self.temperature = nn.Parameter(torch.full((1,), temperature), requires_grad=learn_temperature)
+        self.temperature = new_temperature(temperature, learn_temperature)
 
     def forward(self, image_embeds, text_embeds, image_ids) -> torch.Tensor:
         """Return the scalar loss of unit vectors (N, D), (N, D) and ids (N,)."""
-        logits = image_embeds @ text_embeds.t() / self.temperature.clamp(0.01, 1.0)
+        logits = image_embeds @ text_embeds.t() / held(self.temperature)
         target = (image_ids[:, None] == image_ids[None]).to(logits.dtype)
         target = target / target.sum(1, keepdim=True)
         return (F.cross_entropy(logits, target) + F.cross_entropy(logits.t(), target)) / 2
@@ -77,7 +97,7 @@ class AffiliationLoss(nn.Module):
 
     def __init__(self, temperature: float = 0.07, one_to_one: bool = False):
         super().__init__()
-        self.temperature = nn.Parameter(torch.full((1,), temperature))
+        self.temperature = new_temperature(temperature)
         self.one_to_one = one_to_one
 
     def forward(self, image_embeds, text_embeds, labels, groups=None) -> torch.Tensor:
@@ -93,7 +113,7 @@ class AffiliationLoss(nn.Module):
         target = torch.eye(len(labels), device=labels.device) if self.one_to_one else same
         target = target.to(image_embeds.dtype)
         target = target / target.sum(1, keepdim=True)
-        tau = self.temperature.clamp(0.01, 1.0)
+        tau = held(self.temperature)
         of_images = F.cross_entropy(image_embeds @ (mean @ text_embeds).t() / tau, target)
         of_centres = F.cross_entropy((mean @ image_embeds) @ text_embeds.t() / tau, target)
         return (of_images + of_centres) / 2
@@ -132,4 +152,12 @@ class EmbeddingDistillationLoss(nn.Module):
         return F.mse_loss(student, teacher) if self.distance == "l2" else F.l1_loss(student, teacher)
 
 
-__all__ = ["AffiliationLoss", "ContrastiveLoss", "EmbeddingDistillationLoss", "HingeLoss", "nt_xent"]
+__all__ = [
+    "AffiliationLoss",
+    "ContrastiveLoss",
+    "EmbeddingDistillationLoss",
+    "HingeLoss",
+    "held",
+    "new_temperature",
+    "nt_xent",
+]

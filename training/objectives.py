@@ -183,7 +183,7 @@ class StructuredObjective(nn.Module):
 
 
 def structured(objective: nn.Module, args, dataset, dim: int) -> nn.Module:
-    """Wrap an objective as `StructureArguments` say; as it is with `structure_weight` 0.
+    """Wrap an objective as `StructureArguments` say; as it is where all their weights are 0.
 
     Args:
         objective: of a stage.
@@ -194,13 +194,14 @@ def structured(objective: nn.Module, args, dataset, dim: int) -> nn.Module:
     Raises:
         ValueError: the data have no teachers' features.
     """
-    if not args.structure_weight:
+    weights = {"image": args.representation_image_weight, "text": args.representation_text_weight}
+    if not (args.structure_weight or any(weights.values())):
         return objective
     image, text = dataset.teacher_means()
     if image is None or text is None:
         raise ValueError(
-            "--structure_weight needs features of both teachers in the data: make them with `vsehub teachers DATA "
-            "--image MODEL --text MODEL --out DATA2` and train on DATA2"
+            "--structure_weight and --representation_*_weight need features of both teachers in the data: make them "
+            "with `vsehub teachers DATA --image MODEL --text MODEL --out DATA2` and train on DATA2"
         )
     bank = MemoryBank(args.structure_bank, dim, len(image), len(text)) if args.structure_bank else None
     loss = StructureDistillationLoss(
@@ -214,7 +215,6 @@ def structured(objective: nn.Module, args, dataset, dim: int) -> nn.Module:
         bank,
     )
     loss.set_means(image, text)
-    weights = {"image": args.representation_image_weight, "text": args.representation_text_weight}
     widths = {"image": len(image), "text": len(text)}
     representation = {
         name: (RepresentationLoss(widths[name], dim), weight) for name, weight in weights.items() if weight

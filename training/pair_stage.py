@@ -101,6 +101,8 @@ def build_caches(model, processor, rows, eval_rows, args: StageArguments, texts:
         if getattr(training, f"cache_{kind}") and not getattr(args.model, f"freeze_{kind}"):
             raise ValueError(f"--cache_{kind} needs --freeze_{kind}: a tower that is trained cannot be cached")
     folder = Path(training.output_dir).parent / "cache"
+    if training.cache_vision or training.cache_text:
+        model.to(training.device)  # Trainer would move it, but only after the caches are filled
     if training.cache_vision:
         views = Views(training.cache_views, args.data.image_augmentation)
         found.vision = cache_images(model, model.vision_model, model.vision_tokens, processor, rows, folder, views)

@@ -2,16 +2,15 @@
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
-from .augmentation import AUGMENTATIONS, corrupt_words
+from .augmentation import AUGMENTATIONS, DrawnDataset, corrupt_words
 from .data import row_image
 from .teachers import read_teachers
 from .tower_cache import Caches
 from .views import Views
 
 
-class PairDataset(Dataset):
+class PairDataset(DrawnDataset):
     """One item per (image, caption), or per (image, dense text).
 
     Args:
@@ -42,11 +41,11 @@ class PairDataset(Dataset):
         caches: Caches | None = None,
         seed: int = 0,
     ):
+        super().__init__(seed)
         self.rows, self.processor, self.texts = rows, processor, texts
         self.max_length, self.with_dense = max_length, with_dense
         self.augment, self.text_augmentation = AUGMENTATIONS[image_augmentation], text_augmentation
         self.caches = caches or Caches()
-        self.seed, self.epoch = seed, 0
         if texts == "captions":
             self.items = [(row, i) for row, captions in enumerate(rows["captions"]) for i in range(len(captions))]
         else:
@@ -67,13 +66,9 @@ class PairDataset(Dataset):
     def __len__(self) -> int:
         return len(self.items)
 
-    def set_epoch(self, epoch: int):
-        """Choose which draw of the augmentations the items show."""
-        self.epoch = epoch
-
     def __getitem__(self, position: int) -> dict:
         row, caption = self.items[position]
-        rng = np.random.default_rng((self.seed, self.epoch, position))
+        rng = self.rng(position)
         item, view = {"image_id": row}, 0
         if self.caches.vision is not None:
             view = int(rng.integers(self.caches.vision.views))

@@ -16,7 +16,7 @@ from transformers import HfArgumentParser
 
 
 def parse_stages(
-    argv: list[str], stages: tuple[str, ...], kinds: tuple[type, ...]
+    argv: list[str], stages: tuple[str, ...], kinds: tuple[type, ...], defaults: dict | None = None
 ) -> tuple[dict[str, tuple], list[str]]:
     """Parse `[RECIPE.yaml] [--flag value ...]` once per stage.
 
@@ -24,6 +24,7 @@ def parse_stages(
         argv: the command line.
         stages: names of the sections a recipe may have; the first two are the default of `--stages`.
         kinds: dataclasses of arguments (`arguments.py`); the last one has `output_dir`.
+        defaults: what a recipe of this system need not say; recipe and flags win over it.
 
     Returns:
         For each stage the parsed argument objects, in the order of `kinds`, and the stages to run.
@@ -37,6 +38,7 @@ def parse_stages(
     if path is not None:
         common = load_recipe(path, given=flags)
         sections = {stage: common.pop(stage, None) or {} for stage in stages}
+    common = {**(defaults or {}), **common}
     numbers = [stage for stage, section in sections.items() if not isinstance(section, dict)]
     if numbers:
         raise ValueError(f"{path}: {numbers[0]} is a section, written `{numbers[0]}: {{flag: value}}`")

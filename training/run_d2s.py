@@ -24,11 +24,16 @@ from vsehub.training.stage_card import card_of, widget_examples
 from vsehub.training.stages import StageArguments, publish, read_splits, run_stages
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Parse, run the stages one after the other, and write the Hub folder."""
-    parsed, wanted = parse_stages(sys.argv[1:] if argv is None else argv, STAGES, D2S_ARGUMENTS)
+def main(argv: list[str] | None = None, defaults: dict | None = None) -> int:
+    """Parse, run the stages one after the other, and write the Hub folder; `defaults` are as for `parse_stages`."""
+    parsed, wanted = parse_stages(sys.argv[1:] if argv is None else argv, STAGES, D2S_ARGUMENTS, defaults)
     stages = {stage: StageArguments(*parsed[stage]) for stage in wanted}
     args = stages[wanted[0]]
+    if args.model.stage1_model and wanted[0] != "finetune":
+        raise ValueError(
+            f"--stage1_model {args.model.stage1_model}: this run starts with {wanted[0]} and would not use it; add "
+            "--stages finetune, or leave it out"
+        )
     root = Path(args.training.output_dir).parent
     distil = "finetune" in stages and stages["finetune"].objective.distill_weight > 0
     splits = read_splits(args, root, need_dense="pretrain" in stages or distil)

@@ -34,6 +34,8 @@ def main(argv: list[str] | None = None) -> int:
     stages = {stage: StageArguments(*parsed[stage]) for stage in wanted}
     args = stages[wanted[-1]]
     root = Path(args.training.output_dir).parent
+    if len(stages) == 2 and not (args.model.use_instruction and args.model.instruction_layers):
+        raise ValueError("a model without instruction would not use the prior: add --stages retrieval")
     if "prior" in stages:
         stages["prior"].training.metric_for_best_model = "eval_accuracy"
     labels = "prior" in stages or args.objective.affiliation_weight > 0

@@ -11,14 +11,12 @@ import sys
 
 from vsehub.training import run_d2s
 
-SETTINGS = "--stages baseline --align infonce --ramp_epochs 0 --structure_weight 2".split()
+DEFAULTS = {"stages": "baseline", "align": "infonce", "ramp_epochs": 0, "structure_weight": 2}
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run D2S-VSE's baseline stage with the objective of the paper; flags given here win."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    recipe = [argv.pop(0)] if argv and not argv[0].startswith("-") else []
-    return run_d2s.main([*recipe, *SETTINGS, *argv])
+    """Run D2S-VSE's baseline stage with the objective of the paper; a recipe and flags win."""
+    return run_d2s.main(argv, DEFAULTS)
 
 
 if __name__ == "__main__":

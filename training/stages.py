@@ -46,6 +46,8 @@ class StageArguments:
         named = str(checkpoint).lower() not in ("none", "true", "false")
         if named and not (Path(checkpoint) / "trainer_state.json").exists():
             raise FileNotFoundError(f"--resume_from_checkpoint {checkpoint}: no checkpoint of a run (checkpoint-N)")
+        if self.training.lr_milestones and self.training.warmup_steps:
+            raise ValueError("--lr_milestones are the whole schedule, without a warm-up: leave --warmup_steps out")
         taken = next((path for path in Path(self.training.output_dir).parents if path.is_file()), None)
         if taken is not None:
             raise FileExistsError(f"--output_dir: {taken} is a file; choose a folder")
@@ -84,8 +86,12 @@ def run_stages(stages: dict[str, StageArguments], root: Path, train: Callable, l
 
     Returns:
         The last stage's (model, processor), and every stage's metrics.
+
+    Raises:
+        ValueError: one checkpoint to resume several stages from.
     """
     previous, results = None, {}
+    _one_checkpoint_each(stages)
     for stage, args in stages.items():
         best, done = root / stage / "best", root / stage / FINISHED
         if str(args.training.resume_from_checkpoint).lower() == "true" and done.exists():
@@ -102,6 +108,21 @@ def run_stages(stages: dict[str, StageArguments], root: Path, train: Callable, l
             print(f"{stage}: {name.removeprefix('eval_')} {results[stage][name]:.1f} on {args.data.eval_split}")
         PartialState().wait_for_everyone()  # the next stage may read what this one saved
     return tuple(previous), results
+
+
+def _one_checkpoint_each(stages: dict[str, StageArguments]):
+    """Refuse one checkpoint for several stages: the second would stop, hours later, before weights of the first."""
+    named = {}
+    for stage, args in stages.items():
+        checkpoint = str(args.training.resume_from_checkpoint)
+        if checkpoint.lower() in ("none", "true", "false"):
+            continue
+        if checkpoint in named:
+            raise ValueError(
+                f"--resume_from_checkpoint {checkpoint}: it cannot be of both {named[checkpoint]} and {stage}; name "
+                f"one stage (--{stage}.resume_from_checkpoint ...), or let each find its own (true)"
+            )
+        named[checkpoint] = stage
 
 
 def save(model, processor, folder: Path):

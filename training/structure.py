@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from .losses import held, new_temperature
+
 RELATIONS = ("own", "fused", "inter", "intra")
 DISTANCES = ("mae", "mse", "kl", "rkd")
 
@@ -199,12 +201,12 @@ class RepresentationLoss(nn.Module):
     def __init__(self, teacher_dim: int, dim: int, temperature: float = 0.07):
         super().__init__()
         self.projection = nn.Linear(teacher_dim, dim)
-        self.temperature = nn.Parameter(torch.full((1,), temperature))
+        self.temperature = new_temperature(temperature)
 
     def forward(self, embeds: torch.Tensor, teacher: torch.Tensor, image_ids: torch.Tensor) -> torch.Tensor:
         """Return the scalar loss of unit vectors (N, D), features (N, G) and ids (N,)."""
         projected = F.normalize(self.projection(teacher.detach().float()), dim=-1)
-        return soft_positive_contrast(embeds.float(), projected, image_ids, self.temperature.clamp(0.01, 1.0))
+        return soft_positive_contrast(embeds.float(), projected, image_ids, held(self.temperature))
 
 
 def soft_positive_contrast(rows, columns, image_ids, temperature) -> torch.Tensor:

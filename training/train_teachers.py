@@ -7,36 +7,31 @@ paper trained its teachers is not published.
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from datasets import Dataset as Rows
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.data import Dataset
 from transformers import AutoImageProcessor, AutoTokenizer, Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from ..modeling.towers import hold_batch_norm, image_tokens, load_tower
-from .augmentation import AUGMENTATIONS
+from .augmentation import AUGMENTATIONS, DrawnDataset
 from .data import row_image
 from .losses import nt_xent
 
 
-class TwoLooks(Dataset):
-    """Two looks at each item; which ones follows from (seed, epoch, position)."""
+class TwoLooks(DrawnDataset):
+    """Two looks at each item."""
 
     def __init__(self, items, look, seed: int):
-        self.items, self.look, self.seed, self.epoch = items, look, seed, 0
+        super().__init__(seed)
+        self.items, self.look = items, look
 
     def __len__(self) -> int:
         return len(self.items)
 
-    def set_epoch(self, epoch: int):
-        """Choose which draw the items show."""
-        self.epoch = epoch
-
     def __getitem__(self, position: int) -> tuple:
-        return self.look(self.items[position], np.random.default_rng((self.seed, self.epoch, position)))
+        return self.look(self.items[position], self.rng(position))
 
 
 class Siblings(nn.Module):

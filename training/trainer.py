@@ -11,8 +11,8 @@ import torch
 from huggingface_hub import upload_folder
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import Trainer, TrainerCallback
-from transformers.trainer_utils import EvalLoopOutput
+from transformers import Trainer, TrainerCallback, TrainerState
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from ..hub_cards.model_card import write_model_card
 from ..processing.calibration import calibrate_logit_scale
@@ -26,6 +26,18 @@ NOT_FOR_THE_HUB = ["_*", "checkpoint-*", "*.bin", "*.pt", "*.pth", OBJECTIVE_FIL
 
 class WholeCheckpoints:
     """For a `Trainer`: resume and load the best model through `from_pretrained`, so that no weight is lost."""
+
+    def train(self, resume_from_checkpoint=None, *args, **kwargs):
+        """Train; a checkpoint that has all `max_steps` is only loaded, where the stock Trainer takes one step more."""
+        if isinstance(resume_from_checkpoint, (str, os.PathLike)):
+            state = TrainerState.load_from_json(os.path.join(resume_from_checkpoint, "trainer_state.json"))
+            if 0 < self.args.max_steps <= state.global_step:
+                self.state = state
+                self._load_from_checkpoint(resume_from_checkpoint)
+                if self.args.load_best_model_at_end and state.best_model_checkpoint is not None:
+                    self._load_best_model()
+                return TrainOutput(state.global_step, 0.0, {})
+        return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         load_whole(resume_from_checkpoint, self.model if model is None else model)
@@ -83,7 +95,8 @@ class RetrievalTrainer(WholeCheckpoints, Trainer):
         )
         dense_ids, dense_mask = inputs.pop("dense_input_ids", None), inputs.pop("dense_attention_mask", None)
         if dense_ids is not None and self.teacher is not None:
-            dense = self._teach(dense_ids, dense_mask)
+            with self.accelerator.autocast():  # as the student: in float32, a long text costs as much as all the rest
+                dense = self._teach(dense_ids, dense_mask)
         teacher_text = dense if teacher_text is None else teacher_text
         outputs = model(**inputs)
         pairs = PairEmbeddings(
@@ -110,8 +123,9 @@ class RetrievalTrainer(WholeCheckpoints, Trainer):
 
     @torch.no_grad()
     def _teach(self, ids, mask):
-        # Official code leaves its "frozen" teacher in train mode: dropout on, statistics moving.
-        self.teacher.train(self.model.training and self.teacher.config.legacy)
+        # Official code leaves its "frozen" teacher in train mode: dropout on, statistics moving. The model's own
+        # `train` would keep its towers in eval mode, because they are frozen.
+        nn.Module.train(self.teacher, self.model.training and self.teacher.config.legacy)
         return self.teacher.get_text_features(ids, attention_mask=mask).pooler_output
 
     def _epoch(self) -> float:
@@ -152,7 +166,8 @@ class RetrievalTrainer(WholeCheckpoints, Trainer):
         milestones = self.args.lr_milestones
         if self.lr_scheduler is not None or not milestones:
             return super().create_scheduler(num_training_steps, optimizer)
-        per_epoch = num_training_steps / self.args.num_train_epochs
+        # Not a share of num_training_steps: with max_steps, these are not num_train_epochs epochs.
+        per_epoch = -(-len(self.get_train_dataloader()) // self.args.gradient_accumulation_steps)
         steps = [round(epoch * per_epoch) for epoch in milestones]
         self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer or self.optimizer,

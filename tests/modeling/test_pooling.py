@@ -117,6 +117,19 @@ def test_gradients_equal_finite_differences(gpo, batch):
     assert torch.autograd.gradcheck(lambda x: gpo(x, mask), (features,), atol=1e-6)
 
 
+def test_the_gru_keeps_what_cudnn_needs_for_the_backward_pass(gpo, batch, monkeypatch):
+    """On a GPU "cudnn RNN backward can only be called in training mode" would end the first step."""
+    gru, seen = torch.gru, []
+
+    def spy(inputs, state, weights, has_biases, layers, dropout, train, *more):
+        seen.append((dropout, train))
+        return gru(inputs, state, weights, has_biases, layers, dropout, train, *more)
+
+    monkeypatch.setattr(torch, "gru", spy)
+    gpo.eval()(*batch)
+    assert seen == [(0.0, True)] * 2
+
+
 def test_weights_are_a_distribution_over_the_ranks_of_a_set(gpo, batch):
     _, mask = batch
     lengths = mask.sum(1)

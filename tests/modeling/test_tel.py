@@ -54,6 +54,16 @@ def test_a_tel_is_its_equations(tel):
     assert_near(tel(sequence, external), expected)
 
 
+@torch.no_grad()
+def test_one_query_shares_its_answer_and_not_the_dropout_of_the_branch(tel):
+    block = tel.cross_attention.train()
+    block.attention.dropout = 0.0
+    hidden = []  # after the first branch
+    block.fc1.register_forward_pre_hook(lambda module, given: hidden.append(given[0]))
+    block(torch.zeros(1, 50, 16, dtype=torch.float64), torch.randn(1, 1, 16, dtype=torch.float64), None)
+    assert len(hidden[0][0].unique(dim=0)) > 40
+
+
 def test_only_the_official_norm_has_one_inside_the_mlp():
     names = {norm: {name for name, _ in TEL(16, 2, 0.0, norm).named_parameters()} for norm in ("sum", "branch")}
     assert {name.split(".")[1] for name in names["sum"] - names["branch"]} == {"inner_norm"}

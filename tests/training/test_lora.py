@@ -53,6 +53,18 @@ def test_twenty_steps_saved_alone_and_merged(fresh, tiny_image_batch, tiny_text_
         assert (merged(**inputs).logits_per_image - expected).abs().max() / merged.config.logit_scale <= 1e-6
 
 
+def test_a_frozen_tower_gets_no_adapters(fresh):
+    model = fresh()
+    model.vision_model.requires_grad_(False)
+    trained = {name for name, p in get_peft_model(model, lora_config(model)).named_parameters() if p.requires_grad}
+    assert any("text_model" in name for name in trained) and not any("vision_model" in name for name in trained)
+    model = fresh()
+    for tower in model.towers():
+        tower.requires_grad_(False)
+    with pytest.raises(ValueError, match="both are frozen"):
+        lora_config(model)
+
+
 def test_the_pattern_holds_for_the_names_of_every_version(make_tiny_model):
     pattern = tower_targets(make_tiny_model())
     for name in (

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from vsehub.training.losses import ContrastiveLoss, EmbeddingDistillationLoss, HingeLoss, nt_xent
+from vsehub.training.losses import AffiliationLoss, ContrastiveLoss, EmbeddingDistillationLoss, HingeLoss, nt_xent
 from vsehub.training.objectives import D2SObjective, PairEmbeddings
 
 
@@ -58,6 +58,27 @@ def test_a_wild_temperature_is_clamped():
     for wild in (-1e9, 0.0, 1e9, float("inf")):
         loss.temperature.data.fill_(wild)
         assert torch.isfinite(loss(unit(3, 3), unit(3, 3, seed=1), torch.arange(3)))
+
+
+def test_a_temperature_that_easy_data_drove_to_its_bound_comes_back_on_hard_data():
+    loss, rows = ContrastiveLoss(0.07), unit(16, 8)
+    optimizer = torch.optim.Adam(loss.parameters(), lr=1e-2)
+
+    def train(texts):
+        for _ in range(40):
+            optimizer.zero_grad()
+            loss(rows, texts, torch.arange(16)).backward()
+            optimizer.step()
+        return loss.temperature.item()
+
+    assert train(rows) < 0.02
+    assert train(unit(16, 8, seed=1)) > 0.1
+
+
+@pytest.mark.parametrize("kind", [ContrastiveLoss, AffiliationLoss])
+def test_a_temperature_out_of_range_is_refused_instead_of_replaced(kind):
+    with pytest.raises(ValueError, match=r"\[0.01, 1\], got 1.5"):
+        kind(1.5)
 
 
 @pytest.mark.parametrize(("distance", "expected"), [("cosine", 2.0), ("l2", 1.0), ("l1", 1.0)])

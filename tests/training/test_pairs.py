@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from torch.utils.data import DataLoader
 
 from vsehub.training.augmentation import corrupt_words, random_crop_flip
 from vsehub.training.pairs import PairCollator, PairDataset
@@ -61,6 +62,14 @@ def test_items_follow_from_seed_epoch_and_position_alone(rows, tiny_processor):
 
     assert draw() == draw(warm=5)
     assert draw() != draw(seed=1) and draw() != draw(epoch=1)
+
+
+def test_workers_that_outlive_an_epoch_show_the_next_ones_draws(rows, tiny_processor):
+    data = PairDataset(rows, tiny_processor, text_augmentation=0.5)
+    loader = DataLoader(data, batch_size=None, num_workers=1, persistent_workers=True)
+    for epoch in range(2):
+        data.set_epoch(epoch)
+        assert [item["input_ids"] for item in loader] == [data[i]["input_ids"] for i in range(len(data))]
 
 
 def test_long_captions_are_cut_where_asked(rows, tiny_processor):

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 import vsehub
-from vsehub.training import train
+from vsehub.training import run_d2s, train
 from vsehub.training.arguments import D2S_ARGUMENTS
 from vsehub.training.d2s_stages import STAGES
 from vsehub.training.recipe import parse_stages
@@ -25,6 +25,21 @@ def test_a_stage_overrides_the_recipe_and_a_flag_overrides_both(tmp_path):
     assert {parsed[stage][3].learning_rate for stage in STAGES} == {1e-3}
     assert parsed["pretrain"][2].margin == 0.1 and parsed["pretrain"][3].lr_milestones == [9.0, 15.0]
     assert parsed["pretrain"][3].output_dir.endswith("pretrain")
+
+
+def test_a_recipe_and_flags_win_over_what_the_rebalanced_system_sets(tmp_path, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(run_d2s, "StageArguments", lambda *found: seen.update(stage=found) or 1 / 0)
+    for text, flags, expected in (
+        ("system: rebalanced", [], ("infonce", 2.0)),
+        ("system: rebalanced\nstructure_weight: 1\nbaseline: {align: hinge}", [], ("hinge", 1.0)),
+        ("system: rebalanced\nstructure_weight: 1", ["--structure_weight", "3"], ("infonce", 3.0)),
+    ):
+        (tmp_path / "recipe.yaml").write_text(text)
+        with pytest.raises(ZeroDivisionError):
+            train.main([str(tmp_path / "recipe.yaml"), *flags])
+        objective = seen["stage"][2]
+        assert (objective.align, objective.structure_weight) == expected
 
 
 def test_stages_are_chosen_and_checked(tmp_path):

@@ -117,6 +117,15 @@ def test_the_prior_keeps_the_batch_norm_statistics_that_it_was_loaded_with(scene
     assert not all(torch.equal(before[key], after[key]) for key in before)
 
 
+def test_the_prior_accumulates_gradients_to_those_of_the_whole_batch(scenes, tmp_path):
+    flags = ["--stages", "prior", "--image_augmentation", "none", "--optim", "sgd", "--learning_rate", "0.05"]
+    for name, *batch in (("whole", "8"), ("halves", "4", "--gradient_accumulation_steps", "2")):
+        words = [*flags, "--output_dir", str(tmp_path / name), "--per_device_train_batch_size", *batch]
+        assert run_pir.main([*scenes, *SMALL, *words]) == 0
+    whole, halves = (load_file(tmp_path / name / "prior/best/model.safetensors") for name in ("whole", "halves"))
+    assert all(torch.allclose(whole[key].float(), halves[key].float(), atol=1e-5) for key in whole)
+
+
 def test_the_prior_learns_from_labelled_pictures_without_captions(scenes, tmp_path):
     from datasets import load_dataset
 
@@ -168,6 +177,13 @@ def test_caches_change_nothing_but_rounding(scenes, tmp_path):
     quick = run(scenes, tmp_path / "quick", *flags, "--cache_vision", "True", "--cache_text", "True")
     for key in plain:
         assert torch.allclose(plain[key].float(), quick[key].float(), atol=5e-3), key
+
+
+@pytest.mark.parametrize("flags", [["--use_instruction", "False"], ["--instruction_layers", "0"]])
+def test_a_prior_that_would_not_be_used_is_refused(scenes, tmp_path, flags):
+    with pytest.raises(ValueError, match="add --stages retrieval"):
+        run(scenes, tmp_path, *flags)
+    assert not (tmp_path / "prior").exists()
 
 
 def test_what_is_missing_is_named(scenes, tmp_path):

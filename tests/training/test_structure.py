@@ -9,7 +9,7 @@ from golden import GOLDENS
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from vsehub.training.losses import ContrastiveLoss
+from vsehub.training.losses import ContrastiveLoss, HingeLoss
 from vsehub.training.structure import (
     MemoryBank,
     RepresentationLoss,
@@ -159,6 +159,21 @@ def test_centring_undoes_an_offset_that_all_features_share():
     assert shifted(image, text, teacher_image + 10, teacher_text - 3)[0].item() == pytest.approx(value.item(), rel=1e-4)
     restored = copy.deepcopy(shifted)
     assert {"image_mean", "text_mean"} <= set(restored.state_dict())
+
+
+def test_beside_a_sum_over_the_batch_the_weight_must_grow_with_it():
+    """The hinge is a sum over the batch, the structure a mean: docs/structure.md tells the remedy."""
+    generator, pairs = torch.Generator().manual_seed(0), 128
+    embeds = [F.normalize(torch.randn(pairs, 64, generator=generator), dim=-1).requires_grad_() for _ in range(2)]
+    teachers = [torch.randn(pairs, 64, generator=generator) for _ in range(2)]
+
+    def steepness(loss):
+        return torch.cat(torch.autograd.grad(loss, embeds)).norm().item()
+
+    structure = steepness(2 * StructureDistillationLoss(centre="batch")(*embeds, *teachers)[0])
+    hinge = steepness(HingeLoss()(*embeds, torch.arange(pairs)))
+    assert structure < 0.03 * hinge
+    assert 0.3 * hinge < pairs * structure < 3 * hinge
 
 
 def test_bad_settings_are_refused():

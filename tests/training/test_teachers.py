@@ -182,6 +182,15 @@ def test_structure_trains_another_model_of_the_same_tensors(world, tmp_path, rel
     assert not (tmp_path / "taught" / "hub" / "objective.safetensors").exists()
 
 
+def test_the_representation_alone_trains_too(world, tmp_path):
+    _, student = world
+    flags = [*student, *SMALL, *D2S, "--structure_weight", "0", "--output_dir"]
+    assert run_rebalanced.main([*flags, str(tmp_path / "plain")]) == 0
+    assert run_rebalanced.main([*flags, str(tmp_path / "taught"), "--representation_text_weight", "2"]) == 0
+    plain, taught = weights(tmp_path / "plain"), weights(tmp_path / "taught")
+    assert any(not torch.equal(plain[key], taught[key]) for key in plain)
+
+
 def test_two_processes_relate_all_pairs_as_one_does(world, tmp_path):
     _, student = world
     flags = [*student, *SMALL, *D2S, "--max_steps", "3", "--eval_strategy", "no", "--save_strategy", "no", "--optim"]

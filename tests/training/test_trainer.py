@@ -1,3 +1,4 @@
+import copy
 import json
 import shutil
 import subprocess
@@ -11,14 +12,17 @@ from transformers import AutoModel, Trainer, TrainingArguments, ViTModel
 
 from vsehub import D2SVSEModel, D2SVSEProcessor
 from vsehub.processing.processing_dual_encoder import square_image_processor
-from vsehub.training import run_d2s
-from vsehub.training.arguments import DataArguments
+from vsehub.training import pair_stage, run_d2s
+from vsehub.training.arguments import D2S_ARGUMENTS, DataArguments
+from vsehub.training.d2s_stages import STAGES, with_teacher_column
 from vsehub.training.data import prepare_rows
 from vsehub.training.evaluate_model import evaluate_model
 from vsehub.training.evaluate_model import main as evaluate_main
 from vsehub.training.generated_scenes import write_dataset, write_towers
 from vsehub.training.objectives import D2SObjective
 from vsehub.training.pairs import PairCollator, PairDataset
+from vsehub.training.recipe import parse_stages
+from vsehub.training.stages import StageArguments
 from vsehub.training.trainer import RetrievalTrainer, load_whole
 
 SMALL = """--image_size 32 --projection_dim 16 --num_mask_tokens 4 --decoder_layers 1 --decoder_heads 2
@@ -91,6 +95,26 @@ def test_an_interrupted_second_stage_resumes_from_the_first_stage_that_was(scene
     assert equal(whole, run(scenes, tmp_path / "broken", *flags))
 
 
+def test_a_run_killed_after_its_last_checkpoint_takes_no_further_step(scenes, tmp_path):
+    flags = ["--stages", "baseline", "--load_best_model_at_end", "False", "--save_total_limit", "9"]
+    whole = run(scenes, tmp_path, *flags)
+    (tmp_path / "baseline" / "finished.json").unlink()
+    assert equal(whole, run(scenes, tmp_path, *flags, "--resume_from_checkpoint", "true"))
+    assert not (tmp_path / "baseline" / "checkpoint-5").exists()
+
+
+def test_one_checkpoint_cannot_resume_both_stages(both_stages, scenes, tmp_path):
+    checkpoint = next((both_stages[0] / "pretrain").glob("checkpoint-*"))
+    with pytest.raises(ValueError, match="cannot be of both pretrain and finetune"):
+        run(scenes, tmp_path, "--resume_from_checkpoint", str(checkpoint))
+    assert not (tmp_path / "pretrain").exists()
+
+
+def test_a_stage_one_model_that_would_not_be_used_is_refused(both_stages, scenes, tmp_path):
+    with pytest.raises(ValueError, match="starts with pretrain.*--stages finetune"):
+        run(scenes, tmp_path, "--stage1_model", str(both_stages[0] / "pretrain" / "best"))
+
+
 def test_the_hand_over_is_checked(both_stages, scenes, tmp_path):
     out, _ = both_stages
     with pytest.raises(ValueError, match="--stage1_model"):
@@ -99,6 +123,9 @@ def test_the_hand_over_is_checked(both_stages, scenes, tmp_path):
         run(scenes, tmp_path, "--stages", "finetune", "--stage1_model", str(out / "hub"))
     with pytest.raises(ValueError, match="projection_dim 16, this stage 32"):
         flags = ("--stages", "finetune", "--stage1_model", str(out / "pretrain" / "best"), "--projection_dim", "32")
+        run(scenes, tmp_path, *flags)
+    with pytest.raises(ValueError, match="image_size 32, this stage 64"):
+        flags = ("--stages", "finetune", "--stage1_model", str(out / "pretrain" / "best"), "--image_size", "64")
         run(scenes, tmp_path, *flags)
 
 
@@ -151,12 +178,17 @@ def test_caches_of_frozen_towers_change_nothing_but_rounding(scenes, tmp_path, c
         assert torch.allclose(plain[key].float(), quick[key].float(), atol=5e-3), key
 
 
-def test_a_teacher_column_that_the_data_brings_is_used_or_refused_by_its_width(scenes, both_stages, tmp_path):
-    from vsehub.training.arguments import D2S_ARGUMENTS
-    from vsehub.training.d2s_stages import STAGES, with_teacher_column
-    from vsehub.training.recipe import parse_stages
-    from vsehub.training.stages import StageArguments
+def test_caches_are_filled_on_the_device_of_the_training(make_tiny_model, scenes, tmp_path, monkeypatch):
+    parsed, _ = parse_stages([*scenes, *SMALL, "--output_dir", str(tmp_path)], STAGES, D2S_ARGUMENTS)
+    args = StageArguments(*parsed["baseline"])
+    args.model.freeze_vision = args.training.cache_vision = True
+    monkeypatch.setattr(type(args.training), "device", torch.device("meta"))
+    monkeypatch.setattr(pair_stage, "cache_images", lambda model, *inputs: model.device)
+    found, evaluated = pair_stage.build_caches(make_tiny_model(), None, None, None, args, "captions", 8)
+    assert {found.vision, evaluated.vision} == {torch.device("meta")}
 
+
+def test_a_teacher_column_that_the_data_brings_is_used_or_refused_by_its_width(scenes, both_stages, tmp_path):
     teacher = D2SVSEModel.from_pretrained(both_stages[0] / "pretrain" / "best")
     processor = D2SVSEProcessor.from_pretrained(both_stages[0] / "pretrain" / "best")
     parsed, _ = parse_stages([*scenes, *SMALL, "--output_dir", str(tmp_path)], STAGES, D2S_ARGUMENTS)
@@ -224,17 +256,44 @@ def test_a_nan_loss_names_the_step_and_the_remedy(scenes, tmp_path):
         trainer.train()
 
 
+def test_the_online_teacher_computes_in_the_precision_of_the_student(scenes, tmp_path, monkeypatch):
+    seen, teach = set(), RetrievalTrainer._teach
+
+    def spy(self, *inputs):
+        seen.add(torch.is_autocast_enabled("cpu"))
+        return teach(self, *inputs)
+
+    monkeypatch.setattr(RetrievalTrainer, "_teach", spy)
+    run(scenes, tmp_path, "--teacher", "online", "--max_steps", "2", "--bf16", "True")
+    assert seen == {True}
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_only_a_legacy_teacher_follows_the_student_into_train_mode(scenes, tmp_path, legacy):
+    trainer = trainer_of(scenes, tmp_path)
+    teacher = trainer.teacher = copy.deepcopy(trainer.model).eval().requires_grad_(False)
+    teacher.config.legacy = legacy
+    trainer.model.train()
+    trainer._teach(torch.tensor([[2, 5, 3]]), torch.ones(1, 3, dtype=torch.long))
+    assert {module.training for module in teacher.text_model.modules()} == {legacy} == {teacher.text_head.training}
+
+
 def test_learning_rates_follow_the_groups_and_the_paper_schedule(scenes, tmp_path):
     rates = {"learning_rate": 1e-3, "tower_lr_scale": 0.1, "lr_milestones": [1.0, 1.5]}
-    trainer = trainer_of(scenes, tmp_path, num_train_epochs=2, **rates)
-    trainer.create_optimizer_and_scheduler(num_training_steps=20)
+    trainer = trainer_of(scenes, tmp_path, num_train_epochs=30, **rates)  # max_steps wins over the epochs
+    trainer.create_optimizer_and_scheduler(num_training_steps=20)  # 6 steps are an epoch
     assert [group["lr"] for group in trainer.optimizer.param_groups] == pytest.approx([1e-3, 1e-4])
     rates = []
     for _ in range(20):
         rates.append(trainer.optimizer.param_groups[0]["lr"])
         trainer.optimizer.step()
         trainer.lr_scheduler.step()
-    assert rates == pytest.approx([1e-3] * 10 + [3e-4] * 5 + [9e-5] * 5)
+    assert rates == pytest.approx([1e-3] * 6 + [3e-4] * 3 + [9e-5] * 11)
+
+
+def test_milestones_are_the_whole_schedule(scenes, tmp_path):
+    with pytest.raises(ValueError, match="--lr_milestones.*leave --warmup_steps"):
+        run(scenes, tmp_path, "--lr_milestones", "1", "--warmup_steps", "5")
 
 
 def test_too_little_data_for_one_batch_is_refused(scenes, tmp_path):
