@@ -17,7 +17,8 @@ def run_gru(
     state = inputs.new_zeros(1, inputs.shape[0], w_hh.shape[1])
     # The second True is `train`: without it, cuDNN keeps nothing for the backward pass and refuses it. One layer has no
     # dropout, so that it changes no value.
-    output, _ = torch.gru(inputs, state, [w_ih, w_hh, b_ih, b_hh], True, 1, 0.0, True, False, True)
+    with torch.autocast(inputs.device.type, enabled=False):  # on a GPU it would run in float16, whatever was asked for
+        output, _ = torch.gru(inputs, state, [w_ih, w_hh, b_ih, b_hh], True, 1, 0.0, True, False, True)
     return output.contiguous()  # the operator below promises so
 
 

@@ -58,6 +58,9 @@ class RetrievalTrainer(WholeCheckpoints, Trainer):
         max_text_length: tokens kept of a caption in evaluation.
         card: what `write_model_card` should say of the data, the towers and the results.
         **kwargs: as for `Trainer`; `args` is a `RetrievalTrainingArguments`.
+
+    Raises:
+        ValueError: several GPUs and one process.
     """
 
     loss_is_scaled_for_ga = False  # a loss per batch: Trainer divides it by the accumulation steps
@@ -74,6 +77,11 @@ class RetrievalTrainer(WholeCheckpoints, Trainer):
         card: dict | None = None,
         **kwargs,
     ):
+        if kwargs["args"].n_gpu > 1:
+            raise ValueError(
+                "one process would split each batch over all GPUs, its statistics and negatives too: start with "
+                "`accelerate launch`, or show it one GPU (CUDA_VISIBLE_DEVICES=0)"
+            )
         super().__init__(eval_dataset=eval_rows, processing_class=processor, **kwargs)
         self.objective = objective.to(self.args.device)
         self.teacher = teacher.to(self.args.device).eval().requires_grad_(False) if teacher is not None else None

@@ -372,3 +372,9 @@ def test_two_processes_train_adapters_as_one(scenes, tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     two = load_file(tmp_path / "two" / "hub" / "model.safetensors")
     assert max((one[key].float() - two[key].float()).abs().max().item() for key in one) < 2e-5
+
+
+def test_one_process_with_several_gpus_is_sent_to_the_launcher(scenes, tmp_path, monkeypatch):
+    monkeypatch.setattr(TrainingArguments, "n_gpu", 2)
+    with pytest.raises(ValueError, match="accelerate launch"):
+        run(scenes, tmp_path)
