@@ -215,7 +215,7 @@ class VectorIndex:
             for number, rows in zip(todo, several):
                 rows = rows[rows >= 0]
                 rows, scores = ranked(rows, self.vectors(rows), queries[number])
-                if count < len(self._deleted) and not covered and cut_through_tie(scores, k) and len(rows) >= count:
+                if count < len(self._deleted) and not covered and cut_through_tie(scores, k, count):
                     again.append(number)
                 kept = slice(0, k if cutoff is None else min(k, int((scores >= cutoff).sum())))
                 found[number] = rows[kept], scores[kept]

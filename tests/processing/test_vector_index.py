@@ -97,6 +97,15 @@ def test_engines_agree_on_ids_where_scores_tie(tmp_path, monkeypatch):
         assert rows[:40].tolist() == sorted(rows[:40].tolist())  # ties by row
 
 
+def test_ties_go_by_row_beside_a_segment_that_has_nothing_near(engine):
+    index, query = VectorIndex(MODEL), cloud(1)[0]
+    index.add(np.tile(query, (1000, 1)), items(range(1000)), merge=False)
+    index.add(cloud(200, seed=1) - 3 * query, items(range(1000, 1200)), merge=False)
+    assert len(index._segments) == 2
+    (rows, _), *_ = index.search(query[None], 10)
+    assert rows.tolist() == list(range(10))
+
+
 def test_large_batches_and_masks_are_brute_force(engine):
     vectors, queries = cloud(3000), cloud(40, seed=5)
     index = VectorIndex(MODEL)
