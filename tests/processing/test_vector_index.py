@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import pkgutil
 import signal
 
 import numpy as np
@@ -232,6 +233,22 @@ def test_damage_is_one_error_that_names_the_file(tmp_path):
     (tmp_path / "manifest.json").write_text('{"format": 1, "gen')
     with pytest.raises(IndexFolderError, match="no manifest"):
         VectorIndex.open(tmp_path)
+
+
+@pytest.mark.parametrize("opened", ["index_segments.Segment.open", "search_graph.read"])
+def test_a_writer_between_the_manifest_and_its_files_is_no_damage(tmp_path, monkeypatch, opened):
+    pytest.importorskip("faiss")
+    VectorIndex.create(tmp_path, MODEL, "hnsw").add(cloud(3000), items(range(3000)))
+    writer, target = VectorIndex.open(tmp_path), f"vsehub.processing.{opened}"
+    real, due = pkgutil.resolve_name(target), [[str(n) for n in range(1000)]]
+
+    def late(*args, **kwargs):
+        if due:
+            writer.delete(due.pop())
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(target, late)
+    assert len(VectorIndex.open(tmp_path)) == 2000
 
 
 def test_a_change_behind_its_back_is_noticed(tmp_path):
