@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from datasets import Dataset
 from PIL import Image
 from safetensors.torch import load_file
@@ -13,6 +14,7 @@ from safetensors.torch import load_file
 from vsehub.__main__ import main as vsehub
 from vsehub.processing.protocols import PROTOCOLS, Protocol
 from vsehub.processing.ranking import image_text_metrics
+from vsehub.training.evaluation import embed_rows
 
 IMAGES = 12
 
@@ -73,6 +75,18 @@ def test_embeddings_are_computed_once_and_serve_every_protocol(place, capsys, mo
     assert len(part["outcomes"]["values"]["text_to_image_recall@1"]) == 2 * IMAGES
     low, high = part["intervals"]["rsum"]
     assert low <= part["metrics"]["rsum"] <= high
+
+
+@pytest.mark.parametrize("size", [3, 7, 64])
+def test_equal_captions_have_equal_vectors_whatever_their_batch(tiny_model, tiny_processor, size):
+    texts = [text for i in range(40) for text in ("a red boat", f"zx qv jk{i % 10}")]  # as many letters, more tokens
+    rows = Dataset.from_dict({"image": [painted(0)] * 40, "image_id": list(map(str, range(40)))})
+    rows = rows.add_column("captions", [texts[i : i + 2] for i in range(0, 80, 2)])
+    _, embeds, owners = embed_rows(tiny_model, tiny_processor, rows, Accelerator(), size)
+    assert owners.tolist() == [i // 2 for i in range(80)]
+    assert len(embeds[::2].unique(dim=0)) == 1 and len(embeds.unique(dim=0)) == 11
+    alone = tiny_model.encode_text(texts, processor=tiny_processor)
+    torch.testing.assert_close(embeds, alone, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize(
