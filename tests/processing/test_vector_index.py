@@ -145,6 +145,18 @@ def test_a_graph_answers_for_its_rows_and_the_rest_is_searched_beside_it(kind, t
     assert ids_of(index, cloud(1, seed=77)[0], 1) == ["new"]
 
 
+@pytest.mark.parametrize("kind", ["hnsw", "ivf"])
+def test_the_few_rows_that_may_be_found_are_found_beside_a_graph(kind):
+    pytest.importorskip("faiss")
+    pictures, texts = cloud(3000) + np.eye(16)[0], cloud(40, seed=1) - np.eye(16)[0]
+    index = VectorIndex(MODEL, kind)
+    index.add(np.concatenate([pictures, texts]), items(range(3040)))
+    assert index._graph_rows == 3040
+    where = np.arange(3040) >= 3000
+    for rows, _ in index.search(pictures[:9], 7, where=where):
+        assert len(rows) == 7 and (rows >= 3000).all()
+
+
 def test_merging_keeps_a_graph_that_still_fits_and_the_rest_is_found_beside_it(tmp_path, monkeypatch):
     pytest.importorskip("faiss")
     vectors = cloud(2600)
