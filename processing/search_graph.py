@@ -48,8 +48,8 @@ def build(kind: str, segments: list[np.ndarray]):
     else:
         lists = max(1, min(int(4 * rows**0.5), rows // 39))  # faiss wants 39 points to place a centre
         graph = faiss.IndexIVFFlat(faiss.IndexFlatIP(dimension), dimension, lists, faiss.METRIC_INNER_PRODUCT)
-        wanted, step = min(rows, 64 * lists), max(1, rows // (64 * lists))
-        sample = np.concatenate([np.asarray(segment[::step]) for segment in segments])[:wanted]
+        step = max(1, rows // (64 * lists))
+        sample = np.concatenate([np.asarray(segment[::step]) for segment in segments])
         graph.train(np.ascontiguousarray(sample))
     extend(graph, segments)
     return graph

@@ -145,6 +145,13 @@ def test_a_graph_answers_for_its_rows_and_the_rest_is_searched_beside_it(kind, t
     assert ids_of(index, cloud(1, seed=77)[0], 1) == ["new"]
 
 
+def test_the_lists_of_ivf_are_placed_by_all_parts_of_an_index():
+    pytest.importorskip("faiss")
+    vectors = np.abs(cloud(100_000, dimension=2)) * np.repeat([[1], [-1]], [85_000, 15_000], axis=0)
+    graph = search_graph.build("ivf", [vectors.astype(np.float32)])
+    assert (graph.quantizer.reconstruct_n(0, graph.nlist)[:, 0] < 0).sum() > 0.05 * graph.nlist
+
+
 @pytest.mark.parametrize("kind", ["hnsw", "ivf"])
 def test_the_few_rows_that_may_be_found_are_found_beside_a_graph(kind):
     pytest.importorskip("faiss")
