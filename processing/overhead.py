@@ -14,7 +14,7 @@ from .pixels import BadImageError, open_image
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # TIFF and BigTIFF, both byte orders
 NODATA, PIXEL_SCALE, TIE_POINT, GEO_KEYS = 42113, 33550, 33922, 34735  # tags of GDAL and GeoTIFF
-PROJECTED, GEOGRAPHIC = 3072, 2048  # GeoTIFF keys that hold an EPSG code
+PROJECTED, GEOGRAPHIC, RASTER_TYPE = 3072, 2048, 1025  # GeoTIFF keys: EPSG codes, and whether a pixel is a point
 SEGMENTS_SEEN = 64  # of a large scene, for its percentiles
 
 
@@ -146,10 +146,12 @@ def geo_transform(path) -> tuple[tuple[float, ...] | None, str | None]:
     with _opened(path, path) as file:
         tags = file.pages[0].tags
         scale, tie, keys = (tags[code].value if code in tags else None for code in (PIXEL_SCALE, TIE_POINT, GEO_KEYS))
+    codes = {keys[i]: keys[i + 3] for i in range(4, len(keys or ()), 4) if keys[i + 1] == 0}
     transform = None
     if scale and tie:
-        transform = (tie[3] - tie[0] * scale[0], scale[0], 0.0, tie[4] + tie[1] * scale[1], 0.0, -scale[1])
-    codes = {keys[i]: keys[i + 3] for i in range(4, len(keys or ()), 4) if keys[i + 1] == 0}
+        half = 0.5 if codes.get(RASTER_TYPE) == 2 else 0.0  # a point: the tie is to its centre, not its corner
+        west, north = tie[3] - (tie[0] + half) * scale[0], tie[4] + (tie[1] + half) * scale[1]
+        transform = (west, scale[0], 0.0, north, 0.0, -scale[1])
     code = codes.get(PROJECTED, codes.get(GEOGRAPHIC))
     return transform, f"EPSG:{code}" if code and code < 32767 else None
 

@@ -124,6 +124,14 @@ def test_a_scene_knows_where_it_lies(tmp_path):
     assert geo_transform(write(tmp_path / "nowhere.tif", ramp(8, 8, 3, np.uint16, 9))) == (None, None)
 
 
+def test_a_scene_of_points_begins_half_a_pixel_before_the_first(tmp_path):
+    keys = (1, 1, 0, 2, 1025, 0, 1, 2, 3072, 0, 1, 32633)  # GTRasterTypeGeoKey 2: PixelIsPoint
+    tags = [(33550, "d", 3, (10.0, 10.0, 0.0), True), (33922, "d", 6, (0, 0, 0, 400000.0, 5000000.0, 0), True)]
+    tags.append((34735, "H", 12, keys, True))
+    path = write(tmp_path / "points.tif", ramp(20, 30, 3, np.uint16, 900), photometric="rgb", extratags=tags)
+    assert geo_transform(path) == ((399995.0, 10.0, 0.0, 5000005.0, 0.0, -10.0), "EPSG:32633")
+
+
 def test_a_torn_file_and_a_missing_library_are_told(tmp_path, monkeypatch):
     path = write(
         tmp_path / "scene.tif", ramp(200, 200, 4, np.uint16, 4095), photometric="minisblack", planarconfig="contig"
