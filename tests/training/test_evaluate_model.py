@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 
 import numpy as np
 import pytest
@@ -14,7 +15,10 @@ from safetensors.torch import load_file
 from vsehub.__main__ import main as vsehub
 from vsehub.processing.protocols import PROTOCOLS, Protocol
 from vsehub.processing.ranking import image_text_metrics
+from vsehub.training.arguments import DataArguments
+from vsehub.training.data import prepare_rows
 from vsehub.training.evaluation import embed_rows
+from vsehub.training.saved_embeddings import data_fingerprint
 
 IMAGES = 12
 
@@ -140,6 +144,22 @@ def test_bfloat16_is_near_and_recorded(place):
     assert half["image_embeds"].dtype == torch.float32
     assert (full["image_embeds"] * half["image_embeds"]).sum(1).min() > 0.99
     assert json.loads((place / "h.json").read_text())["evaluation"]["dtype"] == "bfloat16"
+
+
+def test_a_copy_of_the_data_elsewhere_is_the_same_data_and_a_changed_picture_is_not(tmp_path):
+    for name in ("here", "there", "changed"):
+        (tmp_path / name).mkdir()
+        for number in range(3):
+            (tmp_path / name / f"{number}.png").write_bytes(painted(number + (name == "changed"))["bytes"])
+        os.utime(tmp_path / name / "0.png", (1, len(name)))
+    images = [{"split": "test", "filename": f"{n}.png", "sentences": [{"raw": "a dog"}]} for n in range(3)]
+    (tmp_path / "karpathy.json").write_text(json.dumps({"images": images}))
+    rows = (
+        prepare_rows(DataArguments(str(tmp_path / "karpathy.json"), str(tmp_path / name)), "test", None, False)
+        for name in ("here", "there", "changed")
+    )
+    here, there, changed = map(data_fingerprint, rows)
+    assert here == there != changed
 
 
 def test_two_models_are_compared_and_other_data_refused(place, capsys):
