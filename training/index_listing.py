@@ -13,7 +13,7 @@ from pathlib import Path
 from ..processing.overhead import open_any, read_box, read_tiles
 from ..processing.pixels import BadImageError
 from .data import image_source
-from .sources import read_source
+from .sources import path_of, read_source
 
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jp2"}
 TABLES = {".parquet", ".arrow", ".json", ".jsonl", ".csv", ".txt"}
@@ -47,11 +47,15 @@ class Collection:
         folder = path.is_dir() and (any(_files(path, PICTURES)) or not any(_files(path, TABLES)))
         self.files = split is None and (folder or (path.is_file() and path.suffix.lower() in PICTURES))
         split = None if self.files else split or "train"
-        self.name = os.path.abspath(path) if self.files else f"{data}:{split}"
+        if self.files or path_of(str(path), split).exists():  # one name from wherever, however it is spelt
+            data = os.path.abspath(path)
+        if settings.get("image_root") is not None:
+            settings["image_root"] = os.path.abspath(Path(settings["image_root"]).expanduser())
+        self.name = data if self.files else f"{data}:{split}"
         if tile is None and path.suffix.lower() in SCENES:
             tile = 512
         cut = {"tile": tile, "overlap": overlap} if tile else {"tile": None, "overlap": None}
-        self.settings = {"data": self.name if self.files else data, "split": split, **cut, **settings}
+        self.settings = {"data": data, "split": split, **cut, **settings}
         self._rows = None
 
     @property

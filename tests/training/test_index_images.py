@@ -251,6 +251,20 @@ def test_a_folder_that_cannot_be_read_or_is_a_link_is_told_and_loses_nothing(ind
     assert json.loads((tmp_path / "index" / "bad_images.jsonl").read_text())["path"] == str(photos / "linked")
 
 
+def test_a_source_is_itself_however_its_path_is_spelt(index, photos, tmp_path, monkeypatch):
+    rows = [{"image": f"{n}.png", "captions": [f"c{n}"]} for n in (0, 2)]
+    Dataset.from_list(rows).to_parquet(str(tmp_path / "rows.parquet"))
+    monkeypatch.chdir(tmp_path)
+    assert "2 rows; 2 embedded" in index("--image_root", "photos", source="rows.parquet")
+    assert "2 rows; 0 embedded, 2 unchanged" in index("--update", "--image_root", "./photos", source="./rows.parquet")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert "2 rows; 0 embedded, 2 unchanged" in index("--update", "--image_root", str(photos), source="../rows.parquet")
+    found = VectorIndex.open(tmp_path / "index")
+    (settings,) = found.sources.values()
+    assert index_images.Collection(**settings).picture(found.items([0])[0]).size == Image.open(photos / "0.png").size
+
+
 def test_rows_of_one_id_do_not_replace_each_other(index, photos, tmp_path, monkeypatch):
     monkeypatch.setattr(index_images, "SAVED_AT_ONCE", 1)
     picture = {"bytes": (photos / "0.png").read_bytes(), "path": None}
