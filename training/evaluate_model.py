@@ -94,7 +94,8 @@ def evaluation(source: str, data: DataArguments, split: str, options: Evaluation
     embeds = (embeds[0].to(accelerator.device), embeds[1].to(accelerator.device), embeds[2])
     found = _outcomes(rows, embeds, truths, options.ties)
     labels = labels_of(rows) if any(PROTOCOLS[name].repeats for name in options.protocols) else None
-    metrics = found[options.protocols[0]].metrics() | further_metrics(*embeds, folds=options.folds, labels=labels)
+    metrics = found[options.protocols[0]].metrics()
+    metrics |= further_metrics(*embeds, folds=options.folds, labels=labels, ties=options.ties)
     metrics |= _graded(rows, embeds, options.graded)
     about = {**facts, "source": data.data, "images": len(rows), "texts": len(owners), "ties": options.ties}
     about["data_fingerprint"] = about.pop("data")

@@ -81,6 +81,17 @@ def test_embeddings_are_computed_once_and_serve_every_protocol(place, capsys, mo
     assert low <= part["metrics"]["rsum"] <= high
 
 
+def test_folds_count_ties_as_they_are_told(place):
+    images = [painted(0)] * 6  # all images alike, and so are all scores
+    rows = {"image": images, "captions": [["a dog"], ["a cat"]] * 3, "image_id": list("abcdef")}
+    Dataset.from_dict(rows).to_parquet(place / "alike.parquet")
+    for ties, expected in (("optimistic", 100), ("expected", 100 / 3), ("pessimistic", 0)):
+        flags = ("--ties", ties, "--folds", "2", "--json", "alike.json")
+        assert evaluate("a", *flags, data="alike.parquet") == 0
+        found = json.loads((place / "alike.json").read_text())
+        assert found["2_fold_text_to_image_recall@1"] == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("size", [3, 7, 64])
 def test_equal_captions_have_equal_vectors_whatever_their_batch(tiny_model, tiny_processor, size):
     texts = [text for i in range(40) for text in ("a red boat", f"zx qv jk{i % 10}")]  # as many letters, more tokens
