@@ -86,7 +86,7 @@ def test_plain_pictures_stay_with_pillow(tmp_path):
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, kind)
         assert not is_overhead(buffer.getvalue()) and np.array_equal(np.asarray(open_any(buffer.getvalue())), pixels)
-    with pytest.raises(BadImageError, match="no multi-band TIFF"):
+    with pytest.raises(BadImageError, match="no TIFF"):
         open_any(buffer.getvalue(), bands=(1, 2, 3))
     with pytest.raises(BadImageError, match="no such file"):
         open_any(str(tmp_path / "absent.tif"))
@@ -110,6 +110,16 @@ def test_tiles_cover_the_scene_and_agree_with_it(tmp_path, height, width):
     assert seen.min() >= 1
     with pytest.raises(ValueError, match="overlap 64"):
         next(read_tiles(path, tile=64, overlap=64))
+
+
+@pytest.mark.parametrize("extra", ["unspecified", "unassalpha"])
+def test_the_fourth_of_four_8_bit_bands_can_be_chosen(tmp_path, extra):
+    values = np.random.default_rng(0).integers(0, 256, (9, 7, 4), np.uint8)  # as NAIP: red, green, blue, infrared
+    path = write(tmp_path / "naip.tif", values, photometric="rgb", extrasamples=[extra])
+    for source in (path, Path(path).read_bytes()):
+        assert np.array_equal(np.asarray(open_any(source, bands=(4, 3, 2))), values[..., [3, 2, 1]])
+    with pytest.raises(BadImageError, match="from 1 to 4"):
+        open_any(path, bands=(5, 3, 2))
 
 
 def test_a_scene_knows_where_it_lies(tmp_path):
