@@ -88,15 +88,21 @@ def graded_metrics(
     Args:
         image_embeds: unit vectors (N, D).
         text_embeds: unit vectors (T, D).
-        text_to_image: (T,) row of each caption's image; an image's captions follow each other.
+        text_to_image: (T,) row of each caption's image.
         relevance: (T, N) of caption and image.
         legacy: the official evaluation: an image scores 0 with itself instead of being left out, and in the mixed tasks
             a query finds itself.
+
+    Raises:
+        ValueError: NaN or infinity, or an image without a caption; rows are named.
     """
     images, texts = finite_embeddings(image_embeds, "image"), finite_embeddings(text_embeds, "text")
     owners, relevance = np.asarray(text_to_image), torch.as_tensor(np.asarray(relevance)).to(images.device)
     _refuse(~torch.isfinite(relevance), "relevance")
-    first = torch.from_numpy(np.searchsorted(owners, np.arange(len(images))))  # each image's first caption
+    known, first = np.unique(owners, return_index=True)
+    if not np.array_equal(known, np.arange(len(images))):
+        raise ValueError(f"image rows {np.setdiff1d(np.arange(len(images)), known)[:10].tolist()} have no caption")
+    first = torch.from_numpy(first)  # each image's first caption
     found = {name: [] for name in TASKS}
     step = max(1, counting.SCORES_AT_ONCE // (2 * (len(images) + len(texts))))
     for rows in torch.arange(len(images)).split(step):

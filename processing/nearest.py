@@ -78,9 +78,13 @@ def ranked(rows: np.ndarray, vectors: np.ndarray, query: np.ndarray) -> tuple[np
     return rows[order], scores[order]
 
 
-def cut_through_tie(scores: np.ndarray, k: int) -> bool:
-    """Whether rows that no engine proposed may tie with the k-th of these candidates' scores (best first)."""
-    return len(scores) > 0 and scores[min(k, len(scores)) - 1] - scores[-1] <= TIE
+def cut_through_tie(scores: np.ndarray, k: int, count: int) -> bool:
+    """Whether rows that were not proposed may tie with the k-th of these candidates' scores (best first).
+
+    An engine that kept a tied row back has proposed `count` others that are no worse. The last candidate tells nothing:
+    it may be from a segment that has nothing better.
+    """
+    return len(scores) >= count and scores[k - 1] - scores[count - 1] <= TIE
 
 
 __all__ = ["MARGIN", "candidates", "cut_through_tie", "load_faiss", "ranked"]

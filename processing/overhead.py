@@ -14,7 +14,7 @@ from .pixels import BadImageError, open_image
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # TIFF and BigTIFF, both byte orders
 NODATA, PIXEL_SCALE, TIE_POINT, GEO_KEYS = 42113, 33550, 33922, 34735  # tags of GDAL and GeoTIFF
-PROJECTED, GEOGRAPHIC = 3072, 2048  # GeoTIFF keys that hold an EPSG code
+PROJECTED, GEOGRAPHIC, RASTER_TYPE = 3072, 2048, 1025  # GeoTIFF keys: EPSG codes, and whether a pixel is a point
 SEGMENTS_SEEN = 64  # of a large scene, for its percentiles
 
 
@@ -29,12 +29,10 @@ def open_any(source, name: str = "", bands=None, stretch=(2.0, 98.0), least_side
     """
     if not isinstance(source, (str, bytes, os.PathLike)):  # the system takes a number for an open file
         raise BadImageError(f"{name or 'image'}: a picture is a path or bytes, not {type(source).__name__}")
-    if is_overhead(source):
+    if is_overhead(source) or (bands is not None and _is_tiff(source)):  # 8-bit red, green, blue, infrared too
         return open_overhead(source, bands, stretch, name=name)
     if bands is not None:
-        raise BadImageError(
-            f"{name or 'image'}: bands {tuple(bands)} were asked of a picture that is no multi-band TIFF"
-        )
+        raise BadImageError(f"{name or 'image'}: bands {tuple(bands)} were asked of a picture that is no TIFF")
     return open_image(source, name=name, least_side=least_side)
 
 
@@ -42,17 +40,7 @@ def is_overhead(source) -> bool:
     """Tell whether a path or bytes hold a TIFF that is not plain 8-bit grey, RGB or RGBA."""
     from PIL import Image
 
-    try:
-        if isinstance(source, bytes):
-            head = source[:4]
-        elif not os.path.isfile(source):
-            return False  # opening a pipe would wait for ever
-        else:
-            with open(source, "rb") as file:
-                head = file.read(4)
-    except (OSError, TypeError, ValueError):
-        return False  # `open_image` says what is wrong
-    if head not in MAGIC:
+    if not _is_tiff(source):
         return False
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
@@ -63,6 +51,18 @@ def is_overhead(source) -> bool:
             )
     except Exception:  # a layout that Pillow does not know
         return True
+
+
+def _is_tiff(source) -> bool:
+    try:
+        if isinstance(source, bytes):
+            return source[:4] in MAGIC
+        if not os.path.isfile(source):
+            return False  # opening a pipe would wait for ever
+        with open(source, "rb") as file:
+            return file.read(4) in MAGIC
+    except (OSError, TypeError, ValueError):
+        return False  # `open_image` says what is wrong
 
 
 def open_overhead(source, bands=None, stretch=(2.0, 98.0), nodata: float | None = None, name: str = ""):
@@ -146,10 +146,12 @@ def geo_transform(path) -> tuple[tuple[float, ...] | None, str | None]:
     with _opened(path, path) as file:
         tags = file.pages[0].tags
         scale, tie, keys = (tags[code].value if code in tags else None for code in (PIXEL_SCALE, TIE_POINT, GEO_KEYS))
+    codes = {keys[i]: keys[i + 3] for i in range(4, len(keys or ()), 4) if keys[i + 1] == 0}
     transform = None
     if scale and tie:
-        transform = (tie[3] - tie[0] * scale[0], scale[0], 0.0, tie[4] + tie[1] * scale[1], 0.0, -scale[1])
-    codes = {keys[i]: keys[i + 3] for i in range(4, len(keys or ()), 4) if keys[i + 1] == 0}
+        half = 0.5 if codes.get(RASTER_TYPE) == 2 else 0.0  # a point: the tie is to its centre, not its corner
+        west, north = tie[3] - (tie[0] + half) * scale[0], tie[4] + (tie[1] + half) * scale[1]
+        transform = (west, scale[0], 0.0, north, 0.0, -scale[1])
     code = codes.get(PROJECTED, codes.get(GEOGRAPHIC))
     return transform, f"EPSG:{code}" if code and code < 32767 else None
 

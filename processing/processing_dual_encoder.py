@@ -1,6 +1,6 @@
 """Pictures and captions to model inputs, for every dual encoder of vsehub: one image processor, one tokenizer."""
 
-from transformers import AutoImageProcessor, AutoTokenizer, ProcessorMixin
+from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, ProcessorMixin
 from transformers.processing_utils import ProcessingKwargs
 
 from .pixels import to_rgb
@@ -28,6 +28,8 @@ class DualEncoderProcessor(ProcessorMixin):
     valid_processor_kwargs = DualEncoderProcessorKwargs
 
     def __init__(self, image_processor=None, tokenizer=None, **kwargs):
+        if tokenizer is not None:  # tokenizer.json remembers how long its last call was, and would cut every caption so
+            tokenizer.init_kwargs.pop("max_length", None)
         super().__init__(image_processor, tokenizer)
 
     def __call__(self, images=None, text=None, **kwargs):
@@ -48,7 +50,7 @@ class DualEncoderProcessor(ProcessorMixin):
             vision: Hub id or folder whose image processor gives mean and std; None means ImageNet's.
             text: Hub id or folder of the tokenizer.
             image_size: side of the square to which images are stretched (bilinear), as D2S-VSE does.
-            max_length: captions are cut here.
+            max_length: captions are cut here, or where the text tower or its tokenizer ends.
             imagenet: use ImageNet's mean and std whatever the tower was trained with (the official code does).
         """
         mean, std = IMAGENET_MEAN, IMAGENET_STD
@@ -69,7 +71,8 @@ class DualEncoderProcessor(ProcessorMixin):
         if len(tokenizer) <= len(getattr(tokenizer, "all_special_tokens", [])):  # some classes start with no words
             raise ValueError(f"{text} has no tokenizer: put its tokenizer.json or vocabulary beside the weights")
         limit = getattr(tokenizer, "model_max_length", None) or max_length
-        tokenizer.model_max_length = min(limit, max_length)
+        places = getattr(AutoConfig.from_pretrained(text).get_text_config(), "max_position_embeddings", None) or limit
+        tokenizer.model_max_length = min(limit, places, max_length)
         return cls(square_image_processor(image_size, mean, std), tokenizer)
 
 

@@ -136,7 +136,8 @@ def _folded(folds: int, images, texts, owners, ties: str) -> Outcomes:
         for way in WAYS:
             whole.images[way].append(parts[-1].images[way] + rows.start)
     whole.images = {way: np.concatenate(found) for way, found in whole.images.items()}
-    whole.values = {name: np.concatenate([part.values[name] for part in parts]) for name in parts[0].values}
+    means = [name for name in parts[0].values if "median" not in name]  # a median over all folds is no mean of theirs
+    whole.values = {name: np.concatenate([part.values[name] for part in parts]) for name in means}
     whole.sums = parts[0].sums
     return whole
 

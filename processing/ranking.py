@@ -152,11 +152,13 @@ def fold_rows(text_to_image, images: int, folds: int) -> list[tuple[slice, np.nd
     ]
 
 
-def folded_metrics(image_embeds, text_embeds, text_to_image, folds: int, ks=(1, 5, 10)) -> dict[str, float]:
+def folded_metrics(
+    image_embeds, text_embeds, text_to_image, folds: int, ks=(1, 5, 10), ties: str = "expected"
+) -> dict[str, float]:
     """Mean of `image_text_metrics` over `folds` consecutive parts of the images (COCO 1K: 5 folds of 5,000)."""
     text_to_image = np.asarray(text_to_image)
     parts = [
-        image_text_metrics(image_embeds[rows], text_embeds[inside], text_to_image[inside] - rows.start, ks)
+        image_text_metrics(image_embeds[rows], text_embeds[inside], text_to_image[inside] - rows.start, ks, ties)
         for rows, inside in fold_rows(text_to_image, len(image_embeds), folds)
     ]
     return {key: float(np.mean([part[key] for part in parts])) for key in parts[0]}

@@ -3,6 +3,8 @@
 Rows added later are searched exactly beside it until they are enough to be worth adding.
 """
 
+import os
+
 import numpy as np
 
 from .nearest import load_faiss
@@ -46,8 +48,8 @@ def build(kind: str, segments: list[np.ndarray]):
     else:
         lists = max(1, min(int(4 * rows**0.5), rows // 39))  # faiss wants 39 points to place a centre
         graph = faiss.IndexIVFFlat(faiss.IndexFlatIP(dimension), dimension, lists, faiss.METRIC_INNER_PRODUCT)
-        wanted, step = min(rows, 64 * lists), max(1, rows // (64 * lists))
-        sample = np.concatenate([np.asarray(segment[::step]) for segment in segments])[:wanted]
+        step = max(1, rows // (64 * lists))
+        sample = np.concatenate([np.asarray(segment[::step]) for segment in segments])
         graph.train(np.ascontiguousarray(sample))
     extend(graph, segments)
     return graph
@@ -93,10 +95,18 @@ def write(graph, path):
 
 
 def read(path, memory_map: bool = True):
-    """Read a graph from a file, its vectors mapped rather than read where faiss can."""
+    """Read a graph from a file, its vectors mapped rather than read where faiss can.
+
+    Raises:
+        FileNotFoundError: it is gone.
+    """
     faiss = require_faiss()
     flags = faiss.IO_FLAG_MMAP_IFC if memory_map and hasattr(faiss, "IO_FLAG_MMAP_IFC") else 0
-    return faiss.read_index(str(path), flags)
+    try:
+        return faiss.read_index(str(path), flags)
+    except RuntimeError:
+        os.stat(path)  # a writer may just have removed it: faiss says so with the error of a damaged file
+        raise
 
 
 __all__ = ["KINDS", "build", "extend", "kind_for", "kind_of", "read", "require_faiss", "search", "write"]

@@ -189,7 +189,7 @@ class VectorIndex:
             queries: (Q, D); they are normalised.
             k: at most so many.
             cutoff: least cosine of a hit; there may be none.
-            where: boolean (all rows, deleted ones too), which may be found.
+            where: boolean (all rows, deleted ones too), which may be found; these are searched exactly.
             exact: search exactly even where there is a graph.
 
         Returns:
@@ -208,6 +208,7 @@ class VectorIndex:
         self._check_dimension(queries.shape[1], "queries")
         left_out = self._deleted if where is None else self._deleted | ~np.asarray(where, bool)
         found, count = [None] * len(queries), k + MARGIN
+        exact = exact or where is not None  # a walk through a graph ends among rows that are out before it meets one
         todo, covered = np.arange(len(queries)), self._covered(exact)
         while len(todo):  # again, with more candidates, where those of the first time end within a tie
             several = self._candidates(queries[todo], count, left_out if left_out.any() else None, covered)
@@ -215,7 +216,7 @@ class VectorIndex:
             for number, rows in zip(todo, several):
                 rows = rows[rows >= 0]
                 rows, scores = ranked(rows, self.vectors(rows), queries[number])
-                if count < len(self._deleted) and not covered and cut_through_tie(scores, k) and len(rows) >= count:
+                if count < len(self._deleted) and not covered and cut_through_tie(scores, k, count):
                     again.append(number)
                 kept = slice(0, k if cutoff is None else min(k, int((scores >= cutoff).sum())))
                 found[number] = rows[kept], scores[kept]

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from ..processing.pixels import BadImageError, open_image
+from ..processing.overhead import open_any
+from ..processing.pixels import BadImageError
 from .caption_backends import Caption, CaptionError, CaptionRequest, TransformersCaptioner
 from .caption_journal import Journal, locked, read_table, write_table
 from .caption_server import ServerCaptioner
@@ -45,7 +46,7 @@ class FolderImages:
             raise BadImageError(f"{image_id}: a symbolic link to a folder, which is not followed")
         if not path.resolve().is_relative_to(self.root.resolve()):
             raise BadImageError(f"{image_id}: a symbolic link that leaves {self.root}; copy what it points to")
-        return open_image(path, name=image_id)
+        return open_any(path, name=image_id)
 
 
 class TableImages:
@@ -79,7 +80,7 @@ class TableImages:
             source = source["bytes"] if source["bytes"] is not None else source["path"]
         if source is None:
             raise BadImageError(f"{image_id}: no image in this row")
-        return open_image(source, name=image_id)
+        return open_any(source, name=image_id)
 
 
 def find_images(images, out, split="train", image_root=None, image_column="image", id_column="image_id"):

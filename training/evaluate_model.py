@@ -82,18 +82,20 @@ def evaluation(source: str, data: DataArguments, split: str, options: Evaluation
         fold_rows(owners, len(rows), options.folds)
     if options.graded == "classes" and labels_of(rows) is None:
         raise ValueError(f"{data.data} has no scene classes to grade by: name their column with --label_column")
+    model, processor = _loaded(source, accelerator.device, with_weights=not options.embeddings)
     with weights_of(source):
-        facts = embedding_facts(source, rows, split, dtype, data.max_text_length)
+        facts = embedding_facts(source, rows, split, dtype, processor.tokenizer.model_max_length)
     if options.embeddings:
         embeds = read_embeddings(options.embeddings, facts)
     else:
-        embeds = _embeds(source, data, rows, accelerator, dtype, options.batch_size)
+        embeds = _embeds(model, processor, rows, accelerator, dtype, options.batch_size)
         if options.save_embeddings and accelerator.is_main_process:
             write_embeddings(options.save_embeddings, embeds, facts)
     embeds = (embeds[0].to(accelerator.device), embeds[1].to(accelerator.device), embeds[2])
     found = _outcomes(rows, embeds, truths, options.ties)
     labels = labels_of(rows) if any(PROTOCOLS[name].repeats for name in options.protocols) else None
-    metrics = found[options.protocols[0]].metrics() | further_metrics(*embeds, folds=options.folds, labels=labels)
+    metrics = found[options.protocols[0]].metrics()
+    metrics |= further_metrics(*embeds, folds=options.folds, labels=labels, ties=options.ties)
     metrics |= _graded(rows, embeds, options.graded)
     about = {**facts, "source": data.data, "images": len(rows), "texts": len(owners), "ties": options.ties}
     about["data_fingerprint"] = about.pop("data")
@@ -120,14 +122,21 @@ def resolved_dtype(name: str, device: torch.device) -> str:
     return "bfloat16" if device.type == "cpu" and known is not None and known() else "float32"
 
 
-def _embeds(source: str, data: DataArguments, rows, accelerator, dtype: str, batch_size: int):
+def _loaded(source: str, device: torch.device, with_weights: bool):
+    """The model, or None without weights, and its processor."""
+    model = None
     with weights_of(source):
-        model = AutoModel.from_pretrained(source).to(accelerator.device)
-        if not isinstance(model, DualEncoderPreTrainedModel):
-            raise ValueError(f"{source} is a {type(model).__name__}, not an image-text model of vsehub")
-        processor = AutoProcessor.from_pretrained(source)
+        if with_weights:
+            model = AutoModel.from_pretrained(source).to(device)
+            if not isinstance(model, DualEncoderPreTrainedModel):
+                raise ValueError(f"{source} is a {type(model).__name__}, not an image-text model of vsehub")
+        return model, AutoProcessor.from_pretrained(source)
+
+
+def _embeds(model, processor, rows, accelerator, dtype: str, batch_size: int):
+    """Embed as a user of the model does: its tokenizer says how much of a caption is read."""
     with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
-        return embed_rows(model, processor, rows, accelerator, batch_size, data.max_text_length)
+        return embed_rows(model, processor, rows, accelerator, batch_size, processor.tokenizer.model_max_length)
 
 
 def _outcomes(rows, embeds, truths: dict, ties: str) -> dict[str, Outcomes]:

@@ -53,10 +53,12 @@ def embed_rows(model, processor, rows, accelerator, batch_size: int = 64, max_le
             return_tensors="pt",
         )
 
-    by_length = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+    # a caption once for all its images: from batches of other widths its vectors would differ in the last bits, not tie
+    first = {text: index for index, text in reversed(list(enumerate(texts)))}
+    by_length = sorted(first.values(), key=lambda index: len(texts[index]))
     image_embeds = _embed(model, accelerator, list(range(len(rows))), image_batch, batch_size, "image_embeds")
     text_embeds = _embed(model, accelerator, by_length, text_batch, batch_size, "text_embeds")
-    return image_embeds, text_embeds, text_to_image
+    return image_embeds, text_embeds[[first[text] for text in texts]], text_to_image
 
 
 def _embed(model, accelerator, order, prepare, batch_size, field) -> torch.Tensor:
@@ -68,12 +70,12 @@ def _embed(model, accelerator, order, prepare, batch_size, field) -> torch.Tenso
         inputs = {key: value.to(accelerator.device) for key, value in prepare(batch).items()}
         embeds = getattr(model(**inputs), field).float()
         if found is None:
-            found = torch.zeros(len(order), embeds.shape[1], device=accelerator.device)
+            found = torch.zeros(1 + max(order), embeds.shape[1], device=accelerator.device)
         found[torch.tensor(batch, device=accelerator.device)] = embeds
     if world > 1:
         width = accelerator.gather(torch.tensor([0 if found is None else found.shape[1]], device=accelerator.device))
         if found is None:  # fewer batches than processes
-            found = torch.zeros(len(order), int(width.max()), device=accelerator.device)
+            found = torch.zeros(1 + max(order), int(width.max()), device=accelerator.device)
         found = accelerator.reduce(found, reduction="sum")  # every row was filled by exactly one process
     return F.normalize(found, dim=-1).cpu()
 
@@ -83,17 +85,20 @@ def labels_of(rows) -> list | None:
     return list(rows["label"]) if "label" in rows.column_names and all(rows["label"]) else None
 
 
-def further_metrics(image_embeds, text_embeds, text_to_image, folds: int = 0, labels=None) -> dict[str, float]:
+def further_metrics(
+    image_embeds, text_embeds, text_to_image, folds: int = 0, labels=None, ties: str = "expected"
+) -> dict[str, float]:
     """What no protocol asks for: means over folds, and scene precision both ways.
 
     Args:
         image_embeds, text_embeds, text_to_image: as `embed_rows` gives them.
         folds: recalls over so many consecutive folds (keys `FOLDS_fold_...`); 0 for none.
-        labels: a class per image (keys `scene_..._precision@k`), or None.
+        labels: a class per image (keys `scene_..._precision@k`, ties always in expectation), or None.
+        ties: of the folds.
     """
     metrics = {}
     if folds:
-        folded = folded_metrics(image_embeds, text_embeds, text_to_image, folds)
+        folded = folded_metrics(image_embeds, text_embeds, text_to_image, folds, ties=ties)
         metrics |= {f"{folds}_fold_{key}": value for key, value in folded.items()}
     if labels is not None:
         of_texts, ks = [labels[row] for row in text_to_image], [k for k in (1, 5, 10) if k <= len(labels)]

@@ -6,13 +6,14 @@ of a file, the CRC-32 of bytes inside a table.
 
 import os
 import zlib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..processing.overhead import open_any, read_box, read_tiles
 from ..processing.pixels import BadImageError
 from .data import image_source
-from .sources import read_source
+from .sources import path_of, read_source
 
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jp2"}
 TABLES = {".parquet", ".arrow", ".json", ".jsonl", ".csv", ".txt"}
@@ -46,11 +47,15 @@ class Collection:
         folder = path.is_dir() and (any(_files(path, PICTURES)) or not any(_files(path, TABLES)))
         self.files = split is None and (folder or (path.is_file() and path.suffix.lower() in PICTURES))
         split = None if self.files else split or "train"
-        self.name = os.path.abspath(path) if self.files else f"{data}:{split}"
+        if self.files or path_of(str(path), split).exists():  # one name from wherever, however it is spelt
+            data = os.path.abspath(path)
+        if settings.get("image_root") is not None:
+            settings["image_root"] = os.path.abspath(Path(settings["image_root"]).expanduser())
+        self.name = data if self.files else f"{data}:{split}"
         if tile is None and path.suffix.lower() in SCENES:
             tile = 512
         cut = {"tile": tile, "overlap": overlap} if tile else {"tile": None, "overlap": None}
-        self.settings = {"data": self.name if self.files else data, "split": split, **cut, **settings}
+        self.settings = {"data": data, "split": split, **cut, **settings}
         self._rows = None
 
     @property
@@ -83,7 +88,7 @@ class Collection:
         if bands is not None and min(bands) < 1:
             raise ValueError(f"--bands {' '.join(map(str, bands))}: bands are counted from 1")
         if self.files:
-            if not may_be_empty and os.path.isdir(self.name) and not any(_files(Path(self.name), PICTURES)):
+            if os.path.isdir(self.name) and not list(_files(Path(self.name), PICTURES)) and not may_be_empty:
                 raise ValueError(f"{self.name}: no picture in it ({', '.join(sorted(PICTURES))})")
             return
         rows, column = self.rows, self.settings.get("captions_column")
@@ -91,13 +96,16 @@ class Collection:
             raise ValueError(f"{self.name} has no column {column!r} of captions; it has {rows.column_names}")
         if column is not None and len(rows) and isinstance(rows[0][column], (dict, bytes)):
             raise ValueError(f"{self.name}: column {column!r} holds no texts; name another with --captions_column")
+        ids = Counter(map(str, self.rows["image_id"])) if "image_id" in self.rows.column_names else {}
+        if len(ids) and max(ids.values()) > 1:  # rows of one id would replace each other in the index
+            raise ValueError(f"{self.name}: image_id {max(ids, key=ids.get)!r} names two rows; give one row per image")
 
     def units(self) -> list[Unit]:
         """List what there is now."""
         if not self.files:
             return [self._row_unit(number, row) for number, row in enumerate(self.rows)]
         root, units = Path(self.name), []
-        for path in sorted(map(str, _files(root, PICTURES))) if root.is_dir() else [str(root)]:
+        for path in sorted(map(str, _files(root, PICTURES, True))) if root.is_dir() else [str(root)]:
             try:
                 found = os.stat(path)
             except OSError:  # gone since it was listed
@@ -151,10 +159,17 @@ class Collection:
         return Unit(key, image, number, found.st_size, found.st_mtime_ns, caption)
 
 
-def _files(root: Path, suffixes: set[str]):
-    for folder, folders, names in os.walk(root):
+def _files(root: Path, suffixes: set[str], links: bool = False):
+    """Files below a folder by suffix; with `links` also symbolic links to folders, which are not followed."""
+    for folder, folders, names in os.walk(root, onerror=_raise):  # or the pictures of a folder would pass for gone
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(folder) / n for n in names if Path(n).suffix.lower() in suffixes and not n.startswith("."))
+        found = [n for n in names if Path(n).suffix.lower() in suffixes and not n.startswith(".")]
+        found += [n for n in folders if links and os.path.islink(os.path.join(folder, n))]
+        yield from (Path(folder) / n for n in found)
+
+
+def _raise(error):
+    raise error
 
 
 __all__ = ["Collection", "Unit"]

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
+from ..processing.outputs import output_file
 from ..processing.overhead import open_any
 from ..processing.pixels import BadImageError
 from .data import image_source
@@ -133,6 +134,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--image_column", default="image")
     parser.add_argument("--json", help="write all pairs here")
     args = parser.parse_args(argv)
+    if args.json:
+        output_file(args.json)
     sides = []
     for source, split in ((args.a, args.split_a), (args.b or args.a, args.split_b)):
         rows = read_source(source, split, args.image_root, args.image_column)

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import AutoConfig
 
-from .tower_cache import images_digest
+from .data import image_source
 
 TENSORS = ("image_embeds", "text_embeds", "text_to_image")
 
@@ -54,9 +54,11 @@ def model_revision(source: str) -> str:
 
 
 def data_fingerprint(rows) -> str:
-    """Digest of the rows' ids, captions and pictures (files by name, size and date), in order."""
-    digest = hashlib.sha256(images_digest(rows).encode())
-    for image_id, captions in zip(rows["image_id"], rows["captions"]):
+    """Digest of the rows' ids, captions and pictures (their bytes: a copy elsewhere is the same data), in order."""
+    digest = hashlib.sha256()
+    for image, image_id, captions in zip(rows["image"], rows["image_id"], rows["captions"]):
+        source = image_source(image)
+        digest.update(hashlib.sha256(source if isinstance(source, bytes) else Path(source).read_bytes()).digest())
         digest.update(json.dumps([image_id, captions]).encode())
     return digest.hexdigest()[:16]
 

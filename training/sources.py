@@ -26,7 +26,7 @@ def read_source(data: str, split: str, image_root: str | None = None, image_colu
     Raises:
         FileNotFoundError, ValueError: the source, split or image root is not there; the message says what is.
     """
-    path = _path_of(data, split)
+    path = path_of(data, split)
     if path.suffix == ".json":
         content, root = _json(path), _root(image_root, data)
         return (_annotations if isinstance(content, list) else _karpathy)(path, content, split, root)
@@ -97,7 +97,7 @@ def _root(image_root: str | None, data: str) -> Path:
     return Path(image_root)
 
 
-def _path_of(data: str, split: str) -> Path:
+def path_of(data: str, split: str) -> Path:
     """Fill in `{split}`; files of a validation split are often named `val`."""
     path = Path(data.replace("{split}", split))
     short = Path(data.replace("{split}", "val"))

@@ -159,6 +159,17 @@ def test_the_four_tasks_equal_their_loops(legacy):
         assert found[f"{name}_ndcg@3"] == pytest.approx(100 * np.mean(values), abs=1e-4), name
 
 
+def test_the_order_of_the_captions_is_no_matter_and_every_image_needs_one():
+    images, texts, owners = unit(6, 8, seed=1), unit(12, 8, seed=2), np.repeat(np.arange(6), 2)
+    relevance = np.random.default_rng(3).random((12, 6))
+    for images_first in ([3, 1, 5, 0, 2, 4], [0, 1, 2, 3, 5, 4]):
+        order = np.concatenate([np.flatnonzero(owners == image) for image in images_first])
+        moved = graded_metrics(images, texts[order], owners[order], relevance[order], ks=(3,))
+        assert moved == pytest.approx(graded_metrics(images, texts, owners, relevance, ks=(3,)))
+    with pytest.raises(ValueError, match=r"image rows \[2\] have no caption"):
+        graded_metrics(images, texts, np.where(owners == 2, 3, owners), relevance)
+
+
 def test_a_space_ordered_by_class_is_perfect_and_nothing_relevant_counts_nothing():
     labels, owners = ["port", "port", "river", "river"], np.repeat(np.arange(4), 2)
     images = np.eye(2)[[0, 0, 1, 1]]

@@ -86,7 +86,7 @@ def test_plain_pictures_stay_with_pillow(tmp_path):
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, kind)
         assert not is_overhead(buffer.getvalue()) and np.array_equal(np.asarray(open_any(buffer.getvalue())), pixels)
-    with pytest.raises(BadImageError, match="no multi-band TIFF"):
+    with pytest.raises(BadImageError, match="no TIFF"):
         open_any(buffer.getvalue(), bands=(1, 2, 3))
     with pytest.raises(BadImageError, match="no such file"):
         open_any(str(tmp_path / "absent.tif"))
@@ -112,6 +112,16 @@ def test_tiles_cover_the_scene_and_agree_with_it(tmp_path, height, width):
         next(read_tiles(path, tile=64, overlap=64))
 
 
+@pytest.mark.parametrize("extra", ["unspecified", "unassalpha"])
+def test_the_fourth_of_four_8_bit_bands_can_be_chosen(tmp_path, extra):
+    values = np.random.default_rng(0).integers(0, 256, (9, 7, 4), np.uint8)  # as NAIP: red, green, blue, infrared
+    path = write(tmp_path / "naip.tif", values, photometric="rgb", extrasamples=[extra])
+    for source in (path, Path(path).read_bytes()):
+        assert np.array_equal(np.asarray(open_any(source, bands=(4, 3, 2))), values[..., [3, 2, 1]])
+    with pytest.raises(BadImageError, match="from 1 to 4"):
+        open_any(path, bands=(5, 3, 2))
+
+
 def test_a_scene_knows_where_it_lies(tmp_path):
     keys = (1, 1, 0, 1, 3072, 0, 1, 32633)
     tags = [(33550, "d", 3, (0.5, 0.5, 0.0), True), (33922, "d", 6, (0, 0, 0, 400000.0, 5000000.0, 0), True)]
@@ -122,6 +132,14 @@ def test_a_scene_knows_where_it_lies(tmp_path):
     assert crs in ("EPSG:32633", None)
     assert box_to_coordinates((10, 4, 20, 8), transform) == (400005.0, 4999996.0, 400010.0, 4999998.0)
     assert geo_transform(write(tmp_path / "nowhere.tif", ramp(8, 8, 3, np.uint16, 9))) == (None, None)
+
+
+def test_a_scene_of_points_begins_half_a_pixel_before_the_first(tmp_path):
+    keys = (1, 1, 0, 2, 1025, 0, 1, 2, 3072, 0, 1, 32633)  # GTRasterTypeGeoKey 2: PixelIsPoint
+    tags = [(33550, "d", 3, (10.0, 10.0, 0.0), True), (33922, "d", 6, (0, 0, 0, 400000.0, 5000000.0, 0), True)]
+    tags.append((34735, "H", 12, keys, True))
+    path = write(tmp_path / "points.tif", ramp(20, 30, 3, np.uint16, 900), photometric="rgb", extratags=tags)
+    assert geo_transform(path) == ((399995.0, 10.0, 0.0, 5000005.0, 0.0, -10.0), "EPSG:32633")
 
 
 def test_a_torn_file_and_a_missing_library_are_told(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import pkgutil
 import signal
 
 import numpy as np
@@ -97,6 +98,15 @@ def test_engines_agree_on_ids_where_scores_tie(tmp_path, monkeypatch):
         assert rows[:40].tolist() == sorted(rows[:40].tolist())  # ties by row
 
 
+def test_ties_go_by_row_beside_a_segment_that_has_nothing_near(engine):
+    index, query = VectorIndex(MODEL), cloud(1)[0]
+    index.add(np.tile(query, (1000, 1)), items(range(1000)), merge=False)
+    index.add(cloud(200, seed=1) - 3 * query, items(range(1000, 1200)), merge=False)
+    assert len(index._segments) == 2
+    (rows, _), *_ = index.search(query[None], 10)
+    assert rows.tolist() == list(range(10))
+
+
 def test_large_batches_and_masks_are_brute_force(engine):
     vectors, queries = cloud(3000), cloud(40, seed=5)
     index = VectorIndex(MODEL)
@@ -133,6 +143,25 @@ def test_a_graph_answers_for_its_rows_and_the_rest_is_searched_beside_it(kind, t
     index = VectorIndex.open(tmp_path)
     index.add(cloud(1, seed=77), items(["new"]))
     assert ids_of(index, cloud(1, seed=77)[0], 1) == ["new"]
+
+
+def test_the_lists_of_ivf_are_placed_by_all_parts_of_an_index():
+    pytest.importorskip("faiss")
+    vectors = np.abs(cloud(100_000, dimension=2)) * np.repeat([[1], [-1]], [85_000, 15_000], axis=0)
+    graph = search_graph.build("ivf", [vectors.astype(np.float32)])
+    assert (graph.quantizer.reconstruct_n(0, graph.nlist)[:, 0] < 0).sum() > 0.05 * graph.nlist
+
+
+@pytest.mark.parametrize("kind", ["hnsw", "ivf"])
+def test_the_few_rows_that_may_be_found_are_found_beside_a_graph(kind):
+    pytest.importorskip("faiss")
+    pictures, texts = cloud(3000) + np.eye(16)[0], cloud(40, seed=1) - np.eye(16)[0]
+    index = VectorIndex(MODEL, kind)
+    index.add(np.concatenate([pictures, texts]), items(range(3040)))
+    assert index._graph_rows == 3040
+    where = np.arange(3040) >= 3000
+    for rows, _ in index.search(pictures[:9], 7, where=where):
+        assert len(rows) == 7 and (rows >= 3000).all()
 
 
 def test_merging_keeps_a_graph_that_still_fits_and_the_rest_is_found_beside_it(tmp_path, monkeypatch):
@@ -223,6 +252,22 @@ def test_damage_is_one_error_that_names_the_file(tmp_path):
     (tmp_path / "manifest.json").write_text('{"format": 1, "gen')
     with pytest.raises(IndexFolderError, match="no manifest"):
         VectorIndex.open(tmp_path)
+
+
+@pytest.mark.parametrize("opened", ["index_segments.Segment.open", "search_graph.read"])
+def test_a_writer_between_the_manifest_and_its_files_is_no_damage(tmp_path, monkeypatch, opened):
+    pytest.importorskip("faiss")
+    VectorIndex.create(tmp_path, MODEL, "hnsw").add(cloud(3000), items(range(3000)))
+    writer, target = VectorIndex.open(tmp_path), f"vsehub.processing.{opened}"
+    real, due = pkgutil.resolve_name(target), [[str(n) for n in range(1000)]]
+
+    def late(*args, **kwargs):
+        if due:
+            writer.delete(due.pop())
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(target, late)
+    assert len(VectorIndex.open(tmp_path)) == 2000
 
 
 def test_a_change_behind_its_back_is_noticed(tmp_path):

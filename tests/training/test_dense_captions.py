@@ -7,13 +7,16 @@ import os
 import random
 from collections import Counter
 
+import numpy as np
 import pytest
 from caption_folder import assert_whole, ids_of, paint, picture, rows_of
+from datasets import Dataset
 from PIL import Image
 
+from vsehub.processing.overhead import open_any
 from vsehub.training.caption_backends import Caption, CaptionError, CaptionRequest, Failure
 from vsehub.training.caption_journal import locked
-from vsehub.training.dense_captions import caption_images, main
+from vsehub.training.dense_captions import FolderImages, TableImages, caption_images, main
 
 
 class Stub:
@@ -106,6 +109,15 @@ def test_the_report_keeps_the_lines_of_other_tables(folder, tmp_path):
         caption_images(folder, tmp_path / name, Stub(), on_bad_sample="quarantine", restart=True)
     lines = [json.loads(line) for line in (tmp_path / "bad_samples.jsonl").read_text().splitlines()]
     assert [line.get("out") for line in lines] == [None, "b.parquet", "a.parquet"]
+
+
+def test_16_bit_scenes_are_captioned_as_training_sees_them(tmp_path):
+    tifffile = pytest.importorskip("tifffile", reason="the extra `geo` is not installed")
+    path = str(tmp_path / "scene.tif")
+    tifffile.imwrite(path, np.random.default_rng(0).integers(0, 4096, (20, 20), np.uint16))  # 12 bits of 16
+    rows = Dataset.from_dict({"image": [path], "image_id": ["scene"]})
+    for images in (FolderImages(tmp_path), TableImages(rows, "rows")):
+        assert np.array_equal(np.asarray(images.open(images.ids[0])), np.asarray(open_any(path)))
 
 
 def test_duplicate_images_get_a_caption_each(tmp_path):

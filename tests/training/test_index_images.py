@@ -231,6 +231,49 @@ def test_nothing_is_made_or_lost_where_the_words_are_wrong(index, photos, tmp_pa
         assert said in index("--update", "--captions_column", column, source=tmp_path / "pairs.parquet", expected=2)
 
 
+def test_a_folder_that_cannot_be_read_or_is_a_link_is_told_and_loses_nothing(index, photos, tmp_path, monkeypatch):
+    index()
+    before, scandir = vectors(tmp_path), os.scandir
+
+    def locked(path="."):
+        if os.path.basename(path) == "more":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", locked)
+    for words in ((), ("--fast",)):  # the second embeds all again
+        assert "more: permission denied" in index("--update", *words, expected=2)
+        assert vectors(tmp_path).keys() == before.keys()
+    monkeypatch.setattr(os, "scandir", scandir)
+    shutil.move(photos / "more", tmp_path / "elsewhere")
+    (photos / "linked").symlink_to(tmp_path / "elsewhere")
+    assert "0 embedded, 3 unchanged, 3 removed; 1 bad" in index("--update")
+    assert json.loads((tmp_path / "index" / "bad_images.jsonl").read_text())["path"] == str(photos / "linked")
+
+
+def test_a_source_is_itself_however_its_path_is_spelt(index, photos, tmp_path, monkeypatch):
+    rows = [{"image": f"{n}.png", "captions": [f"c{n}"]} for n in (0, 2)]
+    Dataset.from_list(rows).to_parquet(str(tmp_path / "rows.parquet"))
+    monkeypatch.chdir(tmp_path)
+    assert "2 rows; 2 embedded" in index("--image_root", "photos", source="rows.parquet")
+    assert "2 rows; 0 embedded, 2 unchanged" in index("--update", "--image_root", "./photos", source="./rows.parquet")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert "2 rows; 0 embedded, 2 unchanged" in index("--update", "--image_root", str(photos), source="../rows.parquet")
+    found = VectorIndex.open(tmp_path / "index")
+    (settings,) = found.sources.values()
+    assert index_images.Collection(**settings).picture(found.items([0])[0]).size == Image.open(photos / "0.png").size
+
+
+def test_rows_of_one_id_do_not_replace_each_other(index, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(index_images, "SAVED_AT_ONCE", 1)
+    picture = {"bytes": (photos / "0.png").read_bytes(), "path": None}
+    rows = [{"image": picture, "image_id": name} for name in "aba"]
+    Dataset.from_list(rows).to_parquet(str(tmp_path / "rows.parquet"))
+    assert "image_id 'a' names two rows" in index(source=tmp_path / "rows.parquet", expected=2)
+    assert not (tmp_path / "index").exists()
+
+
 def test_a_name_that_is_not_unicode_and_a_torn_report_stop_nothing(index, photos, tmp_path):
     try:
         shutil.copy(photos / "0.png", os.fsencode(photos) + b"/\xff.png")

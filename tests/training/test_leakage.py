@@ -83,6 +83,10 @@ def test_the_exit_status_tells_and_nothing_is_skipped_in_silence(tmp_path, capsy
     assert "2 pairs (1 exact, 1 near); 2 of 9 images of B" in said and "1 images do not decode: test 8" in said
     written = json.loads((tmp_path / "leaks.json").read_text())
     assert [(leak["a_id"], leak["b_id"]) for leak in written["leaks"]] == [("train 0", "test 6"), ("train 2", "test 7")]
+    assert main(["check-leakage", clean, "--json", str(tmp_path / "new" / "leaks.json")]) == 0
+    capsys.readouterr()
+    assert main(["check-leakage", clean, "--json", str(tmp_path)]) == 2
+    assert "looking" not in capsys.readouterr().err  # said before hours of it
     assert main(["check-leakage", clean, "--image_column", "photo"]) == 2
     assert "--image_column" in capsys.readouterr().err
     assert main(["check-leakage", clean, "--split_b", "dev"]) == 2

@@ -1,0 +1,55 @@
+"""How much of a caption is read: by the processor, by whoever loads it, and by an evaluation."""
+
+import copy
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import AutoProcessor, BertConfig, BertModel
+
+from vsehub import D2SVSEProcessor
+from vsehub.training.arguments import DataArguments
+from vsehub.training.evaluate_model import EvaluationOptions, evaluation
+from vsehub.training.saved_embeddings import read_embeddings
+
+LONG = " ".join(["a dog", "two cats by the river"] * 30)
+
+
+@pytest.fixture
+def folder(tmp_path, tiny_model, tiny_processor):
+    """A model that reads 20 tokens, saved after its tokenizer was last asked for 5, as a trainer may do."""
+    processor = copy.deepcopy(tiny_processor)
+    processor.tokenizer.model_max_length = 20
+    processor.tokenizer([LONG], truncation=True, max_length=5)
+    tiny_model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_the_length_of_a_call_before_saving_cuts_no_caption(folder):
+    loaded = AutoProcessor.from_pretrained(folder)
+    assert loaded(text=[LONG], return_tensors="pt")["input_ids"].shape == (1, 20)
+    loaded.save_pretrained(folder)
+    assert len(AutoProcessor.from_pretrained(folder)(text=LONG)["input_ids"]) == 20
+
+
+def test_an_evaluation_reads_as_much_as_a_search(folder, tiny_model, tiny_pictures, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = {"image": tiny_pictures, "captions": [[f"{n} {LONG}"] for n in range(6)]}
+    Dataset.from_dict(rows).to_parquet(tmp_path / "data.parquet")
+    options = EvaluationOptions(save_embeddings=str(tmp_path / "embeds"))
+    _, record = evaluation(str(folder), DataArguments(data=str(tmp_path / "data.parquet")), "train", options)
+    facts = {name: record[name] for name in ("model", "split", "dtype")} | {"max_length": "20"}
+    texts = [text for (text,) in rows["captions"]]
+    expected = tiny_model.encode_text(texts, processor=AutoProcessor.from_pretrained(folder))
+    torch.testing.assert_close(read_embeddings(tmp_path / "embeds", facts)[1], expected, atol=1e-6, rtol=0)
+
+
+def test_no_caption_is_longer_than_the_text_tower(tmp_path, tiny_tokenizer):
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    tokenizer.model_max_length = 10**30  # of a tokenizer that does not say
+    tokenizer.save_pretrained(tmp_path)
+    shape = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    BertModel(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=40, **shape)).save_pretrained(tmp_path)
+    processor = D2SVSEProcessor.from_vision_text_pretrained(None, str(tmp_path), 32, max_length=256)
+    assert processor(text=[LONG], return_tensors="pt")["input_ids"].shape == (1, 40)
