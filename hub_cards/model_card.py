@@ -15,6 +15,7 @@ from .markdown import fenced, one_line, plain, public_name
 
 TEMPLATES = Path(__file__).parent / "templates"
 REPO_ID = re.compile(r"(?!.*(--|\.\.))\w[\w.-]{0,95}(/\w[\w.-]{0,95})?", re.ASCII)
+SOMEWHERE = "path/to/this/repository"  # in the snippets, until `push` knows where the model goes
 LICENSE_ID = re.compile(r"[a-z0-9][a-z0-9.-]*")
 CITATION = """@inproceedings{{{key},
   title     = {{{title}}},
@@ -41,7 +42,7 @@ def write_model_card(
     Args:
         folder: where the model, and its processor, were saved.
         model: the model, for its architecture.
-        name: id of the repository, for the snippet, or any title.
+        name: id of the repository (`owner/name`), for the snippets, or any title.
         results: evaluations, each a mapping with `dataset`, `split` and `metrics` (name -> number) and, where known,
             `dataset_id` (on the Hub), `protocol`, `selected` (how the checkpoint was chosen), `seed`, `command`,
             `intervals` (name -> (low, high), 95 % confidence).
@@ -88,7 +89,7 @@ def _about_files(folder: Path, model, name: str, about: dict) -> dict:
         "fenced": fenced,
         "dim": model.config.projection_dim,
         "parts": _parts(model),
-        "source": json.dumps(name if REPO_ID.fullmatch(name) else "path/to/this/repository"),
+        "source": json.dumps(name if "/" in name and REPO_ID.fullmatch(name) else SOMEWHERE),
         "sources": sorted(path.name for path in folder.glob("*.py")),
         "has_sentence_transformers": (folder / "modules.json").exists(),
         "has_belief": getattr(model, "instruction_model", None) is not None,

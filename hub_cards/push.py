@@ -15,7 +15,7 @@ from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
 from safetensors import safe_open
 
 from ..modeling.towers import weights_of
-from .model_card import REPO_ID
+from .model_card import REPO_ID, SOMEWHERE
 
 WANTED = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.py", "*.txt", "*.jinja", "README.md", "LICENSE*")
 PICTURES = ("*.jpg", "*.jpeg", "*.png")  # of the card's widget
@@ -48,7 +48,8 @@ def push(folder: str | Path, repo_id: str, private: bool = False, tag: str | Non
     _same_architecture(api, repo_id, there, folder)
     if tag is not None and _has_tag(api, repo_id, tag):
         raise ValueError(f"{repo_id} has a tag {tag!r} already, and a tag never moves: choose another")
-    adds = [CommitOperationAdd(name, _pinned(path, tag) if name == "README.md" else str(path)) for name, path in files]
+    card = _addressed(folder / "README.md", repo_id, tag)
+    adds = [CommitOperationAdd(name, card if name == "README.md" else str(path)) for name, path in files]
     stale = sorted(there - {name for name, _ in files} - {".gitattributes"})
     commit = api.create_commit(
         repo_id,
@@ -108,9 +109,9 @@ def _config(folder: Path) -> dict:
         ) from None
 
 
-def _pinned(card: Path, tag: str | None) -> bytes:
-    """The card whose snippets name the tag that this version gets."""
-    text = card.read_text(encoding="utf-8")
+def _addressed(card: Path, repo_id: str, tag: str | None) -> bytes:
+    """The card whose snippets name the repository and the tag that this version gets."""
+    text = card.read_text(encoding="utf-8").replace(f'"{SOMEWHERE}"', f'"{repo_id}"')
     for quoted in ('revision="main"', '"revision": "main"') if tag else ():
         text = text.replace(quoted, quoted.replace('"main"', f'"{tag}"'))
     return text.encode()

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from vsehub import PIRModel
 from vsehub.hub_cards.model_card import write_model_card
 from vsehub.hub_cards.push import push, shipped_files
 
@@ -57,6 +58,15 @@ def test_a_second_push_replaces_and_forgets_in_one_commit_and_refuses_what_is_wr
     repository = loopback_hub.repositories["tester/two"]
     assert len(repository.commits) == 3
     assert "extra.txt" in repository.files("v1") and "extra.txt" not in repository.files("main")
+
+
+def test_every_snippet_of_the_published_card_runs_as_it_stands(pir_folder, tmp_path, run_client, online):
+    folder = tmp_path / "hub"
+    shutil.copytree(pir_folder, folder)
+    write_model_card(folder, model=PIRModel.from_pretrained(folder), name="mine", results=[], training={})
+    run_client("client_push_verb.py", json.dumps([[str(folder), "snippets", "--tag", "v1"]]), **online)
+    blocks, _ = run_client("client_card.py", "tester/snippets", "v1", **online)
+    assert len(blocks) == 3 and all('"tester/snippets"' in block and '"v1"' in block for block in blocks)
 
 
 @pytest.mark.parametrize(
