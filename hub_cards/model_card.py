@@ -17,6 +17,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 REPO_ID = re.compile(r"(?!.*(--|\.\.))\w[\w.-]{0,95}(/\w[\w.-]{0,95})?", re.ASCII)
 SOMEWHERE = "path/to/this/repository"  # in the snippets, until `push` knows where the model goes
 LICENSE_ID = re.compile(r"[a-z0-9][a-z0-9.-]*")
+NOT_IN_LICENSE_ID = re.compile(r"[^a-z0-9.]+")  # the Hub wants an id as license_name, too; the text has the name
 CITATION = """@inproceedings{{{key},
   title     = {{{title}}},
   author    = {{{authors}}},
@@ -147,7 +148,7 @@ def _metadata(folder, name, system, results, bases, terms, license, languages, e
     return ModelCardData(
         language=[one_line(language) for language in languages],
         license="other" if named else one_line(license or "") or None,
-        license_name=one_line(license) if named else None,
+        license_name=NOT_IN_LICENSE_ID.sub("-", one_line(license).lower()).strip("-.") or "unnamed" if named else None,
         library_name="transformers",
         pipeline_tag="zero-shot-image-classification",
         tags=tags,
