@@ -17,7 +17,8 @@ from safetensors import safe_open
 from ..modeling.towers import weights_of
 from .model_card import REPO_ID, SOMEWHERE
 
-WANTED = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.py", "*.txt", "*.jinja", "README.md", "LICENSE*")
+# A model of SentencePiece (SigLIP's words) is data, no pickle.
+WANTED = ("*.safetensors", "*.json", "*.py", "*.txt", "*.jinja", "*.model", "README.md", "LICENSE*")
 PICTURES = ("*.jpg", "*.jpeg", "*.png")  # of the card's widget
 NEVER = ("objective.safetensors", "trainer_state.json", "bad_samples*", "validation.json", ".*", "_*")
 TAG = re.compile(r"\w([\w.-]*\w)?", re.ASCII)

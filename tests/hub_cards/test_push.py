@@ -69,6 +69,13 @@ def test_every_snippet_of_the_published_card_runs_as_it_stands(pir_folder, tmp_p
     assert len(blocks) == 3 and all('"tester/snippets"' in block and '"v1"' in block for block in blocks)
 
 
+def test_the_words_of_a_tokenizer_travel_whatever_their_file(folder):
+    names = ("spiece.model", "vocab.txt", "merges.txt", "vocab.json")
+    for name in names:
+        (folder / name).write_bytes(b"words")
+    assert set(names) <= {name for name, _ in shipped_files(folder)}
+
+
 @pytest.mark.parametrize(
     "missing, words", [("model.safetensors", "weights"), ("README.md", "card"), ("processor_config.json", "processor")]
 )
