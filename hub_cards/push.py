@@ -84,7 +84,7 @@ def shipped_files(folder: Path) -> list[tuple[str, Path]]:
     ]
     have = {name for name, _ in wanted}
     needs = {
-        "weights (model.safetensors)": any(name.endswith(".safetensors") for name in have),
+        "weights (model.safetensors)": have & {"model.safetensors", "model.safetensors.index.json"},
         "a processor (processor_config.json): call processor.save_pretrained": "processor_config.json" in have,
         "a card (README.md): write_model_card": "README.md" in have,
         "its code (*.py): save it with an installed vsehub": any(name.startswith("modeling_") for name in have),
@@ -92,11 +92,29 @@ def shipped_files(folder: Path) -> list[tuple[str, Path]]:
     missing = [what for what, found in needs.items() if not found]
     if missing:
         raise ValueError(f"{folder} lacks {'; '.join(missing)}")
+    _check_shards(folder, have)
     for name, path in wanted:
         if name.endswith(".safetensors"):
             with weights_of(folder), safe_open(path, "pt"):  # reads the header, and that the file is as long as it says
                 pass
     return wanted
+
+
+def _check_shards(folder: Path, have: set[str]):
+    """Refuse shards that lack one, and shards beside a whole file, which readers would take instead."""
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return
+    try:
+        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{index} is no index of shards ({type(error).__name__}: {error}); save the model again"
+        ) from None
+    if missing := sorted(shards - have):
+        raise ValueError(f"{folder} lacks weights ({missing[0]}, which {index.name} names); save the model again")
+    if "model.safetensors" in have:
+        raise ValueError(f"{folder} holds model.safetensors and shards: delete those that are old")
 
 
 def _config(folder: Path) -> dict:

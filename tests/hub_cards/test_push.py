@@ -85,6 +85,24 @@ def test_an_incomplete_folder_is_refused_before_anything_is_made(folder, missing
         push(folder, "tester/never")
 
 
+def test_shards_are_whole_and_alone(folder, tiny_model):
+    tiny_model.save_pretrained(folder, max_shard_size="60KB")  # transformers leaves the old file where it is
+    with pytest.raises(ValueError, match="model.safetensors and shards"):
+        shipped_files(folder)
+    (folder / "model.safetensors").unlink()
+    assert sum(name.endswith(".safetensors") for name, _ in shipped_files(folder)) > 1
+    next(folder.glob("model-00002-*")).unlink()
+    with pytest.raises(ValueError, match="lacks weights .model-00002"):
+        shipped_files(folder)
+    for text in ("[]", "{}", '{"weight_map": 3}', "half"):
+        (folder / "model.safetensors.index.json").write_text(text)
+        with pytest.raises(ValueError, match="no index of shards"):
+            shipped_files(folder)
+    (folder / "model.safetensors.index.json").unlink()
+    with pytest.raises(ValueError, match="lacks weights .model.safetensors"):
+        shipped_files(folder)
+
+
 def test_another_architecture_is_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"architectures": ["BertModel"], "model_type": "bert"}))
     with pytest.raises(ValueError, match="not a model of vsehub"):
