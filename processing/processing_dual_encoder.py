@@ -28,6 +28,8 @@ class DualEncoderProcessor(ProcessorMixin):
     valid_processor_kwargs = DualEncoderProcessorKwargs
 
     def __init__(self, image_processor=None, tokenizer=None, **kwargs):
+        # A tokenizer.json saved after use holds that call's limit, which would win over model_max_length.
+        getattr(tokenizer, "init_kwargs", {}).pop("max_length", None)
         super().__init__(image_processor, tokenizer)
 
     def __call__(self, images=None, text=None, **kwargs):
