@@ -23,6 +23,10 @@ FROM_IMPORT = re.compile(r"from\s+[\w.]+\s+import\b")
 # The loader reads text: a line that never runs is enough.
 INDIRECT = "\n\n# Needed by the files imported above; some loaders look no further than here.\nif False:\n"
 
+# Of two local folders of one name, transformers runs the first's model for both, unless the classes of their
+# configurations differ; those it tells apart by the sources that a configuration names: so it names the model's.
+OWNERS = "\n\n# What belongs to this configuration: named, not needed.\nif False:\n"
+
 
 def reachable_sources(module: str) -> dict[str, str]:
     """Collect the first-party modules that `module` needs: file stem -> source with flat imports.
@@ -94,6 +98,9 @@ def write_sources(cls: type, folder: str | Path, beside: str | None = None):
         stem = cls.__module__.rpartition(".")[2]
         mention = "" if INDIRECT in sources[stem] else INDIRECT
         sources[stem] += f"{mention}    from .{beside.rpartition('.')[2]} import *\n"
+    if hasattr(cls, "config_class"):
+        config = cls.config_class.__module__.rpartition(".")[2]
+        sources[config] += OWNERS + "".join(f"    from .{other} import *\n" for other in sorted({*sources} - {config}))
     for stem, source in sources.items():
         (Path(folder) / f"{stem}.py").write_text(source, encoding="utf-8")
 

@@ -11,7 +11,11 @@ def main(argv: list[str]) -> int:
     Raises:
         ValueError: no such system.
     """
+    usage = f"vsehub convert {{{','.join(CONVERTERS)}}} CKPT OUT"
+    if argv and argv[0] in ("-h", "--help"):
+        print(f"usage: {usage}; after the system, --help tells more")
+        return 0
     if not argv or argv[0] not in CONVERTERS:
         asked = f", not {argv[0]!r}" if argv and not argv[0].startswith("-") else ""
-        raise ValueError(f"say which system: vsehub convert {{{','.join(CONVERTERS)}}} CKPT OUT{asked}")
+        raise ValueError(f"say which system: {usage}{asked}")
     return importlib.import_module(f"vsehub.hub_cards.{CONVERTERS[argv[0]]}").main(argv[1:])

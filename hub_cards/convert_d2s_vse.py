@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..processing.processing_dual_encoder import square_image_processor
 from .installed import D2SVSEConfig, D2SVSEModel, D2SVSEProcessor
+from .model_card import write_model_card
 from .official_checkpoint import (
     CheckpointError,
     check_folders,
@@ -109,6 +110,8 @@ def convert(
         model.save_pretrained(folder)
         if processor is not None:
             processor.save_pretrained(folder)
+        origin = {"converted from": f"{facts['source']}, {model.config.conversion['part']}"}
+        write_model_card(folder, model=model, name=Path(folder).resolve().name, results=[], training=origin)
     return {
         **models[out].config.conversion,
         "parameters": models[out].num_parameters(),

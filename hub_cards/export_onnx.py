@@ -70,7 +70,7 @@ def export_onnx(model: DualEncoderPreTrainedModel, processor, out: Path) -> dict
     """Write both graphs with what prepares their inputs, and compare them with the model under onnxruntime.
 
     Args:
-        model, processor: as loaded; the model is put in eval mode and float32.
+        model, processor: as loaded; the model is put in eval mode, float32 and eager attention.
         out: folder; `visual/`, `textual/` and `parity.json` go there.
 
     Returns:
@@ -87,7 +87,8 @@ def export_onnx(model: DualEncoderPreTrainedModel, processor, out: Path) -> dict
     except ImportError:
         raise ImportError('export to ONNX needs onnx and onnxruntime: pip install "vsehub[onnx]"') from None
     model = model.float().cpu().eval()
-    originals = Side(model, True), Side(model, False)
+    model.set_attn_implementation("eager")  # scaled_dot_product_attention of Swin's windows cannot be traced
+    originals = Side(model, True).eval(), Side(model, False).eval()
     longest = _longest(model, processor.tokenizer)
     with torch.no_grad():
         expected = {

@@ -11,12 +11,15 @@ What a string is follows from its key, never from a guess. Addresses are not fet
 
 import base64
 import io
+from contextlib import contextmanager
 
 import torch
 from transformers import AutoModel, AutoProcessor
 
 LARGEST = 20_000_000  # bytes of one encoded image
 MOST = 256  # items of one request
+PIXELS = 128_000_000  # of all images of one request: a few KB can hold 100 megapixels
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # of Pillow's others, some start a process (Ghostscript)
 
 
 class EndpointHandler:
@@ -76,24 +79,36 @@ class EndpointHandler:
         given = [] if given is None else given if isinstance(given, list) else [given]
         if len(given) > MOST:
             raise ValueError(f"at most {MOST} images a request, got {len(given)}")
-        return [image if hasattr(image, "getbands") else _decoded(image, row) for row, image in enumerate(given)]
+        images = [image if hasattr(image, "getbands") else _opened(image, row) for row, image in enumerate(given)]
+        pixels = sum(image.width * image.height for image in images)
+        if pixels > PIXELS:
+            raise ValueError(f"at most {PIXELS:,} pixels a request, got {pixels:,}: send fewer or smaller images")
+        for row, image in enumerate(images):
+            with _refusing(row):
+                image.load()
+        return images
 
 
-def _decoded(text, row: int):
-    """Base64 to a picture that decodes whole."""
+def _opened(text, row: int):
+    """Base64 to a picture, of which only the header has been read."""
     from PIL import Image
 
     if not isinstance(text, str) or len(text) > LARGEST * 4 // 3:
         raise ValueError(f"image {row} must be a base64 string of at most {LARGEST // 1_000_000} MB")
     text = text.partition("base64,")[2] if text.startswith("data:") else text
+    with _refusing(row):
+        return Image.open(io.BytesIO(base64.b64decode(text, validate=True)), formats=FORMATS)
+
+
+@contextmanager
+def _refusing(row: int):
+    """Turn what Pillow raises into what the sender can do."""
     try:
-        image = Image.open(io.BytesIO(base64.b64decode(text, validate=True)))
-        image.load()
+        yield
     except Exception as error:  # each of Pillow's decoders raises its own kinds
         raise ValueError(
             f"image {row} is no base64 of a whole picture ({error}); addresses are not fetched: send the bytes"
         ) from None
-    return image
 
 
 def _texts(given, name: str) -> list[str]:

@@ -15,7 +15,9 @@ from .markdown import fenced, one_line, plain, public_name
 
 TEMPLATES = Path(__file__).parent / "templates"
 REPO_ID = re.compile(r"(?!.*(--|\.\.))\w[\w.-]{0,95}(/\w[\w.-]{0,95})?", re.ASCII)
+SOMEWHERE = "path/to/this/repository"  # in the snippets, until `push` knows where the model goes
 LICENSE_ID = re.compile(r"[a-z0-9][a-z0-9.-]*")
+NOT_IN_LICENSE_ID = re.compile(r"[^a-z0-9.]+")  # the Hub wants an id as license_name, too; the text has the name
 CITATION = """@inproceedings{{{key},
   title     = {{{title}}},
   author    = {{{authors}}},
@@ -41,7 +43,7 @@ def write_model_card(
     Args:
         folder: where the model, and its processor, were saved.
         model: the model, for its architecture.
-        name: id of the repository, for the snippet, or any title.
+        name: id of the repository (`owner/name`), for the snippets, or any title.
         results: evaluations, each a mapping with `dataset`, `split` and `metrics` (name -> number) and, where known,
             `dataset_id` (on the Hub), `protocol`, `selected` (how the checkpoint was chosen), `seed`, `command`,
             `intervals` (name -> (low, high), 95 % confidence).
@@ -88,7 +90,7 @@ def _about_files(folder: Path, model, name: str, about: dict) -> dict:
         "fenced": fenced,
         "dim": model.config.projection_dim,
         "parts": _parts(model),
-        "source": json.dumps(name if REPO_ID.fullmatch(name) else "path/to/this/repository"),
+        "source": json.dumps(name if "/" in name and REPO_ID.fullmatch(name) else SOMEWHERE),
         "sources": sorted(path.name for path in folder.glob("*.py")),
         "has_sentence_transformers": (folder / "modules.json").exists(),
         "has_belief": getattr(model, "instruction_model", None) is not None,
@@ -146,7 +148,7 @@ def _metadata(folder, name, system, results, bases, terms, license, languages, e
     return ModelCardData(
         language=[one_line(language) for language in languages],
         license="other" if named else one_line(license or "") or None,
-        license_name=one_line(license) if named else None,
+        license_name=NOT_IN_LICENSE_ID.sub("-", one_line(license).lower()).strip("-.") or "unnamed" if named else None,
         library_name="transformers",
         pipeline_tag="zero-shot-image-classification",
         tags=tags,

@@ -15,9 +15,10 @@ from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
 from safetensors import safe_open
 
 from ..modeling.towers import weights_of
-from .model_card import REPO_ID
+from .model_card import REPO_ID, SOMEWHERE
 
-WANTED = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.py", "*.txt", "*.jinja", "README.md", "LICENSE*")
+# A model of SentencePiece (SigLIP's words) is data, no pickle.
+WANTED = ("*.safetensors", "*.json", "*.py", "*.txt", "*.jinja", "*.model", "README.md", "LICENSE*")
 PICTURES = ("*.jpg", "*.jpeg", "*.png")  # of the card's widget
 NEVER = ("objective.safetensors", "trainer_state.json", "bad_samples*", "validation.json", ".*", "_*")
 TAG = re.compile(r"\w([\w.-]*\w)?", re.ASCII)
@@ -48,7 +49,8 @@ def push(folder: str | Path, repo_id: str, private: bool = False, tag: str | Non
     _same_architecture(api, repo_id, there, folder)
     if tag is not None and _has_tag(api, repo_id, tag):
         raise ValueError(f"{repo_id} has a tag {tag!r} already, and a tag never moves: choose another")
-    adds = [CommitOperationAdd(name, _pinned(path, tag) if name == "README.md" else str(path)) for name, path in files]
+    card = _addressed(folder / "README.md", repo_id, tag)
+    adds = [CommitOperationAdd(name, card if name == "README.md" else str(path)) for name, path in files]
     stale = sorted(there - {name for name, _ in files} - {".gitattributes"})
     commit = api.create_commit(
         repo_id,
@@ -82,7 +84,7 @@ def shipped_files(folder: Path) -> list[tuple[str, Path]]:
     ]
     have = {name for name, _ in wanted}
     needs = {
-        "weights (model.safetensors)": any(name.endswith(".safetensors") for name in have),
+        "weights (model.safetensors)": have & {"model.safetensors", "model.safetensors.index.json"},
         "a processor (processor_config.json): call processor.save_pretrained": "processor_config.json" in have,
         "a card (README.md): write_model_card": "README.md" in have,
         "its code (*.py): save it with an installed vsehub": any(name.startswith("modeling_") for name in have),
@@ -90,11 +92,29 @@ def shipped_files(folder: Path) -> list[tuple[str, Path]]:
     missing = [what for what, found in needs.items() if not found]
     if missing:
         raise ValueError(f"{folder} lacks {'; '.join(missing)}")
+    _check_shards(folder, have)
     for name, path in wanted:
         if name.endswith(".safetensors"):
             with weights_of(folder), safe_open(path, "pt"):  # reads the header, and that the file is as long as it says
                 pass
     return wanted
+
+
+def _check_shards(folder: Path, have: set[str]):
+    """Refuse shards that lack one, and shards beside a whole file, which readers would take instead."""
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return
+    try:
+        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{index} is no index of shards ({type(error).__name__}: {error}); save the model again"
+        ) from None
+    if missing := sorted(shards - have):
+        raise ValueError(f"{folder} lacks weights ({missing[0]}, which {index.name} names); save the model again")
+    if "model.safetensors" in have:
+        raise ValueError(f"{folder} holds model.safetensors and shards: delete those that are old")
 
 
 def _config(folder: Path) -> dict:
@@ -108,9 +128,9 @@ def _config(folder: Path) -> dict:
         ) from None
 
 
-def _pinned(card: Path, tag: str | None) -> bytes:
-    """The card whose snippets name the tag that this version gets."""
-    text = card.read_text(encoding="utf-8")
+def _addressed(card: Path, repo_id: str, tag: str | None) -> bytes:
+    """The card whose snippets name the repository and the tag that this version gets."""
+    text = card.read_text(encoding="utf-8").replace(f'"{SOMEWHERE}"', f'"{repo_id}"')
     for quoted in ('revision="main"', '"revision": "main"') if tag else ():
         text = text.replace(quoted, quoted.replace('"main"', f'"{tag}"'))
     return text.encode()

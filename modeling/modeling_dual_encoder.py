@@ -332,7 +332,7 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
                 rows = order[start : start + batch_size]
                 output = self(**prepare(rows).to(self.device))
                 found = output.image_embeds if output.text_embeds is None else output.text_embeds
-                embeds[torch.tensor(rows)] = found.float().cpu()
+                embeds[torch.tensor(rows)] = F.normalize(found.float(), dim=-1).cpu()  # bfloat16 is off by 0.4 %
         finally:
             self.train(training)
         return embeds

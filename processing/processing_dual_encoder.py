@@ -28,8 +28,8 @@ class DualEncoderProcessor(ProcessorMixin):
     valid_processor_kwargs = DualEncoderProcessorKwargs
 
     def __init__(self, image_processor=None, tokenizer=None, **kwargs):
-        if tokenizer is not None:  # tokenizer.json remembers how long its last call was, and would cut every caption so
-            tokenizer.init_kwargs.pop("max_length", None)
+        # A tokenizer.json saved after use holds that call's limit, which would win over model_max_length.
+        getattr(tokenizer, "init_kwargs", {}).pop("max_length", None)
         super().__init__(image_processor, tokenizer)
 
     def __call__(self, images=None, text=None, **kwargs):

@@ -12,6 +12,16 @@ def test_help_lists_every_verb(capsys):
     assert all(verb in listed for verb in VERBS)
 
 
+@pytest.mark.parametrize("words", [*VERBS, "train pir", "index export", "convert pir", "convert d2s-vse"])
+def test_every_verb_has_help(words, capsys):
+    try:
+        status = main([*words.split(), "--help"])
+    except SystemExit as stopped:  # argparse's way to end
+        status = stopped.code
+    assert not status, capsys.readouterr().err
+    assert "usage: " in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

@@ -115,7 +115,7 @@ class DataArguments:
     image_augmentation: Literal["none", "crop", "rand_augment"] = field(
         default="crop",
         metadata={
-            "help": "While training: crop (60-100 %) and flip, or PIR's crop (50-100 %), flip and RandAugment(2, 7)."
+            "help": "While training: crop (60-100 %%) and flip, or PIR's crop (50-100 %%), flip and RandAugment(2, 7)."
         },
     )
     text_augmentation: float = field(

@@ -22,7 +22,7 @@ processor = AutoProcessor.from_pretrained(MODEL, **OPTIONS)
 paths = sorted(path for path in GALLERY.rglob("*") if path.suffix.lower() in KINDS)
 if not paths:
     raise SystemExit(f"no pictures in {GALLERY.resolve()}: put some there")
-index = torch.cat([model.encode_image([Image.open(path).convert("RGB")], processor=processor) for path in paths])
+index = torch.cat([model.encode_image([Image.open(path)], processor=processor) for path in paths])
 has_belief = getattr(model, "instruction_model", None) is not None
 
 
@@ -46,7 +46,7 @@ def believe(image):
     """Lay the belief map over a picture: red where the scene encoder believes."""
     if image is None:
         raise gr.Error("Give a picture.")
-    pixels = processor(images=image.convert("RGB"), return_tensors="pt")["pixel_values"]
+    pixels = processor(images=image, return_tensors="pt")["pixel_values"]
     belief = model.belief(pixels)[0, 1:]  # without the class token
     side = round(len(belief) ** 0.5)
     heat = belief[: side * side].reshape(side, side)

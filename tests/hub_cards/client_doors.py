@@ -56,12 +56,14 @@ def endpoint(source, pictures, captions) -> dict:
     """`handler.py` of the folder, as an Inference Endpoint runs it."""
     import io
 
+    from PIL import Image
+
     sys.path.insert(0, source)
     from handler import EndpointHandler
 
-    def encoded(picture):
+    def encoded(picture, kind="PNG"):
         buffer = io.BytesIO()
-        picture.save(buffer, "PNG")
+        picture.save(buffer, kind)
         return base64.b64encode(buffer.getvalue()).decode()
 
     handler, image = EndpointHandler(source), encoded(pictures[0])
@@ -71,6 +73,9 @@ def endpoint(source, pictures, captions) -> dict:
         "address": {"inputs": {"image": "https://example.com/a.jpg"}},
         "path": {"inputs": {"image": "/etc/passwd"}},
         "torn": {"inputs": {"image": image[:60]}},
+        "cut": {"inputs": {"image": [image, image[: len(image) // 8 * 4]]}},
+        "postscript": {"inputs": {"image": encoded(pictures[0].convert("RGB"), "EPS")}},
+        "huge": {"inputs": {"image": [encoded(Image.new("1", (9000, 9000)))] * 2}},
         "empty": {"inputs": {"text": " "}},
         "number": {"inputs": {"text": 3}},
         "key": {"inputs": {"url": "x"}},

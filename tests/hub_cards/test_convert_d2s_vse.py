@@ -19,6 +19,7 @@ from vsehub import D2SVSEModel, D2SVSEProcessor
 from vsehub.__main__ import main as vsehub
 from vsehub.hub_cards.convert_d2s_vse import convert, main
 from vsehub.hub_cards.official_checkpoint import CheckpointError
+from vsehub.hub_cards.push import shipped_files
 from vsehub.training.losses import EmbeddingDistillationLoss, HingeLoss
 
 WIDTH, DIM, POOL, TOKENS, WORDS = 64, 16, 4, 5, 60  # of the tiny official files below
@@ -391,6 +392,10 @@ def test_with_a_tokenizer_the_processor_makes_squares_of_the_true_size(saved, vo
     assert long.shape == (1, 32)  # where the position table ends
     model = AutoModel.from_pretrained(tmp_path / "out")
     assert model.encode_text(["a dog", "dog runs"]).shape == (2, DIM) == model.encode_image(tiny_pictures[:2]).shape
+    for name, part in (("out", "stage 2"), ("teacher", "teacher")):
+        assert shipped_files(tmp_path / name)  # nothing is missing for a push
+        card = (tmp_path / name / "README.md").read_text()
+        assert f".pth, {part} |" in card.replace("\\_", "_") and str(tmp_path) not in card
 
 
 def test_a_saved_tokenizer_will_do_and_one_that_does_not_fit_will_not(

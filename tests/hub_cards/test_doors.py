@@ -68,6 +68,7 @@ def test_an_inference_endpoint(saved, material, run_client, expected):
     close([row["score"] for row in found["scores"]], np.sort(exponents / exponents.sum())[::-1], 1e-5)
     assert all(answer.startswith("refused: ") for answer in found["refused"].values()), found["refused"]
     assert "addresses are not fetched" in found["refused"]["address"]
+    assert "fewer or smaller" in found["refused"]["huge"] and "cannot identify" in found["refused"]["postscript"]
 
 
 def test_mteb_finds_the_model_on_the_hub_and_runs_both_directions(

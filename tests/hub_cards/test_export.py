@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModel, AutoProcessor
+from transformers import AutoModel, AutoProcessor, SwinConfig
 
 from vsehub.__main__ import main
-from vsehub.hub_cards.export_onnx import RankTable
+from vsehub.hub_cards.export_onnx import RankTable, export_onnx
 from vsehub.modeling.pooling import GPO
 
 
@@ -44,6 +44,14 @@ def test_both_graphs_embed_as_the_model_at_any_batch_and_length(name, request, t
         assert np.abs(found - model.encode_text(texts).numpy()).max() <= 1e-4
 
 
+def test_windows_of_swin_are_traced(make_tiny_model, tiny_processor, tmp_path):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    swin = SwinConfig(image_size=32, patch_size=2, embed_dim=16, depths=[1, 1], num_heads=[2, 2], window_size=4)
+    model = make_tiny_model(vision_config=swin)
+    assert max(export_onnx(model, tiny_processor, tmp_path).values()) <= 1e-4
+
+
 def test_bfloat16_is_half_the_size_and_nearly_the_same(tiny_folder, tmp_path, tiny_captions, capsys):
     out = tmp_path / "half"
     assert main(["export", str(tiny_folder), str(out), "--to", "transformers", "--dtype", "bf16"]) == 0
@@ -53,7 +61,9 @@ def test_bfloat16_is_half_the_size_and_nearly_the_same(tiny_folder, tmp_path, ti
     half = AutoModel.from_pretrained(out)
     assert half.dtype == torch.bfloat16
     exact = AutoModel.from_pretrained(tiny_folder)
-    assert (half.encode_text(tiny_captions) * exact.encode_text(tiny_captions)).sum(1).min() > 0.99
+    embeds = half.encode_text(tiny_captions)
+    assert (embeds * exact.encode_text(tiny_captions)).sum(1).min() > 0.99
+    assert (embeds.norm(dim=1) - 1).abs().max() < 1e-6  # bfloat16 would be off by 0.4 %, and cosines exceed 1
 
 
 def test_a_full_folder_and_a_contradiction_are_refused(tiny_folder, tmp_path, capsys):

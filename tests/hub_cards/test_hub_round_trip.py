@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 
 import pytest
 from looks import FLOOR, TRUST, check
@@ -39,6 +40,18 @@ def test_a_folder_computes_the_same_where_vsehub_is_absent(stranger, expected, t
 @pytest.mark.parametrize("folder", ["saved", "re-saved"])
 def test_a_normal_load_prints_nothing(stranger, folder):
     assert stranger[folder][1].strip() == ""
+
+
+def test_two_folders_of_one_name_each_run_their_own_code(tmp_path, run_client, tiny_folder, material):
+    folders = [tmp_path / run / "hub" for run in ("first", "second")]
+    for folder in folders:
+        shutil.copytree(tiny_folder, folder)
+    changed = folders[1] / "pooling.py"
+    changed.write_text(changed.read_text() + "\n# of a later version\n")
+    looks = [{"source": str(folder), "options": TRUST} for folder in folders]
+    report, _ = run_client("client_load.py", material, json.dumps(looks), HF_HUB_OFFLINE="1", BLOCK_VSEHUB="1")
+    first, second = (look["classes"][1] for look in report["looks"])
+    assert first != second
 
 
 @pytest.fixture(scope="session")

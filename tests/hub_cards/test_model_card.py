@@ -1,6 +1,7 @@
 """The model card: what it says, what the Hub reads of it, and that no name can break either."""
 
 import math
+import re
 
 import pytest
 import yaml
@@ -80,7 +81,10 @@ def test_no_text_breaks_the_metadata_or_a_table(tmp_path, tiny_model, text):
     assert card.data.model_name == shown and card.data.language == ["en", shown]
     assert {result.dataset_name for result in card.data.eval_results} == {public}
     assert [result.metric_value for result in card.data.eval_results] == [1.5, 523.46]
-    assert card.data.license_name == shown if card.data.license == "other" else card.data.license == shown
+    if card.data.license == "other":
+        assert re.fullmatch(r"[a-z0-9][a-z0-9.-]*", card.data.license_name)
+    else:
+        assert card.data.license == shown
     for ids in (card.data.base_model, card.data.datasets):  # an id, or nothing
         assert ids is None or ids == [text]
 
@@ -118,6 +122,13 @@ def test_metadata_are_what_the_hub_reads(tmp_path, tiny_model):
     assert found["base_model"] == bases[:1] and found["base_model_relation"] == "finetune"
     assert found["datasets"] == ["nlphuji/flickr30k"] and found["license"] == "apache-2.0"
     assert found["model-index"][0]["results"][0]["dataset"]["type"] == "nlphuji/flickr30k"
+
+
+def test_a_licence_of_another_name_is_an_id_to_the_hub_and_a_name_to_readers(tmp_path, tiny_model):
+    path = write(tmp_path, tiny_model, license="Weights of X, version 1.0 (no sale)")
+    found = ModelCard.load(path).data
+    assert (found.license, found.license_name) == ("other", "weights-of-x-version-1.0-no-sale")
+    assert "- Weights: Weights of X, version 1.0 (no sale)." in path.read_text()
 
 
 def test_the_tag_of_sentence_transformers_needs_its_files(tmp_path, tiny_model):

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from vsehub import PIRModel
 from vsehub.hub_cards.model_card import write_model_card
 from vsehub.hub_cards.push import push, shipped_files
 
@@ -59,6 +60,22 @@ def test_a_second_push_replaces_and_forgets_in_one_commit_and_refuses_what_is_wr
     assert "extra.txt" in repository.files("v1") and "extra.txt" not in repository.files("main")
 
 
+def test_every_snippet_of_the_published_card_runs_as_it_stands(pir_folder, tmp_path, run_client, online):
+    folder = tmp_path / "hub"
+    shutil.copytree(pir_folder, folder)
+    write_model_card(folder, model=PIRModel.from_pretrained(folder), name="mine", results=[], training={})
+    run_client("client_push_verb.py", json.dumps([[str(folder), "snippets", "--tag", "v1"]]), **online)
+    blocks, _ = run_client("client_card.py", "tester/snippets", "v1", **online)
+    assert len(blocks) == 3 and all('"tester/snippets"' in block and '"v1"' in block for block in blocks)
+
+
+def test_the_words_of_a_tokenizer_travel_whatever_their_file(folder):
+    names = ("spiece.model", "vocab.txt", "merges.txt", "vocab.json")
+    for name in names:
+        (folder / name).write_bytes(b"words")
+    assert set(names) <= {name for name, _ in shipped_files(folder)}
+
+
 @pytest.mark.parametrize(
     "missing, words", [("model.safetensors", "weights"), ("README.md", "card"), ("processor_config.json", "processor")]
 )
@@ -66,6 +83,24 @@ def test_an_incomplete_folder_is_refused_before_anything_is_made(folder, missing
     (folder / missing).unlink()
     with pytest.raises(ValueError, match=words):
         push(folder, "tester/never")
+
+
+def test_shards_are_whole_and_alone(folder, tiny_model):
+    tiny_model.save_pretrained(folder, max_shard_size="60KB")  # transformers leaves the old file where it is
+    with pytest.raises(ValueError, match="model.safetensors and shards"):
+        shipped_files(folder)
+    (folder / "model.safetensors").unlink()
+    assert sum(name.endswith(".safetensors") for name, _ in shipped_files(folder)) > 1
+    next(folder.glob("model-00002-*")).unlink()
+    with pytest.raises(ValueError, match="lacks weights .model-00002"):
+        shipped_files(folder)
+    for text in ("[]", "{}", '{"weight_map": 3}', "half"):
+        (folder / "model.safetensors.index.json").write_text(text)
+        with pytest.raises(ValueError, match="no index of shards"):
+            shipped_files(folder)
+    (folder / "model.safetensors.index.json").unlink()
+    with pytest.raises(ValueError, match="lacks weights .model.safetensors"):
+        shipped_files(folder)
 
 
 def test_another_architecture_is_refused(tmp_path):

@@ -8,6 +8,7 @@ from datasets import Dataset
 from transformers import AutoProcessor, BertConfig, BertModel
 
 from vsehub import D2SVSEProcessor
+from vsehub.processing.processing_dual_encoder import square_image_processor
 from vsehub.training.arguments import DataArguments
 from vsehub.training.evaluate_model import EvaluationOptions, evaluation
 from vsehub.training.saved_embeddings import read_embeddings
@@ -31,6 +32,19 @@ def test_the_length_of_a_call_before_saving_cuts_no_caption(folder):
     assert loaded(text=[LONG], return_tensors="pt")["input_ids"].shape == (1, 20)
     loaded.save_pretrained(folder)
     assert len(AutoProcessor.from_pretrained(folder)(text=LONG)["input_ids"]) == 20
+
+
+def test_the_last_limit_cuts_captions_even_if_the_tokenizer_was_used_under_another(tmp_path, tiny_tokenizer):
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    used = D2SVSEProcessor(square_image_processor(32), tokenizer)
+    assert used(text=["a " * 70], return_tensors="pt")["input_ids"].shape == (1, 64)
+    tokenizer.model_max_length = 24
+    used.save_pretrained(tmp_path / "first")
+    once = AutoProcessor.from_pretrained(tmp_path / "first")
+    once.save_pretrained(tmp_path / "second")
+    for processor in (used, once, AutoProcessor.from_pretrained(tmp_path / "second")):
+        assert processor(text=["a " * 70], return_tensors="pt")["input_ids"].shape == (1, 24)
+        assert processor(text=["a " * 70], max_length=9, return_tensors="pt")["input_ids"].shape == (1, 9)
 
 
 def test_an_evaluation_reads_as_much_as_a_search(folder, tiny_model, tiny_pictures, tmp_path, monkeypatch):
