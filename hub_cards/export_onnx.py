@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers import AutoModel, AutoProcessor
+from transformers.utils import cached_file
 
 from ..modeling.modeling_dual_encoder import DualEncoderPreTrainedModel
 from ..modeling.pooling import GPO
@@ -192,6 +193,18 @@ def export_dtype(model: DualEncoderPreTrainedModel, processor, out: Path, dtype:
     return {name: float((exact[name] * F.normalize(rough[name], dim=-1)).sum(-1).mean()) for name in exact}
 
 
+def copy_card(source: str, out: Path, dtype: str, report: dict):
+    """Take the model's card along, if it has one, and say in it what was done to the weights."""
+    path = cached_file(source, "README.md", _raise_exceptions_for_missing_entries=False)
+    if path is not None:
+        cosines = ", ".join(f"{name} {value:.5f}" for name, value in report.items())
+        said = (
+            f"These are {dtype} weights; mean cosine with the float32 embeddings, whose figures stand above: {cosines}."
+        )
+        card = Path(path).read_text(encoding="utf-8").rstrip()
+        (out / "README.md").write_text(f"{card}\n\n## Number format\n\n{said}\n", encoding="utf-8")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Export a saved model."""
     parser = argparse.ArgumentParser("vsehub export", description=__doc__.splitlines()[0])
@@ -216,6 +229,7 @@ def main(argv: list[str] | None = None) -> int:
     else:
         dtype = torch.bfloat16 if args.dtype == "bf16" else torch.float32
         report = export_dtype(model, processor, out, dtype)
+        copy_card(args.model, out, str(dtype).removeprefix("torch."), report)
         print("mean cosine with float32: " + ", ".join(f"{k} {v:.5f}" for k, v in report.items()))
     print(f"{out}")
     return 0

@@ -221,9 +221,12 @@ class RetrievalTrainer(WholeCheckpoints, Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if not self.objective.state_dict():
+            return
         path = os.path.join(resume_from_checkpoint, OBJECTIVE_FILE)
-        if os.path.exists(path):
-            self.objective.load_state_dict(load_file(path, device=str(self.args.device)), strict=True)
+        if not os.path.exists(path):
+            raise ValueError(f"{path} is missing: what the objective learned is not there to go on from; start anew")
+        self.objective.load_state_dict(load_file(path, device=str(self.args.device)), strict=True)
 
     def create_model_card(self, *args, **kwargs):
         """Write the card of a retrieval model; Trainer's own would overwrite it with a generic one."""

@@ -1,6 +1,7 @@
 """ONNX graphs and bfloat16 folders of both models."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -53,11 +54,15 @@ def test_windows_of_swin_are_traced(make_tiny_model, tiny_processor, tmp_path):
 
 
 def test_bfloat16_is_half_the_size_and_nearly_the_same(tiny_folder, tmp_path, tiny_captions, capsys):
-    out = tmp_path / "half"
-    assert main(["export", str(tiny_folder), str(out), "--to", "transformers", "--dtype", "bf16"]) == 0
+    out, source = tmp_path / "half", tmp_path / "source"
+    shutil.copytree(tiny_folder, source)
+    (source / "README.md").write_text("---\nlicense: mit\n---\n# Boats\n")
+    assert main(["export", str(source), str(out), "--to", "transformers", "--dtype", "bf16"]) == 0
     assert "mean cosine" in capsys.readouterr().out
     sizes = [(folder / "model.safetensors").stat().st_size for folder in (tiny_folder, out)]
     assert sizes[1] < 0.6 * sizes[0]
+    card = (out / "README.md").read_text()
+    assert card.startswith("---\nlicense: mit") and "bfloat16 weights; mean cosine" in card
     half = AutoModel.from_pretrained(out)
     assert half.dtype == torch.bfloat16
     exact = AutoModel.from_pretrained(tiny_folder)

@@ -145,6 +145,10 @@ def test_a_resumed_run_is_bitwise_the_unbroken_one(scenes, tmp_path, align):
     if align == "infonce":
         first, second = (load_file(path)["align.temperature"] for path in states)
         assert torch.equal(first, second) and first.item() != pytest.approx(0.07, abs=1e-7)
+        states[1].unlink()
+        (tmp_path / "broken" / "baseline" / "finished.json").unlink()
+        with pytest.raises(ValueError, match="objective.safetensors is missing"):
+            run(scenes, tmp_path / "broken", *flags, "--resume_from_checkpoint", "true")
     assert not (tmp_path / "whole" / "hub" / "objective.safetensors").exists()
 
 
