@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from ablation import metrics_table, run_once
 from datasets import Dataset
 from transformers import set_seed
@@ -31,7 +32,7 @@ from vsehub.training.recipe import parse_stages
 from vsehub.training.run_pir import STAGES as PIR_STAGES
 from vsehub.training.run_pir import build
 from vsehub.training.stages import StageArguments
-from vsehub.training.teachers import TEXT, ImageTeacher, TextTeacher, add_teachers
+from vsehub.training.teachers import IMAGE, TEXT, ImageTeacher, TextTeacher, add_teachers
 
 COMMON = """--image_size 224 --freeze_vision True --freeze_text True --cache_vision True --cache_text True
 --projection_dim 128 --max_text_length 40 --text_augmentation 0 --image_augmentation none --warmup_steps 30
@@ -96,6 +97,8 @@ def main() -> int:
         settings = {**PLAIN, **(AFFILIATION if bench.labels else {})}
         jobs = [(name, seed) for kind in ("D2SVSE", "two", "PIR") for seed in range(args.seeds) for name in settings
                 if name.startswith(kind)]  # fmt: skip
+        if not args.only or "teachers alone" in args.only:
+            run_once(results, "teachers alone", 0, bench.teach)
         for name, seed in jobs:
             if not args.only or name in args.only:
                 bare, whole = name.startswith("two"), "whole captions" in name
@@ -165,10 +168,26 @@ class Bench:
         embeds = embed_rows(
             trainer.model, processor, self.evaluation, trainer.accelerator, 256, 40, trainer.eval_caches
         )
+        return metrics | self.graded(*embeds)
+
+    def teach(self) -> dict:
+        """How well the teachers order the validation items, each within its modality; centred, as they teach."""
+        rows = add_teachers(self.evaluation, *self.teachers, self.root / "teachers" / "validation", 128)
+        images = np.array(rows[IMAGE], np.float32)[:, 0]
+        texts = np.array([vector for several in rows[TEXT] for vector in several], np.float32)
+        owners = np.repeat(np.arange(len(rows)), [len(captions) for captions in rows["captions"]])
+        width = max(images.shape[1], texts.shape[1])  # across modalities they say nothing
+        embeds = (np.pad(x - x.mean(0), ((0, 0), (0, width - x.shape[1]))) for x in (images, texts))
+        embeds = (torch.nn.functional.normalize(torch.from_numpy(x), dim=-1) for x in embeds)
+        return {name: value for name, value in self.graded(*embeds, owners).items() if "mixed" not in name}
+
+    def graded(self, images, texts, owners) -> dict[str, float]:
+        """NDCG within and across modalities, by wording and by class."""
+        found = {}
         for kind, relevance in self.relevance.items():
-            found = graded_metrics(*embeds, relevance, ks=(10, 50))
-            metrics |= {f"{kind}{name}": value for name, value in found.items()}
-        return metrics
+            values = graded_metrics(images, texts, owners, relevance, ks=(10, 50))
+            found |= {f"{kind}{name}": value for name, value in values.items()}
+        return found
 
     def arguments(self, model: str, changes: dict) -> StageArguments:
         args = self.args

@@ -54,7 +54,8 @@ def metrics_table(path: Path, metrics: tuple[str, ...]) -> str:
     metrics = [metric for metric in metrics if any(metric in row for rows in by_name.values() for row in rows)]
     lines = ["| setting | seeds | " + " | ".join(metrics) + " |", "|---" * (len(metrics) + 2) + "|"]
     for name, rows in by_name.items():
-        cells = [f"{mean(rows, metric):.2f}{_spread(rows, metric)}" for metric in metrics]
+        known = [all(metric in row for row in rows) for metric in metrics]
+        cells = [f"{mean(rows, name):.2f}{_spread(rows, name)}" if has else "" for name, has in zip(metrics, known)]
         lines.append(f"| {name} | {len(rows)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
