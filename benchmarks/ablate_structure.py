@@ -4,8 +4,8 @@
 
 Each word of a training caption is dropped with probability p; validation captions stay whole. Both models, without and
 with the objective, at equal steps; on data with scene classes also beside the affiliation loss. Towers are frozen and
-computed once. The teachers are the same two backbones, which see what the student sees: the captions that lost words,
-but where a setting says that the teacher reads whole ones.
+computed once; `--trained` trains them, which wants a GPU. The teachers are the same two backbones, which see what the
+student sees: the captions that lost words, but where a setting says that the teacher reads whole ones.
 Resumable: a finished run is a line of `OUT/results.jsonl`. `--report` prints the table alone.
 """
 
@@ -34,10 +34,11 @@ from vsehub.training.run_pir import build
 from vsehub.training.stages import StageArguments
 from vsehub.training.teachers import IMAGE, TEXT, ImageTeacher, TextTeacher, add_teachers
 
-COMMON = """--image_size 224 --freeze_vision True --freeze_text True --cache_vision True --cache_text True
---projection_dim 128 --max_text_length 40 --text_augmentation 0 --image_augmentation none --warmup_steps 30
---per_device_train_batch_size 128 --eval_strategy no --save_strategy no --load_best_model_at_end False
---logging_steps 1000 --disable_tqdm True --bf16 True --use_cpu True --temperature 0.07""".split()
+COMMON = """--image_size 224 --projection_dim 128 --max_text_length 40 --text_augmentation 0 --image_augmentation none
+--warmup_steps 30 --per_device_train_batch_size 128 --eval_strategy no --save_strategy no --load_best_model_at_end False
+--logging_steps 1000 --disable_tqdm True --bf16 True --temperature 0.07""".split()
+FROZEN = "--freeze_vision True --freeze_text True --cache_vision True --cache_text True --use_cpu True".split()
+TRAINED = "--tower_lr_scale 0.1 --dataloader_num_workers 8".split() + ["--use_cpu", str(not torch.cuda.is_available())]
 D2S = "--learning_rate 1e-3 --lr_scheduler_type cosine --align infonce --ramp_epochs 0 --text_dropout 0.1".split()
 PIR = """--learning_rate 5e-4 --lr_scheduler_type linear --weight_decay 0.01 --attention_heads 4 --local_from_zero True
 --instruction_layers 1 --cycles 1 --affiliation_weight 0""".split()
@@ -86,6 +87,7 @@ def main() -> int:
     parser.add_argument("--text", required=True)
     parser.add_argument("--out", default="runs/ablate_structure")
     parser.add_argument("--steps", type=int, nargs=2, default=(900, 300), help="of D2SVSE and two towers, of PIR")
+    parser.add_argument("--trained", action="store_true", help="train the towers, too: for a GPU")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="*", help="names of settings")
     parser.add_argument("--report", action="store_true")
@@ -116,7 +118,8 @@ class Bench:
         self.evaluation = prepare_rows(data, "validation", None, need_dense=False)
         self.rows = prepare_rows(data, "train", None, need_dense=False)
         self.labels = list(self.evaluation["label"]) if "label" in self.evaluation.column_names else None
-        self.teachers = ImageTeacher(args.vision, "cpu"), TextTeacher(args.text, "cpu")
+        device = "cuda" if args.trained and torch.cuda.is_available() else "cpu"
+        self.teachers = ImageTeacher(args.vision, device), TextTeacher(args.text, device)
         self.damaged: dict[tuple[float, bool], Dataset] = {}
         self.relevance = self.relevances()
 
@@ -192,8 +195,8 @@ class Bench:
     def arguments(self, model: str, changes: dict) -> StageArguments:
         args = self.args
         own, stages, kinds = (PIR, PIR_STAGES, PIR_ARGUMENTS) if model == "PIR" else (D2S, D2S_STAGES, D2S_ARGUMENTS)
-        words = [*COMMON, *own, "--data", args.data, "--vision", args.vision, "--text", args.text]
-        words += ["--output_dir", f"{args.out}/work"]
+        words = [*COMMON, *(TRAINED if args.trained else FROZEN), *own, "--output_dir", f"{args.out}/work"]
+        words += ["--data", args.data, "--vision", args.vision, "--text", args.text]
         words += [word for key, value in changes.items() for word in (f"--{key}", str(value))]
         return StageArguments(*parse_stages(words, stages, kinds)[0]["retrieval" if model == "PIR" else "baseline"])
 

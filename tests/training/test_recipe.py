@@ -4,11 +4,12 @@ import pytest
 
 import vsehub
 from vsehub.training import run_d2s, train
-from vsehub.training.arguments import D2S_ARGUMENTS
+from vsehub.training.arguments import D2S_ARGUMENTS, PIR_ARGUMENTS
 from vsehub.training.d2s_stages import STAGES
-from vsehub.training.recipe import parse_stages
+from vsehub.training.recipe import parse_stages, read_recipe
+from vsehub.training.run_pir import STAGES as PIR_STAGES
 
-RECIPES = sorted((Path(vsehub.__file__).parent / "training" / "recipes").glob("d2s_vse_*.yaml"))
+RECIPES = sorted((Path(vsehub.__file__).parent / "training" / "recipes").glob("*.yaml"))
 
 
 def parse(tmp_path, text, *flags):
@@ -68,7 +69,9 @@ def test_variables_come_from_the_environment_or_are_asked_for(tmp_path, monkeypa
 def test_every_recipe_parses_and_tells_its_story(path, monkeypatch):
     for name in ("DATA", "BACKBONES", "MINILM"):
         monkeypatch.setenv(name, "/somewhere")
-    parsed, wanted = parse_stages([str(path), "--use_cpu", "True", "--bf16", "False"], STAGES, D2S_ARGUMENTS)
+    pir = read_recipe(path).get("system") == "pir"
+    stages, kinds = (PIR_STAGES, PIR_ARGUMENTS) if pir else (STAGES, D2S_ARGUMENTS)
+    parsed, wanted = parse_stages([str(path), "--use_cpu", "True", "--bf16", "False"], stages, kinds)
     assert set(wanted) <= set(parsed)
     story = path.read_text().lower()
     assert "make demo" in story or all(word in story for word in ("machine", "time", "measured", "expected"))
