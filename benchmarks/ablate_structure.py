@@ -5,11 +5,13 @@
 Each word of a training caption is dropped with probability p; validation captions stay whole. Both models, without and
 with the objective, at equal steps; on data with scene classes also beside the affiliation loss. Towers are frozen and
 computed once; `--trained` trains them, which wants a GPU. The teachers are the same two backbones, which see what the
-student sees: the captions that lost words, but where a setting says that the teacher reads whole ones.
+student sees: the captions that lost words, but where a setting says that the teacher reads whole ones. `--classifier`
+adds rows in which a scene classifier, trained on the same images, teaches the images.
 Resumable: a finished run is a line of `OUT/results.jsonl`. `--report` prints the table alone.
 """
 
 import argparse
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -44,23 +46,46 @@ PIR = """--learning_rate 5e-4 --lr_scheduler_type linear --weight_decay 0.01 --a
 --instruction_layers 1 --cycles 1 --affiliation_weight 0""".split()
 BARE = {"instruction_layers": 0, "cycles": 0}
 DROPS = (0.0, 0.3, 0.5)
-STRUCTURE = {"structure_weight": 2}
+STRUCTURE, LIGHT = {"structure_weight": 2}, {"structure_weight": 0.2}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is trained, with which flags, on captions that lost words with which probability, beside which teachers."""
+
+    model: str
+    drop: float
+    changes: dict = field(default_factory=dict)
+    whole: bool = False  # the text teacher reads whole captions
+    classifier: bool = False  # the image teacher is `--classifier`
+
+    @property
+    def bare(self) -> bool:
+        """Two towers, which neither instruct nor re-read."""
+        return self.changes.get("cycles") == 0
+
+
 PLAIN = {  # D2SVSEModel without decoder; PIRModel
-    f"{model}{', structure' if added else ''}, p {drop}": (model, drop, added)
+    f"{model}{', structure' if added else ''}, p {drop}": Setting(model, drop, added)
     for model in ("D2SVSE", "PIR")
     for drop in DROPS
     for added in ({}, STRUCTURE)
 }
 PLAIN |= {  # the paper's weight may be too much where the towers are frozen
-    f"D2SVSE, structure x 0.1, p {drop}": ("D2SVSE", drop, {"structure_weight": 0.2}) for drop in DROPS
+    f"D2SVSE, structure x 0.1, p {drop}": Setting("D2SVSE", drop, LIGHT) for drop in DROPS
 }
 PLAIN |= {  # where a teacher has read what the student has not: as D2S-VSE's dense text beside short captions
-    f"D2SVSE, structure{name}, whole captions for the teacher, p {drop}": ("D2SVSE", drop, {"structure_weight": weight})
+    f"D2SVSE, structure{name}, whole captions for the teacher, p {drop}": Setting("D2SVSE", drop, added, whole=True)
     for drop in DROPS[1:]
-    for name, weight in (("", 2), (" x 0.1", 0.2))
+    for name, added in (("", STRUCTURE), (" x 0.1", LIGHT))
+}
+CLASSIFIER = {  # where the image teacher knows what the backbone does not
+    f"D2SVSE, structure{name}, classifier teaches, p {drop}": Setting("D2SVSE", drop, added, classifier=True)
+    for drop in DROPS
+    for name, added in (("", STRUCTURE), (" x 0.1", LIGHT))
 }
 AFFILIATION = {  # the two pull the images of one class in opposite directions
-    f"two towers, contrast{name}": ("PIR", 0.0, {**BARE, **changes})
+    f"two towers, contrast{name}": Setting("PIR", 0.0, {**BARE, **changes})
     for name, changes in {
         "": {},
         " + structure": STRUCTURE,
@@ -87,6 +112,7 @@ def main() -> int:
     parser.add_argument("--text", required=True)
     parser.add_argument("--out", default="runs/ablate_structure")
     parser.add_argument("--steps", type=int, nargs=2, default=(900, 300), help="of D2SVSE and two towers, of PIR")
+    parser.add_argument("--classifier", help="scene classifier (the `prior` of a PIR run) that teaches images, too")
     parser.add_argument("--trained", action="store_true", help="train the towers, too: for a GPU")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="*", help="names of settings")
@@ -96,15 +122,15 @@ def main() -> int:
     results = Path(args.out) / "results.jsonl"
     if not args.report:
         bench = Bench(args)
-        settings = {**PLAIN, **(AFFILIATION if bench.labels else {})}
+        settings = {**PLAIN, **(AFFILIATION if bench.labels else {}), **(CLASSIFIER if args.classifier else {})}
+        for name in ("teachers alone", *(["classifier alone"] if args.classifier else [])):
+            if not args.only or name in args.only:
+                run_once(results, name, 0, partial(bench.teach, name == "classifier alone"))
         jobs = [(name, seed) for kind in ("D2SVSE", "two", "PIR") for seed in range(args.seeds) for name in settings
                 if name.startswith(kind)]  # fmt: skip
-        if not args.only or "teachers alone" in args.only:
-            run_once(results, "teachers alone", 0, bench.teach)
         for name, seed in jobs:
             if not args.only or name in args.only:
-                bare, whole = name.startswith("two"), "whole captions" in name
-                run_once(results, name, seed, partial(bench.train, *settings[name], bare, whole, seed))
+                run_once(results, name, seed, partial(bench.train, settings[name], seed))
     print(metrics_table(results, METRICS))
     return 0
 
@@ -119,28 +145,34 @@ class Bench:
         self.rows = prepare_rows(data, "train", None, need_dense=False)
         self.labels = list(self.evaluation["label"]) if "label" in self.evaluation.column_names else None
         device = "cuda" if args.trained and torch.cuda.is_available() else "cpu"
-        self.teachers = ImageTeacher(args.vision, device), TextTeacher(args.text, device)
-        self.damaged: dict[tuple[float, bool], Dataset] = {}
+        self.text_teacher = TextTeacher(args.text, device)
+        self.image_teachers = [ImageTeacher(name, device) for name in (args.vision, args.classifier) if name]
+        self.damaged: tuple[tuple, Dataset] = ((), self.rows)
         self.relevance = self.relevances()
 
-    def training_rows(self, drop: float, whole: bool) -> Dataset:
+    def training_rows(self, drop: float, whole: bool, classifier: bool) -> Dataset:
         """The training rows at a drop rate, with teachers' columns; the same for every seed."""
-        if (drop, whole) not in self.damaged:
-            rows = self.damage(drop)
+        wanted = (drop, whole, classifier)
+        if self.damaged[0] != wanted:
+            rows = self.damage(drop, classifier)
             if whole:
-                texts = self.damage(0.0)[TEXT]
+                texts = self.damage(0.0, classifier)[TEXT]
                 rows = rows.remove_columns(TEXT).add_column(TEXT, texts, feature=rows.features[TEXT])
-            self.damaged = {(drop, whole): rows}
-        return self.damaged[drop, whole]
+            self.damaged = wanted, rows
+        return self.damaged[1]
 
-    def damage(self, drop: float) -> Dataset:
+    def damage(self, drop: float, classifier: bool) -> Dataset:
         """Leave words out of the training captions, and ask the teachers, who read what is left."""
         captions = [
             [drop_words(text, drop, (row, place)) for place, text in enumerate(texts)]
             for row, texts in enumerate(self.rows["captions"])
         ]
-        rows = self.rows.remove_columns("captions").add_column("captions", captions)
-        return add_teachers(rows, *self.teachers, self.root / "teachers" / str(drop), 128)
+        return self.ask(self.rows.remove_columns("captions").add_column("captions", captions), classifier)
+
+    def ask(self, rows: Dataset, classifier: bool) -> Dataset:
+        """Add the teachers' columns."""
+        folder = self.root / "teachers" / ("classifier" if classifier else "backbone")
+        return add_teachers(rows, self.image_teachers[classifier], self.text_teacher, folder, 128)
 
     def relevances(self) -> dict[str, np.ndarray]:
         """By wording and, where there are classes, by class; (captions, images)."""
@@ -154,28 +186,29 @@ class Bench:
             found["class_"] = class_relevance(self.labels, owners)
         return found
 
-    def train(self, model: str, drop: float, changes: dict, bare: bool, whole: bool, seed: int) -> dict:
+    def train(self, setting: Setting, seed: int) -> dict:
         """Train one setting; return its validation metrics."""
-        steps = self.args.steps[model == "PIR" and not bare]
-        args = self.arguments(model, {"max_steps": steps, "seed": seed, **changes})
+        steps = self.args.steps[setting.model == "PIR" and not setting.bare]
+        args = self.arguments(setting.model, {"max_steps": steps, "seed": seed, **setting.changes})
         set_seed(seed)
-        if model == "PIR":
-            network, processor = build(args, None if bare else self.args.vision)
+        if setting.model == "PIR":
+            network, processor = build(args, None if setting.bare else self.args.vision)
             goals = args.objective
             objective = PIRObjective(temperature=goals.temperature, affiliation_weight=goals.affiliation_weight)
         else:
             network, processor = fresh_model(args.model, args.data)
             objective = objective_of(args.objective, distil=False)
-        trainer = train_pairs(network, processor, self.training_rows(drop, whole), self.evaluation, args, objective)
+        rows = self.training_rows(setting.drop, setting.whole, setting.classifier)
+        trainer = train_pairs(network, processor, rows, self.evaluation, args, objective)
         metrics = trainer.evaluate()
         embeds = embed_rows(
             trainer.model, processor, self.evaluation, trainer.accelerator, 256, 40, trainer.eval_caches
         )
         return metrics | self.graded(*embeds)
 
-    def teach(self) -> dict:
+    def teach(self, classifier: bool) -> dict:
         """How well the teachers order the validation items, each within its modality; centred, as they teach."""
-        rows = add_teachers(self.evaluation, *self.teachers, self.root / "teachers" / "validation", 128)
+        rows = self.ask(self.evaluation, classifier)
         images = np.array(rows[IMAGE], np.float32)[:, 0]
         texts = np.array([vector for several in rows[TEXT] for vector in several], np.float32)
         owners = np.repeat(np.arange(len(rows)), [len(captions) for captions in rows["captions"]])
