@@ -12,7 +12,7 @@ import json
 from functools import partial
 from pathlib import Path
 
-from ablation import report, run_once
+from ablation import report, results_file, run_once
 from transformers import set_seed
 from transformers.utils import logging
 
@@ -56,7 +56,7 @@ def main() -> int:
     parser.add_argument("--report", action="store_true")
     args = parser.parse_args()
     logging.set_verbosity_error()
-    results = Path(args.out) / "results.jsonl"
+    results = results_file(args)
     if not args.report:
         bench = Bench(args)
         jobs = [("default", seed) for seed in range(args.noise_seeds)]

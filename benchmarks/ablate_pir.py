@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from ablation import report, run_once
+from ablation import report, results_file, run_once
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, ResNetConfig, set_seed
 from transformers.utils import logging
 
@@ -68,7 +68,7 @@ def main() -> int:
     parser.add_argument("--report", action="store_true")
     args = parser.parse_args()
     logging.set_verbosity_error()
-    results = Path(args.out) / "results.jsonl"
+    results = results_file(args)
     if not args.report:
         bench = Bench(args)
         jobs = [(name, seed) for seed in range(args.seeds) for name in COMPONENTS] + [(name, 0) for name in SWEEPS]

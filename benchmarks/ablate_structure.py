@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from ablation import metrics_table, run_once
+from ablation import metrics_table, results_file, run_once
 from datasets import Dataset
 from transformers import set_seed
 from transformers.utils import logging
@@ -119,7 +119,7 @@ def main() -> int:
     parser.add_argument("--report", action="store_true")
     args = parser.parse_args()
     logging.set_verbosity_error()
-    results = Path(args.out) / "results.jsonl"
+    results = results_file(args, "classifier", "trained")
     if not args.report:
         bench = Bench(args)
         settings = {**PLAIN, **(AFFILIATION if bench.labels else {}), **(CLASSIFIER if args.classifier else {})}

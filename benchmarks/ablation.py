@@ -7,6 +7,28 @@ from collections.abc import Callable
 from pathlib import Path
 
 
+def results_file(args, *facts: str) -> Path:
+    """Where the runs of these arguments are kept: `OUT/results.jsonl`, beside `settings.json`.
+
+    Args:
+        args: of the script; `data`, `vision`, `text` and `steps` count.
+        facts: names of further arguments that count.
+
+    Raises:
+        SystemExit: OUT holds runs of other data, towers or steps; their rows and features would pass for these.
+    """
+    path = Path(args.out) / "settings.json"
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    asked = {name: getattr(args, name) for name in ("data", "vision", "text", "steps", *facts)}
+    asked = {name: list(value) if isinstance(value, tuple) else value for name, value in asked.items()}
+    for name, value in asked.items():
+        if None not in (value, kept.get(name)) and value != kept[name]:
+            raise SystemExit(f"{args.out} holds runs with --{name} {kept[name]}, not {value}: name another --out")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(kept | {name: value for name, value in asked.items() if value is not None}))
+    return path.with_name("results.jsonl")
+
+
 def read(path: Path) -> list[dict]:
     """The finished runs."""
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
