@@ -5,20 +5,20 @@ import os
 import sys
 
 VERBS = {
-    "train": ("vsehub.training.train", "train from a recipe or from flags"),
+    "train": ("vsehub.commands.train", "train from a recipe or from flags"),
     "teachers": ("vsehub.training.teachers", "features of frozen uni-modal models as columns of the data"),
-    "index": ("vsehub.training.index_images", "embed a folder, scene or dataset into an index, or update one"),
-    "search": ("vsehub.training.search_index", "find pictures by text, picture or both; JSON, HTML, GeoJSON"),
-    "evaluate": ("vsehub.training.evaluate_model", "retrieval metrics of a saved model on a split, by named protocols"),
-    "compare": ("vsehub.training.compare", "two evaluations of the same queries: differences, intervals, p-values"),
-    "caption": ("vsehub.training.dense_captions", "dense captions from a vision-language model, resumable"),
+    "index": ("vsehub.search.refresh", "embed a folder, scene or dataset into an index, or update one"),
+    "search": ("vsehub.commands.search", "find pictures by text, picture or both; JSON, HTML, GeoJSON"),
+    "evaluate": ("vsehub.evaluation.evaluate", "retrieval metrics of a saved model on a split, by named protocols"),
+    "compare": ("vsehub.evaluation.compare", "two evaluations of the same queries: differences, intervals, p-values"),
+    "caption": ("vsehub.data.captioning.caption_job", "dense captions from a vision-language model, resumable"),
     "push": ("vsehub.hub_cards.push", "a saved model to a Hub repository, in one commit"),
-    "export": ("vsehub.hub_cards.export_onnx", "a model to ONNX (two graphs), or to bfloat16"),
-    "convert": ("vsehub.hub_cards.convert", "official checkpoints to Hub folders"),
-    "check-leakage": ("vsehub.training.leakage", "images that two sources or splits share, also resized or turned"),
-    "explain": ("vsehub.training.explain", "what a PIR model believes of an image, drawn"),
-    "demo": ("vsehub.training.demo", "both stages on a generated dataset, then search it"),
-    "demo-pir": ("vsehub.training.demo_pir", "PIR on generated overhead scenes, with belief maps"),
+    "export": ("vsehub.hub_cards.conversion.export_onnx", "a model to ONNX (two graphs), or to bfloat16"),
+    "convert": ("vsehub.commands.convert", "official checkpoints to Hub folders"),
+    "check-leakage": ("vsehub.data.leakage", "images that two sources or splits share, also resized or turned"),
+    "explain": ("vsehub.commands.explain", "what a PIR model believes of an image, drawn"),
+    "demo": ("vsehub.demos.demo", "both stages on a generated dataset, then search it"),
+    "demo-pir": ("vsehub.demos.demo_pir", "PIR on generated overhead scenes, with belief maps"),
 }
 EXPECTED = (ValueError, TypeError, OSError, ImportError, FloatingPointError)  # bad input; everything else is our fault
 

@@ -22,12 +22,12 @@ from datasets import Dataset
 from transformers import set_seed
 from transformers.utils import logging
 
-from vsehub.processing.graded import class_relevance, graded_metrics, rouge_l_relevance
+from vsehub.data.rows import prepare_rows
+from vsehub.evaluation.embed import embed_rows
+from vsehub.evaluation.graded import class_relevance, graded_metrics, rouge_l_relevance
 from vsehub.training.arguments import D2S_ARGUMENTS, PIR_ARGUMENTS, DataArguments
 from vsehub.training.d2s_stages import STAGES as D2S_STAGES
 from vsehub.training.d2s_stages import fresh_model, objective_of
-from vsehub.training.data import prepare_rows
-from vsehub.training.evaluation import embed_rows
 from vsehub.training.objectives import PIRObjective
 from vsehub.training.pair_stage import train_pairs
 from vsehub.training.recipe import parse_stages

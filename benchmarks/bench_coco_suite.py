@@ -49,8 +49,8 @@ def package_suite(arrays):
 
 
 def our_suite(images, texts, owners, image_ids, folder):
-    from vsehub.processing.ground_truth import read_ground_truth
-    from vsehub.processing.protocols import protocol_of, protocols_outcomes
+    from vsehub.evaluation.ground_truth import read_ground_truth
+    from vsehub.evaluation.protocols import protocol_of, protocols_outcomes
 
     truths = {name: protocol_of(name).truth for name in PROTOCOLS}
     truths = {name: truth and read_ground_truth(truth, folder) for name, truth in truths.items()}
@@ -71,7 +71,7 @@ def main() -> int:
         args.repeats, args.slow_repeats, args.width = 1, 1, 64
     import torch
 
-    from vsehub.processing.ground_truth import read_ground_truth
+    from vsehub.evaluation.ground_truth import read_ground_truth
 
     torch.set_num_threads(args.threads)
     images, texts, owners = made_up(5000, 5, args.width)

@@ -63,7 +63,7 @@ def scan_metrics(images, texts, owners, relevance, asked: int | None = None) -> 
 
 
 def b4(args, count: int, asked: int | None = None) -> tuple[list[dict], dict]:
-    from vsehub.processing.graded import graded_metrics
+    from vsehub.evaluation.graded import graded_metrics
 
     images, texts, owners = made_up(count, 5, args.width)
     relevance = np.random.default_rng(1).random((len(texts), count), np.float32) ** 4
@@ -120,7 +120,7 @@ def package_rouge(arrays):
 
 
 def b5(args) -> tuple[list[dict], dict]:
-    from vsehub.processing.graded import rouge_l_relevance
+    from vsehub.evaluation.graded import rouge_l_relevance
 
     count, sample = (300, 1000) if args.quick else (5000, 20_000)
     captions = made_up_captions(count)

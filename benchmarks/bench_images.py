@@ -25,11 +25,11 @@ from sentence_transformers import SentenceTransformer
 from transformers import BertConfig, BertTokenizer, ViTConfig
 
 from vsehub import D2SVSEConfig, D2SVSEModel, D2SVSEProcessor
-from vsehub.processing.embedding_stream import embed_stream
-from vsehub.processing.fast_resize import FastResize
 from vsehub.processing.pixels import open_image
 from vsehub.processing.processing_dual_encoder import square_image_processor
-from vsehub.processing.retriever import Retriever
+from vsehub.search.embedding_stream import embed_stream
+from vsehub.search.fast_resize import FastResize
+from vsehub.search.retriever import Retriever
 
 EXACT, FAST = 1 - 1e-5, 0.999
 

@@ -87,7 +87,7 @@ def agrees(ours: dict, theirs: dict, tolerance: float = 1e-9) -> str:
 def b1(args) -> tuple[list[dict], dict]:
     import torch
 
-    from vsehub.processing.ranking import image_text_metrics
+    from vsehub.evaluation.ranking import image_text_metrics
 
     images, texts, owners = made_up(500 if args.quick else 5000, 5, args.width)
     image, text = torch.from_numpy(images), torch.from_numpy(texts)
@@ -119,7 +119,7 @@ def b1(args) -> tuple[list[dict], dict]:
 def b1_torchmetrics(args) -> tuple[list[dict], dict]:
     import torch
 
-    from vsehub.processing.ranking import image_text_metrics
+    from vsehub.evaluation.ranking import image_text_metrics
 
     images, texts, owners = made_up(200 if args.quick else 1000, 5, args.width, seed=1)
     python = peer_python("torchmetrics", PACKAGES)
@@ -147,7 +147,7 @@ def b2(args) -> tuple[list[dict], dict]:
     """Memory is the largest size of the process above its size before."""
     import torch
 
-    from vsehub.processing.ranking import image_text_outcomes
+    from vsehub.evaluation.ranking import image_text_outcomes
 
     images, texts, owners = made_up(3178 if args.quick else 31783, 5, args.width, seed=2)
     image, text = torch.from_numpy(images), torch.from_numpy(texts)

@@ -17,8 +17,8 @@ from pathlib import Path
 import faiss
 import numpy as np
 
-from vsehub.processing import nearest
-from vsehub.processing.vector_index import VectorIndex
+from vsehub.search import nearest
+from vsehub.search.vector_index import VectorIndex
 
 MODEL = {"id": "none", "revision": None, "digest": "0" * 64}
 

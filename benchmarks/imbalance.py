@@ -20,8 +20,8 @@ from ablation import read, run_once
 from torch import nn
 from torch.nn import functional as F
 
-from vsehub.processing.graded import graded_metrics
-from vsehub.processing.ranking import image_text_metrics
+from vsehub.evaluation.graded import graded_metrics
+from vsehub.evaluation.ranking import image_text_metrics
 from vsehub.training.losses import ContrastiveLoss
 from vsehub.training.objectives import PairEmbeddings, StructuredObjective
 from vsehub.training.structure import RepresentationLoss, StructureDistillationLoss

@@ -13,9 +13,9 @@ import time
 import numpy as np
 from PIL import Image, ImageOps
 
-from vsehub.training.data import image_source
-from vsehub.training.leakage import find_leaks, prints_of
-from vsehub.training.sources import read_source
+from vsehub.data.leakage import find_leaks, prints_of
+from vsehub.data.rows import image_source
+from vsehub.data.sources import read_source
 
 
 def changes(rng) -> dict:

@@ -11,9 +11,9 @@ import torch
 from transformers import AutoModel, AutoProcessor, TorchAoConfig
 from transformers.utils import logging
 
-from vsehub.processing.ranking import image_text_metrics
+from vsehub.data.rows import prepare_rows, row_image
+from vsehub.evaluation.ranking import image_text_metrics
 from vsehub.training.arguments import DataArguments
-from vsehub.training.data import prepare_rows, row_image
 
 
 def main() -> int:

@@ -18,4 +18,4 @@ def main(argv: list[str]) -> int:
     if not argv or argv[0] not in CONVERTERS:
         asked = f", not {argv[0]!r}" if argv and not argv[0].startswith("-") else ""
         raise ValueError(f"say which system: {usage}{asked}")
-    return importlib.import_module(f"vsehub.hub_cards.{CONVERTERS[argv[0]]}").main(argv[1:])
+    return importlib.import_module(f"vsehub.hub_cards.conversion.{CONVERTERS[argv[0]]}").main(argv[1:])

@@ -7,8 +7,8 @@ import torch
 from transformers import AutoModel, AutoProcessor
 
 from ..modeling.towers import weights_of
-from ..processing.overhead import open_any
-from .belief_map import belief_grid, believed_boxes, sheet
+from ..plots.belief_map import belief_grid, believed_boxes, sheet
+from ..processing.scenes import open_any
 
 
 def main(argv: list[str] | None = None) -> int:

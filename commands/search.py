@@ -4,11 +4,11 @@ import argparse
 import json
 from pathlib import Path
 
-from ..processing.outputs import output_file
-from ..processing.overhead import open_any
-from ..processing.retriever import Hit, Retriever
-from .index_listing import Collection
-from .search_pages import THUMBNAIL, geojson, html_page
+from ..files.outputs import output_file
+from ..processing.scenes import open_any
+from ..search.collection import Collection
+from ..search.pages import THUMBNAIL, geojson, html_page
+from ..search.retriever import Hit, Retriever
 
 
 def picture_opener(index):

@@ -2,7 +2,7 @@
 
 import importlib
 
-from .recipe import read_recipe
+from ..training.recipe import read_recipe
 
 SYSTEMS = {"d2s": "run_d2s", "pir": "run_pir", "rebalanced": "run_rebalanced"}
 USAGE = "usage: vsehub train [{systems}] [RECIPE.yaml] [--flag value ...]"

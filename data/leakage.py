@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
-from ..processing.outputs import output_file
-from ..processing.overhead import open_any
+from ..files.outputs import output_file
 from ..processing.pixels import BadImageError
-from .data import image_source
+from ..processing.scenes import open_any
+from .rows import image_source
 from .sources import read_source
 
 COARSE, FINE = 16, 32  # sides of the two thumbnails

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from datasets import ClassLabel, Dataset, load_dataset
 
-from ..processing.overhead import open_any
 from ..processing.pixels import BadImageError
-from .arguments import DataArguments
+from ..processing.scenes import open_any
+from ..training.arguments import DataArguments
 from .sources import dense_lines, read_source
 
 

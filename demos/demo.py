@@ -16,13 +16,13 @@ from pathlib import Path
 from datasets import load_dataset
 from transformers.utils import logging
 
-from . import run_d2s
-from .arguments import DataArguments
-from .evaluate_model import evaluate_model
-from .evaluation_tables import table
+from ..evaluation.evaluate import evaluate_model
+from ..evaluation.tables import table
+from ..training import run_d2s
+from ..training.arguments import DataArguments
 from .generated_scenes import write_dataset, write_towers
 
-RECIPE = Path(__file__).parent / "recipes" / "d2s_vse_demo.yaml"
+RECIPE = Path(__file__).parents[1] / "training" / "recipes" / "d2s_vse_demo.yaml"
 COUNTS = {"train": 2000, "validation": 300, "test": 300}
 
 

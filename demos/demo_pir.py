@@ -10,14 +10,14 @@ from pathlib import Path
 
 from transformers.utils import logging
 
-from . import run_pir
-from .arguments import DataArguments
+from ..evaluation.evaluate import evaluate_model
+from ..evaluation.tables import further_lines, table
+from ..training import run_pir
+from ..training.arguments import DataArguments
 from .demo import in_a_clean_process, save_pictures
-from .evaluate_model import evaluate_model
-from .evaluation_tables import further_lines, table
 from .generated_overhead import object_mask, seed_of, write_dataset, write_towers
 
-RECIPE = Path(__file__).parent / "recipes" / "pir_demo.yaml"
+RECIPE = Path(__file__).parents[1] / "training" / "recipes" / "pir_demo.yaml"
 COUNTS = {"train": 2400, "validation": 320, "test": 320}
 GRID = 8  # tokens a side
 

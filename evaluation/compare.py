@@ -4,9 +4,9 @@ import argparse
 import json
 from pathlib import Path
 
-from ..processing.outputs import output_file
-from ..processing.significance import Comparison, compare_outcomes
-from .evaluation_record import read_record
+from ..files.outputs import output_file
+from .record import read_record
+from .significance import Comparison, compare_outcomes
 
 SAME = {"data_fingerprint": "data", "split": "split", "ties": "way of counting ties"}
 

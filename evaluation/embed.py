@@ -4,11 +4,11 @@ import torch
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from ..processing.protocols import protocol_outcomes
-from ..processing.ranking import folded_metrics
-from ..processing.scene_metrics import scene_precision
-from .data import row_image
-from .tower_cache import Caches
+from ..data.rows import row_image
+from ..training.tower_cache import Caches
+from .protocols import protocol_outcomes
+from .ranking import folded_metrics
+from .scene_metrics import scene_precision
 
 
 @torch.no_grad()

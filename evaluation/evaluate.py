@@ -9,21 +9,21 @@ import torch
 from accelerate import Accelerator
 from transformers import AutoModel, AutoProcessor
 
+from ..data.rows import prepare_rows
+from ..files.outputs import output_file
 from ..modeling.modeling_dual_encoder import DualEncoderPreTrainedModel
 from ..modeling.towers import weights_of
-from ..processing.graded import class_relevance, graded_metrics, rouge_l_relevance
-from ..processing.ground_truth import read_ground_truth
-from ..processing.outcomes import Outcomes
-from ..processing.outputs import output_file
-from ..processing.protocols import PROTOCOLS, captions_that_count, protocol_of, protocols_outcomes
-from ..processing.rank_metrics import TIES
-from ..processing.ranking import fold_rows
-from .arguments import DataArguments, add_data_flags, data_arguments
-from .data import prepare_rows
-from .evaluation import embed_rows, further_metrics, labels_of
-from .evaluation_record import evaluation_record, write_record
-from .evaluation_tables import further_lines, protocol_table, table
+from ..training.arguments import DataArguments, add_data_flags, data_arguments
+from .embed import embed_rows, further_metrics, labels_of
+from .graded import class_relevance, graded_metrics, rouge_l_relevance
+from .ground_truth import read_ground_truth
+from .outcomes import Outcomes
+from .protocols import PROTOCOLS, captions_that_count, protocol_of, protocols_outcomes
+from .rank_metrics import TIES
+from .ranking import fold_rows
+from .record import evaluation_record, write_record
 from .saved_embeddings import embedding_facts, read_embeddings, write_embeddings
+from .tables import further_lines, protocol_table, table
 
 
 @dataclass

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..processing.outcomes import Outcomes
-from ..processing.significance import intervals
+from .outcomes import Outcomes
+from .significance import intervals
 
 FORMAT = 1
 PACKAGES = ("vsehub", "torch", "transformers", "numpy")

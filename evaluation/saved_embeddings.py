@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import AutoConfig
 
-from .data import image_source
+from ..data.rows import image_source
 
 TENSORS = ("image_embeds", "text_embeds", "text_to_image")
 

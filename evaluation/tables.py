@@ -1,6 +1,6 @@
 """Evaluations as tables for a terminal."""
 
-from ..processing.protocols import PROTOCOLS
+from .protocols import PROTOCOLS
 
 
 def table(rows: dict[str, dict]) -> str:

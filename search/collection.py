@@ -10,10 +10,10 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..processing.overhead import open_any, read_box, read_tiles
+from ..data.rows import image_source
+from ..data.sources import path_of, read_source
 from ..processing.pixels import BadImageError
-from .data import image_source
-from .sources import path_of, read_source
+from ..processing.scenes import open_any, read_box, read_tiles
 
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jp2"}
 TABLES = {".parquet", ".arrow", ".json", ".jsonl", ".csv", ".txt"}

@@ -11,9 +11,9 @@ from itertools import islice
 
 import torch
 
+from ..processing.pixels import BadImageError, to_rgb
+from ..processing.scenes import open_any
 from .fast_resize import FastResize
-from .overhead import open_any
-from .pixels import BadImageError, to_rgb
 
 
 def embed_stream(

@@ -8,12 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from transformers.utils import logging
 
-from ..processing.index_segments import SCHEMA
-from ..processing.outputs import output_file, output_folder
-from ..processing.retriever import Retriever
-from ..processing.vector_index import VectorIndex
-from .arguments import add_data_flags, data_arguments
-from .data import image_source, prepare_rows
+from ..data.rows import image_source, prepare_rows
+from ..files.outputs import output_file, output_folder
+from ..training.arguments import add_data_flags, data_arguments
+from .index_segments import SCHEMA
+from .retriever import Retriever
+from .vector_index import VectorIndex
 
 ROWS_AT_ONCE = 8192
 logger = logging.get_logger(__name__)

@@ -10,7 +10,7 @@ import json
 import os
 from pathlib import Path
 
-from .outputs import output_folder
+from ..files.outputs import output_folder
 
 FORMAT = 1
 MANIFEST = "manifest.json"

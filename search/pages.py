@@ -4,8 +4,8 @@ import base64
 import html
 import io
 
-from ..processing.overhead import box_to_coordinates, geo_transform
 from ..processing.pixels import BadImageError
+from ..processing.scenes import box_to_coordinates, geo_transform
 
 THUMBNAIL = 224  # pixels
 STYLE = """body{font:15px/1.4 system-ui,sans-serif;margin:2rem;color:#222;background:#fff}

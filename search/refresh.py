@@ -18,13 +18,13 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from tqdm.auto import tqdm
 
-from ..processing.embedding_stream import embed_stream
-from ..processing.index_store import IndexFolderError, Store
-from ..processing.retriever import Retriever
-from ..processing.search_graph import KINDS, require_faiss
-from ..processing.vector_index import VectorIndex
-from . import index_commands
-from .index_listing import Collection
+from . import export as index_commands
+from .approximate import KINDS, require_faiss
+from .collection import Collection
+from .embedding_stream import embed_stream
+from .index_store import IndexFolderError, Store
+from .retriever import Retriever
+from .vector_index import VectorIndex
 
 SAVED_AT_ONCE = 2048  # files or rows between two saves
 REPORT = "bad_images.jsonl"
@@ -192,5 +192,5 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-if __name__ == "__main__":  # accelerate launch -m vsehub.training.index_images ...
+if __name__ == "__main__":  # accelerate launch -m vsehub.search.refresh ...
     sys.exit(main())

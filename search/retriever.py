@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 from transformers import AutoModel, AutoProcessor
 
+from ..files.digests import fingerprint
 from ..modeling.towers import weights_of
+from ..processing.scenes import open_any
 from .cutoff import best_of_others, calibrated_cutoff
 from .embedding_stream import embed_stream
-from .fingerprint import fingerprint
-from .overhead import open_any
 from .vector_index import VectorIndex
 
 

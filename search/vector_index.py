@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from . import search_graph
+from . import approximate as search_graph
 from .index_segments import Segment, items_table, unit, write_vectors
 from .index_store import FORMAT, IndexFolderError, Store
 from .nearest import MARGIN, candidates, cut_through_tie, load_faiss, ranked

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-LADDER = ("configuration", "modeling", "processing", "hub_cards", "training")
+LADDER = """files configuration modeling processing data search evaluation hub_cards training plots demos
+commands""".split()
 SOURCES = [path for folder in LADDER for path in sorted((ROOT / folder).rglob("*.py"))]
 SHIPPED = ("configuration_", "modeling_", "processing_", "pooling", "tel", "towers", "pixels", "pipeline_", "handler")
 

@@ -3,8 +3,8 @@
 import copy
 from pathlib import Path
 
-from ..processing.protocols import protocols_outcomes
-from ..processing.significance import intervals
+from ..evaluation.protocols import protocols_outcomes
+from ..evaluation.significance import intervals
 from .arguments import RetrievalTrainingArguments, TowerArguments
 from .lora import with_lora
 from .objectives import structured

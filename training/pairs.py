@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
+from ..data.rows import row_image
 from .augmentation import AUGMENTATIONS, DrawnDataset, corrupt_words
-from .data import row_image
 from .teachers import read_teachers
 from .tower_cache import Caches
 from .views import Views

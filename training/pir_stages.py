@@ -8,10 +8,10 @@ statistics stay what they were when it instructs.
 import numpy as np
 from transformers import AutoImageProcessor, AutoModelForImageClassification, Trainer
 
+from ..data.rows import row_image
 from ..modeling.towers import copy_tower, hold_batch_norm, load_tower
 from ..processing.processing_dual_encoder import square_image_processor
 from .augmentation import AUGMENTATIONS, DrawnDataset
-from .data import row_image
 from .stages import Splits, StageArguments
 from .trainer import WholeCheckpoints
 

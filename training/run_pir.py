@@ -18,9 +18,9 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 from vsehub import PIRModel, PIRProcessor
 from vsehub.modeling.towers import weights_of
 from vsehub.training.arguments import PIR_ARGUMENTS
-from vsehub.training.instruction import normalisation_between, train_instruction
 from vsehub.training.objectives import PIRObjective
 from vsehub.training.pair_stage import selected, train_pairs
+from vsehub.training.pir_stages import normalisation_between, train_instruction
 from vsehub.training.recipe import parse_stages
 from vsehub.training.stage_card import card_of, widget_examples
 from vsehub.training.stages import Splits, StageArguments, publish, read_splits, run_stages

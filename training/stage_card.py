@@ -5,7 +5,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from .data import row_image
+from ..data.rows import row_image
 from .stages import StageArguments
 
 RECIPE_FIELDS = ("model", "data", "objective")

@@ -9,9 +9,9 @@ from accelerate import PartialState
 from datasets import Dataset
 from transformers import set_seed
 
+from ..data.rows import prepare_rows
 from ..hub_cards.model_card import write_model_card
 from .arguments import DataArguments, RetrievalTrainingArguments, TowerArguments
-from .data import prepare_rows
 
 FINISHED = "finished.json"  # written last in a stage's folder: its metrics, and the sign that `best` is whole
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from .data import image_source
+from ..data.rows import image_source
 from .views import PLAIN, Views
 
 WINDOW = 1024  # texts that are sorted by length together

@@ -14,9 +14,9 @@ from torch.nn import functional as F
 from transformers import AutoImageProcessor, AutoTokenizer, Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
+from ..data.rows import row_image
 from ..modeling.towers import hold_batch_norm, image_tokens, load_tower
 from .augmentation import AUGMENTATIONS, DrawnDataset
-from .data import row_image
 from .losses import nt_xent
 
 

@@ -14,9 +14,9 @@ from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerState
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
+from ..evaluation.calibration import calibrate_logit_scale
+from ..evaluation.embed import embed_rows, row_metrics
 from ..hub_cards.model_card import write_model_card
-from ..processing.calibration import calibrate_logit_scale
-from .evaluation import embed_rows, row_metrics
 from .objectives import PairEmbeddings
 from .tower_cache import Caches
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..data.rows import row_image
 from .augmentation import AUGMENTATIONS
-from .data import row_image
 
 
 @dataclass(frozen=True)

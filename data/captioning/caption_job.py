@@ -12,12 +12,12 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from ..processing.overhead import open_any
-from ..processing.pixels import BadImageError
-from .caption_backends import Caption, CaptionError, CaptionRequest, TransformersCaptioner
-from .caption_journal import Journal, locked, read_table, write_table
-from .caption_server import ServerCaptioner
-from .sources import read_source
+from ...processing.pixels import BadImageError
+from ...processing.scenes import open_any
+from ..sources import read_source
+from .journal import Journal, locked, read_table, write_table
+from .local_captioner import Caption, CaptionError, CaptionRequest, TransformersCaptioner
+from .server_captioner import ServerCaptioner
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jp2", ".ppm", ".avif")
 FAILURES_IN_A_ROW = 20  # as many images without one answer in between, and it is the model that is broken

@@ -8,7 +8,7 @@ import json
 import os
 from pathlib import Path
 
-from .caption_backends import Caption, CaptionError
+from .local_captioner import Caption, CaptionError
 
 METADATA = b"vsehub.captions"  # key in the table's schema: what was asked of which model, and the bad samples
 ROWS_AT_ONCE = 10_000

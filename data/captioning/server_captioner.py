@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
-from .caption_backends import Caption, CaptionError, CaptionRequest, Failure
+from .local_captioner import Caption, CaptionError, CaptionRequest, Failure
 
 BACKOFF_S = 1.0  # first pause before a request is repeated; doubles up to MAX_PAUSE_S, plus or minus half at random
 MAX_PAUSE_S = 60.0

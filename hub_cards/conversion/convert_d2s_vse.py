@@ -9,9 +9,9 @@ import argparse
 import re
 from pathlib import Path
 
-from ..processing.processing_dual_encoder import square_image_processor
-from .installed import D2SVSEConfig, D2SVSEModel, D2SVSEProcessor
-from .model_card import write_model_card
+from ...processing.processing_dual_encoder import square_image_processor
+from ..installed import D2SVSEConfig, D2SVSEModel, D2SVSEProcessor
+from ..model_card import write_model_card
 from .official_checkpoint import (
     CheckpointError,
     check_folders,

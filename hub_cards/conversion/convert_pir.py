@@ -12,9 +12,9 @@ from pathlib import Path
 from tokenizers import Regex, normalizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from ..processing.processing_dual_encoder import square_image_processor
-from .installed import PIRConfig, PIRModel, PIRProcessor
-from .model_card import write_model_card
+from ...processing.processing_dual_encoder import square_image_processor
+from ..installed import PIRConfig, PIRModel, PIRProcessor
+from ..model_card import write_model_card
 from .official_checkpoint import (
     CheckpointError,
     MissingWeightError,

@@ -16,10 +16,10 @@ from torch.nn import functional as F
 from transformers import AutoModel, AutoProcessor
 from transformers.utils import cached_file
 
-from ..modeling.modeling_dual_encoder import DualEncoderPreTrainedModel
-from ..modeling.pooling import GPO
-from ..modeling.towers import weights_of
-from ..processing.outputs import output_folder
+from ...files.outputs import output_folder
+from ...modeling.modeling_dual_encoder import DualEncoderPreTrainedModel
+from ...modeling.pooling import GPO
+from ...modeling.towers import weights_of
 
 TOLERANCE = 1e-4
 SENTENCE = "a small boat lies beside the long wooden bridge while two people look at the river in the evening sun"

@@ -1,10 +1,10 @@
-"""Image-text recall for `evaluate.load`: a thin wrapper around the one implementation, `vsehub.processing.ranking`."""
+"""Image-text recall for `evaluate.load`: a thin wrapper around the one implementation, `vsehub.evaluation.ranking`."""
 
 import datasets
 import evaluate
 import numpy as np
 
-from vsehub.processing.ranking import image_text_metrics
+from vsehub.evaluation.ranking import image_text_metrics
 
 DESCRIPTION = """Recall@k of image-text retrieval, both ways, with several captions per image; ties count by their
 expectation under random order, so a constant scorer scores chance."""

@@ -9,8 +9,8 @@ from PIL import Image
 
 from vsehub.__main__ import main
 from vsehub.processing.pixels import BadImageError
-from vsehub.processing.retriever import Hit, Retriever
-from vsehub.training.search_pages import geojson, html_page
+from vsehub.search.pages import geojson, html_page
+from vsehub.search.retriever import Hit, Retriever
 
 HOSTILE = [
     "<script>alert(1)</script>",

@@ -9,7 +9,7 @@ from datasets import Dataset
 from PIL import Image
 
 from vsehub.__main__ import main
-from vsehub.training.leakage import TURNS, find_leaks, prints_of, turn_all
+from vsehub.data.leakage import TURNS, find_leaks, prints_of, turn_all
 
 
 def picture(seed: int, size: int = 96) -> Image.Image:

@@ -6,9 +6,9 @@ import pytest
 from datasets import Dataset, load_dataset
 from PIL import Image
 
+from vsehub.data.rows import prepare_rows
+from vsehub.data.sources import read_source, resolve_image
 from vsehub.training.arguments import DataArguments
-from vsehub.training.data import prepare_rows
-from vsehub.training.sources import read_source, resolve_image
 
 
 def picture(seed=0) -> bytes:
@@ -187,8 +187,8 @@ def test_missing_sources_say_so(tmp_path):
 
 
 def test_generated_scenes_are_reproducible_and_dense_text_holds_every_caption(tmp_path):
-    from vsehub.training.demo_search import says
-    from vsehub.training.generated_scenes import generate, write_dataset
+    from vsehub.demos.demo_search import says
+    from vsehub.demos.generated_scenes import generate, write_dataset
 
     first, again, other = generate(8, seed=1), generate(8, seed=1), generate(8, seed=2)
     assert first["dense_text"] == again["dense_text"] != other["dense_text"]
@@ -202,7 +202,7 @@ def test_generated_scenes_are_reproducible_and_dense_text_holds_every_caption(tm
 
 def test_multi_band_scenes_are_trained_on_in_the_bands_that_are_chosen(tmp_path):
     tifffile = pytest.importorskip("tifffile", reason="the extra `geo` is not installed")
-    from vsehub.training.data import row_image
+    from vsehub.data.rows import row_image
 
     values = np.zeros((20, 20, 4), np.uint16)
     values[..., 3] = np.arange(400).reshape(20, 20) * 10

@@ -8,8 +8,7 @@ from PIL import Image
 
 from vsehub import PIRModel
 from vsehub.__main__ import main
-from vsehub.training.belief_map import belief_grid, believed_boxes, overlay, sheet
-from vsehub.training.generated_overhead import (
+from vsehub.demos.generated_overhead import (
     CLASSES,
     generate,
     object_mask,
@@ -18,6 +17,7 @@ from vsehub.training.generated_overhead import (
     write_dataset,
     write_towers,
 )
+from vsehub.plots.belief_map import belief_grid, believed_boxes, overlay, sheet
 
 
 def test_equal_seeds_give_equal_scenes_and_others_give_others():

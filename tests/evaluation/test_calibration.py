@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from vsehub.processing.calibration import calibrate_logit_scale
+from vsehub.evaluation.calibration import calibrate_logit_scale
 
 
 def world(noise, count=200, dim=16, seed=0):

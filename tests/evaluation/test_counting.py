@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vsehub.processing import counting, tiles
-from vsehub.processing.counting import restricted, tie_groups, tie_groups_both_ways, unique_pairs
-from vsehub.processing.ranking import retrieval_groups
+from vsehub.evaluation import counting, tiles
+from vsehub.evaluation.counting import restricted, tie_groups, tie_groups_both_ways, unique_pairs
+from vsehub.evaluation.ranking import retrieval_groups
 
 SEEDS = st.integers(0, 2**32 - 1)
 

@@ -13,12 +13,12 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from vsehub.__main__ import main as vsehub
-from vsehub.processing.protocols import PROTOCOLS, Protocol
-from vsehub.processing.ranking import image_text_metrics
+from vsehub.data.rows import prepare_rows
+from vsehub.evaluation.embed import embed_rows
+from vsehub.evaluation.protocols import PROTOCOLS, Protocol
+from vsehub.evaluation.ranking import image_text_metrics
+from vsehub.evaluation.saved_embeddings import data_fingerprint
 from vsehub.training.arguments import DataArguments
-from vsehub.training.data import prepare_rows
-from vsehub.training.evaluation import embed_rows
-from vsehub.training.saved_embeddings import data_fingerprint
 
 IMAGES = 12
 
@@ -62,7 +62,7 @@ def evaluate(model, *flags, data="data.parquet"):
 
 def test_embeddings_are_computed_once_and_serve_every_protocol(place, capsys, monkeypatch):
     assert evaluate("a", "--save_embeddings", "a.safetensors", "--json", "plain.json") == 0
-    monkeypatch.setattr("vsehub.training.evaluate_model._embeds", None)  # nothing is embedded again
+    monkeypatch.setattr("vsehub.evaluation.evaluate._embeds", None)  # nothing is embedded again
     flags = ("--embeddings", "a.safetensors", "--protocol", "recall,coco-1k", "--json", "both.json")
     assert evaluate("a", *flags) == 0
     printed = capsys.readouterr().out

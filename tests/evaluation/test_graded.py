@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vsehub.processing import counting, graded
-from vsehub.processing.graded import class_relevance, graded_metrics, ndcg, rouge_l_relevance
+from vsehub.evaluation import counting, graded
+from vsehub.evaluation.graded import class_relevance, graded_metrics, ndcg, rouge_l_relevance
 
 
 def dcg(gains, k):

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from vsehub.processing.ground_truth import coco_id, read_ground_truth
-from vsehub.processing.protocols import PROTOCOLS, Protocol, captions_that_count, protocol_outcomes, protocols_outcomes
-from vsehub.processing.ranking import folded_metrics, image_text_metrics
+from vsehub.evaluation.ground_truth import coco_id, read_ground_truth
+from vsehub.evaluation.protocols import PROTOCOLS, Protocol, captions_that_count, protocol_outcomes, protocols_outcomes
+from vsehub.evaluation.ranking import folded_metrics, image_text_metrics
 
 
 def unit(*shape, seed=0):

@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vsehub.processing import counting, rank_metrics
-from vsehub.processing.counting import tie_groups, unique_pairs
-from vsehub.processing.rank_metrics import (
+from vsehub.evaluation import counting, rank_metrics
+from vsehub.evaluation.counting import tie_groups, unique_pairs
+from vsehub.evaluation.rank_metrics import (
     average_precisions_at_r,
     binary_ndcgs,
     broken_ties,
@@ -20,7 +20,7 @@ from vsehub.processing.rank_metrics import (
     r_precisions,
     recalls,
 )
-from vsehub.processing.ranking import image_text_metrics, image_text_outcomes
+from vsehub.evaluation.ranking import image_text_metrics, image_text_outcomes
 
 SEEDS = st.integers(0, 2**32 - 1)
 

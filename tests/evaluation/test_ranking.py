@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vsehub.processing import counting, ranking
-from vsehub.processing.ranking import folded_metrics, image_text_metrics, recall_at_k, retrieval_ranks
+from vsehub.evaluation import counting, ranking
+from vsehub.evaluation.ranking import folded_metrics, image_text_metrics, recall_at_k, retrieval_ranks
 
 
 def brute_force_recall(scores, positive, k, draws=None):

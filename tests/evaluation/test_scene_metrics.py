@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vsehub.processing import counting, scene_metrics
-from vsehub.processing.ranking import image_text_metrics
-from vsehub.processing.scene_metrics import duplicate_aware_metrics, scene_precision, text_to_image_ceiling
+from vsehub.evaluation import counting, scene_metrics
+from vsehub.evaluation.ranking import image_text_metrics
+from vsehub.evaluation.scene_metrics import duplicate_aware_metrics, scene_precision, text_to_image_ceiling
 
 
 def small(draw_from, *shape):

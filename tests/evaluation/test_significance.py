@@ -5,9 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
-from vsehub.processing.outcomes import Outcomes
-from vsehub.processing.ranking import image_text_outcomes
-from vsehub.processing.significance import compare_outcomes, intervals
+from vsehub.evaluation.outcomes import Outcomes
+from vsehub.evaluation.ranking import image_text_outcomes
+from vsehub.evaluation.significance import compare_outcomes, intervals
 
 
 def outcomes(i2t, t2i, owners):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vsehub.processing.outputs import output_file, output_folder
+from vsehub.files.outputs import output_file, output_folder
 
 
 def test_a_file_gets_its_folder_and_is_refused_where_it_cannot_be(tmp_path):

@@ -4,8 +4,8 @@ import evaluate
 import numpy as np
 import pytest
 
+from vsehub.evaluation.ranking import image_text_metrics
 from vsehub.hub_cards import metric as folder
-from vsehub.processing.ranking import image_text_metrics
 
 
 @pytest.fixture(scope="module")

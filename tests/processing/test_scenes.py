@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vsehub.processing import overhead
-from vsehub.processing.overhead import (
+from vsehub.processing import scenes as overhead
+from vsehub.processing.pixels import BadImageError
+from vsehub.processing.scenes import (
     box_to_coordinates,
     geo_transform,
     is_overhead,
@@ -19,7 +20,6 @@ from vsehub.processing.overhead import (
     read_box,
     read_tiles,
 )
-from vsehub.processing.pixels import BadImageError
 
 tifffile = pytest.importorskip("tifffile", reason="the extra `geo` is not installed")
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from vsehub.processing.embedding_stream import embed_stream
-from vsehub.processing.fast_resize import FastResize
 from vsehub.processing.pixels import open_image
 from vsehub.processing.processing_dual_encoder import square_image_processor
+from vsehub.search.embedding_stream import embed_stream
+from vsehub.search.fast_resize import FastResize
 
 
 def photograph(seed, size=(640, 480)):

@@ -9,7 +9,7 @@ import pytest
 from datasets import Dataset, load_dataset
 
 from vsehub.__main__ import main
-from vsehub.processing.vector_index import VectorIndex
+from vsehub.search.vector_index import VectorIndex
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from datasets import Dataset
 from PIL import Image
 
 from vsehub.__main__ import main
-from vsehub.processing.vector_index import VectorIndex
-from vsehub.training import index_images
+from vsehub.search import refresh as index_images
+from vsehub.search.vector_index import VectorIndex
 
 
 @pytest.fixture
@@ -151,8 +151,8 @@ def test_a_job_that_is_killed_goes_on(index, photos, tmp_path, tiny_folder, monk
 
 CHILD = """
 import os, signal, sys
-from vsehub.processing import index_store
-from vsehub.training import index_images
+from vsehub.search import index_store
+from vsehub.search import refresh as index_images
 index_images.SAVED_AT_ONCE = 1
 real, steps = os.fsync, [0]
 def fsync(handle):
@@ -183,9 +183,7 @@ def test_two_processes_make_the_index_of_one(index, photos, tmp_path, tiny_folde
     launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "-m"]
     words = [str(photos), "--model", str(tiny_folder), "--out", str(tmp_path / "index")]
     (photos / "torn.png").write_bytes(b"torn")
-    done = subprocess.run(
-        [*launch, "vsehub.training.index_images", *words], capture_output=True, text=True, timeout=300
-    )
+    done = subprocess.run([*launch, "vsehub.search.refresh", *words], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "6 rows; 6 embedded" in done.stdout and "1 bad" in done.stdout
     found = vectors(tmp_path)

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from vsehub.processing.cutoff import best_of_others, calibrated_cutoff
-from vsehub.processing.fingerprint import fingerprint
-from vsehub.processing.index_store import IndexFolderError
-from vsehub.processing.retriever import Retriever
+from vsehub.files.digests import fingerprint
+from vsehub.search.cutoff import best_of_others, calibrated_cutoff
+from vsehub.search.index_store import IndexFolderError
+from vsehub.search.retriever import Retriever
 
 
 @pytest.fixture

@@ -9,9 +9,10 @@ import signal
 import numpy as np
 import pytest
 
-from vsehub.processing import index_store, nearest, search_graph, vector_index
-from vsehub.processing.index_store import IndexFolderError
-from vsehub.processing.vector_index import VectorIndex
+from vsehub.search import approximate as search_graph
+from vsehub.search import index_store, nearest, vector_index
+from vsehub.search.index_store import IndexFolderError
+from vsehub.search.vector_index import VectorIndex
 
 MODEL = {"id": "org/model", "revision": None, "digest": "a" * 64}
 ENGINES = ["numpy", "faiss"]

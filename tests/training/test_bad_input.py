@@ -12,8 +12,8 @@ from PIL import Image
 from transformers import ViTModel
 
 from vsehub.__main__ import main
+from vsehub.demos.generated_scenes import write_dataset, write_towers
 from vsehub.processing.processing_dual_encoder import square_image_processor
-from vsehub.training.generated_scenes import write_dataset, write_towers
 
 SMALL = """--image_size 32 --projection_dim 16 --num_mask_tokens 4 --decoder_layers 1 --decoder_heads 2
 --per_device_train_batch_size 4 --logging_steps 1 --eval_strategy steps --save_strategy steps --eval_steps 1

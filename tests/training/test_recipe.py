@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 import vsehub
-from vsehub.training import run_d2s, train
+from vsehub.commands import train
+from vsehub.training import run_d2s
 from vsehub.training.arguments import D2S_ARGUMENTS, PIR_ARGUMENTS
 from vsehub.training.d2s_stages import STAGES
 from vsehub.training.recipe import parse_stages, read_recipe

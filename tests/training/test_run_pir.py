@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForImageClassification, BertModel, ResNetConfig, ResNetModel, ViTModel
 
 from vsehub import PIRModel
+from vsehub.data.rows import prepare_rows
 from vsehub.processing.processing_dual_encoder import square_image_processor
 from vsehub.training import run_pir
 from vsehub.training.arguments import DataArguments
-from vsehub.training.data import prepare_rows
 
 SMALL = """--image_size 32 --projection_dim 16 --attention_heads 2 --filter_size 9 --dropout 0 --instruction_layers 1
 --cycles 1 --text_augmentation 0 --per_device_train_batch_size 8 --logging_steps 1 --eval_strategy steps
@@ -222,8 +222,8 @@ def test_labels_come_from_a_column_of_any_kind_or_from_file_names(scenes):
 
 
 def test_an_image_without_a_class_is_one_of_its_own_and_teaches_the_prior_nothing(scenes, tmp_path, tiny_processor):
-    from vsehub.training.instruction import labelled
     from vsehub.training.pairs import PairDataset
+    from vsehub.training.pir_stages import labelled
 
     rows = scene_rows(6, 0).remove_columns("label").cast_column("image", Image(decode=False))
     names = ["field_1.png", "00578.png", "field_2.png", "river_1.png", "00579.png", "river_2.png"]

@@ -11,14 +11,14 @@ from safetensors.torch import load_file
 from transformers import AutoModel, Trainer, TrainingArguments, ViTModel
 
 from vsehub import D2SVSEModel, D2SVSEProcessor
+from vsehub.data.rows import prepare_rows
+from vsehub.demos.generated_scenes import write_dataset, write_towers
+from vsehub.evaluation.evaluate import evaluate_model
+from vsehub.evaluation.evaluate import main as evaluate_main
 from vsehub.processing.processing_dual_encoder import square_image_processor
 from vsehub.training import pair_stage, run_d2s
 from vsehub.training.arguments import D2S_ARGUMENTS, DataArguments
 from vsehub.training.d2s_stages import STAGES, with_teacher_column
-from vsehub.training.data import prepare_rows
-from vsehub.training.evaluate_model import evaluate_model
-from vsehub.training.evaluate_model import main as evaluate_main
-from vsehub.training.generated_scenes import write_dataset, write_towers
 from vsehub.training.objectives import D2SObjective
 from vsehub.training.pairs import PairCollator, PairDataset
 from vsehub.training.recipe import parse_stages
@@ -306,8 +306,8 @@ def test_too_little_data_for_one_batch_is_refused(scenes, tmp_path):
 
 
 def test_evaluation_equals_the_model_used_by_hand(both_stages, scenes, tmp_path):
+    from vsehub.evaluation.ranking import image_text_metrics
     from vsehub.processing.pixels import open_image
-    from vsehub.processing.ranking import image_text_metrics
 
     out, _ = both_stages
     data = DataArguments(data=scenes[1])

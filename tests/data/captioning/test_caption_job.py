@@ -13,10 +13,10 @@ from caption_folder import assert_whole, ids_of, paint, picture, rows_of
 from datasets import Dataset
 from PIL import Image
 
-from vsehub.processing.overhead import open_any
-from vsehub.training.caption_backends import Caption, CaptionError, CaptionRequest, Failure
-from vsehub.training.caption_journal import locked
-from vsehub.training.dense_captions import FolderImages, TableImages, caption_images, main
+from vsehub.data.captioning.caption_job import FolderImages, TableImages, caption_images, main
+from vsehub.data.captioning.journal import locked
+from vsehub.data.captioning.local_captioner import Caption, CaptionError, CaptionRequest, Failure
+from vsehub.processing.scenes import open_any
 
 
 class Stub:

@@ -6,9 +6,9 @@ import pytest
 from caption_folder import ids_of, paint, rows_of
 from PIL import Image
 
-from vsehub.training.caption_backends import Caption, CaptionRequest, Failure, TransformersCaptioner
-from vsehub.training.caption_journal import Journal
-from vsehub.training.dense_captions import caption_images, main
+from vsehub.data.captioning.caption_job import caption_images, main
+from vsehub.data.captioning.journal import Journal
+from vsehub.data.captioning.local_captioner import Caption, CaptionRequest, Failure, TransformersCaptioner
 
 WORDS = [
     "a",

@@ -20,9 +20,10 @@ import pytest
 from caption_folder import assert_whole, ids_of, paint, picture, rows_of
 from PIL import Image
 
-from vsehub.training import caption_server, dense_captions
-from vsehub.training.caption_backends import CaptionRequest
-from vsehub.training.dense_captions import main
+from vsehub.data.captioning import caption_job as dense_captions
+from vsehub.data.captioning import server_captioner as caption_server
+from vsehub.data.captioning.caption_job import main
+from vsehub.data.captioning.local_captioner import CaptionRequest
 
 COLUMNS = ["image_id", "dense_text", "model_id", "revision", "prompt_hash", "truncated", "num_tokens"]
 
@@ -340,7 +341,7 @@ def test_pictures_arrive_upright_and_opaque(server, tmp_path):
 
 LAUNCHER = """
 import json, os, sys
-from vsehub.training.dense_captions import main
+from vsehub.data.captioning.caption_job import main
 print("ready", flush=True)
 for line in sys.stdin:  # one import, many processes to kill
     child = os.fork()

@@ -17,8 +17,8 @@ from transformers import AutoModel, AutoProcessor
 
 from vsehub import D2SVSEModel, D2SVSEProcessor
 from vsehub.__main__ import main as vsehub
-from vsehub.hub_cards.convert_d2s_vse import convert, main
-from vsehub.hub_cards.official_checkpoint import CheckpointError
+from vsehub.hub_cards.conversion.convert_d2s_vse import convert, main
+from vsehub.hub_cards.conversion.official_checkpoint import CheckpointError
 from vsehub.hub_cards.push import shipped_files
 from vsehub.training.losses import EmbeddingDistillationLoss, HingeLoss
 

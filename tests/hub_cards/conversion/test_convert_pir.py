@@ -16,9 +16,9 @@ from transformers import AutoModel, AutoProcessor, BertConfig, BertTokenizer, Re
 
 from vsehub import PIRConfig, PIRModel, PIRProcessor
 from vsehub.__main__ import main as vsehub
-from vsehub.hub_cards.convert_pir import NAMES, convert
+from vsehub.hub_cards.conversion.convert_pir import NAMES, convert
+from vsehub.hub_cards.conversion.official_checkpoint import CheckpointError, translator
 from vsehub.hub_cards.model_card import write_model_card
-from vsehub.hub_cards.official_checkpoint import CheckpointError, translator
 
 OPTIONS = {"filter_size": 3, "head": 2, "image_res": 64, "dropout_r": 0.1, "is_baseline": False}
 # Unscaled dot products of 512 numbers amplify the towers' rounding: the official float32 logits are 2.6e-5 away from

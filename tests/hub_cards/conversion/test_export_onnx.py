@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModel, AutoProcessor, SwinConfig
 
 from vsehub.__main__ import main
-from vsehub.hub_cards.export_onnx import RankTable, export_onnx
+from vsehub.hub_cards.conversion.export_onnx import RankTable, export_onnx
 from vsehub.modeling.pooling import GPO
 
 

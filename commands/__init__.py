@@ -1,0 +1,1 @@
+"""One thin file a verb: flags, one call into the library, what is printed."""

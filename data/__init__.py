@@ -1,0 +1,1 @@
+"""From a source (folder, parquet, Hub dataset, annotation file) to checked rows."""

@@ -1,0 +1,1 @@
+"""Dense captions from vision-language models, local or behind a server."""

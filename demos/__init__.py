@@ -1,0 +1,1 @@
+"""Generated worlds, and the whole job on them from nothing."""

@@ -1,0 +1,1 @@
+"""Is it written whole, by one writer, and what was left out."""

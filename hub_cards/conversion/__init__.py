@@ -1,0 +1,1 @@
+"""Official checkpoints to Hub folders, and Hub folders to ONNX."""

@@ -1,0 +1,1 @@
+"""An index of pictures: build it, refresh it, search it, export it."""
