@@ -25,7 +25,7 @@ from vsehub.training.stages import Splits, StageArguments, read_splits, save
 COMMON = """--image_size 224 --dense_text union --freeze_vision True --freeze_text True --cache_vision True
 --cache_text True --projection_dim 128 --text_dropout 0.1 --size_augmentation 0.2 --num_mask_tokens 20
 --text_augmentation 0 --align infonce --temperature 0.05 --ramp_epochs 0 --learning_rate 1e-3 --lr_scheduler_type cosine
---per_device_train_batch_size 128 --max_text_length 40 --max_dense_length 160 --eval_strategy no --save_strategy no
+--per_device_train_batch_size 128 --max_text_length 160 --eval_strategy no --save_strategy no
 --load_best_model_at_end False --logging_steps 1000 --disable_tqdm True""".split()
 
 ABLATIONS = {

@@ -22,10 +22,10 @@ from datasets import Dataset
 from transformers import set_seed
 from transformers.utils import logging
 
+from vsehub.data.arguments import DataArguments
 from vsehub.data.rows import prepare_rows
-from vsehub.evaluation.embed import embed_rows
 from vsehub.evaluation.graded import class_relevance, graded_metrics, rouge_l_relevance
-from vsehub.training.arguments import D2S_ARGUMENTS, PIR_ARGUMENTS, DataArguments
+from vsehub.training.arguments import D2S_ARGUMENTS, PIR_ARGUMENTS
 from vsehub.training.d2s_stages import STAGES as D2S_STAGES
 from vsehub.training.d2s_stages import fresh_model, objective_of
 from vsehub.training.objectives import PIRObjective
@@ -201,10 +201,7 @@ class Bench:
         rows = self.training_rows(setting.drop, setting.whole, setting.classifier)
         trainer = train_pairs(network, processor, rows, self.evaluation, args, objective)
         metrics = trainer.evaluate()
-        embeds = embed_rows(
-            trainer.model, processor, self.evaluation, trainer.accelerator, 256, 40, trainer.eval_caches
-        )
-        return metrics | self.graded(*embeds)
+        return metrics | self.graded(*trainer.last_embeds)
 
     def teach(self, classifier: bool) -> dict:
         """How well the teachers order the validation items, each within its modality; centred, as they teach."""

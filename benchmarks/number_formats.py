@@ -11,9 +11,9 @@ import torch
 from transformers import AutoModel, AutoProcessor, TorchAoConfig
 from transformers.utils import logging
 
+from vsehub.data.arguments import DataArguments
 from vsehub.data.rows import prepare_rows, row_image
 from vsehub.evaluation.ranking import image_text_metrics
-from vsehub.training.arguments import DataArguments
 
 
 def main() -> int:

@@ -12,7 +12,7 @@ from datasets import ClassLabel, Dataset, load_dataset
 
 from ..processing.pixels import BadImageError
 from ..processing.scenes import open_any
-from ..training.arguments import DataArguments
+from .arguments import DataArguments
 from .sources import dense_lines, read_source
 
 

@@ -16,10 +16,10 @@ from pathlib import Path
 from datasets import load_dataset
 from transformers.utils import logging
 
+from ..data.arguments import DataArguments
 from ..evaluation.evaluate import evaluate_model
 from ..evaluation.tables import table
 from ..training import run_d2s
-from ..training.arguments import DataArguments
 from .generated_scenes import write_dataset, write_towers
 
 RECIPE = Path(__file__).parents[1] / "training" / "recipes" / "d2s_vse_demo.yaml"

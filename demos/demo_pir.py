@@ -10,10 +10,10 @@ from pathlib import Path
 
 from transformers.utils import logging
 
+from ..data.arguments import DataArguments
 from ..evaluation.evaluate import evaluate_model
 from ..evaluation.tables import further_lines, table
 from ..training import run_pir
-from ..training.arguments import DataArguments
 from .demo import in_a_clean_process, save_pictures
 from .generated_overhead import object_mask, seed_of, write_dataset, write_towers
 

@@ -1,64 +1,64 @@
 """Embed an evaluation split, each image once, and rank it. The work is shared among processes."""
 
 import torch
+from accelerate import Accelerator
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from ..data.rows import row_image
-from ..training.tower_cache import Caches
 from .protocols import protocol_outcomes
 from .ranking import folded_metrics
 from .scene_metrics import scene_precision
 
 
+class RowInputs:
+    """The pictures and captions of prepared rows as inputs of a model; captions are cut where the processor cuts them.
+
+    Training has another implementation, which reads what a frozen tower made of them (`CachedRowInputs`).
+
+    Args:
+        processor: image processor and tokenizer; its `model_max_length` is the number of tokens that are read.
+        rows: prepared rows (`prepare_rows`).
+    """
+
+    def __init__(self, processor, rows):
+        self.processor, self.rows = processor, rows
+        self.captions = [text for captions in rows["captions"] for text in captions]
+        self.owners = torch.tensor([row for row, captions in enumerate(rows["captions"]) for _ in captions])
+
+    def images(self, indices: list[int]) -> dict[str, torch.Tensor]:
+        """Model inputs of the pictures of these rows."""
+        return self.processor.image_processor([row_image(self.rows[index]) for index in indices], return_tensors="pt")
+
+    def texts(self, indices: list[int]) -> dict[str, torch.Tensor]:
+        """Model inputs of these captions, numbered over all rows."""
+        texts = [self.captions[index] for index in indices]
+        return self.processor.tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
+
+
 @torch.no_grad()
-def embed_rows(model, processor, rows, accelerator, batch_size: int = 64, max_length: int = 64, caches=None):
-    """Embed the images and all captions of `rows`.
+def embed_rows(
+    model, inputs: RowInputs, accelerator: Accelerator, batch_size: int = 64
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Embed the images and all captions of prepared rows.
 
     Args:
         model: the wrapped or bare model; it is put in eval mode.
-        processor, rows: as for training (`prepare_rows`).
+        inputs: of the rows.
         accelerator: tells this process its share and gathers the others'.
         batch_size: images, or texts, at a time.
-        max_length: tokens kept of a caption.
-        caches: `Caches` of the images and of the captions (in row order), or None.
 
     Returns:
         image_embeds (N, D), text_embeds (T, D), text_to_image (T,), float32 on the CPU, equal on every process.
     """
     model.eval()
-    caches = caches or Caches()
-    texts = [text for captions in rows["captions"] for text in captions]
-    text_to_image = torch.tensor([row for row, captions in enumerate(rows["captions"]) for _ in captions])
-
-    def image_batch(indices):
-        if caches.vision is not None:
-            inputs = {"vision_hidden_states": torch.stack([caches.vision[index].float() for index in indices])}
-            if caches.scene is not None:
-                inputs["scene_states"] = torch.stack([caches.scene[index][0].float() for index in indices])
-            return inputs
-        return processor.image_processor([row_image(rows[index]) for index in indices], return_tensors="pt")
-
-    def text_batch(indices):
-        if caches.text is not None:
-            states = [caches.text[index].float() for index in indices]
-            lengths = torch.tensor([len(state) for state in states])
-            mask = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
-            return {"text_hidden_states": torch.nn.utils.rnn.pad_sequence(states, True), "attention_mask": mask}
-        return processor.tokenizer(
-            [texts[index] for index in indices],
-            padding=True,
-            truncation=True,
-            max_length=max_length,
-            return_tensors="pt",
-        )
-
+    captions = inputs.captions
     # a caption once for all its images: from batches of other widths its vectors would differ in the last bits, not tie
-    first = {text: index for index, text in reversed(list(enumerate(texts)))}
-    by_length = sorted(first.values(), key=lambda index: len(texts[index]))
-    image_embeds = _embed(model, accelerator, list(range(len(rows))), image_batch, batch_size, "image_embeds")
-    text_embeds = _embed(model, accelerator, by_length, text_batch, batch_size, "text_embeds")
-    return image_embeds, text_embeds[[first[text] for text in texts]], text_to_image
+    first = {text: index for index, text in reversed(list(enumerate(captions)))}
+    by_length = sorted(first.values(), key=lambda index: len(captions[index]))
+    image_embeds = _embed(model, accelerator, list(range(len(inputs.rows))), inputs.images, batch_size, "image_embeds")
+    text_embeds = _embed(model, accelerator, by_length, inputs.texts, batch_size, "text_embeds")
+    return image_embeds, text_embeds[[first[text] for text in captions]], inputs.owners
 
 
 def _embed(model, accelerator, order, prepare, batch_size, field) -> torch.Tensor:

@@ -9,12 +9,12 @@ import torch
 from accelerate import Accelerator
 from transformers import AutoModel, AutoProcessor
 
+from ..data.arguments import DataArguments, add_data_flags, data_arguments
 from ..data.rows import prepare_rows
 from ..files.outputs import output_file
 from ..modeling.modeling_dual_encoder import DualEncoderPreTrainedModel
 from ..modeling.towers import weights_of
-from ..training.arguments import DataArguments, add_data_flags, data_arguments
-from .embed import embed_rows, further_metrics, labels_of
+from .embed import RowInputs, embed_rows, further_metrics, labels_of
 from .graded import class_relevance, graded_metrics, rouge_l_relevance
 from .ground_truth import read_ground_truth
 from .outcomes import Outcomes
@@ -136,7 +136,7 @@ def _loaded(source: str, device: torch.device, with_weights: bool):
 def _embeds(model, processor, rows, accelerator, dtype: str, batch_size: int):
     """Embed as a user of the model does: its tokenizer says how much of a caption is read."""
     with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
-        return embed_rows(model, processor, rows, accelerator, batch_size, processor.tokenizer.model_max_length)
+        return embed_rows(model, RowInputs(processor, rows), accelerator, batch_size)
 
 
 def _outcomes(rows, embeds, truths: dict, ties: str) -> dict[str, Outcomes]:

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from transformers.utils import logging
 
+from ..data.arguments import add_data_flags, data_arguments
 from ..data.rows import image_source, prepare_rows
 from ..files.outputs import output_file, output_folder
-from ..training.arguments import add_data_flags, data_arguments
 from .index_segments import SCHEMA
 from .retriever import Retriever
 from .vector_index import VectorIndex

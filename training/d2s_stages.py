@@ -28,7 +28,7 @@ def fresh_model(args: D2SModelArguments, data: DataArguments) -> tuple[D2SVSEMod
         args.vision,
         args.text,
         args.image_size,
-        max_length=max(data.max_text_length, data.max_dense_length),
+        max_length=data.max_text_length,
         imagenet=args.imagenet_normalisation,
     )
     return model, processor
@@ -121,11 +121,7 @@ def with_teacher_column(rows: Dataset, teacher, processor, args: StageArguments)
     for start in tqdm(range(0, len(order), 64), desc="teacher embeds dense text"):
         batch = order[start : start + 64]
         tokens = processor.tokenizer(
-            [texts[row] for row in batch],
-            padding=True,
-            truncation=True,
-            max_length=args.data.max_dense_length,
-            return_tensors="pt",
+            [texts[row] for row in batch], padding=True, truncation=True, return_tensors="pt"
         ).to(teacher.device)
         features = teacher.get_text_features(tokens["input_ids"], attention_mask=tokens["attention_mask"])
         vectors[batch] = features.pooler_output.float().cpu()

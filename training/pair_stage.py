@@ -30,16 +30,14 @@ def train_pairs(
     """
     freeze(model, args.model)
     data, training = args.data, args.training
-    max_length = data.max_dense_length if texts == "dense_text" else data.max_text_length
-    caches, eval_caches = build_caches(model, processor, rows, eval_rows, args, texts, max_length)
+    caches, eval_caches = build_caches(model, processor, rows, eval_rows, args, texts)
     dataset = PairDataset(
         rows,
         processor,
         texts=texts,
-        max_length=max_length,
         image_augmentation=data.image_augmentation,
         text_augmentation=0.0 if caches.text else data.text_augmentation,
-        with_dense=data.max_dense_length if teacher is not None else None,
+        with_dense=teacher is not None,
         caches=caches,
         seed=training.seed,
     )
@@ -56,7 +54,6 @@ def train_pairs(
         eval_rows=eval_rows,
         eval_caches=eval_caches,
         teacher=copy.deepcopy(teacher),
-        max_text_length=data.max_text_length,
     )
     trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
     if args.model.lora:
@@ -90,7 +87,7 @@ def check_batch(size: int, args: RetrievalTrainingArguments):
         raise ValueError(f"{size} training items do not fill one batch of {batch}: set --per_device_train_batch_size")
 
 
-def build_caches(model, processor, rows, eval_rows, args: StageArguments, texts: str, max_length: int):
+def build_caches(model, processor, rows, eval_rows, args: StageArguments, texts: str):
     """Run frozen towers once, where the arguments ask for it: caches for training and for evaluation.
 
     Raises:
@@ -115,8 +112,8 @@ def build_caches(model, processor, rows, eval_rows, args: StageArguments, texts:
             evaluated.scene = cache_images(model, prior, scene, processor, eval_rows, folder, facts=facts)
     if training.cache_text:
         strings = rows["dense_text"] if texts == "dense_text" else _flat(rows["captions"])
-        found.text = cache_text(model, processor, list(strings), folder, max_length)
-        evaluated.text = cache_text(model, processor, _flat(eval_rows["captions"]), folder, args.data.max_text_length)
+        found.text = cache_text(model, processor, list(strings), folder)
+        evaluated.text = cache_text(model, processor, _flat(eval_rows["captions"]), folder)
     return found, evaluated
 
 

@@ -6,7 +6,7 @@ import torch
 from ..data.rows import row_image
 from .augmentation import AUGMENTATIONS, DrawnDataset, corrupt_words
 from .teachers import read_teachers
-from .tower_cache import Caches
+from .tower_cache import Caches, padded_states
 from .views import Views
 
 
@@ -15,12 +15,11 @@ class PairDataset(DrawnDataset):
 
     Args:
         rows: prepared rows (`prepare_rows`).
-        processor: image processor and tokenizer.
+        processor: image processor and tokenizer; its `model_max_length` is the number of tokens that are read.
         texts: `captions` (each caption its own item) or `dense_text` (one item per image).
-        max_length: tokens kept of a text.
         image_augmentation: a name of `augmentation.AUGMENTATIONS`.
         text_augmentation: share of words corrupted; needs a tokenizer with a mask token.
-        with_dense: also give the dense text of each item, tokenised, for an online teacher; its maximum length.
+        with_dense: also give the dense text of each item, tokenised, for an online teacher.
         caches: of frozen towers; they replace pictures and token ids.
         seed: of all randomness here.
 
@@ -34,16 +33,14 @@ class PairDataset(DrawnDataset):
         rows,
         processor,
         texts: str = "captions",
-        max_length: int = 64,
         image_augmentation: str = "none",
         text_augmentation: float = 0.0,
-        with_dense: int | None = None,
+        with_dense: bool = False,
         caches: Caches | None = None,
         seed: int = 0,
     ):
         super().__init__(seed)
         self.rows, self.processor, self.texts = rows, processor, texts
-        self.max_length, self.with_dense = max_length, with_dense
         self.augment, self.text_augmentation = AUGMENTATIONS[image_augmentation], text_augmentation
         self.caches = caches or Caches()
         if texts == "captions":
@@ -85,7 +82,7 @@ class PairDataset(DrawnDataset):
         if self.caches.text is not None:
             item["text_hidden_states"] = self.caches.text[position]
         else:
-            item["input_ids"] = self._tokens(self.strings[row][caption], self.max_length, rng)
+            item["input_ids"] = self._tokens(self.strings[row][caption], rng)
         if self.labels:
             item["scene_label"] = self.labels[row]
         if self.teachers is not None:
@@ -94,7 +91,7 @@ class PairDataset(DrawnDataset):
         if self.teacher is not None:
             item["dense_text_embeds"] = self.teacher[row]
         if self.dense is not None:
-            item["dense_input_ids"] = self._tokens(self.dense[row], self.with_dense, rng)
+            item["dense_input_ids"] = self._tokens(self.dense[row], rng)
         return item
 
     @property
@@ -136,9 +133,9 @@ class PairDataset(DrawnDataset):
             text = self.teacher.mean(0)
         return image, text
 
-    def _tokens(self, text: str, max_length: int, rng) -> list[int]:
+    def _tokens(self, text: str, rng) -> list[int]:
         tokenizer = self.processor.tokenizer
-        encoded = tokenizer(text, truncation=True, max_length=max_length)
+        encoded = tokenizer(text, truncation=True)
         if not self.text_augmentation:
             return encoded["input_ids"]
         return corrupt_words(
@@ -171,10 +168,7 @@ class PairCollator:
             padded = self._pad([item["input_ids"] for item in items])
             batch["input_ids"], batch["attention_mask"] = padded["input_ids"], padded["attention_mask"]
         else:
-            states = [item["text_hidden_states"].float() for item in items]
-            batch["text_hidden_states"] = torch.nn.utils.rnn.pad_sequence(states, batch_first=True)
-            lengths = torch.tensor([len(state) for state in states])
-            batch["attention_mask"] = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
+            batch |= padded_states([item["text_hidden_states"] for item in items])
         for name in ("teacher_image", "teacher_text"):
             if name in items[0]:
                 batch[name] = torch.stack([item[name] for item in items]).float()

@@ -14,6 +14,8 @@ from pathlib import Path
 import yaml
 from transformers import HfArgumentParser
 
+RENAMED = {"max_dense_length": "every text is cut at max_text_length"}
+
 
 def parse_stages(
     argv: list[str], stages: tuple[str, ...], kinds: tuple[type, ...], defaults: dict | None = None
@@ -57,10 +59,16 @@ def parse_stages(
         except ValueError as error:
             raise ValueError(f"{path or 'flags'}, stage {stage}: {error}") from None
         if left:
-            raise ValueError(f"{path or 'flags'}, stage {stage}: unknown keys or flags: {left}")
+            raise ValueError(f"{path or 'flags'}, stage {stage}: unknown keys or flags: {left}{_renamed(left)}")
         found[-1].output_dir = str(Path(found[-1].output_dir) / stage)
         parsed[stage] = tuple(found)
     return parsed, list(wanted)
+
+
+def _renamed(left: list[str]) -> str:
+    """Say what became of a flag of earlier versions."""
+    flags = {word.partition("=")[0].removeprefix("--") for word in left}
+    return "".join(f" ({old}: {now})" for old, now in RENAMED.items() if old in flags)
 
 
 class _Parser(HfArgumentParser):

@@ -43,6 +43,8 @@ def main(argv: list[str] | None = None, defaults: dict | None = None) -> int:
         if stage == "finetune":
             teacher, processor = previous or stage1_of(args)
             model = add_decoder(teacher, args.model)
+            limit = min(processor.tokenizer.model_max_length, args.data.max_text_length)
+            processor.tokenizer.model_max_length = limit
         else:
             model, processor = fresh_model(args.model, args.data)
         return selected(run_stage(stage, model, processor, splits, args, teacher))

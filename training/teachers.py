@@ -19,10 +19,10 @@ from datasets import Dataset, Features, List, Sequence, Value, concatenate_datas
 from tqdm.auto import tqdm
 from transformers import AutoImageProcessor, AutoTokenizer
 
+from ..data.arguments import add_data_flags, data_arguments
 from ..data.rows import image_source, prepare_rows
 from ..files.outputs import output_folder
 from ..modeling.towers import load_tower
-from .arguments import add_data_flags, data_arguments
 from .train_teachers import pool_image, pool_text, several_captions, train_image_teacher, train_text_teacher
 from .views import PLAIN, Views
 

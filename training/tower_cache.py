@@ -15,6 +15,7 @@ import torch
 from tqdm.auto import tqdm
 
 from ..data.rows import image_source
+from ..evaluation.embed import RowInputs
 from .views import PLAIN, Views
 
 WINDOW = 1024  # texts that are sorted by length together
@@ -43,6 +44,37 @@ class Caches:
     vision: TowerCache | None = None
     text: TowerCache | None = None
     scene: TowerCache | None = None  # one vector per image, of an instruction encoder
+
+
+class CachedRowInputs(RowInputs):
+    """`RowInputs` of an evaluation split whose frozen towers were run once."""
+
+    def __init__(self, processor, rows, caches: Caches):
+        super().__init__(processor, rows)
+        self.caches = caches
+
+    def images(self, indices: list[int]) -> dict[str, torch.Tensor]:
+        """The cached image tokens of these rows, or their pictures where there is no cache."""
+        if self.caches.vision is None:
+            return super().images(indices)
+        inputs = {"vision_hidden_states": torch.stack([self.caches.vision[index].float() for index in indices])}
+        if self.caches.scene is not None:
+            inputs["scene_states"] = torch.stack([self.caches.scene[index][0].float() for index in indices])
+        return inputs
+
+    def texts(self, indices: list[int]) -> dict[str, torch.Tensor]:
+        """The cached text tokens of these captions, padded, or their token ids where there is no cache."""
+        if self.caches.text is None:
+            return super().texts(indices)
+        return padded_states([self.caches.text[index] for index in indices])
+
+
+def padded_states(states: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Pad the cached token states of several texts, each (L_i, C), to `text_hidden_states` and `attention_mask`."""
+    lengths = torch.tensor([len(state) for state in states])
+    mask = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
+    padded = torch.nn.utils.rnn.pad_sequence([state.float() for state in states], batch_first=True)
+    return {"text_hidden_states": padded, "attention_mask": mask}
 
 
 @torch.no_grad()
@@ -81,9 +113,9 @@ def cache_images(
 
 
 @torch.no_grad()
-def cache_text(model, processor, texts: list[str], folder: str, max_length: int, batch_size: int = 128) -> TowerCache:
-    """Cache the text tower over `texts`."""
-    key = _digest(model.text_model, texts, max_length)
+def cache_text(model, processor, texts: list[str], folder: str, batch_size: int = 128) -> TowerCache:
+    """Cache the text tower over `texts`, cut where the processor cuts them."""
+    key = _digest(model.text_model, texts, processor.tokenizer.model_max_length)
     path = Path(folder) / f"text-{key}"
 
     def windows():
@@ -97,9 +129,7 @@ def cache_text(model, processor, texts: list[str], folder: str, max_length: int,
             yield [found[place] for place in range(len(window))]
 
     def embed(some: list[str]):
-        tokens = processor.tokenizer(
-            some, padding=True, truncation=True, max_length=max_length, return_tensors="pt"
-        ).to(model.device)
+        tokens = processor.tokenizer(some, padding=True, truncation=True, return_tensors="pt").to(model.device)
         ids, mask = tokens["input_ids"], tokens["attention_mask"]
         hidden = model.text_model(input_ids=ids, attention_mask=mask).last_hidden_state
         return [state[keep].half().cpu().numpy() for state, keep in zip(hidden, mask.bool())]

@@ -18,7 +18,7 @@ from ..evaluation.calibration import calibrate_logit_scale
 from ..evaluation.embed import embed_rows, row_metrics
 from ..hub_cards.model_card import write_model_card
 from .objectives import PairEmbeddings
-from .tower_cache import Caches
+from .tower_cache import CachedRowInputs, Caches
 
 OBJECTIVE_FILE = "objective.safetensors"
 NOT_FOR_THE_HUB = ["_*", "checkpoint-*", "*.bin", "*.pt", "*.pth", OBJECTIVE_FILE, "bad_samples.jsonl"]
@@ -55,7 +55,6 @@ class RetrievalTrainer(WholeCheckpoints, Trainer):
         eval_rows: prepared rows (`prepare_rows`) for `evaluate`.
         eval_caches: `Caches` of the evaluation rows.
         teacher: frozen stage-1 model for the online teacher; never saved, never a submodule of the model.
-        max_text_length: tokens kept of a caption in evaluation.
         card: what `write_model_card` should say of the data, the towers and the results.
         **kwargs: as for `Trainer`; `args` is a `RetrievalTrainingArguments`.
 
@@ -73,7 +72,6 @@ class RetrievalTrainer(WholeCheckpoints, Trainer):
         eval_rows=None,
         eval_caches: Caches | None = None,
         teacher=None,
-        max_text_length: int = 64,
         card: dict | None = None,
         **kwargs,
     ):
@@ -86,7 +84,6 @@ class RetrievalTrainer(WholeCheckpoints, Trainer):
         self.objective = objective.to(self.args.device)
         self.teacher = teacher.to(self.args.device).eval().requires_grad_(False) if teacher is not None else None
         self.eval_caches = eval_caches or Caches()
-        self.max_text_length = max_text_length
         self.card = card or {}
         self.last_embeds = None  # of the last evaluation: images, texts, rows of the images
         self.loss_parts: dict[str, list[torch.Tensor]] = {}
@@ -199,12 +196,9 @@ class RetrievalTrainer(WholeCheckpoints, Trainer):
         caches = self.eval_caches if rows is self.eval_dataset else Caches()
         embeds = embed_rows(
             self._wrap_model(self.model, training=False),
-            self.processing_class,
-            rows,
+            CachedRowInputs(self.processing_class, rows, caches),
             self.accelerator,
             self.args.per_device_eval_batch_size,
-            self.max_text_length,
-            caches,
         )
         self.last_embeds = embeds
         metrics = row_metrics(rows, embeds, folds=5 if len(rows) == 5000 else 0)

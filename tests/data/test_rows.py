@@ -6,9 +6,9 @@ import pytest
 from datasets import Dataset, load_dataset
 from PIL import Image
 
+from vsehub.data.arguments import DataArguments
 from vsehub.data.rows import prepare_rows
 from vsehub.data.sources import read_source, resolve_image
-from vsehub.training.arguments import DataArguments
 
 
 def picture(seed=0) -> bytes:

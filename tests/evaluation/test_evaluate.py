@@ -13,12 +13,12 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from vsehub.__main__ import main as vsehub
+from vsehub.data.arguments import DataArguments
 from vsehub.data.rows import prepare_rows
-from vsehub.evaluation.embed import embed_rows
+from vsehub.evaluation.embed import RowInputs, embed_rows
 from vsehub.evaluation.protocols import PROTOCOLS, Protocol
 from vsehub.evaluation.ranking import image_text_metrics
 from vsehub.evaluation.saved_embeddings import data_fingerprint
-from vsehub.training.arguments import DataArguments
 
 IMAGES = 12
 
@@ -97,7 +97,7 @@ def test_equal_captions_have_equal_vectors_whatever_their_batch(tiny_model, tiny
     texts = [text for i in range(40) for text in ("a red boat", f"zx qv jk{i % 10}")]  # as many letters, more tokens
     rows = Dataset.from_dict({"image": [painted(0)] * 40, "image_id": list(map(str, range(40)))})
     rows = rows.add_column("captions", [texts[i : i + 2] for i in range(0, 80, 2)])
-    _, embeds, owners = embed_rows(tiny_model, tiny_processor, rows, Accelerator(), size)
+    _, embeds, owners = embed_rows(tiny_model, RowInputs(tiny_processor, rows), Accelerator(), size)
     assert owners.tolist() == [i // 2 for i in range(80)]
     assert len(embeds[::2].unique(dim=0)) == 1 and len(embeds.unique(dim=0)) == 11
     alone = tiny_model.encode_text(texts, processor=tiny_processor)

@@ -8,10 +8,10 @@ from datasets import Dataset
 from transformers import AutoProcessor, BertConfig, BertModel
 
 from vsehub import D2SVSEProcessor
+from vsehub.data.arguments import DataArguments
 from vsehub.evaluation.evaluate import EvaluationOptions, evaluation
 from vsehub.evaluation.saved_embeddings import read_embeddings
 from vsehub.processing.processing_dual_encoder import square_image_processor
-from vsehub.training.arguments import DataArguments
 
 LONG = " ".join(["a dog", "two cats by the river"] * 30)
 

@@ -69,6 +69,6 @@ def test_a_seed_decides_all_and_the_result_is_a_square(picture, augment):
 def test_every_name_of_the_arguments_has_its_augmentation():
     from typing import get_args
 
-    from vsehub.training.arguments import DataArguments
+    from vsehub.data.arguments import DataArguments
 
     assert set(get_args(DataArguments.__annotations__["image_augmentation"])) == set(AUGMENTATIONS)

@@ -73,7 +73,9 @@ def test_workers_that_outlive_an_epoch_show_the_next_ones_draws(rows, tiny_proce
 
 
 def test_long_captions_are_cut_where_asked(rows, tiny_processor):
-    assert max(len(PairDataset(rows, tiny_processor, max_length=5)[i]["input_ids"]) for i in range(12)) == 5
+    processor = copy.deepcopy(tiny_processor)
+    processor.tokenizer.model_max_length = 5
+    assert max(len(PairDataset(rows, processor)[i]["input_ids"]) for i in range(12)) == 5
 
 
 def test_crops_keep_the_square_and_the_ratio():
@@ -132,10 +134,11 @@ def test_a_tower_cache_gives_each_item_back(rows, tiny_processor, tiny_model, tm
     assert all(torch.allclose(vision[2 * i].float(), expected[i], atol=2e-3) for i in range(6))
     assert not torch.allclose(vision[1].float(), expected[0], atol=1e-1)
     captions = [text for texts in rows["captions"] for text in texts]
-    text = cache_text(tiny_model, tiny_processor, captions, tmp_path, max_length=20, batch_size=5)
-    lengths = [
-        len(tiny_processor.tokenizer(caption, truncation=True, max_length=20)["input_ids"]) for caption in captions
-    ]
+    processor = copy.deepcopy(tiny_processor)
+    processor.tokenizer.model_max_length = 7
+    text = cache_text(tiny_model, processor, captions, tmp_path, batch_size=5)
+    lengths = [min(7, len(tiny_processor.tokenizer(caption)["input_ids"])) for caption in captions]
+    assert max(lengths) == 7
     assert [len(text[i]) for i in range(12)] == lengths
     before = sorted(path.name for path in tmp_path.iterdir())
     cache_images(*tower, rows, tmp_path, Views(2))

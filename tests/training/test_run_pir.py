@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForImageClassification, BertModel, ResNetConfig, ResNetModel, ViTModel
 
 from vsehub import PIRModel
+from vsehub.data.arguments import DataArguments
 from vsehub.data.rows import prepare_rows
 from vsehub.processing.processing_dual_encoder import square_image_processor
 from vsehub.training import run_pir
-from vsehub.training.arguments import DataArguments
 
 SMALL = """--image_size 32 --projection_dim 16 --attention_heads 2 --filter_size 9 --dropout 0 --instruction_layers 1
 --cycles 1 --text_augmentation 0 --per_device_train_batch_size 8 --logging_steps 1 --eval_strategy steps

@@ -12,13 +12,13 @@ from safetensors.torch import load_file
 from transformers import BertModel, ViTModel
 
 from vsehub.__main__ import main
+from vsehub.data.arguments import DataArguments
 from vsehub.data.rows import prepare_rows, row_image
 from vsehub.demos.generated_overhead import write_dataset as write_overhead
 from vsehub.demos.generated_overhead import write_towers as write_overhead_towers
 from vsehub.demos.generated_scenes import write_dataset, write_towers
 from vsehub.processing.processing_dual_encoder import square_image_processor
 from vsehub.training import run_d2s, run_pir, run_rebalanced, teachers, train_teachers
-from vsehub.training.arguments import DataArguments
 from vsehub.training.losses import nt_xent
 from vsehub.training.pairs import PairDataset
 from vsehub.training.teachers import CHECKSUM, IMAGE, TEXT, read_teachers

@@ -11,13 +11,14 @@ from safetensors.torch import load_file
 from transformers import AutoModel, Trainer, TrainingArguments, ViTModel
 
 from vsehub import D2SVSEModel, D2SVSEProcessor
+from vsehub.data.arguments import DataArguments
 from vsehub.data.rows import prepare_rows
 from vsehub.demos.generated_scenes import write_dataset, write_towers
 from vsehub.evaluation.evaluate import evaluate_model
 from vsehub.evaluation.evaluate import main as evaluate_main
 from vsehub.processing.processing_dual_encoder import square_image_processor
 from vsehub.training import pair_stage, run_d2s
-from vsehub.training.arguments import D2S_ARGUMENTS, DataArguments
+from vsehub.training.arguments import D2S_ARGUMENTS
 from vsehub.training.d2s_stages import STAGES, with_teacher_column
 from vsehub.training.objectives import D2SObjective
 from vsehub.training.pairs import PairCollator, PairDataset

@@ -1,0 +1,66 @@
+"""Which rows of which source, by which names of columns: the flags that training and the verbs share."""
+
+import argparse
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass
+class DataArguments:
+    """Where image-text pairs come from and how they are looked at."""
+
+    data: str = field(default="", metadata={"help": "Hub id, parquet, imagefolder, Karpathy json or official folder."})
+    image_root: str | None = field(default=None, metadata={"help": "Folder of the image files that a manifest names."})
+    train_split: str = "train"
+    eval_split: str = field(default="validation", metadata={"help": "Selection happens here; never the test split."})
+    image_column: str = "image"
+    bands: list[int] | None = field(
+        default=None,
+        metadata={"help": "Of multi-band TIFF: red, green, blue, counted from 1 (`--bands 4 3 2`; default the first)."},
+    )
+    captions_column: str = "captions"
+    id_column: str = "image_id"
+    label_column: str = field(
+        default="label",
+        metadata={"help": "Scene classes; `prefix` takes what stands before the first _ of a file name."},
+    )
+    dense_text: str = field(
+        default="dense_text",
+        metadata={"help": "A column, a .jsonl (line k for image k), a .parquet of `vsehub caption`, or `union`."},
+    )
+    on_bad_sample: Literal["error", "quarantine"] = field(
+        default="error",
+        metadata={"help": "Stop at the first bad row, or leave bad rows out and list them in bad_samples.jsonl."},
+    )
+    max_text_length: int = field(
+        default=256,
+        metadata={"help": "Tokens of a text, dense or short, that are read; the saved processor cuts there, too."},
+    )
+    image_augmentation: Literal["none", "crop", "rand_augment"] = field(
+        default="crop",
+        metadata={
+            "help": "While training: crop (60-100 %%) and flip, or PIR's crop (50-100 %%), flip and RandAugment(2, 7)."
+        },
+    )
+    text_augmentation: float = field(
+        default=0.2, metadata={"help": "Share of words that are masked, replaced or dropped while training."}
+    )
+    max_train_images: int | None = None
+    max_eval_images: int | None = None
+
+
+def add_data_flags(parser: argparse.ArgumentParser):
+    """Add to a verb the flags of `DataArguments` that say how rows are read."""
+    parser.add_argument("--image_root", help="folder of the image files that a manifest names")
+    for name in ("image_column", "captions_column", "id_column"):
+        default = DataArguments.__dataclass_fields__[name].default
+        parser.add_argument(f"--{name}", default=default, help="default: %(default)s")
+    parser.add_argument(
+        "--on_bad_sample", choices=("error", "quarantine"), default="error", help="default: %(default)s"
+    )
+
+
+def data_arguments(args: argparse.Namespace, **more) -> DataArguments:
+    """`DataArguments` of a verb that has the flags of `add_data_flags` and `data`."""
+    names = ("data", "image_root", "image_column", "captions_column", "id_column", "on_bad_sample")
+    return DataArguments(**{name: getattr(args, name) for name in names}, **more)
