@@ -35,9 +35,22 @@ def test_imports_point_down_the_ladder(path):
         assert LADDER.index(folder) < rung, f"{path} imports from {folder}"
 
 
-def test_file_names_are_unique_because_the_hub_folder_is_flat():
-    stems = [p.stem for p in SOURCES if p.stem not in ("__init__",) and p.parent.name in LADDER]
-    assert len(stems) == len(set(stems))
+def shipped() -> list[Path]:
+    """The files that a model's folder on the Hub may hold a copy of."""
+    return [path for path in SOURCES if path.name.startswith(SHIPPED)]
+
+
+def test_names_of_shipped_files_are_unique_because_the_hub_folder_is_flat():
+    names = [path.name for path in shipped()]
+    assert sorted(names) == sorted(set(names))
+
+
+def test_shipped_files_import_no_file_that_stays_at_home():
+    names = {path.stem for path in shipped()}
+    for path in shipped():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                assert (node.module or "").split(".")[-1] in names, f"{path} imports {node.module}"
 
 
 def test_files_and_functions_keep_their_budgets():
@@ -53,9 +66,7 @@ def test_files_and_functions_keep_their_budgets():
 
 def test_shipped_files_import_only_what_a_stranger_has():
     allowed = {"torch", "transformers", "numpy"} | set(__import__("sys").stdlib_module_names)
-    for path in SOURCES:
-        if not path.name.startswith(SHIPPED):
-            continue
+    for path in shipped():
         for node in ast.parse(path.read_text()).body:  # module level; functions may import Pillow
             modules = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             modules += [node.module] if isinstance(node, ast.ImportFrom) and node.level == 0 else []
@@ -87,7 +98,7 @@ def violations(source: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("path", [p for p in SOURCES if p.name.startswith(SHIPPED)], ids=lambda p: p.name)
+@pytest.mark.parametrize("path", shipped(), ids=lambda p: p.name)
 def test_shipped_code_does_no_network_process_dynamic_execution_or_writing(path):
     assert not violations(path.read_text())
 

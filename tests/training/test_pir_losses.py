@@ -1,18 +1,15 @@
 """Affiliation and PIR's objective: loops, identities, floors, and the official module's figures."""
 
-import json
 import math
-from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from golden import read_golden
 from torch.nn import functional as F
 
 from vsehub.training.losses import AffiliationLoss
 from vsehub.training.objectives import PairEmbeddings, PIRObjective
 
-GOLDENS = Path(__file__).resolve().parents[3] / "shared" / "goldens"
 LABELS = torch.tensor([0, 0, 1, 2, 2, 2])
 
 
@@ -85,9 +82,8 @@ def test_wild_temperatures_are_clamped():
         assert torch.isfinite(objective(pairs(unit(6, 4), unit(6, 4, seed=1)), 0.0)[0])
 
 
-@pytest.mark.skipif(not (GOLDENS / "pir.safetensors").exists(), reason="the official module's outputs are not here")
 def test_the_losses_and_gradients_are_those_of_the_official_code():
-    golden, values = load_file(GOLDENS / "pir.safetensors"), json.loads((GOLDENS / "pir.json").read_text())
+    values, golden = read_golden("pir")
     images, texts = (golden[f"in.loss_{kind}"].requires_grad_() for kind in ("image", "text"))
     ids, labels = golden["in.loss_image_id"], golden["in.loss_label"]
     batch = PairEmbeddings(images, texts, texts, ids, labels=labels, process_ids=torch.zeros_like(ids))

@@ -1,12 +1,10 @@
 """Structure-aware distillation: figures by hand, identities, invariances, and the official code's values."""
 
 import copy
-import json
 
 import pytest
 import torch
-from golden import GOLDENS
-from safetensors.torch import load_file
+from golden import read_golden
 from torch.nn import functional as F
 
 from vsehub.training.losses import ContrastiveLoss, HingeLoss
@@ -193,9 +191,8 @@ def test_the_representation_loss_is_one_half_of_a_contrast_with_the_projected_te
     assert (loss(embeds, teacher, ids) + back).item() / 2 == pytest.approx(both.item(), rel=1e-5)
 
 
-@pytest.mark.skipif(not (GOLDENS / "sad.safetensors").exists(), reason="the official values are not here")
 def test_the_values_are_those_of_the_official_code():
-    tensors, facts = load_file(GOLDENS / "sad.safetensors"), json.loads((GOLDENS / "sad.json").read_text())
+    facts, tensors = read_golden("sad")
     fused, image, text = (tensors[f"in.{name}"] for name in ("student_fused", "image_teacher", "text_teacher"))
     expected = facts["loss_values"]
     for distance in ("mae", "mse"):

@@ -9,7 +9,7 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import torch
-from golden import GOLDENS, golden_tensor
+from golden import COMMITTED, FULL, golden_tensor, read_golden
 from hostile import Hostile
 from safetensors.torch import load_file
 from torch.nn import functional as F
@@ -29,8 +29,8 @@ class Golden:
     """An official file built by the rule, converted by the command line, and what the official modules gave."""
 
     def __init__(self, kind: str, folder: Path, with_configs: bool):
-        facts = json.loads((GOLDENS / f"d2s_vse_{kind}.json").read_text())
-        self.tensors, self.folder = load_file(GOLDENS / f"d2s_vse_{kind}.safetensors"), folder
+        facts, self.tensors = read_golden(f"d2s_vse_{kind}", COMMITTED if kind == "vit" else FULL)
+        self.folder = folder
         state = {
             name: golden_tensor(name, shape, dtype, facts["salt"])
             for name, (shape, dtype) in facts["official_state_dict"].items()
@@ -74,8 +74,6 @@ class Golden:
 
 @pytest.fixture(scope="module", params=["vit", "swin", "vit, inferred", "swin, inferred"])
 def golden(request, tmp_path_factory):
-    if not GOLDENS.is_dir():
-        pytest.skip(f"the goldens of the official modules are not at {GOLDENS}")
     kind, _, inferred = request.param.partition(", ")
     return Golden(kind, tmp_path_factory.mktemp("golden"), with_configs=not inferred)
 

@@ -8,7 +8,7 @@ import socket
 import huggingface_hub
 import pytest
 import torch
-from golden import GOLDENS, golden_tensor
+from golden import COMMITTED, FULL, golden_tensor, read_golden
 from hostile import Hostile
 from safetensors.torch import load_file
 from torch.nn import functional as F
@@ -27,11 +27,9 @@ TOLERANCE = {"belief_logits": 4e-5}
 
 
 @pytest.fixture(scope="module")
-def golden(tmp_path_factory):
-    if not GOLDENS.is_dir():
-        pytest.skip(f"the goldens of the official modules are not at {GOLDENS}")
-    folder, facts = tmp_path_factory.mktemp("golden_pir"), json.loads((GOLDENS / "pir.json").read_text())
-    state = {}
+def golden_model(tmp_path_factory):
+    """The official file at full size built by the rule, converted by the command line."""
+    folder, facts, state = tmp_path_factory.mktemp("golden_pir"), read_golden("pir")[0], {}
     for name, (shape, dtype) in facts["official_state_dict"].items():
         state[name] = golden_tensor(name, shape, dtype, facts["salt"])
         if name.startswith("conv_encoder.") and name.endswith("bn3.weight"):
@@ -40,12 +38,18 @@ def golden(tmp_path_factory):
             state[name] = torch.tensor(0.07)
     torch.save({"model": state, "config": facts["config"]}, folder / "checkpoint_best.pth")
     assert vsehub(["convert", "pir", str(folder / "checkpoint_best.pth"), str(folder / "out")]) == 0
-    return AutoModel.from_pretrained(folder / "out").eval(), load_file(GOLDENS / "pir.safetensors")
+    return AutoModel.from_pretrained(folder / "out").eval()
+
+
+@pytest.fixture(scope="module", params=[COMMITTED, FULL], ids=["one image", "all images"])
+def tensors(request):
+    """What the official modules were given and gave."""
+    return read_golden("pir", request.param)[1]
 
 
 @torch.no_grad()
-def test_a_converted_model_computes_what_the_official_modules_compute(golden):
-    model, tensors = golden
+def test_a_converted_model_computes_what_the_official_modules_compute(golden_model, tensors):
+    model = golden_model
     pixels, ids = tensors["in.pixel_values"], tensors["in.input_ids"]
     output = model(input_ids=ids, pixel_values=pixels)
     parts = model.image_parts(model.vision_tokens(pixels), pixels)
@@ -75,16 +79,17 @@ def test_a_converted_model_computes_what_the_official_modules_compute(golden):
 
 
 @torch.no_grad()
-def test_belief_is_the_officials_given_its_tokens_and_instruction(golden):
-    model, tensors = golden
-    _, found = model.visual_instruction(tensors["out.vision_tokens"], tensors["out.instruction"].reshape(-1, 512))
+def test_belief_is_the_officials_given_its_tokens_and_instruction(golden_model, tensors):
+    _, found = golden_model.visual_instruction(
+        tensors["out.vision_tokens"], tensors["out.instruction"].reshape(-1, 512)
+    )
     expected = tensors["out.belief_logits"]
     assert ((found - expected).abs() <= 1e-5 * expected.abs().clamp(min=1)).all()
 
 
-def test_every_official_weight_has_a_name_of_ours_that_leads_back(golden):
+def test_every_official_weight_has_a_name_of_ours_that_leads_back():
     to_ours, to_theirs = translator(NAMES)
-    names = json.loads((GOLDENS / "pir.json").read_text())["official_state_dict"]
+    names = read_golden("pir")[0]["official_state_dict"]
     used = [name for name in names if not re.search(r"^temp|relative_position_index$|attn_mask$", name)]
     used = [name.replace(".qkv.", ".query.") for name in used]
     ours = {name: to_ours(name) for name in used}
@@ -92,13 +97,13 @@ def test_every_official_weight_has_a_name_of_ours_that_leads_back(golden):
     assert all(to_theirs(name) == theirs for theirs, name in ours.items())
 
 
-def test_a_converted_golden_says_what_was_published(golden):
-    config = golden[0].config
+def test_a_converted_golden_says_what_was_published(golden_model):
+    config = golden_model.config
     assert config.legacy and (config.filter_size, config.instruction_layers, config.cycles) == (40, 2, 3)
     assert (config.projection_dim, config.attention_heads, config.image_size) == (512, 8, 224)
     assert ([*config.vision_config.depths], config.vision_config.embed_dim) == ([2, 2, 6, 2], 96)
     assert (config.instruction_config.depths, config.text_config.num_hidden_layers) == ([3, 4, 6, 3], 12)
-    assert golden[0].num_parameters() == 184_642_492 - 2  # the paper's, without the temperatures
+    assert golden_model.num_parameters() == 184_642_492 - 2  # the paper's, without the temperatures
     assert config.conversion["tensors"] == 905 - 2 - 12 - 5 + 2 * 24  # the qkv of 12 blocks is split in three
 
 
