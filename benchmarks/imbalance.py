@@ -147,7 +147,7 @@ def train(drop: float, config: str, seed: int, epochs: int) -> dict:
         ids = torch.from_numpy(rows)
         text = F.normalize(raw, dim=-1)
         return objective(
-            PairEmbeddings(image, text, raw, ids, teacher_image=images[rows], teacher_text=texts[rows, places]), 0.0
+            PairEmbeddings(image, text, raw, ids, image_teacher=images[rows], text_teacher=texts[rows, places]), 0.0
         )[0]
 
     fit([*towers, objective], loss_of, seed, epochs)
@@ -172,10 +172,12 @@ def objective_of(config: str, images, texts) -> nn.Module:
     if config in ("contrastive", "start as teachers"):
         return Contrast()
     paper = config == "paper"
-    structure = StructureDistillationLoss(
-        "fused" if paper else "own", learn_text_share=paper, centre="none" if paper else "dataset"
-    )
-    structure.set_means(images, texts)
+    if paper:
+        structure = StructureDistillationLoss("fused", learn_text_share=True)
+    else:
+        structure = StructureDistillationLoss(
+            "own", image_mean=images.mean(0), text_mean=texts.flatten(end_dim=1).mean(0)
+        )
     representation = {"image": (RepresentationLoss(DIM, DIM), 1.0), "text": (RepresentationLoss(DIM, DIM), 2.0)}
     return StructuredObjective(Contrast(), structure, 2.0, representation if paper else None)
 

@@ -95,15 +95,17 @@ class StructureArguments:
             "columns of `vsehub teachers`."
         },
     )
-    structure_relation: Literal["own", "fused", "inter", "intra"] = "own"
-    structure_distance: Literal["mae", "mse", "kl", "rkd"] = "mae"
-    structure_centre: Literal["dataset", "batch", "none"] = "dataset"
-    structure_temperature: float = 0.07
-    structure_mask_same_image: bool = False
-    structure_bank: int = field(
-        default=0, metadata={"help": "Pairs of earlier batches that each pair of a batch also relates to."}
+    structure_relation: Literal["own", "fused"] = "own"
+    structure_centre: Literal["dataset", "none"] = field(
+        default="dataset",
+        metadata={"help": "Subtract the mean of a teacher's features over the dataset; none: official code."},
     )
-    text_share: float = field(default=0.5, metadata={"help": "Of the text teacher in a fused target (lambda)."})
+    structure_bank: int = field(
+        default=0, metadata={"help": "Pairs of earlier batches to which each pair of a batch is also related."}
+    )
+    text_share: float = field(
+        default=0.5, metadata={"help": "Weight of the text teacher in the target of `fused` (lambda)."}
+    )
     learn_text_share: bool = False
     representation_image_weight: float = field(
         default=0.0, metadata={"help": "InfoNCE to the image teacher (paper 1)."}

@@ -25,7 +25,7 @@ class PairEmbeddings:
         dense_text_embeds: a teacher's raw dense-text vectors (N, D), or None.
         labels: (N,) scene classes, or None.
         process_ids: (N,) which process each row comes from, or None.
-        teacher_image, teacher_text: features of uni-modal teachers, (N, G_I) and (N, G_T), or None.
+        image_teacher, text_teacher: features of uni-modal teachers, (N, G_I) and (N, G_T), or None.
     """
 
     image_embeds: torch.Tensor
@@ -35,8 +35,8 @@ class PairEmbeddings:
     dense_text_embeds: torch.Tensor | None = None
     labels: torch.Tensor | None = None
     process_ids: torch.Tensor | None = None
-    teacher_image: torch.Tensor | None = None
-    teacher_text: torch.Tensor | None = None
+    image_teacher: torch.Tensor | None = None
+    text_teacher: torch.Tensor | None = None
 
 
 class D2SObjective(nn.Module):
@@ -164,20 +164,22 @@ class StructuredObjective(nn.Module):
         Raises:
             ValueError: without teachers' features.
         """
-        if pairs.teacher_image is None or pairs.teacher_text is None:
+        if pairs.image_teacher is None or pairs.text_teacher is None:
             raise ValueError(
                 "structure-aware distillation needs features of both teachers: make them with `vsehub teachers DATA "
                 "--image MODEL --text MODEL --out DATA2` and train on DATA2"
             )
         loss, parts = self.objective(pairs, epoch)
-        teachers = {"image": pairs.teacher_image, "text": pairs.teacher_text}
-        structure, found = self.structure(
-            pairs.image_embeds, pairs.text_embeds, *teachers.values(), image_ids=pairs.image_ids
+        structure, structure_parts = self.structure(
+            pairs.image_embeds, pairs.text_embeds, pairs.image_teacher, pairs.text_teacher
         )
-        loss, parts = loss + self.weight * structure, parts | found
+        loss, parts = loss + self.weight * structure, parts | structure_parts
+        sides = {
+            "image": (pairs.image_embeds, pairs.image_teacher),
+            "text": (pairs.text_embeds, pairs.text_teacher),
+        }
         for name, contrast in self.representation.items():
-            embeds = pairs.image_embeds if name == "image" else pairs.text_embeds
-            parts[f"representation_{name}"] = contrast(embeds, teachers[name], pairs.image_ids)
+            parts[f"representation_{name}"] = contrast(*sides[name], pairs.image_ids)
             loss = loss + self.representation_weights[name] * parts[f"representation_{name}"]
         return loss, parts
 
@@ -204,17 +206,15 @@ def structured(objective: nn.Module, args, dataset, dim: int) -> nn.Module:
             "with `vsehub teachers DATA --image MODEL --text MODEL --out DATA2` and train on DATA2"
         )
     bank = MemoryBank(args.structure_bank, dim, len(image), len(text)) if args.structure_bank else None
+    centred = args.structure_centre == "dataset"
     loss = StructureDistillationLoss(
-        args.structure_relation,
-        args.structure_distance,
-        args.text_share,
-        args.learn_text_share,
-        args.structure_temperature,
-        args.structure_centre,
-        args.structure_mask_same_image,
-        bank,
+        relation=args.structure_relation,
+        text_share=args.text_share,
+        learn_text_share=args.learn_text_share,
+        image_mean=image if centred else None,
+        text_mean=text if centred else None,
+        bank=bank,
     )
-    loss.set_means(image, text)
     widths = {"image": len(image), "text": len(text)}
     representation = {
         name: (RepresentationLoss(widths[name], dim), weight) for name, weight in weights.items() if weight

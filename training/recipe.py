@@ -14,7 +14,12 @@ from pathlib import Path
 import yaml
 from transformers import HfArgumentParser
 
-RENAMED = {"max_dense_length": "every text is cut at max_text_length"}
+RENAMED = {  # flags of earlier versions: what became of them
+    "max_dense_length": "every text is cut at max_text_length",
+    "structure_distance": "removed; relations are compared by their mean absolute difference",
+    "structure_temperature": "removed; it only scaled the loss: set structure_weight",
+    "structure_mask_same_image": "removed; captions of one image are always compared",
+}
 
 
 def parse_stages(

@@ -1,10 +1,11 @@
 """Structure-aware distillation: keep the geometry that uni-modal teachers give (Yang et al., IEEE TIP 2024).
 
-Where one modality is poorer than the other, exact matching bends the shared space. With cosine Grams R_I, R_T of two
-frozen teachers and S of the student, the loss is a distance between S and what the teachers say, off the diagonal.
+Where one modality is poorer than the other, exact matching distorts the shared space. With the cosine matrices R_I and
+R_T of a frozen image teacher and a frozen text teacher, and S of the student, the loss is a distance between S and what
+the teachers say, over all pairs of different rows.
 
-Everything here is training only: its state lives in the objective, never in the model. Losses take embeddings and ids.
-Shapes: N rows of the global batch, D shared space, G_I and G_T widths of the teachers.
+Everything here is for training only: its state belongs to the objective, never to the model. Losses take embeddings.
+Shapes: N rows of the global batch, M rows of the memory bank, D shared space, G_I and G_T widths of the teachers.
 """
 
 import torch
@@ -13,32 +14,31 @@ from torch.nn import functional as F
 
 from .losses import held, new_temperature
 
-RELATIONS = ("own", "fused", "inter", "intra")
-DISTANCES = ("mae", "mse", "kl", "rkd")
+RELATIONS = ("own", "fused")
+DISTANCES = ("mae", "mse")
 
 
 class StructureDistillationLoss(nn.Module):
     """Distance between the student's relations and the teachers', mean over pairs of rows.
 
     Args:
-        relation: which of the student's relations are compared with what.
-            `own`: image Gram with R_I and text Gram with R_T, half each; needs no balance between the teachers.
-            `intra`: both Grams with the fused target E = share R_T + (1 - share) R_I.
-            `inter`: the image-text cosines with E.
-            `fused`: the Gram of normalised v + t with E. The paper's student fuses with a cross-encoder trained by
-            image-text matching, which is out of scope here; the sum of the two embeddings stands in for its vector.
-        distance: `mae` (paper), `mse`, `kl` (of row softmaxes at 0.1) or `rkd` (of Euclidean distances, each divided by
-            their mean; Park et al., CVPR 2019).
-        text_share: lambda, the text teacher's share in E.
-        learn_text_share: the paper's way. The two terms that tie E to the teachers (`balance` in the parts) then sum to
-            the same for every share in [0, 1], so they pass it no gradient there: the share drifts to the teacher that
-            the student resembles already. It is not clamped, as in the official code.
-        temperature: tau_2; divides the cosines in `mae` and `mse`, where it is but a weight. Fixed: a learned one only
-            grows, and switches the loss off.
-        centre: subtract from the teachers' features their mean over the `dataset` (set by `set_means`), over the
-            `batch`, or `none` (official code). Uncentred, post-ReLU and [CLS] features have cosines far above 0.
-        mask_same_image: leave out pairs of captions of one image (official code keeps them).
-        bank: pairs of earlier batches; each row then relates to them as well.
+        relation: which relations of the student are compared with what.
+            `own`: the image cosines with R_I and the text cosines with R_T, half each; no balance between the teachers
+            is needed.
+            `fused` (paper): the cosines of the normalised v + t with E = share R_T + (1 - share) R_I. The paper fuses
+            with a cross-encoder trained by image-text matching, which is out of scope here; the sum of the two
+            embeddings replaces its vector.
+        distance: `mae` (paper) or `mse` (the official code's alternative).
+        text_share: the weight lambda of the text teacher in E.
+        learn_text_share: train the share, as the paper does. The two terms that tie E to the teachers (`balance` in the
+            parts) then sum to the same for every share in [0, 1] and pass it no gradient there, so the share drifts to
+            the teacher that the student already resembles. It is not clamped, as in the official code.
+        temperature: tau_2; divides the cosines, so it only scales the loss. It is fixed: a learned one only grows, and
+            switches the loss off.
+        image_mean, text_mean: means of the teachers' features over the dataset, (G_I,) and (G_T,), subtracted before
+            cosines are taken. None subtracts nothing (official code); features after a ReLU and [CLS] vectors then have
+            cosines far above 0.
+        bank: pairs of earlier batches; each row then relates to them, too.
     """
 
     def __init__(
@@ -48,113 +48,83 @@ class StructureDistillationLoss(nn.Module):
         text_share: float = 0.5,
         learn_text_share: bool = False,
         temperature: float = 0.07,
-        centre: str = "dataset",
-        mask_same_image: bool = False,
+        image_mean: torch.Tensor | None = None,
+        text_mean: torch.Tensor | None = None,
         bank: "MemoryBank | None" = None,
     ):
         super().__init__()
-        for name, value, allowed in (
-            ("relation", relation, RELATIONS),
-            ("distance", distance, DISTANCES),
-            ("centre", centre, ("dataset", "batch", "none")),
-        ):
-            if value not in allowed:
-                raise ValueError(f"{name} must be one of {allowed}, got {value!r}")
+        if relation not in RELATIONS:
+            raise ValueError(f"relation must be one of {RELATIONS}, got {relation!r}")
+        if distance not in DISTANCES:
+            raise ValueError(f"distance must be one of {DISTANCES}, got {distance!r}")
         if temperature <= 0:
             raise ValueError(f"temperature must be positive, got {temperature}")
         if learn_text_share and relation == "own":
-            raise ValueError("relation 'own' has no balance between the teachers: there is no share to learn")
+            raise ValueError("relation 'own' has no text share to learn; use relation 'fused'")
         self.relation, self.distance, self.temperature = relation, distance, temperature
-        self.centre, self.mask_same_image = centre, mask_same_image
-        share = torch.full((1,), float(text_share))
-        self.text_share = nn.Parameter(share, requires_grad=learn_text_share)
+        self.text_share = nn.Parameter(torch.full((1,), float(text_share)), requires_grad=learn_text_share)
+        self.register_buffer("image_mean", None if image_mean is None else image_mean.float())
+        self.register_buffer("text_mean", None if text_mean is None else text_mean.float())
         self.bank = bank
-        self.register_buffer("image_mean", None)
-        self.register_buffer("text_mean", None)
 
-    def set_means(self, teacher_image: torch.Tensor, teacher_text: torch.Tensor):
-        """Keep the teachers' means over the dataset: of (rows, G_I) and (rows, G_T) or the means themselves."""
-        self.image_mean, self.text_mean = (
-            x.float().reshape(-1, x.shape[-1]).mean(0) for x in (teacher_image, teacher_text)
-        )
-
-    def forward(self, image_embeds, text_embeds, teacher_image, teacher_text, image_ids=None):
+    def forward(
+        self,
+        image_embeds: torch.Tensor,
+        text_embeds: torch.Tensor,
+        image_teacher: torch.Tensor,
+        text_teacher: torch.Tensor,
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Return the scalar loss and its parts.
 
         Args:
             image_embeds, text_embeds: the student's (N, D), normalised here.
-            teacher_image, teacher_text: raw features (N, G_I), (N, G_T); no gradient reaches them.
-            image_ids: (N,), for `mask_same_image`.
-
-        Raises:
-            ValueError: `centre="dataset"` without means.
+            image_teacher, text_teacher: raw features (N, G_I), (N, G_T); no gradient reaches them.
         """
-        if image_ids is None:
-            image_ids = torch.arange(len(image_embeds), device=image_embeds.device)
-        rows = [image_embeds, text_embeds, *self._centred(teacher_image, teacher_text)]
-        columns, column_ids = rows, image_ids
+        rows = [
+            image_embeds,
+            text_embeds,
+            _centred(image_teacher, self.image_mean),
+            _centred(text_teacher, self.text_mean),
+        ]
+        columns = rows
         if self.bank is not None:
-            *earlier, earlier_ids = self.bank.read()
-            columns, column_ids = [torch.cat(pair) for pair in zip(rows, earlier)], torch.cat([image_ids, earlier_ids])
+            columns = [torch.cat([current, earlier]) for current, earlier in zip(rows, self.bank.read())]
             if self.training:
-                self.bank.write(*rows, image_ids)
-        mask = self._pairs(image_ids, column_ids)
+                self.bank.write(*rows)
         images, texts, of_images, of_texts = (cosines(*pair) for pair in zip(rows, columns))
         if self.relation == "own":
             parts = {
-                "structure_image": self._compare(images, of_images, mask),
-                "structure_text": self._compare(texts, of_texts, mask),
+                "structure_image": self._compare(images, of_images),
+                "structure_text": self._compare(texts, of_texts),
             }
             return (parts["structure_image"] + parts["structure_text"]) / 2, parts
         target = self.text_share * of_texts + (1 - self.text_share) * of_images
-        if self.relation == "fused":
-            fused = [sum(F.normalize(x.float(), dim=-1) for x in both[:2]) for both in (rows, columns)]
-            loss = self._compare(cosines(*fused), target, mask)
-        elif self.relation == "inter":
-            loss = self._compare(cosines(rows[0], columns[1]), target, mask)
-        else:
-            loss = (self._compare(images, target, mask) + self._compare(texts, target, mask)) / 2
+        loss = self._compare(cosines(_fused(*rows[:2]), _fused(*columns[:2])), target)
         parts = {"structure": loss}
         if self.text_share.requires_grad:
-            parts["balance"] = self._compare(of_images, target, mask) + self._compare(of_texts, target, mask)
+            parts["balance"] = self._compare(of_images, target) + self._compare(of_texts, target)
             loss = loss + parts["balance"] / 2  # weights 2, 1, 1 of the paper
             parts["text_share"] = self.text_share.detach()[0]
         return loss, parts
 
-    @torch.no_grad()
-    def _centred(self, teacher_image, teacher_text):
-        teacher_image, teacher_text = teacher_image.detach().float(), teacher_text.detach().float()
-        if self.centre == "dataset":
-            if self.image_mean is None:
-                raise ValueError("centre='dataset' needs the teachers' means: call set_means, or centre='batch'")
-            return teacher_image - self.image_mean, teacher_text - self.text_mean
-        if self.centre == "batch":
-            return teacher_image - teacher_image.mean(0), teacher_text - teacher_text.mean(0)
-        return teacher_image, teacher_text
-
-    def _pairs(self, row_ids, column_ids) -> torch.Tensor:
-        """Which pairs count, as 0 and 1 (N, N + bank): boolean indexing would cost more than the rest."""
-        mask = 1.0 - torch.eye(len(row_ids), len(column_ids), device=row_ids.device)
-        if self.mask_same_image:
-            mask = mask * (row_ids[:, None] != column_ids[None]).float()
-        return mask
-
-    def _compare(self, found: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Distance of two relation matrices (N, N + bank) over the pairs of `mask`; 0 where there is no pair."""
-        total = mask.sum().clamp(min=1)
+    def _compare(self, student: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Mean distance of two relation matrices (N, N + M) off the diagonal; 0 where there is no pair."""
+        others = 1.0 - torch.eye(*student.shape, device=student.device)  # boolean indexing costs more than all the rest
+        pairs = max(1, student.numel() - len(student))
+        difference = (student - target) * others
         if self.distance == "mae":
-            return ((found - target).abs() * mask).sum() / total / self.temperature
-        if self.distance == "mse":
-            return ((found - target) ** 2 * mask).sum() / total / self.temperature**2
-        if self.distance == "kl":
-            hidden = mask == 0
-            if hidden.all():
-                return found.sum() * 0.0
-            logs, wanted = ((x / 0.1).masked_fill(hidden, -1e4).log_softmax(1) for x in (found, target))
-            return F.kl_div(logs, wanted, log_target=True, reduction="batchmean")
-        lengths = [(2 - 2 * x).clamp(min=1e-8).sqrt() for x in (found, target)]
-        lengths = [x / ((x * mask).sum() / total).clamp(min=1e-8) for x in lengths]
-        return (F.smooth_l1_loss(*lengths, reduction="none") * mask).sum() / total
+            return difference.abs().sum() / pairs / self.temperature
+        return (difference**2).sum() / pairs / self.temperature**2
+
+
+@torch.no_grad()
+def _centred(features: torch.Tensor, mean: torch.Tensor | None) -> torch.Tensor:
+    features = features.detach().float()
+    return features if mean is None else features - mean
+
+
+def _fused(image_embeds: torch.Tensor, text_embeds: torch.Tensor) -> torch.Tensor:
+    return F.normalize(image_embeds.float(), dim=-1) + F.normalize(text_embeds.float(), dim=-1)
 
 
 class MemoryBank(nn.Module):
@@ -170,14 +140,13 @@ class MemoryBank(nn.Module):
     def __init__(self, size: int, dim: int, image_dim: int, text_dim: int):
         super().__init__()
         self.size = size
-        for name, width in (("images", dim), ("texts", dim), ("teacher_image", image_dim), ("teacher_text", text_dim)):
+        for name, width in (("images", dim), ("texts", dim), ("image_teacher", image_dim), ("text_teacher", text_dim)):
             self.register_buffer(name, torch.zeros(size, width))
-        self.register_buffer("image_ids", torch.zeros(size, dtype=torch.long))
         self.register_buffer("filled", torch.zeros(1, dtype=torch.long))
 
     def read(self) -> list[torch.Tensor]:
-        """What is kept, M <= size rows each, newest first: images, texts, both teachers' features, image ids."""
-        return [x[: int(self.filled)] for x in self._columns()]
+        """What is kept, M <= size rows each, newest first: images, texts, features of the image and text teacher."""
+        return [column[: int(self.filled)] for column in self._columns()]
 
     @torch.no_grad()
     def write(self, *rows: torch.Tensor):
@@ -186,8 +155,8 @@ class MemoryBank(nn.Module):
             kept.copy_(torch.cat([new.to(kept), kept])[: self.size])
         self.filled.copy_((self.filled + len(rows[0])).clamp(max=self.size))
 
-    def _columns(self):
-        return self.images, self.texts, self.teacher_image, self.teacher_text, self.image_ids
+    def _columns(self) -> tuple[torch.Tensor, ...]:
+        return self.images, self.texts, self.image_teacher, self.text_teacher
 
 
 class RepresentationLoss(nn.Module):
@@ -209,7 +178,9 @@ class RepresentationLoss(nn.Module):
         return soft_positive_contrast(embeds.float(), projected, image_ids, held(self.temperature))
 
 
-def soft_positive_contrast(rows, columns, image_ids, temperature) -> torch.Tensor:
+def soft_positive_contrast(
+    rows: torch.Tensor, columns: torch.Tensor, image_ids: torch.Tensor, temperature: torch.Tensor | float
+) -> torch.Tensor:
     """Cross-entropy of each row over the columns; rows and columns of one image share the target equally."""
     target = (image_ids[:, None] == image_ids[None]).to(rows.dtype)
     return F.cross_entropy(rows @ columns.t() / temperature, target / target.sum(1, keepdim=True))
@@ -220,16 +191,10 @@ def cosines(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
     return F.normalize(rows.float(), dim=-1) @ F.normalize(columns.float(), dim=-1).t()
 
 
-def gram(features: torch.Tensor) -> torch.Tensor:
-    """Cosines of all pairs of rows, (N, N)."""
-    return cosines(features, features)
-
-
 __all__ = [
     "MemoryBank",
     "RepresentationLoss",
     "StructureDistillationLoss",
     "cosines",
-    "gram",
     "soft_positive_contrast",
 ]

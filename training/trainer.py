@@ -111,8 +111,8 @@ class RetrievalTrainer(WholeCheckpoints, Trainer):
             image_ids=_gathered(image_ids),
             dense_text_embeds=None if dense is None else _gathered(dense),
             labels=None if labels is None else _gathered(labels),
-            teacher_image=None if teacher_image is None else _gathered(teacher_image),
-            teacher_text=None if teacher_text is None else _gathered(teacher_text),
+            image_teacher=None if teacher_image is None else _gathered(teacher_image),
+            text_teacher=None if teacher_text is None else _gathered(teacher_text),
             process_ids=_gathered(torch.full_like(image_ids, self.args.process_index)),
         )
         loss, parts = self.objective(pairs, self._epoch())

@@ -58,6 +58,25 @@ def test_unknown_keys_are_named(tmp_path):
         parse(tmp_path, "- a list")
 
 
+@pytest.mark.parametrize(
+    ("old", "said"),
+    [
+        ("structure_distance: kl", "structure_distance: removed; relations are compared by their mean absolute diff"),
+        ("structure_temperature: 0.1", "set structure_weight"),
+        ("structure_mask_same_image: true", "structure_mask_same_image: removed"),
+        ("max_dense_length: 9", "every text is cut at max_text_length"),
+    ],
+)
+def test_a_flag_of_an_earlier_version_says_what_became_of_it(tmp_path, old, said):
+    with pytest.raises(ValueError, match=said):
+        parse(tmp_path, old)
+
+
+def test_a_relation_that_was_removed_is_refused_with_those_that_are_left(tmp_path):
+    with pytest.raises(ValueError, match="structure_relation.*'inter'.*own.*fused"):
+        parse(tmp_path, "structure_relation: inter")
+
+
 def test_variables_come_from_the_environment_or_are_asked_for(tmp_path, monkeypatch):
     monkeypatch.setenv("DATA", "/data")
     assert parse(tmp_path, "data: $DATA/flickr8k")[0]["pretrain"][1].data == "/data/flickr8k"
