@@ -1,0 +1,351 @@
+"""Write a file or a folder so that it is whole or absent, wherever the process is killed and whoever else writes.
+
+What is written is a draft first: it lies in a hidden folder of a random name beside its target, which its writer keeps
+locked. Once complete, the draft is flushed to the disk and renamed over the target. If anything fails, the draft is
+removed and the target stays as it was. A draft that nobody locks was left by a killed writer; the next writer of the
+same target removes it. Links are never followed: a link that has the target's name is replaced.
+"""
+
+import contextlib
+import ctypes
+import errno
+import json
+import os
+import secrets
+import shutil
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from .outputs import output_file, output_folder
+
+DRAFT, LOCK, OLD = ".draft", ".lock", ".old"  # the hidden folder ends in DRAFT, the other two lie in it
+STREAMS = ("/dev", "/dev/fd", "/proc/self/fd")  # `--json /dev/stdout` is written, never replaced
+NO_SUCH_CALL = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EBADF)  # file systems that cannot flush a folder
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+ALMOST_NOTHING = 1 << 16  # bytes: the disk is full
+AT_FDCWD, RENAME_EXCHANGE = -100, 2
+
+
+class BusyError(OSError):
+    """Another process is writing the same thing."""
+
+
+@contextlib.contextmanager
+def whole_file(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
+    """Open a file for writing that takes its name only when it is complete; its folder is made.
+
+    Args:
+        path: of the file; what is there is replaced.
+        mode: `wb`, or `w` for UTF-8.
+
+    Raises:
+        OSError: it cannot be written; `path` is as it was.
+    """
+    text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
+    with whole_path(path) as draft, open(draft, mode, **text) as file:
+        yield file
+
+
+@contextlib.contextmanager
+def whole_path(path: str | Path) -> Iterator[Path]:
+    """The same for writers that take a name: gives the name of the draft, an empty file."""
+    path = output_file(path)
+    if str(path.parent) in STREAMS:
+        yield path
+        return
+    with _draft(path) as folder:
+        with new_file(folder / path.name) as draft:
+            yield draft
+        _replace(draft, path)
+        sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def whole_folder(path: str | Path) -> Iterator[Path]:
+    """Give an empty folder to fill, which takes its name, with all that is in it, only when it is complete.
+
+    A folder that is there is replaced as a whole: nothing of it stays. Where the system can exchange two folders
+    (Linux), one of both has the name at any moment. Elsewhere a kill between two renames may leave the name free and
+    both folders beside it: `recover`, which the next writer calls by itself, puts the new one in its place.
+
+    Raises:
+        NotADirectoryError: a file has this name.
+        OSError: it cannot be written; what was there is there.
+    """
+    path = output_folder(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _draft(path) as folder:
+        draft = folder / path.name
+        draft.mkdir()
+        yield draft
+        _sync_tree(draft)
+        _swap(draft, path, folder / OLD)
+        sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def new_file(path: str | Path) -> Iterator[Path]:
+    """Make an empty file that nothing refers to yet, for a writer that takes a name; on leaving it is on the disk.
+
+    Whatever has this name is removed before, a link too. The file has the permissions that the umask gives, whatever
+    its writer does. If the writer fails, the file is removed.
+    """
+    path = Path(path)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    mode = stat.S_IMODE(os.fstat(handle).st_mode)
+    os.close(handle)
+    try:
+        yield path
+        _sync_file(path, mode)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        raise
+
+
+def write_text(path: str | Path, text: str):
+    """Write a text in UTF-8, whole or not at all."""
+    with whole_file(path) as file:
+        file.write(text.encode())
+
+
+def write_json(path: str | Path, content, indent: int | None = 2):
+    """Write JSON, whole or not at all."""
+    write_text(path, json.dumps(content, indent=indent) + "\n")
+
+
+@contextlib.contextmanager
+def one_writer(lock: str | Path, what: str, wait: float = 0.0) -> Iterator[None]:
+    """Hold a lock file, which is removed in the end. The system frees the lock of a process that dies.
+
+    Args:
+        lock: path of the lock file.
+        what: is written, for the error.
+        wait: seconds to wait for another process; -1: as long as it takes.
+
+    Raises:
+        BusyError: another process holds it.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = Path(lock)
+    output_folder(lock.parent).mkdir(parents=True, exist_ok=True)
+    _refuse_link(lock)
+    held = FileLock(lock)
+    try:
+        held.acquire(timeout=wait)
+    except Timeout:
+        raise BusyError(f"{_owner(lock)} is writing {what}: wait for it, or name another place") from None
+    try:
+        with contextlib.suppress(OSError):
+            lock.write_text(str(os.getpid()))
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # before it is free, or this would be the file of the next owner
+            os.unlink(lock)
+        held.release()
+
+
+def recover(path: str | Path):
+    """Put right what killed writers of `path` left: finish an exchange that was half done, remove their drafts."""
+    from filelock import FileLock, Timeout
+
+    target = Path(path)
+    for folder in _drafts(target):
+        lock = FileLock(folder / LOCK)
+        try:
+            _refuse_link(folder / LOCK)
+            lock.acquire(timeout=0)
+        except (Timeout, OSError):  # its writer lives, or it is somebody else's
+            continue
+        try:
+            new = folder / target.name
+            if (folder / OLD).is_dir() and new.is_dir() and not os.path.lexists(target):
+                os.rename(new, target)
+                sync_folder(target.parent)
+        except OSError:  # another process was quicker, or nothing may be written here
+            continue
+        finally:
+            lock.release()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def sync_folder(folder: str | Path):
+    """Make the names in a folder durable (POSIX; elsewhere the file system does as it likes)."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in NO_SUCH_CALL:
+            raise
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def _draft(target: Path) -> Iterator[Path]:
+    """A hidden folder beside the target, locked as long as its writer lives; removed on leaving."""
+    recover(target)
+    folder, lock = _locked_draft(target)
+    try:
+        yield folder
+    except Exception as error:
+        named = _named(error, folder, target)
+        if named is error:
+            raise
+        raise named from error
+    finally:
+        lock.release()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _locked_draft(target: Path):
+    from filelock import FileLock, Timeout
+
+    for _ in range(100):
+        folder = target.with_name(f"{_start(target)}{secrets.token_hex(4)}{DRAFT}")
+        try:
+            os.mkdir(folder, 0o700)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(target)) from None
+        lock = FileLock(folder / LOCK)
+        try:
+            lock.acquire(timeout=0)
+            return folder, lock
+        except (Timeout, FileNotFoundError):  # `recover` of another process saw it before it was locked
+            continue
+        except (OSError, NotImplementedError):  # no locks on this file system: nobody removes what cannot be locked
+            return folder, lock
+    raise BusyError(f"{target}: no name is free for a draft")
+
+
+def _drafts(target: Path) -> list[Path]:
+    """The folders beside the target that are drafts of it; no links."""
+    start = _start(target)
+    try:
+        with os.scandir(target.parent) as entries:
+            return [
+                Path(entry.path)
+                for entry in entries
+                if entry.name.startswith(start)
+                and len(entry.name) == len(start) + 8 + len(DRAFT)
+                and entry.name.endswith(DRAFT)
+                and entry.is_dir(follow_symlinks=False)
+            ]
+    except OSError:
+        return []
+
+
+def _start(target: Path) -> str:
+    """How the names of a target's drafts begin; a name has at most 255 bytes."""
+    return f".{target.name}." if len(os.fsencode(target.name)) < 230 else f".{target.name[:40]}~."
+
+
+def _named(error: Exception, folder: Path, target: Path) -> Exception:
+    """The error itself, or one that names the target: in place of the draft, or where a full disk has no name."""
+    if not isinstance(error, OSError):  # torch and safetensors have errors of their own
+        full = shutil.disk_usage(folder.parent).free < ALMOST_NOTHING
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target)) if full else error
+    inside = str(error.filename or "").startswith(str(folder))
+    nameless = error.filename is None and error.errno in FULL
+    return OSError(error.errno, error.strerror, str(target)) if inside or nameless else error
+
+
+def _refuse_link(path: Path):
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, "a symbolic link where a lock file belongs: remove it", str(path))
+
+
+def _owner(lock: Path) -> str:
+    try:
+        return f"process {int(lock.read_text())}"
+    except (OSError, ValueError):  # Windows lets nobody read it
+        return "another process"
+
+
+def _sync_file(path: Path, mode: int):
+    """Give a file at least these permissions, and wait until it is on the disk."""
+    found = stat.S_IMODE(os.stat(path).st_mode)
+    if found & mode != mode:  # safetensors and tempfile leave 0600
+        os.chmod(path, found | mode)
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _sync_tree(folder: Path):
+    with new_file(folder / LOCK) as probe:
+        mode = stat.S_IMODE(os.stat(probe).st_mode)
+    os.unlink(probe)
+    for place, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            if not os.path.islink(os.path.join(place, name)):
+                _sync_file(Path(place, name), mode)
+        sync_folder(place)
+
+
+def _replace(draft: Path, target: Path):
+    """Rename over a file; Windows refuses as long as a reader has it open, which is soon over."""
+    for left in range(19, -1, -1):
+        try:
+            os.replace(draft, target)
+            return
+        except PermissionError:
+            if os.name != "nt" or not left:
+                raise
+            time.sleep(0.05)
+
+
+def _swap(new: Path, target: Path, old: Path):
+    """Put a folder in the place of another; the old one ends beside `new` and is removed with the draft."""
+    for _ in range(100):
+        try:
+            os.rename(new, target)
+            return
+        except OSError:
+            if not os.path.lexists(target):
+                raise
+        if _exchange(new, target):
+            return
+        try:
+            os.rename(target, old)
+        except FileNotFoundError:  # another writer moved it
+            continue
+        try:
+            os.rename(new, target)
+            return
+        except BaseException:
+            os.rename(old, target)
+            raise
+    raise BusyError(f"other processes keep replacing {target}")
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Let two paths change places in one step, where the system can."""
+    try:
+        call = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError, TypeError):
+        return False
+    return call(AT_FDCWD, os.fsencode(first), AT_FDCWD, os.fsencode(second), RENAME_EXCHANGE) == 0
+
+
+__all__ = [
+    "BusyError",
+    "new_file",
+    "one_writer",
+    "recover",
+    "sync_folder",
+    "whole_file",
+    "whole_folder",
+    "whole_path",
+    "write_json",
+    "write_text",
+]
