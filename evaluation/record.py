@@ -4,13 +4,13 @@ Per protocol: metrics, their intervals, and what every query came to. Values are
 """
 
 import json
-import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 
+from ..files.whole import write_text
 from .outcomes import Outcomes
 from .significance import intervals
 
@@ -41,10 +41,7 @@ def evaluation_record(found: dict[str, Outcomes], about: dict, samples: int = 10
 def write_record(path: str | Path, metrics: dict, record: dict):
     """Write one line per metric and one for the record, whole or not at all."""
     lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in {**metrics, "evaluation": record}.items()]
-    draft = Path(f"{path}.{os.getpid()}.part")
-    draft.parent.mkdir(parents=True, exist_ok=True)
-    draft.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
-    os.replace(draft, path)
+    write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def read_record(path: str | Path) -> tuple[dict, dict[str, Outcomes]]:

@@ -4,9 +4,6 @@ The file is safetensors: `image_embeds` (N, D), `text_embeds` (T, D), `text_to_i
 its revision, the data, the split, and how they were embedded. It is refused where one of these differs.
 """
 
-import hashlib
-import json
-import os
 from pathlib import Path
 
 import torch
@@ -15,6 +12,9 @@ from safetensors.torch import save_file
 from transformers import AutoConfig
 
 from ..data.rows import image_source
+from ..files.digests import folder_digest, rows_digest
+from ..files.remembered import folder_state, remembered
+from ..files.whole import whole_path
 
 TENSORS = ("image_embeds", "text_embeds", "text_to_image")
 
@@ -41,36 +41,21 @@ def embedding_facts(source: str, rows, split: str, dtype: str, max_length: int) 
 
 def model_revision(source: str) -> str:
     """The commit of a Hub repository, or a digest of all weights and settings of a folder."""
-    folder = Path(source)
-    if not folder.is_dir():
+    if not Path(source).is_dir():
         return str(AutoConfig.from_pretrained(source)._commit_hash)
-    digest = hashlib.sha256()
-    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.json"), *folder.glob("*.txt")]):
-        with path.open("rb") as file:
-            digest.update(f"{path.name} {path.stat().st_size} ".encode())
-            while part := file.read(1 << 22):
-                digest.update(part)
-    return f"sha256:{digest.hexdigest()[:16]}"
+    return remembered(source, folder_state(source), ["folder"], lambda: folder_digest(source))
 
 
 def data_fingerprint(rows) -> str:
-    """Digest of the rows' ids, captions and pictures (their bytes: a copy elsewhere is the same data), in order."""
-    digest = hashlib.sha256()
-    for image, image_id, captions in zip(rows["image"], rows["image_id"], rows["captions"]):
-        source = image_source(image)
-        digest.update(hashlib.sha256(source if isinstance(source, bytes) else Path(source).read_bytes()).digest())
-        digest.update(json.dumps([image_id, captions]).encode())
-    return digest.hexdigest()[:16]
+    """Digest of prepared rows, see `files.digests.rows_digest`."""
+    return rows_digest(map(image_source, rows["image"]), rows["image_id"], rows["captions"])
 
 
 def write_embeddings(path: str | Path, embeds, facts: dict[str, str]):
     """Write a file whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.{os.getpid()}.part")
     tensors = {name: tensor.cpu().contiguous() for name, tensor in zip(TENSORS, embeds)}
-    save_file(tensors, draft, metadata=facts)
-    os.replace(draft, path)
+    with whole_path(path) as draft:
+        save_file(tensors, draft, metadata=facts)
 
 
 def read_embeddings(path: str | Path, facts: dict[str, str]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -1,28 +1,145 @@
-"""What made a vector: the name, revision and weights of a model, so that an index meets no other."""
+"""Digests that tell whether two things are the same: weights, folders of models, files, pictures, rows, settings.
+
+Indexes, caches and records keep these values, so a function here never changes what it returns.
+"""
 
 import hashlib
+import json
 import os
+from collections.abc import Iterable
+from pathlib import Path
 
-import torch
+CHUNK = 1 << 22  # bytes read at a time
+ENDS = 1 << 16  # bytes at both ends of a file that `sampled_digest` reads
 
 
-def fingerprint(model) -> dict:
-    """Identify a model: `id` (folder or repository), `revision` (commit, where known), `digest` (of its weights).
+def fingerprint(model, digest: str | None = None) -> dict:
+    """Identify a model by its weights, so that an index is never searched with another one.
 
-    The digest covers names, shapes, types and bytes of all parameters and buffers: two copies of a folder agree, a
-    model trained one step further does not, nor one loaded in half precision.
+    Args:
+        model: a model of transformers.
+        digest: `weights_digest` of it, where it is known.
+
+    Returns:
+        `id` (folder or repository), `revision` (commit, where known) and `digest`.
     """
+    origin, source = getattr(model, "_origin", {}), getattr(model.config, "_name_or_path", "") or ""
+    return {
+        "id": os.path.abspath(source) if os.path.isdir(source) else source,  # to be found from other folders, too
+        "revision": origin.get("revision"),
+        "digest": digest or weights_digest(model),
+    }
+
+
+def weights_digest(model) -> str:
+    """Digest of the names, shapes, types and bytes of all parameters and buffers, 64 digits.
+
+    Two copies of a model agree; a model that was trained one step further does not, nor one in half precision.
+    """
+    import torch
+
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         tensor = tensor.detach().cpu().contiguous()
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
-    origin, source = getattr(model, "_origin", {}), getattr(model.config, "_name_or_path", "") or ""
-    return {
-        "id": os.path.abspath(source) if os.path.isdir(source) else source,  # to be found from other folders, too
-        "revision": origin.get("revision"),
-        "digest": digest.hexdigest(),
-    }
+    return digest.hexdigest()
 
 
-__all__ = ["fingerprint"]
+def tower_digest(tower, *facts) -> str:
+    """Digest of a tower's weights and of what else a cache of its outputs depends on, 16 digits."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tower.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.dim() else b"")
+    for fact in facts:
+        digest.update(json.dumps(list(fact) if not isinstance(fact, (int, str)) else fact).encode())
+    return digest.hexdigest()[:16]
+
+
+def folder_digest(folder: str | Path) -> str:
+    """Digest of all weights and settings of a model's folder: names and contents, `sha256:` and 16 digits."""
+    folder, digest = Path(folder), hashlib.sha256()
+    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.json"), *folder.glob("*.txt")]):
+        digest.update(f"{path.name} {path.stat().st_size} ".encode())
+        _read_into(digest, path)
+    return f"sha256:{digest.hexdigest()[:16]}"
+
+
+def sampled_digest(folder: str | Path) -> str:
+    """Digest of names, sizes, first and last 64 KB of a folder's files, 12 digits: all of a 26 GB model is minutes."""
+    digest = hashlib.sha256()
+    for name in sorted(os.listdir(folder)):
+        path = os.path.join(folder, name)
+        if name.startswith(".") or not os.path.isfile(path):
+            continue
+        with open(path, "rb") as file:
+            size = os.path.getsize(path)
+            digest.update(f"{name} {size} ".encode("utf-8", "backslashreplace") + file.read(ENDS))
+            file.seek(max(0, size - ENDS))
+            digest.update(file.read())
+    return digest.hexdigest()[:12]
+
+
+def file_digest(path: str | Path) -> str:
+    """SHA-256 of a file, 64 digits."""
+    digest = hashlib.sha256()
+    _read_into(digest, path)
+    return digest.hexdigest()
+
+
+def rows_digest(sources: Iterable[bytes | str], ids: Iterable[str], captions: Iterable[list[str]]) -> str:
+    """Digest of rows in order: pictures (their bytes: a copy elsewhere is the same), ids and captions, 16 digits."""
+    digest = hashlib.sha256()
+    for source, image_id, texts in zip(sources, ids, captions):
+        digest.update(hashlib.sha256(_bytes_of(source)).digest())
+        digest.update(json.dumps([image_id, texts]).encode())
+    return digest.hexdigest()[:16]
+
+
+def row_digest(source: bytes | str, captions: list[str]) -> str:
+    """Digest of one row's picture and captions, 16 digits."""
+    return hashlib.sha256(_bytes_of(source) + "\0".join(captions).encode()).hexdigest()[:16]
+
+
+def pictures_digest(sources: Iterable[bytes | str]) -> str:
+    """Digest of pictures in order, 64 digits: of the bytes of those in a table, of path, size and date of files."""
+    digest = hashlib.sha256()
+    for source in sources:
+        if isinstance(source, bytes):
+            digest.update(hashlib.sha256(source).digest())
+        else:
+            status = os.stat(source)
+            digest.update(f"{source} {status.st_size} {status.st_mtime_ns}".encode())
+    return digest.hexdigest()
+
+
+def settings_digest(settings, digits: int = 16) -> str:
+    """Digest of numbers, texts, lists and dictionaries of them."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:digits]
+
+
+def _read_into(digest, path: str | Path):
+    with open(path, "rb") as file:
+        while part := file.read(CHUNK):
+            digest.update(part)
+
+
+def _bytes_of(source: bytes | str) -> bytes:
+    return source if isinstance(source, bytes) else Path(source).read_bytes()
+
+
+__all__ = [
+    "file_digest",
+    "fingerprint",
+    "folder_digest",
+    "pictures_digest",
+    "row_digest",
+    "rows_digest",
+    "sampled_digest",
+    "settings_digest",
+    "tower_digest",
+    "weights_digest",
+]

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import errno
 import json
+import logging
 import os
 import secrets
 import shutil
@@ -138,9 +139,15 @@ def one_writer(lock: str | Path, what: str, wait: float = 0.0) -> Iterator[None]
     _refuse_link(lock)
     held = FileLock(lock)
     try:
-        held.acquire(timeout=wait)
+        held.acquire(timeout=0)
     except Timeout:
-        raise BusyError(f"{_owner(lock)} is writing {what}: wait for it, or name another place") from None
+        if not wait:
+            raise BusyError(f"{_owner(lock)} is writing {what}: wait for it, or name another place") from None
+        logging.getLogger(__name__).warning("waiting for %s, which is writing %s", _owner(lock), what)
+        try:
+            held.acquire(timeout=wait)
+        except Timeout:
+            raise BusyError(f"{_owner(lock)} has been writing {what} for {wait:g} s: end it, or wait longer") from None
     try:
         with contextlib.suppress(OSError):
             lock.write_text(str(os.getpid()))

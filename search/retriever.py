@@ -15,9 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import transformers
+from huggingface_hub import try_to_load_from_cache
 from transformers import AutoModel, AutoProcessor
 
-from ..files.digests import fingerprint
+from ..files.digests import fingerprint, weights_digest
+from ..files.remembered import folder_state, remembered
 from ..modeling.towers import weights_of
 from ..processing.scenes import open_any
 from .cutoff import best_of_others, calibrated_cutoff
@@ -46,16 +49,17 @@ class Retriever:
         model: a dual encoder of vsehub.
         processor: its processor.
         index: what to search; default an empty one in memory.
+        made_by: the model's `fingerprint`, where it is known.
 
     Raises:
         IndexFolderError: the index was made with another model.
     """
 
-    def __init__(self, model, processor, index: VectorIndex | None = None):
+    def __init__(self, model, processor, index: VectorIndex | None = None, made_by: dict | None = None):
         self.model, self.processor = _image_text_model(model).eval(), processor
-        made_by = fingerprint(model)
-        self.index = VectorIndex(made_by) if index is None else index
-        self.index.check_model(made_by)
+        self.made_by = made_by or fingerprint(model)
+        self.index = VectorIndex(self.made_by) if index is None else index
+        self.index.check_model(self.made_by)
 
     @classmethod
     def from_pretrained(cls, model, index=None, processor=None, **kwargs):
@@ -67,21 +71,24 @@ class Retriever:
             processor: of the model.
             **kwargs: of `AutoModel.from_pretrained`, such as `revision`.
         """
+        made_by = None
         if isinstance(model, (str, os.PathLike)):
             source = str(model)
             if source.startswith(("/", ".", "~")) and not Path(source).exists():
                 raise FileNotFoundError(f"{source}: no such folder; if the model moved, say where to (--model)")
             shared = {name: kwargs[name] for name in ("revision", "local_files_only", "cache_dir") if name in kwargs}
+            before = folder_state(source)
             with weights_of(source):
                 model = AutoModel.from_pretrained(source, **kwargs)
             _image_text_model(model)
+            made_by = _fingerprint_of_files(model, source, before, kwargs)
             with weights_of(source):
                 processor = processor or AutoProcessor.from_pretrained(source, **shared)
         elif processor is None and _image_text_model(model):
             processor = model._own_processor()
         if isinstance(index, (str, os.PathLike)):
             index = VectorIndex.open(index)
-        return cls(model, processor, index)
+        return cls(model, processor, index, made_by)
 
     @classmethod
     def open(cls, folder, model=None, **kwargs):
@@ -140,7 +147,7 @@ class Retriever:
             image: a PIL image or the path of one. With `text`, the query is the normalised weighted sum of both.
             k: at most so many hits.
             weight: of the text in such a sum; the picture has 1 - weight.
-            cutoff: least cosine of a hit. `auto` is the calibrated one for texts alone, if there is any; None is none.
+            cutoff: least cosine of a hit, see `cutoff_for`; None: no matter how far.
             among: `image` or `text`: only these.
 
         Raises:
@@ -149,14 +156,19 @@ class Retriever:
         if among not in (None, "image", "text"):
             raise ValueError(f"among is `image`, `text` or None, not {among!r}")
         query = self.embed_query(text, image, weight)
-        if cutoff == "auto":
-            cutoff = (self.index.cutoff or {}).get("text") if image is None else None
+        cutoff = self.cutoff_for(image, cutoff)
         where = None if among is None else np.array(self.index.column("modality"), object) == among
         rows, scores = self.index.search(query[None], k, cutoff, where)[0]
         return [
             Hit(score=float(score), **{name: item[name] for name in Hit.__dataclass_fields__ if name != "score"})
             for item, score in zip(self.index.items(rows), scores)
         ]
+
+    def cutoff_for(self, image=None, cutoff: float | str | None = "auto") -> float | None:
+        """The least cosine of a hit: `auto` is the calibrated one for texts alone, where there is one."""
+        if cutoff != "auto":
+            return cutoff
+        return (self.index.cutoff or {}).get("text") if image is None else None
 
     def embed_query(self, text=None, image=None, weight: float = 0.5) -> np.ndarray:
         """The unit vector (D,) that `search` looks for."""
@@ -210,6 +222,25 @@ class Retriever:
         """Names `kind-N` that no item has."""
         taken = set(self.index.column("id"))
         return list(itertools.islice((name for n in itertools.count() if (name := f"{kind}-{n}") not in taken), count))
+
+
+def _fingerprint_of_files(model, source: str, before: list | None, kwargs: dict) -> dict:
+    """The fingerprint of a model that was just loaded; its weights are hashed once, not at every start.
+
+    Args:
+        source: folder or Hub id.
+        before: `folder_state` of the folder before it was read.
+        kwargs: it was loaded with; those that may change weights are not looked up.
+    """
+    if before is None:  # a Hub id; what lies in the cache under a commit does not change
+        path = try_to_load_from_cache(source, "config.json", kwargs.get("cache_dir"), kwargs.get("revision"))
+        source = os.path.dirname(path) if isinstance(path, str) else source
+        before = folder_state(source)
+    plain = kwargs.keys() <= {"revision", "local_files_only", "cache_dir", "trust_remote_code", "token"}
+    if before is not None and (not plain or any(name == "adapter_config.json" for name, *_ in before)):
+        before = None  # the base of an adapter lies elsewhere
+    what = ["weights", type(model).__name__, str(model.dtype), transformers.__version__]
+    return fingerprint(model, remembered(source, before, what, lambda: weights_digest(model)))
 
 
 def _image_text_model(model):

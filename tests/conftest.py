@@ -27,6 +27,15 @@ LETTERS = [*string.ascii_lowercase, *string.digits, *string.punctuation]
 VOCABULARY = [*SPECIAL, *WORDS, *(letter for letter in LETTERS if letter not in WORDS), *(f"##{x}" for x in LETTERS)]
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache_of_digests(tmp_path_factory):
+    """Nothing is remembered from one run of the tests to the next, and nothing in the home of who runs them."""
+    place = tmp_path_factory.mktemp("digests")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vsehub.files.remembered.digests_folder", lambda: place)
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny_vision_config():
     """A ViT of 17 tokens (32 pixels, patches of 8), 32 wide."""

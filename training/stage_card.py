@@ -1,11 +1,10 @@
 """What a trained model says of itself: the facts for its model card, from the arguments that made it."""
 
-import hashlib
-import json
 from dataclasses import asdict
 from pathlib import Path
 
 from ..data.rows import row_image
+from ..files.digests import settings_digest
 from .stages import StageArguments
 
 RECIPE_FIELDS = ("model", "data", "objective")
@@ -22,7 +21,6 @@ def card_of(stages: dict[str, StageArguments], results: dict, name: str) -> dict
     """
     last, args = list(stages.items())[-1]
     recipe = {stage: {part: asdict(getattr(a, part)) for part in RECIPE_FIELDS} for stage, a in stages.items()}
-    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
     metrics = {
         key.removeprefix("eval_"): value for key, value in results[last].items() if any(m in key for m in METRICS)
     }
@@ -41,7 +39,7 @@ def card_of(stages: dict[str, StageArguments], results: dict, name: str) -> dict
                 "seed": args.training.seed,
             }
         ],
-        "training": {"hash of the arguments": digest, **_facts(stages, results)},
+        "training": {"hash of the arguments": settings_digest(recipe, 12), **_facts(stages, results)},
         "base_models": [tower for tower in towers if tower],
         "datasets": [args.data.data],
     }

@@ -5,7 +5,6 @@ code matches rows by their position in two files). Work is kept in parts: a kill
 """
 
 import argparse
-import hashlib
 import json
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -21,7 +20,9 @@ from transformers import AutoImageProcessor, AutoTokenizer
 
 from ..data.arguments import add_data_flags, data_arguments
 from ..data.rows import image_source, prepare_rows
+from ..files.digests import row_digest, settings_digest
 from ..files.outputs import output_folder
+from ..files.whole import whole_path
 from ..modeling.towers import load_tower
 from .train_teachers import pool_image, pool_text, several_captions, train_image_teacher, train_text_teacher
 from .views import PLAIN, Views
@@ -67,9 +68,7 @@ def read_teachers(rows: Dataset) -> Teachers | None:
 
 def checksum(image, captions: list[str]) -> str:
     """Digest of what a row's features belong to."""
-    source = image_source(image)
-    data = source if isinstance(source, bytes) else Path(source).read_bytes()
-    return hashlib.sha256(data + "\0".join(captions).encode()).hexdigest()[:16]
+    return row_digest(image_source(image), captions)
 
 
 class ImageTeacher:
@@ -125,7 +124,7 @@ def add_teachers(
 
 def _part(folder: Path, column: str, made_of: list, compute) -> Dataset:
     """Read one column of a part, or compute and write it; an interrupted part does not exist."""
-    path = folder / f"{column}-{hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]}.parquet"
+    path = folder / f"{column}-{settings_digest(made_of)}.parquet"
     if path.exists() and not _is_whole(path):
         path.unlink()
     if not path.exists():
@@ -136,9 +135,8 @@ def _part(folder: Path, column: str, made_of: list, compute) -> Dataset:
 
 def _write(rows: Dataset, path: Path):
     """Write parquet whole or not at all."""
-    draft = path.with_suffix(".draft")
-    rows.to_parquet(str(draft))
-    draft.replace(path)
+    with whole_path(path) as draft:
+        rows.to_parquet(str(draft))
 
 
 def _is_whole(path: Path) -> bool:
@@ -180,7 +178,7 @@ def main(argv: list[str] | None = None) -> int:
     (out / PARTS).mkdir(parents=True, exist_ok=True)
     sources = {"image": args.image, "text": args.text}
     facts = [args.image, args.text] + (list(_settings(args).values()) if args.train_teachers else [])
-    key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:8]
+    key = settings_digest(facts, 8)
     if args.train_teachers:
         sources = trained(sources, splits[args.splits[0]], out / ".teachers" / key, args)
     teachers, parts = (

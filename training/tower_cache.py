@@ -4,9 +4,7 @@ For N tokens of C channels an image costs 2 N C bytes (MobileNetV2 at 224 px: 49
 tower's time. A cache belongs to the tower's weights, the inputs and the image size: its name is a digest of all three.
 """
 
-import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +14,8 @@ from tqdm.auto import tqdm
 
 from ..data.rows import image_source
 from ..evaluation.embed import RowInputs
+from ..files.digests import pictures_digest, tower_digest
+from ..files.whole import one_writer, whole_folder
 from .views import PLAIN, Views
 
 WINDOW = 1024  # texts that are sorted by length together
@@ -98,7 +98,8 @@ def cache_images(
     looks = [size, views.count, *pictures.image_mean, *pictures.image_std]
     if views.count > 1:
         looks += [str(views), *rows["image_id"]]
-    path = Path(folder) / f"vision-{_digest(tower, images_digest(rows), looks, list(facts))}"
+    pictures_of = pictures_digest(map(image_source, rows["image"]))
+    path = Path(folder) / f"vision-{tower_digest(tower, pictures_of, looks, list(facts))}"
 
     def batches():
         jobs = [(row, view) for row in range(len(rows)) for view in range(views.count)]
@@ -115,7 +116,7 @@ def cache_images(
 @torch.no_grad()
 def cache_text(model, processor, texts: list[str], folder: str, batch_size: int = 128) -> TowerCache:
     """Cache the text tower over `texts`, cut where the processor cuts them."""
-    key = _digest(model.text_model, texts, processor.tokenizer.model_max_length)
+    key = tower_digest(model.text_model, texts, processor.tokenizer.model_max_length)
     path = Path(folder) / f"text-{key}"
 
     def windows():
@@ -140,45 +141,22 @@ def cache_text(model, processor, texts: list[str], folder: str, batch_size: int 
 
 
 def _fill(path: Path, batches, count: int, title: str):
-    """Write all batches under a temporary name and rename: an interrupted cache does not exist."""
+    """Write all batches, whole or not at all; of several processes one does, and the others wait for it."""
     if path.exists():
         return
-    draft = path.with_name(f"{path.name}.{os.getpid()}.part")
-    draft.mkdir(parents=True)
+    with one_writer(f"{path}.lock", str(path), wait=-1):
+        if not path.exists():
+            with whole_folder(path) as draft:
+                _write(draft, batches, count, title)
+
+
+def _write(folder: Path, batches, count: int, title: str):
     lengths, width = [], 0
-    with (draft / "states.f16").open("wb") as file:
+    with (folder / "states.f16").open("wb") as file:
         for states in tqdm(batches, total=count, desc=title):
             for state in states:
                 lengths.append(len(state))
                 width = state.shape[1]
                 file.write(np.ascontiguousarray(state).tobytes())
-    np.save(draft / "starts.npy", np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
-    (draft / "cache.json").write_text(json.dumps({"width": width}))
-    try:
-        draft.rename(path)
-    except OSError:  # another process was first; its content is the same
-        if not path.exists():
-            raise
-
-
-def images_digest(rows) -> str:
-    """Digest of the pictures themselves: the fingerprint of `datasets` differs from process to process."""
-    digest = hashlib.sha256()
-    for image in rows["image"]:
-        source = image_source(image)
-        if isinstance(source, bytes):
-            digest.update(hashlib.sha256(source).digest())
-        else:
-            status = os.stat(source)
-            digest.update(f"{source} {status.st_size} {status.st_mtime_ns}".encode())
-    return digest.hexdigest()
-
-
-def _digest(tower, *facts) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tower.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.dim() else b"")
-    for fact in facts:
-        digest.update(json.dumps(list(fact) if not isinstance(fact, (int, str)) else fact).encode())
-    return digest.hexdigest()[:16]
+    np.save(folder / "starts.npy", np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+    (folder / "cache.json").write_text(json.dumps({"width": width}))

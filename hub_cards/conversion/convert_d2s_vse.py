@@ -9,6 +9,8 @@ import argparse
 import re
 from pathlib import Path
 
+from ...files.digests import file_digest
+from ...files.whole import whole_folder
 from ...processing.processing_dual_encoder import square_image_processor
 from ..installed import D2SVSEConfig, D2SVSEModel, D2SVSEProcessor
 from ..model_card import write_model_card
@@ -16,7 +18,6 @@ from .official_checkpoint import (
     CheckpointError,
     check_folders,
     count_blocks,
-    file_sha256,
     infer_bert,
     infer_vision,
     load_strictly,
@@ -96,7 +97,7 @@ def convert(
             raise CheckpointError(f"{checkpoint}: no {TEACHER}* in it; only stage-2 files have a teacher")
         as_stage_1 = {key.removeprefix("long_"): value for key, value in teacher.items()}
         parts[teacher_out] = as_stage_1 | {key: state[key] for key in state if key.startswith("img_enc.")}
-    facts = {"source": Path(checkpoint).name, "sha256": file_sha256(checkpoint)}
+    facts = {"source": Path(checkpoint).name, "sha256": file_digest(checkpoint)}
     facts |= {"image_size": size, "image_size_from": size_from}
     towers = {"vision_config": vision_config, "text_config": text_config}
     models = {folder: _model(part, options, towers, facts, folder != out) for folder, part in parts.items()}
@@ -107,11 +108,12 @@ def convert(
         words = load_tokenizer(tokenizer, models[out].config.text_config)
         processor = D2SVSEProcessor(square_image_processor(size), words)
     for folder, model in models.items():
-        model.save_pretrained(folder)
-        if processor is not None:
-            processor.save_pretrained(folder)
         origin = {"converted from": f"{facts['source']}, {model.config.conversion['part']}"}
-        write_model_card(folder, model=model, name=Path(folder).resolve().name, results=[], training=origin)
+        with whole_folder(folder) as draft:
+            model.save_pretrained(draft)
+            if processor is not None:
+                processor.save_pretrained(draft)
+            write_model_card(draft, model=model, name=Path(folder).resolve().name, results=[], training=origin)
     return {
         **models[out].config.conversion,
         "parameters": models[out].num_parameters(),

@@ -12,6 +12,8 @@ from pathlib import Path
 from tokenizers import Regex, normalizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from ...files.digests import file_digest
+from ...files.whole import whole_folder
 from ...processing.processing_dual_encoder import square_image_processor
 from ..installed import PIRConfig, PIRModel, PIRProcessor
 from ..model_card import write_model_card
@@ -20,7 +22,6 @@ from .official_checkpoint import (
     MissingWeightError,
     check_folders,
     count_blocks,
-    file_sha256,
     infer_bert,
     infer_resnet,
     infer_vision,
@@ -149,7 +150,7 @@ def convert(
     findings = pretrained_weights(used)
     model.config.conversion = {
         "source": Path(checkpoint).name,
-        "sha256": file_sha256(checkpoint),
+        "sha256": file_digest(checkpoint),
         "tensors": len(used),
         "dropped": dict(dropped),
         "published_defaults": sorted(set(PUBLISHED) - set(options)),
@@ -166,13 +167,17 @@ def convert(
 
 def _write(out, model, tokenizer):
     """Save the model, its card and, with a tokenizer, its processor."""
+    processor = None
     if tokenizer is not None:
         words = official_tokenizer(tokenizer, model.config.text_config)
         image = square_image_processor(model.config.image_size, CLIP_MEAN, CLIP_STD, resample=3)
-        PIRProcessor(image, words).save_pretrained(out)
-    model.save_pretrained(out)
+        processor = PIRProcessor(image, words)
     facts = {"converted from": model.config.conversion["source"]}
-    write_model_card(out, model=model, name=Path(out).resolve().name, results=[], training=facts)
+    with whole_folder(out) as draft:
+        if processor is not None:
+            processor.save_pretrained(draft)
+        model.save_pretrained(draft)
+        write_model_card(draft, model=model, name=Path(out).resolve().name, results=[], training=facts)
 
 
 def pretrained_weights(state) -> dict[str, str]:

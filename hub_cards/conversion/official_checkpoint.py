@@ -5,7 +5,6 @@ a load in which every tensor is used and every weight is filled.
 """
 
 import argparse
-import hashlib
 import json
 import re
 import tempfile
@@ -127,15 +126,6 @@ def sort_out(state: dict[str, torch.Tensor], unused: dict[str, str], our_name) -
         else:
             dropped[label] += 1
     return used, dropped
-
-
-def file_sha256(path: str | Path) -> str:
-    """Hash a file block by block."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def tower_config(source: str | Path | dict):

@@ -1,10 +1,14 @@
 """The retriever: what it finds is what the model's own embeddings say; nothing is guessed, no other model fits."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
 
+from vsehub.files import remembered
 from vsehub.files.digests import fingerprint
+from vsehub.search import retriever as retriever_module
 from vsehub.search.cutoff import best_of_others, calibrated_cutoff
 from vsehub.search.index_store import IndexFolderError
 from vsehub.search.retriever import Retriever
@@ -72,6 +76,47 @@ def test_other_weights_are_refused(retriever, make_tiny_model, tiny_processor, t
         Retriever.open(tmp_path / "nameless")
     with pytest.raises(FileNotFoundError, match="no such folder"):
         Retriever.from_pretrained("./nowhere")
+
+
+@pytest.fixture
+def hashed(monkeypatch):
+    """How many times the weights of a model were hashed."""
+    monkeypatch.setattr(remembered, "SETTLED_NS", 0)  # the model was written a moment ago
+    calls, real = [], retriever_module.weights_digest
+    monkeypatch.setattr(retriever_module, "weights_digest", lambda model: (calls.append(1), real(model))[1])
+    return calls
+
+
+def test_the_weights_of_an_unchanged_folder_are_hashed_once(retriever, hashed, tmp_path, tiny_folder, make_tiny_model):
+    copy = shutil.copytree(tiny_folder, tmp_path / "model")
+    retriever.save(tmp_path / "index")
+    for _ in range(3):
+        assert Retriever.open(tmp_path / "index", copy).made_by == fingerprint(retriever.model) | {"id": str(copy)}
+    assert len(hashed) == 1
+    Retriever.open(tmp_path / "index", copy, local_files_only=True)
+    assert len(hashed) == 1
+    with pytest.raises(IndexFolderError, match="another index"):
+        Retriever.open(tmp_path / "index", copy, dtype=torch.bfloat16)
+    make_tiny_model(seed=1).save_pretrained(copy)
+    with pytest.raises(IndexFolderError, match="same name, other weights|another index"):
+        Retriever.open(tmp_path / "index", copy)
+    assert len(hashed) == 3
+
+
+def test_what_was_trained_since_it_was_loaded_does_not_pass_for_its_folder(retriever, hashed, tmp_path, tiny_folder):
+    retriever.save(tmp_path / "index")
+    changed = Retriever.from_pretrained(tiny_folder)
+    with torch.no_grad():
+        changed.model.text_norm.weight.add_(1)
+    with pytest.raises(IndexFolderError, match="same name, other weights"):
+        Retriever.open(tmp_path / "index", changed.model)
+
+
+def test_the_default_of_the_cut_off_is_the_calibrated_one_for_texts_alone(retriever, tiny_pictures):
+    assert retriever.cutoff_for() is None
+    retriever.index.note(cutoff={"text": 0.25})
+    assert retriever.cutoff_for() == 0.25 and retriever.cutoff_for(image=tiny_pictures[0]) is None
+    assert retriever.cutoff_for(cutoff=None) is None and retriever.cutoff_for(tiny_pictures[0], 0.5) == 0.5
 
 
 def test_bad_pictures_are_reported_and_the_rest_is_added(tiny_folder, photos, tmp_path):
