@@ -1,8 +1,9 @@
 """Configuration of PIR (Pan, Ma, Bai, ACM Multimedia 2023, doi 10.1145/3581783.3612374)."""
 
 from transformers import AutoConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-from .configuration_dual_encoder import DualEncoderConfig, tower_config
+from .configuration_dual_encoder import DualEncoderConfig, tower_config, tower_width
 
 RESNET_50 = {"model_type": "resnet", "layer_type": "bottleneck", "depths": [3, 4, 6, 3]}
 
@@ -33,7 +34,9 @@ class PIRConfig(DualEncoderConfig):
         vision_prefix_tokens: tokens before the patches in the vision tower's output, the first a class token; derived
             when None. Without any, the mean of the patches is the image's class token (Swin, convolutional towers).
         instruction_prefix_tokens: the same for the instruction encoder.
-        text_readout: `first` ([CLS]) or `last` (the last real token: CLIP, SigLIP); derived when None.
+        instruction_width: channels of the instruction encoder's last feature map; derived when None.
+        text_readout: `first` ([CLS]) or `last` (the last real token: CLIP, SigLIP, GPT-2, Llama and other towers whose
+            tokens see only those before them); derived when None.
         instruction_scale, instruction_shift: three numbers each that turn `pixel_values`, normalised for the vision
             tower, into what the instruction encoder was trained on; None passes them as they are (official code).
 
@@ -61,6 +64,7 @@ class PIRConfig(DualEncoderConfig):
         dropout=0.2,
         vision_prefix_tokens=None,
         instruction_prefix_tokens=None,
+        instruction_width=None,
         text_readout=None,
         instruction_scale=None,
         instruction_shift=None,
@@ -79,10 +83,11 @@ class PIRConfig(DualEncoderConfig):
         self.attention_heads = attention_heads
         self.dropout = dropout
         self.vision_prefix_tokens = _given(vision_prefix_tokens, prefix_tokens(vision_config))
-        self.instruction_prefix_tokens = None
+        self.instruction_prefix_tokens = self.instruction_width = None
         if self.use_instruction:
+            self.instruction_width = instruction_width or tower_width(self.instruction_config)
             self.instruction_prefix_tokens = _given(instruction_prefix_tokens, prefix_tokens(self.instruction_config))
-        self.text_readout = _given(text_readout, "last" if text_config.model_type in READ_AT_THE_END else "first")
+        self.text_readout = _given(text_readout, "last" if reads_at_the_end(text_config) else "first")
         self.instruction_scale = instruction_scale
         self.instruction_shift = instruction_shift
         super().__init__(vision_config=vision_config, text_config=text_config, **kwargs)
@@ -113,6 +118,15 @@ class PIRConfig(DualEncoderConfig):
 
 READ_AT_THE_END = ("clip_text_model", "siglip_text_model", "siglip2_text_model")
 ONE_CLASS_TOKEN = ("vit", "vit_mae", "vit_msn", "beit", "data2vec-vision", "dinov2", "clip_vision_model")
+
+
+def reads_at_the_end(config) -> bool:
+    """Whether a text tower's last token has seen the whole text and its first one only itself."""
+    if config.model_type in READ_AT_THE_END:
+        return True
+    if config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES or getattr(config, "is_encoder_decoder", False):
+        return False
+    return config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 
 def prefix_tokens(config) -> int:

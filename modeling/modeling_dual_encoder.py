@@ -16,6 +16,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import ModelOutput, can_return_tuple
 
+from .tower_probe import TextProbe, VisionProbe, probe_text, probe_vision
 from .towers import (
     as_tokens,
     copy_tower,
@@ -23,6 +24,7 @@ from .towers import (
     hold_batch_norm,
     image_tokens,
     load_tower,
+    run_text_tower,
     run_vision_tower,
 )
 
@@ -94,15 +96,24 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
         """Build the model around two pretrained towers (Hub ids or folders); heads are initialised at random.
 
         Raises:
-            ValueError: a tower's checkpoint does not cover its architecture, so some weights would stay random.
+            ValueError: a tower's checkpoint does not cover its architecture, so some weights would stay random; or the
+                tower cannot be used: see `probe_vision` and `probe_text`.
         """
         vision_model = load_tower(vision, "vision_config")
         text_model = load_tower(text, "text_config")
+        size = config_kwargs.get("image_size", cls.config_class().image_size)
+        probes = probe_vision(vision_model, size, vision), probe_text(text_model, 64, name=text)
+        config_kwargs = cls.measured(*probes) | config_kwargs
         config = cls.config_class.from_vision_text_configs(vision_model.config, text_model.config, **config_kwargs)
         model = cls(config)
         copy_tower(vision_model, model.vision_model, vision)
         copy_tower(text_model, model.text_model, text)
         return model
+
+    @classmethod
+    def measured(cls, vision: VisionProbe, text: TextProbe) -> dict:
+        """Fields of the configuration that follow from what the towers did in a dry run."""
+        return {"vision_width": vision.width}
 
     def towers(self) -> list[nn.Module]:
         """The backbones; everything else is the model's own."""
@@ -191,8 +202,7 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
                 "output_hidden_states": output_hidden_states,
             }
             flags = {name: value for name, value in flags.items() if value is not None}
-            tower = self.text_model(input_ids=input_ids, attention_mask=attention_mask, **flags)
-            text_hidden_states = tower.last_hidden_state
+            tower, text_hidden_states = run_text_tower(self.text_model, input_ids, attention_mask, **flags)
         return _features(text_hidden_states, self.pool_text(text_hidden_states, attention_mask), tower)
 
     def reads_padding(self) -> bool:

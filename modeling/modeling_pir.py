@@ -18,10 +18,10 @@ import torch
 from torch import nn
 from transformers import initialization as init
 
-from ..configuration.configuration_dual_encoder import tower_width
 from ..configuration.configuration_pir import PIRConfig
 from .modeling_dual_encoder import DualEncoderPreTrainedModel
 from .tel import TEL
+from .tower_probe import TextProbe, VisionProbe, probe_vision
 from .towers import build_tower, copy_tower, image_tokens, load_tower
 
 
@@ -118,7 +118,7 @@ class PIRModel(DualEncoderPreTrainedModel):
         self.instruction_model = build_tower(config.instruction_config) if config.use_instruction else None
         self.instruction_projection = None
         if config.use_instruction:
-            self.instruction_projection = nn.Linear(tower_width(config.instruction_config), dim)
+            self.instruction_projection = nn.Linear(config.instruction_width, dim)
         self.visual_instruction = VisualInstruction(config) if config.instruction_layers else None
         self.language_cycles = LanguageCycles(config) if config.cycles else None
         self.freeze_for_good()
@@ -154,10 +154,17 @@ class PIRModel(DualEncoderPreTrainedModel):
         tower = load_tower(instruction, "vision_config") if wanted else None
         if tower is not None:
             config_kwargs["instruction_config"] = tower.config.to_dict()
+            probe = probe_vision(tower, config_kwargs.get("image_size", 224), instruction)
+            config_kwargs["instruction_width"] = probe.width
         model = super().from_vision_text_pretrained(vision, text, **config_kwargs)
         if tower is not None:
             copy_tower(tower, model.instruction_model, instruction)
         return model
+
+    @classmethod
+    def measured(cls, vision: VisionProbe, text: TextProbe) -> dict:
+        """The width, and for a causal text tower that a text is read at its end: what no list of names knows."""
+        return super().measured(vision, text) | ({"text_readout": "last"} if text.causal else {})
 
     def towers(self) -> list[nn.Module]:
         """Vision, text and, where there is one, instruction backbone."""
@@ -212,9 +219,11 @@ class PIRModel(DualEncoderPreTrainedModel):
     def pool_text(self, hidden: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Project and re-read the text tower's hidden states: (T, L, C) to (T, D)."""
         words = self.text_projection(hidden.to(self.text_projection.weight.dtype))
-        place = words.new_zeros(words.shape[0], dtype=torch.long)
-        if self.config.text_readout == "last":
-            place = attention_mask.to(words.device).sum(1) - 1
+        mask = attention_mask.to(words.device).bool().long()
+        if self.config.text_readout == "last":  # of the real tokens, wherever the padding is
+            place = (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(1)
+        else:
+            place = mask.argmax(1)
         pooled = _at(words, place)
         if self.language_cycles is not None:
             pooled = pooled + self.language_cycles(words, attention_mask, place)

@@ -6,7 +6,9 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, SiglipTextConfig, SiglipTextModel
+from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, SiglipTextConfig, SiglipTextModel
+
+ENCODER_ALONE = ("t5", "mt5", "umt5", "t5gemma")
 
 
 def run_vision_tower(tower: nn.Module, pixel_values: torch.Tensor, **kwargs):
@@ -15,6 +17,38 @@ def run_vision_tower(tower: nn.Module, pixel_values: torch.Tensor, **kwargs):
         kwargs["interpolate_pos_encoding"] = True
     kwargs = {name: value for name, value in kwargs.items() if value is not None}
     return tower(pixel_values.to(tower.dtype), **kwargs)
+
+
+def run_text_tower(
+    tower: nn.Module,
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor,
+    token_type_ids: torch.Tensor | None = None,
+    **kwargs,
+):
+    """Run a text backbone on (T, L), wherever the padding is, as if it were on the right.
+
+    Tokenizers of language models pad on the left, where towers that count positions from the first column would see
+    other positions for a caption in a batch than for the same caption alone.
+
+    Returns:
+        The tower's output, whose tokens have the padding on the right, and its last hidden state (T, L, C) in the
+        order given.
+    """
+    mask = attention_mask.bool().long()
+    # Column of each token when the padding is on the right: real tokens in order, then the rest in order.
+    column = torch.where(
+        mask.bool(), mask.cumsum(1) - 1, mask.sum(1, keepdim=True) + (1 - mask).cumsum(1) - 1
+    )  # (T, L)
+    if token_type_ids is not None:
+        kwargs["token_type_ids"] = torch.zeros_like(token_type_ids).scatter(1, column, token_type_ids)
+    output = tower(
+        input_ids=torch.zeros_like(input_ids).scatter(1, column, input_ids),
+        attention_mask=torch.zeros_like(attention_mask).scatter(1, column, attention_mask),
+        **kwargs,
+    )
+    hidden = output.last_hidden_state
+    return output, hidden.gather(1, column[..., None].expand(-1, -1, hidden.shape[-1]))
 
 
 def as_tokens(hidden: torch.Tensor) -> torch.Tensor:
@@ -49,10 +83,16 @@ def build_tower(config) -> nn.Module:
 
 def _from_config(config, **kwargs) -> nn.Module:
     AutoModel.register(SiglipTextConfig, SiglipTextModel, exist_ok=True)  # as in load_tower
+    auto = _auto_class(config)
     try:
-        return AutoModel.from_config(config, add_pooling_layer=False, **kwargs)
+        return auto.from_config(config, add_pooling_layer=False, **kwargs)
     except TypeError:  # ResNet, ConvNeXt, DINOv2, CLIP: their constructors do not know the argument
-        return AutoModel.from_config(config, **kwargs)
+        return auto.from_config(config, **kwargs)
+
+
+def _auto_class(config):
+    """`AutoModel`, but for T5 and its kin, of which the encoder alone reads a text."""
+    return AutoModelForTextEncoding if config.model_type in ENCODER_ALONE else AutoModel
 
 
 def freeze_unused(tower: nn.Module):
@@ -98,9 +138,9 @@ def load_tower(source: str, part: str) -> nn.Module:
         config = getattr(config, part, config)
         kwargs = {"config": config, "output_loading_info": True, "dtype": torch.float32}
         try:
-            tower, info = AutoModel.from_pretrained(source, add_pooling_layer=False, **kwargs)
+            tower, info = _auto_class(config).from_pretrained(source, add_pooling_layer=False, **kwargs)
         except TypeError:  # as in _from_config
-            tower, info = AutoModel.from_pretrained(source, **kwargs)
+            tower, info = _auto_class(config).from_pretrained(source, **kwargs)
     lost = [str(key) for key in (*info["missing_keys"], *info["mismatched_keys"])]
     lost = sorted(key for key in lost if not _is_unused(key, config.model_type))
     if lost:
@@ -135,6 +175,7 @@ __all__ = [
     "hold_batch_norm",
     "image_tokens",
     "load_tower",
+    "run_text_tower",
     "run_vision_tower",
     "weights_of",
 ]

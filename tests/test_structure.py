@@ -10,7 +10,18 @@ ROOT = Path(__file__).resolve().parents[1]
 LADDER = """files configuration modeling processing data search evaluation hub_cards training plots demos
 commands""".split()
 SOURCES = [path for folder in LADDER for path in sorted((ROOT / folder).rglob("*.py"))]
-SHIPPED = ("configuration_", "modeling_", "processing_", "pooling", "tel", "towers", "pixels", "pipeline_", "handler")
+SHIPPED = (
+    "configuration_",
+    "modeling_",
+    "processing_",
+    "pooling",
+    "tel",
+    "towers",
+    "tower_probe",
+    "pixels",
+    "pipeline_",
+    "handler",
+)
 
 
 def imported_folders(path: Path) -> set[str]:
