@@ -4,12 +4,12 @@ A bad row (an image that does not decode, no caption, no dense text where it is 
 the remedy, or is left out and listed in `bad_samples.jsonl`, as `on_bad_sample` says.
 """
 
-import json
 import os
 from pathlib import Path
 
 from datasets import ClassLabel, Dataset, load_dataset
 
+from ..files.bad_samples import BadSample, report_bad_samples
 from ..processing.pixels import BadImageError
 from ..processing.scenes import open_any
 from .arguments import DataArguments
@@ -56,40 +56,27 @@ def prepare_rows(
     if limit:
         rows = rows.select(range(min(limit, len(rows))))
     problems = [
-        {"split": split, "row": row, "image_id": image_id, "problem": problem}
+        BadSample(image_id, problem, row)
         for row, (image_id, problem) in enumerate(zip(rows["image_id"], _problems(rows, need_dense, need_captions)))
         if problem
     ]
     if problems and args.on_bad_sample == "error":
         first = problems[0]
         raise ValueError(
-            f"{args.data} [{split}]: {len(problems)} bad rows; first: row {first['row']}, "
-            f"image_id {first['image_id']}: {first['problem']}. Repair it, or leave bad rows out with "
+            f"{args.data} [{split}]: {len(problems)} bad rows; first: row {first.row}, "
+            f"image_id {first.image_id}: {first.problem}. Repair it, or leave bad rows out with "
             "--on_bad_sample quarantine"
         )
     if report_dir is not None:
-        report(problems, split, report_dir)
+        path = report_bad_samples(report_dir, f"split {split}", problems)
+        if problems:
+            print(f"{len(problems)} bad rows left out, listed in {path}")
     if problems:
-        bad = {problem["row"] for problem in problems}
+        bad = {problem.row for problem in problems}
         rows = rows.select([row for row in range(len(rows)) if row not in bad])
     if len(rows) == 0:
         raise ValueError(f"{args.data} [{split}]: no usable row is left")
     return rows
-
-
-def report(problems: list[dict], split: str, folder: str):
-    """List the bad samples of a split in `bad_samples.jsonl`, in place of what an earlier run found there."""
-    path = Path(folder) / "bad_samples.jsonl"
-    before = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
-    kept = [line for line in before if json.loads(line)["split"] != split]
-    lines = kept + [json.dumps(problem, ensure_ascii=False) for problem in problems]
-    if lines:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    else:
-        path.unlink(missing_ok=True)
-    if problems:
-        print(f"{len(problems)} bad rows left out, listed in {path}")
 
 
 def _canonical(rows: Dataset, args: DataArguments, need_captions: bool = True) -> Dataset:

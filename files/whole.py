@@ -27,6 +27,7 @@ STREAMS = ("/dev", "/dev/fd", "/proc/self/fd")  # `--json /dev/stdout` is writte
 NO_SUCH_CALL = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EBADF)  # file systems that cannot flush a folder
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 ALMOST_NOTHING = 1 << 16  # bytes: the disk is full
+NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)  # Windows has none, and links are rare there
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
 
 
@@ -97,7 +98,7 @@ def new_file(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
-    handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | NO_FOLLOW, 0o666)
     mode = stat.S_IMODE(os.fstat(handle).st_mode)
     os.close(handle)
     try:
@@ -107,6 +108,11 @@ def new_file(path: str | Path) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             os.unlink(path)
         raise
+
+
+def open_no_link(path: str | Path, mode: str) -> IO[Any]:
+    """`open` for a file that is added to or changed in its place; a link that has its name is an error."""
+    return open(path, mode, opener=lambda name, flags: os.open(name, flags | NO_FOLLOW, 0o666))
 
 
 def write_text(path: str | Path, text: str):
@@ -153,9 +159,11 @@ def one_writer(lock: str | Path, what: str, wait: float = 0.0) -> Iterator[None]
             lock.write_text(str(os.getpid()))
         yield
     finally:
-        with contextlib.suppress(OSError):  # before it is free, or this would be the file of the next owner
-            os.unlink(lock)
-        held.release()
+        try:  # before it is free, or this would be the file of the next owner
+            with contextlib.suppress(OSError):
+                os.unlink(lock)
+        finally:
+            held.release()
 
 
 def recover(path: str | Path):
@@ -348,6 +356,7 @@ __all__ = [
     "BusyError",
     "new_file",
     "one_writer",
+    "open_no_link",
     "recover",
     "sync_folder",
     "whole_file",

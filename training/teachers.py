@@ -20,6 +20,7 @@ from transformers import AutoImageProcessor, AutoTokenizer
 
 from ..data.arguments import add_data_flags, data_arguments
 from ..data.rows import image_source, prepare_rows
+from ..files.bad_samples import BAD_SAMPLES
 from ..files.digests import row_digest, settings_digest
 from ..files.outputs import output_folder
 from ..files.whole import whole_path
@@ -208,7 +209,7 @@ def _check(args):
     if wrong:
         raise ValueError("; ".join(wrong))
     out = output_folder(args.out)
-    if out.is_dir() and not (out / PARTS).is_dir() and any(path.name != "bad_samples.jsonl" for path in out.iterdir()):
+    if out.is_dir() and not (out / PARTS).is_dir() and any(BAD_SAMPLES not in path.name for path in out.iterdir()):
         raise FileExistsError(f"{out} holds other files: name a new folder with --out")
     if out.is_dir() and Path(args.data).is_dir() and out.samefile(args.data):
         raise ValueError(f"{out} is the data itself: name another folder with --out")

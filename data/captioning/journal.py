@@ -8,6 +8,8 @@ import json
 import os
 from pathlib import Path
 
+from ...files.bad_samples import BadSample, report_bad_samples
+from ...files.whole import BusyError, one_writer, open_no_link, sync_folder, whole_file
 from .local_captioner import Caption, CaptionError
 
 METADATA = b"vsehub.captions"  # key in the table's schema: what was asked of which model, and the bad samples
@@ -29,7 +31,7 @@ class Journal:
         captions, problems, kept = {}, {}, 0
         if not self.path.exists():
             return captions, problems
-        with open(self.path, "r+b") as file:
+        with open_no_link(self.path, "r+b") as file:
             for number, line in enumerate(file):
                 record = _record(line)
                 if number == 0 and record is not None:
@@ -49,7 +51,7 @@ class Journal:
         """Write outcomes as one line, and return once they are on the disk."""
         record = {"captions": [list(vars(caption).values()) for caption in captions], "problems": problems}
         if self.file is None:
-            self.file = open(self.path, "ab")  # noqa: SIM115 (held as long as the job runs)
+            self.file = open_no_link(self.path, "ab")
             if self.file.tell() == 0:
                 self._write(self.header)
                 sync_folder(self.path.parent)
@@ -85,43 +87,14 @@ def refuse_other(found, header, path):
             )
 
 
-def sync_folder(folder):
-    """Make a new or renamed file's name durable (POSIX; elsewhere the file system does as it likes)."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
 @contextlib.contextmanager
 def locked(out):
-    """Hold `out` for this process. The kernel lets go of the lock when the process dies, however it dies."""
+    """Hold `out` for this process; CaptionError if another one does."""
     try:
-        import fcntl
-    except ImportError:  # Windows: nothing to hold
-        yield
-        return
-    path = Path(f"{out}.lock")
-    while True:
-        with open(path, "a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                owner = file.read().strip() or "unknown"
-                raise CaptionError(f"process {owner} is writing {out}: wait for it, or give another --out") from None
-            if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                continue  # its last owner removed it between our open and our lock
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
-            try:
-                yield
-            finally:
-                path.unlink()
-            return
+        with one_writer(f"{out}.lock", str(out)):
+            yield
+    except BusyError as error:
+        raise CaptionError(str(error)) from None
 
 
 def read_table(out, header):
@@ -146,7 +119,7 @@ def read_table(out, header):
 
 
 def write_table(out, captions, problems, header):
-    """Write the table under a temporary name, the report of bad samples, then rename: all or nothing."""
+    """Write the list of bad samples, then the table, whole or not at all."""
     import pyarrow
     import pyarrow.parquet as parquet
 
@@ -156,37 +129,12 @@ def write_table(out, captions, problems, header):
     metadata = {METADATA: json.dumps({"header": header, "problems": problems}).encode()}
     schema = pyarrow.schema(fields, metadata=metadata)
     made_by = {key: header[key] for key in ("model_id", "prompt_hash")}
-    temporary = f"{out}.tmp"
-    with open(temporary, "wb") as file:
-        with parquet.ParquetWriter(file, schema) as writer:
-            for start in range(0, len(captions), ROWS_AT_ONCE):  # one Arrow string column ends at 2 GB
-                rows = [{**vars(caption), **made_by} for caption in captions[start : start + ROWS_AT_ONCE]]
-                writer.write_table(pyarrow.Table.from_pylist(rows, schema=schema))
-        file.flush()
-        os.fsync(file.fileno())
-    write_report(out, problems)
-    os.replace(temporary, out)
-    sync_folder(Path(out).parent)
+    bad = [BadSample(image_id, problem) for image_id, problem in problems.items()]
+    report_bad_samples(Path(out).parent, f"captions {Path(out).name}", bad)
+    with whole_file(out) as file, parquet.ParquetWriter(file, schema) as writer:
+        for start in range(0, len(captions), ROWS_AT_ONCE):  # one Arrow string column ends at 2 GB
+            rows = [{**vars(caption), **made_by} for caption in captions[start : start + ROWS_AT_ONCE]]
+            writer.write_table(pyarrow.Table.from_pylist(rows, schema=schema))
 
 
-def write_report(out, problems):
-    """List the bad samples of `out` in `bad_samples.jsonl` beside it; lines of other tables in that folder stay."""
-    out = Path(out)
-    path, lines = out.parent / "bad_samples.jsonl", []
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                mine = json.loads(line).get("out") == out.name
-            except (ValueError, AttributeError):
-                mine = False
-            lines += [] if mine else [line]
-    elif not problems:
-        return
-    for image_id, problem in problems.items():
-        lines.append(json.dumps({"image_id": image_id, "problem": problem, "out": out.name}))
-    temporary = Path(f"{out}.bad_samples.tmp")
-    temporary.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-    os.replace(temporary, path)
-
-
-__all__ = ["Journal", "locked", "read_table", "write_report", "write_table"]
+__all__ = ["Journal", "locked", "read_table", "write_table"]

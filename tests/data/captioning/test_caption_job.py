@@ -13,9 +13,12 @@ from caption_folder import assert_whole, ids_of, paint, picture, rows_of
 from datasets import Dataset
 from PIL import Image
 
+from vsehub.data.arguments import DataArguments
 from vsehub.data.captioning.caption_job import FolderImages, TableImages, caption_images, main
 from vsehub.data.captioning.journal import locked
 from vsehub.data.captioning.local_captioner import Caption, CaptionError, CaptionRequest, Failure
+from vsehub.data.rows import prepare_rows
+from vsehub.files.bad_samples import read_bad_samples
 from vsehub.processing.scenes import open_any
 
 
@@ -98,7 +101,7 @@ def test_quarantined_images_get_another_chance_under_error(folder, tmp_path):
     paint(20).save(folder / "20.png")
     stub = Stub()
     caption_images(folder, out, stub)
-    assert set(stub.seen) == {"20.png"} and not (tmp_path / "bad_samples.jsonl").read_text()
+    assert set(stub.seen) == {"20.png"} and not (tmp_path / "bad_samples.jsonl").exists()
     assert_whole(out, folder)
 
 
@@ -108,7 +111,20 @@ def test_the_report_keeps_the_lines_of_other_tables(folder, tmp_path):
     for name in ("a.parquet", "b.parquet", "a.parquet"):
         caption_images(folder, tmp_path / name, Stub(), on_bad_sample="quarantine", restart=True)
     lines = [json.loads(line) for line in (tmp_path / "bad_samples.jsonl").read_text().splitlines()]
-    assert [line.get("out") for line in lines] == [None, "b.parquet", "a.parquet"]
+    assert [line.get("source") for line in lines] == [None, "captions b.parquet", "captions a.parquet"]
+
+
+def test_a_folder_with_quarantined_captions_can_be_trained_into(folder, tmp_path):
+    (folder / "half.png").write_bytes((folder / "01.png").read_bytes()[:40])
+    run = tmp_path / "run"
+    caption_images(folder, run / "dense.parquet", Stub(), on_bad_sample="quarantine")
+    lines = [{"file_name": name, "captions": ["a picture"]} for name in [*ids_of(folder)]]
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    data = DataArguments(data=str(folder), on_bad_sample="quarantine", dense_text=str(run / "dense.parquet"))
+    assert len(prepare_rows(data, "train", str(run), need_dense=True)) == 12
+    listed = read_bad_samples(run / "bad_samples.jsonl")
+    assert [each.source for each in listed] == ["captions dense.parquet", "split train"]
+    assert {each.image_id for each in listed} == {"half.png"}
 
 
 def test_16_bit_scenes_are_captioned_as_training_sees_them(tmp_path):
@@ -343,10 +359,11 @@ def death_at(monkeypatch, moment, when):
             steps[0] += 1
             if steps[0] == moment and when == "before":
                 raise DeathError
-            result = real(*args, **kwargs)
-            if steps[0] == moment:
-                raise DeathError
-            return result
+            try:
+                return real(*args, **kwargs)
+            finally:  # also where there was nothing to remove
+                if steps[0] == moment:
+                    raise DeathError
 
         return step
 

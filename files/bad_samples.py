@@ -1,0 +1,102 @@
+"""The list of what could not be used, `bad_samples.jsonl`: one line a sample, one format for every verb.
+
+    {"source": "split train", "image_id": "12", "row": 3, "problem": "image 12: zero bytes"}
+
+Several sources may report into one folder; a new report of a source takes the place of its last one.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from .whole import one_writer, write_text
+
+BAD_SAMPLES = "bad_samples.jsonl"
+OLD_SOURCES = {"split": "split", "out": "captions", "collection": "collection"}  # what lines of 0.1.0 have instead
+
+
+@dataclass(frozen=True)
+class BadSample:
+    """A sample that was left out.
+
+    Args:
+        image_id: of the row, or the name of the file.
+        problem: what is wrong, for a person.
+        row: its number in the source, where it has one.
+        path: of the file, where there is one.
+        source: what was read, such as `split train`; `report_bad_samples` sets it.
+    """
+
+    image_id: str
+    problem: str
+    row: int | None = None
+    path: str | None = None
+    source: str = ""
+
+
+def report_bad_samples(folder: str | Path, source: str, samples: Iterable[BadSample], before: str = "") -> Path | None:
+    """List a source's bad samples, in place of those that an earlier run listed; no samples at all: no file.
+
+    Args:
+        folder: of the list; it is made where there is something to list.
+        source: what was read: `split NAME`, `captions NAME`, `collection NAME`.
+        samples: what could not be used.
+        before: name of a list of an earlier version in this folder, which becomes part of this one.
+
+    Returns:
+        The path of the list, None if there is none.
+    """
+    path, old = Path(folder) / BAD_SAMPLES, Path(folder) / before if before else None
+    samples = [BadSample(**{**asdict(sample), "source": source}) for sample in samples]
+    if not samples and not path.exists() and not (old and old.exists()):
+        return None
+    with one_writer(path.with_name(f".{BAD_SAMPLES}.lock"), str(path), wait=60):
+        entries = [entry for file in filter(None, (old, path)) for entry in _entries(file)]
+        kept = [entry for entry in entries if _source(entry) != source]
+        lines = kept + [{name: value for name, value in asdict(each).items() if value is not None} for each in samples]
+        if lines:
+            write_text(path, "".join(f"{json.dumps(line)}\n" for line in lines))
+        else:
+            path.unlink(missing_ok=True)
+        if old:
+            old.unlink(missing_ok=True)
+    return path if lines else None
+
+
+def read_bad_samples(path: str | Path) -> list[BadSample]:
+    """Read a list, also one of an earlier version; no file: no samples. What is no line of a list is left out."""
+    return [
+        BadSample(
+            image_id=str(entry.get("image_id", entry.get("id", ""))),
+            problem=str(entry["problem"]),
+            row=entry.get("row"),
+            path=entry.get("path"),
+            source=_source(entry),
+        )
+        for entry in _entries(Path(path))
+        if "problem" in entry
+    ]
+
+
+def _entries(path: Path) -> list[dict]:
+    """The JSON objects among the lines of a file; half a line of a killed earlier version says nothing."""
+    if not path.is_file() or path.is_symlink():
+        return []
+    found = []
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+        try:
+            entry = json.loads(line) if line.strip() else None
+        except ValueError:
+            continue
+        found += [entry] if isinstance(entry, dict) else []
+    return found
+
+
+def _source(entry: dict) -> str:
+    if "source" in entry:
+        return str(entry["source"])
+    return next((f"{kind} {entry[name]}" for name, kind in OLD_SOURCES.items() if name in entry), "")
+
+
+__all__ = ["BAD_SAMPLES", "BadSample", "read_bad_samples", "report_bad_samples"]
