@@ -61,22 +61,25 @@ def prepare_rows(
         if problem
     ]
     if problems and args.on_bad_sample == "error":
-        first = problems[0]
         raise ValueError(
-            f"{args.data} [{split}]: {len(problems)} bad rows; first: row {first.row}, "
-            f"image_id {first.image_id}: {first.problem}. Repair it, or leave bad rows out with "
+            f"{args.data} [{split}]: {len(problems)} bad rows; first: row {problems[0].row}, image_id "
+            f"{problems[0].image_id}: {problems[0].problem}. Repair it, or leave bad rows out with "
             "--on_bad_sample quarantine"
         )
     if report_dir is not None:
-        path = report_bad_samples(report_dir, f"split {split}", problems)
-        if problems:
-            print(f"{len(problems)} bad rows left out, listed in {path}")
+        _report(problems, split, report_dir)
     if problems:
         bad = {problem.row for problem in problems}
         rows = rows.select([row for row in range(len(rows)) if row not in bad])
     if len(rows) == 0:
         raise ValueError(f"{args.data} [{split}]: no usable row is left")
     return rows
+
+
+def _report(problems: list[BadSample], split: str, folder: str):
+    path = report_bad_samples(folder, f"split {split}", problems)
+    if problems:
+        print(f"{len(problems)} bad rows left out, listed in {path}")
 
 
 def _canonical(rows: Dataset, args: DataArguments, need_captions: bool = True) -> Dataset:
