@@ -39,8 +39,8 @@ test: check  ## lint and the fast tests
 test-all: check  ## all tests, the slow ones too
 	$(BIN)/python -m pytest -q -m "slow or not slow"
 
-test-peer: $(READY)  ## transformers' own suites over our classes (fetches their source distribution)
-	$(BIN)/python tests/peer/run_peer.py
+test-peer: $(READY)  ## transformers' own suites over our classes (fetches their source distribution); ARGS="-k processor"
+	$(BIN)/python tests/peer/run_peer.py $(ARGS)
 
 COMPAT ?= 5.0.0 5.12.1 5.23.0
 test-compat: $(READY)  ## the Hub round trip on the oldest, a middle and a recent transformers

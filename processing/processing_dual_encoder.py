@@ -19,7 +19,7 @@ class DualEncoderProcessor(ProcessorMixin):
 
     Args:
         image_processor: any image processor of transformers.
-        tokenizer: any tokenizer; its `model_max_length` cuts long captions.
+        tokenizer: any tokenizer; its `model_max_length` cuts long captions, or a `max_length` that it was made with.
 
     Calling it with `images=` (PIL, a list, arrays) and/or `text=` returns `pixel_values` (B, 3, S, S), `input_ids` and
     `attention_mask` (T, L). Pictures are made upright RGB first, see `pixels.py`.
@@ -28,9 +28,19 @@ class DualEncoderProcessor(ProcessorMixin):
     valid_processor_kwargs = DualEncoderProcessorKwargs
 
     def __init__(self, image_processor=None, tokenizer=None, **kwargs):
-        # A tokenizer.json saved after use holds that call's limit, which would win over model_max_length.
-        getattr(tokenizer, "init_kwargs", {}).pop("max_length", None)
         super().__init__(image_processor, tokenizer)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):
+        """Load a processor; its tokenizer cuts captions at its own limit, not at that of a call before it was saved."""
+        loaded = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        forget_last_call((loaded[0] if isinstance(loaded, tuple) else loaded).tokenizer)  # return_unused_kwargs
+        return loaded
+
+    def save_pretrained(self, save_directory, push_to_hub: bool = False, **kwargs):
+        """Save both parts; how the tokenizer was last called is not saved."""
+        _reset(self.tokenizer)
+        return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
 
     def __call__(self, images=None, text=None, **kwargs):
         """Prepare pictures, captions or both; see the class."""
@@ -70,10 +80,34 @@ class DualEncoderProcessor(ProcessorMixin):
             tokenizer = []
         if len(tokenizer) <= len(getattr(tokenizer, "all_special_tokens", [])):  # some classes start with no words
             raise ValueError(f"{text} has no tokenizer: put its tokenizer.json or vocabulary beside the weights")
+        forget_last_call(tokenizer)
         limit = getattr(tokenizer, "model_max_length", None) or max_length
         places = getattr(AutoConfig.from_pretrained(text).get_text_config(), "max_position_embeddings", None) or limit
         tokenizer.model_max_length = min(limit, places, max_length)
         return cls(square_image_processor(image_size, mean, std), tokenizer)
+
+
+def forget_last_call(tokenizer) -> None:
+    """Take the limit of an earlier call off a tokenizer that was just loaded; one that it was made with stays.
+
+    A fast tokenizer saves the truncation and the padding of its last call in tokenizer.json. transformers makes their
+    length its `max_length`, unless tokenizer_config.json has one, and this wins over `model_max_length` in a processor.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:  # a tokenizer in Python saves no call
+        return
+    of_a_call = [(backend.truncation or {}).get("max_length"), (backend.padding or {}).get("length")]
+    if tokenizer.init_kwargs.get("max_length") in of_a_call:
+        tokenizer.init_kwargs.pop("max_length", None)
+    _reset(tokenizer)
+
+
+def _reset(tokenizer) -> None:
+    """Put a fast tokenizer's backend as it is before any call; each call sets it again."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        backend.no_truncation()
+        backend.no_padding()
 
 
 def square_image_processor(image_size: int, mean=None, std=None, resample: int = 2):
@@ -97,4 +131,4 @@ def square_image_processor(image_size: int, mean=None, std=None, resample: int =
     )
 
 
-__all__ = ["DualEncoderProcessor", "square_image_processor"]
+__all__ = ["DualEncoderProcessor", "forget_last_call", "square_image_processor"]

@@ -19,6 +19,8 @@ from safetensors.torch import save_file
 from transformers import CONFIG_MAPPING, AutoTokenizer, BertTokenizer
 from transformers.utils import logging
 
+from vsehub.processing.processing_dual_encoder import forget_last_call
+
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be converted; the message says which key or field and what to do."""
@@ -235,6 +237,7 @@ def load_tokenizer(source: str | Path, text_config):
     path = Path(source)
     if path.is_dir():
         tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
+        forget_last_call(tokenizer)
     elif path.is_file():
         words = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
         tokenizer = BertTokenizer(vocab={word: row for row, word in enumerate(words)}, do_lower_case=True)

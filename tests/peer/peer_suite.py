@@ -3,13 +3,20 @@
 import unittest
 
 import torch
+from parameterized import parameterized
 from transformers import BertConfig, BertTokenizer, ResNetConfig, ViTConfig
-from transformers.testing_utils import require_torch, torch_device
+from transformers.testing_utils import is_flaky, require_torch, torch_device
 
 from vsehub import D2SVSEConfig, D2SVSEModel, D2SVSEProcessor, PIRConfig, PIRModel, PIRProcessor
 from vsehub.processing.processing_dual_encoder import square_image_processor
 
-from ..test_modeling_common import ModelTesterMixin, floats_tensor, ids_tensor, random_attention_mask
+from ..test_modeling_common import (
+    TEST_EAGER_MATCHES_SDPA_INFERENCE_PARAMETERIZATION,
+    ModelTesterMixin,
+    floats_tensor,
+    ids_tensor,
+    random_attention_mask,
+)
 from ..test_processing_common import ProcessorTesterMixin
 
 TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 37}
@@ -59,6 +66,11 @@ class Common(ModelTesterMixin):
 
     def setUp(self):
         self.model_tester = Tester(self, self.all_model_classes[0])
+
+    @parameterized.expand(TEST_EAGER_MATCHES_SDPA_INFERENCE_PARAMETERIZATION)
+    @is_flaky(description="random weights and bfloat16: CLIP's suite tries again, too")
+    def test_eager_matches_sdpa_inference(self, *case):
+        getattr(super(), self._testMethodName)()
 
     def test_model(self):
         config, inputs = self.model_tester.prepare_config_and_inputs_for_common()

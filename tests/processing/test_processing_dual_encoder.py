@@ -1,11 +1,12 @@
 """How much of a caption is read: by the processor, by whoever loads it, and by an evaluation."""
 
 import copy
+import json
 
 import pytest
 import torch
 from datasets import Dataset
-from transformers import AutoProcessor, BertConfig, BertModel
+from transformers import AutoProcessor, AutoTokenizer, BertConfig, BertModel
 
 from vsehub import D2SVSEProcessor
 from vsehub.data.arguments import DataArguments
@@ -18,13 +19,21 @@ LONG = " ".join(["a dog", "two cats by the river"] * 30)
 
 @pytest.fixture
 def folder(tmp_path, tiny_model, tiny_processor):
-    """A model that reads 20 tokens, saved after its tokenizer was last asked for 5, as a trainer may do."""
+    """A model that reads 20 tokens; its tokenizer.json keeps a call that asked for 5, as folders of others do."""
     processor = copy.deepcopy(tiny_processor)
     processor.tokenizer.model_max_length = 20
-    processor.tokenizer([LONG], truncation=True, max_length=5)
     tiny_model.save_pretrained(tmp_path / "model")
     processor.save_pretrained(tmp_path / "model")
+    processor.tokenizer([LONG], truncation=True, padding="max_length", max_length=5)
+    processor.tokenizer.save_pretrained(tmp_path / "model")
+    assert json.loads((tmp_path / "model/tokenizer.json").read_text())["truncation"]["max_length"] == 5
     return tmp_path / "model"
+
+
+def explicit(tokenizer, folder, limit=16):
+    """The same tokenizer, told to cut and pad every call at `limit`."""
+    tokenizer.save_pretrained(folder)
+    return AutoTokenizer.from_pretrained(folder, max_length=limit, padding="max_length")
 
 
 def test_the_length_of_a_call_before_saving_cuts_no_caption(folder):
@@ -32,6 +41,33 @@ def test_the_length_of_a_call_before_saving_cuts_no_caption(folder):
     assert loaded(text=[LONG], return_tensors="pt")["input_ids"].shape == (1, 20)
     loaded.save_pretrained(folder)
     assert len(AutoProcessor.from_pretrained(folder)(text=LONG)["input_ids"]) == 20
+
+
+def test_a_saved_processor_keeps_no_trace_of_a_call(tmp_path, tiny_processor):
+    processor = copy.deepcopy(tiny_processor)
+    processor(text=[LONG], max_length=5, padding="max_length", return_tensors="pt")
+    processor.save_pretrained(tmp_path)
+    kept = json.loads((tmp_path / "tokenizer.json").read_text())
+    assert kept["truncation"] is None and kept["padding"] is None
+
+
+def test_a_limit_that_the_tokenizer_was_made_with_holds(tmp_path, tiny_tokenizer):
+    tokenizer = explicit(copy.deepcopy(tiny_tokenizer), tmp_path)
+    before = dict(tokenizer.init_kwargs)
+    processor = D2SVSEProcessor(square_image_processor(32), tokenizer)
+    assert tokenizer.init_kwargs == before  # it is the caller's
+    assert len(processor(text=LONG)["input_ids"]) == len(processor(text="a dog")["input_ids"]) == 16
+    for last_call in (5, 16):
+        processor(text=LONG, max_length=last_call)
+        processor.save_pretrained(tmp_path / "saved")
+        processor = AutoProcessor.from_pretrained(tmp_path / "saved")
+        assert len(processor(text=LONG)["input_ids"]) == 16
+
+
+def test_the_tokenizer_of_a_tower_brings_no_limit_of_a_call(folder, tmp_path, tiny_model):
+    tiny_model.text_model.save_pretrained(folder)
+    processor = D2SVSEProcessor.from_vision_text_pretrained(None, str(folder), 32, max_length=12)
+    assert processor(text=[LONG, "a dog"], return_tensors="pt")["input_ids"].shape == (2, 12)
 
 
 def test_the_last_limit_cuts_captions_even_if_the_tokenizer_was_used_under_another(tmp_path, tiny_tokenizer):

@@ -411,6 +411,16 @@ def test_a_saved_tokenizer_will_do_and_one_that_does_not_fit_will_not(
     assert first(texts)["input_ids"] == second(texts)["input_ids"]
 
 
+def test_a_saved_tokenizer_brings_no_limit_of_the_call_before_it_was_saved(saved, vocabulary, tmp_path):
+    path = saved(tiny_state(), img_res=32)
+    convert(path, tmp_path / "first", tokenizer=vocabulary)
+    tokenizer = AutoProcessor.from_pretrained(tmp_path / "first").tokenizer
+    tokenizer("a dog runs", truncation=True, max_length=3)
+    tokenizer.save_pretrained(tmp_path / "used")
+    convert(path, tmp_path / "second", tokenizer=tmp_path / "used")
+    assert len(AutoProcessor.from_pretrained(tmp_path / "second")(text="a dog runs a dog")["input_ids"]) > 3
+
+
 def test_without_a_tokenizer_no_processor_is_written_and_nobody_is_called(saved, tmp_path, monkeypatch, capsys):
     def refuse(*args, **kwargs):
         called.append(args)
