@@ -6,6 +6,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from ..data.rows import row_image
+from ..processing.batching import batches_of, by_length, run_batches, tokenize
 from .protocols import protocol_outcomes
 from .ranking import folded_metrics
 from .scene_metrics import scene_precision
@@ -32,11 +33,9 @@ class RowInputs:
 
     def texts(self, indices: list[int]) -> dict[str, torch.Tensor]:
         """Model inputs of these captions, numbered over all rows."""
-        texts = [self.captions[index] for index in indices]
-        return self.processor.tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
+        return tokenize(self.processor.tokenizer, [self.captions[index] for index in indices])
 
 
-@torch.no_grad()
 def embed_rows(
     model, inputs: RowInputs, accelerator: Accelerator, batch_size: int = 64
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -55,29 +54,28 @@ def embed_rows(
     captions = inputs.captions
     # a caption once for all its images: from batches of other widths its vectors would differ in the last bits, not tie
     first = {text: index for index, text in reversed(list(enumerate(captions)))}
-    by_length = sorted(first.values(), key=lambda index: len(captions[index]))
+    order = by_length(captions, first.values())
     image_embeds = _embed(model, accelerator, list(range(len(inputs.rows))), inputs.images, batch_size, "image_embeds")
-    text_embeds = _embed(model, accelerator, by_length, inputs.texts, batch_size, "text_embeds")
+    text_embeds = _embed(model, accelerator, order, inputs.texts, batch_size, "text_embeds")
     return image_embeds, text_embeds[[first[text] for text in captions]], inputs.owners
 
 
 def _embed(model, accelerator, order, prepare, batch_size, field) -> torch.Tensor:
     """Embed the items of `order`, every n-th batch on this process; row i of the result is item i."""
-    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    rank, world = accelerator.process_index, accelerator.num_processes
-    found = None
-    for batch in tqdm(batches[rank::world], desc=f"embedding {field.split('_')[0]}s", disable=rank > 0, leave=False):
-        inputs = {key: value.to(accelerator.device) for key, value in prepare(batch).items()}
-        embeds = getattr(model(**inputs), field).float()
-        if found is None:
-            found = torch.zeros(1 + max(order), embeds.shape[1], device=accelerator.device)
-        found[torch.tensor(batch, device=accelerator.device)] = embeds
+    rank, world, device = accelerator.process_index, accelerator.num_processes, accelerator.device
+    mine = batches_of(order, batch_size)[rank::world]
+    mine = tqdm(mine, desc=f"embedding {field.split('_')[0]}s", disable=rank > 0, leave=False)
+    embeds = None
+    for batch, part in run_batches(mine, prepare, lambda inputs: getattr(model(**inputs), field).float(), device):
+        if embeds is None:
+            embeds = torch.zeros(1 + max(order), part.shape[1], device=device)
+        embeds[torch.tensor(batch, device=device)] = part
     if world > 1:
-        width = accelerator.gather(torch.tensor([0 if found is None else found.shape[1]], device=accelerator.device))
-        if found is None:  # fewer batches than processes
-            found = torch.zeros(1 + max(order), int(width.max()), device=accelerator.device)
-        found = accelerator.reduce(found, reduction="sum")  # every row was filled by exactly one process
-    return F.normalize(found, dim=-1).cpu()
+        width = accelerator.gather(torch.tensor([0 if embeds is None else embeds.shape[1]], device=device))
+        if embeds is None:  # fewer batches than processes
+            embeds = torch.zeros(1 + max(order), int(width.max()), device=device)
+        embeds = accelerator.reduce(embeds, reduction="sum")  # every row was filled by exactly one process
+    return F.normalize(embeds, dim=-1).cpu()
 
 
 def labels_of(rows) -> list | None:

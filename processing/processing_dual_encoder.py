@@ -7,6 +7,39 @@ from .pixels import to_rgb
 
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
+# Text towers that number positions from `pad_token_id + 1` on, as RoBERTa does: the rows before are no positions.
+FIRST_POSITION_AFTER_PADDING = (
+    "altclip_text_model",
+    "bridgetower_text_model",
+    "camembert",
+    "clap_text_model",
+    "data2vec-text",
+    "ibert",
+    "lilt",
+    "longformer",
+    "luke",
+    "markuplm",
+    "mpnet",
+    "roberta",
+    "roberta-prelayernorm",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "xmod",
+)
+
+
+def text_positions(text_config) -> int | None:
+    """How many tokens of a text a tower has positions for; None if its configuration does not say.
+
+    Args:
+        text_config: of the text tower, or of a model that contains it.
+    """
+    text_config = text_config.get_text_config()
+    positions = getattr(text_config, "max_position_embeddings", None)
+    if positions and text_config.model_type in FIRST_POSITION_AFTER_PADDING:
+        return positions - text_config.pad_token_id - 1
+    return positions
+
 
 class DualEncoderProcessorKwargs(ProcessingKwargs, total=False):
     """Defaults of a call: pad to the longest caption, cut at the tokenizer's `model_max_length`."""
@@ -60,7 +93,7 @@ class DualEncoderProcessor(ProcessorMixin):
             vision: Hub id or folder whose image processor gives mean and std; None means ImageNet's.
             text: Hub id or folder of the tokenizer.
             image_size: side of the square to which images are stretched (bilinear), as D2S-VSE does.
-            max_length: captions are cut here, or where the text tower or its tokenizer ends.
+            max_length: tokens of a caption that are read; fewer if the text tower or its tokenizer reads fewer.
             imagenet: use ImageNet's mean and std whatever the tower was trained with (the official code does).
         """
         mean, std = IMAGENET_MEAN, IMAGENET_STD
@@ -81,9 +114,8 @@ class DualEncoderProcessor(ProcessorMixin):
         if len(tokenizer) <= len(getattr(tokenizer, "all_special_tokens", [])):  # some classes start with no words
             raise ValueError(f"{text} has no tokenizer: put its tokenizer.json or vocabulary beside the weights")
         forget_last_call(tokenizer)
-        limit = getattr(tokenizer, "model_max_length", None) or max_length
-        places = getattr(AutoConfig.from_pretrained(text).get_text_config(), "max_position_embeddings", None) or limit
-        tokenizer.model_max_length = min(limit, places, max_length)
+        limits = (tokenizer.model_max_length, text_positions(AutoConfig.from_pretrained(text)), max_length)
+        tokenizer.model_max_length = min(limit for limit in limits if limit)
         return cls(square_image_processor(image_size, mean, std), tokenizer)
 
 
@@ -131,4 +163,4 @@ def square_image_processor(image_size: int, mean=None, std=None, resample: int =
     )
 
 
-__all__ = ["DualEncoderProcessor", "forget_last_call", "square_image_processor"]
+__all__ = ["DualEncoderProcessor", "forget_last_call", "square_image_processor", "text_positions"]

@@ -10,6 +10,7 @@ from tqdm.auto import tqdm
 
 from ..configuration.configuration_d2s_vse import D2SVSEConfig
 from ..modeling.modeling_d2s_vse import D2SVSEModel
+from ..processing.batching import batches_of, by_length, run_batches, tokenize
 from ..processing.processing_d2s_vse import D2SVSEProcessor
 from .arguments import D2SModelArguments, D2SObjectiveArguments, DataArguments
 from .objectives import D2SObjective
@@ -99,7 +100,6 @@ def objective_of(args: D2SObjectiveArguments, distil: bool) -> D2SObjective:
     )
 
 
-@torch.no_grad()
 def with_teacher_column(rows: Dataset, teacher, processor, args: StageArguments) -> Dataset:
     """Add `dense_text_embeds`: the stage-1 text side's raw vector of each row's dense text, in eval mode.
 
@@ -115,14 +115,17 @@ def with_teacher_column(rows: Dataset, teacher, processor, args: StageArguments)
             )
         return rows
     teacher = teacher.to(args.training.device).eval()
-    texts = rows["dense_text"]
-    order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
+    texts = list(rows["dense_text"])
     vectors = torch.empty(len(texts), teacher.config.projection_dim)
-    for start in tqdm(range(0, len(order), 64), desc="teacher embeds dense text"):
-        batch = order[start : start + 64]
-        tokens = processor.tokenizer(
-            [texts[row] for row in batch], padding=True, truncation=True, return_tensors="pt"
-        ).to(teacher.device)
+
+    def prepare(batch: list[int]) -> dict[str, torch.Tensor]:
+        return tokenize(processor.tokenizer, [texts[row] for row in batch])
+
+    def embed(tokens: dict[str, torch.Tensor]) -> torch.Tensor:
         features = teacher.get_text_features(tokens["input_ids"], attention_mask=tokens["attention_mask"])
-        vectors[batch] = features.pooler_output.float().cpu()
+        return features.pooler_output.float().cpu()
+
+    batches = tqdm(batches_of(by_length(texts), 64), desc="teacher embeds dense text")
+    for batch, part in run_batches(batches, prepare, embed, teacher.device):
+        vectors[batch] = part
     return rows.add_column(TEACHER_COLUMN, list(vectors.numpy()))

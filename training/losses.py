@@ -120,10 +120,10 @@ class AffiliationLoss(nn.Module):
 
 
 def nt_xent(first: torch.Tensor, second: torch.Tensor, temperature: float = 0.1) -> torch.Tensor:
-    """NT-Xent (Chen et al., ICML 2020): each of 2N unit vectors must know its other look among all others.
+    """NT-Xent (Chen et al., ICML 2020): each of 2N unit vectors must find the other view of its item among all others.
 
     Args:
-        first, second: (N, D); rows of one number are looks at one item.
+        first, second: (N, D); row i of both is a view of item i.
         temperature: divides the cosines.
     """
     both = torch.cat([first, second])

@@ -4,9 +4,10 @@ import numpy as np
 import torch
 
 from ..data.rows import row_image
+from ..processing.batching import pad_ids, pad_states
 from .augmentation import AUGMENTATIONS, DrawnDataset, corrupt_words
 from .teachers import read_teachers
-from .tower_cache import Caches, padded_states
+from .tower_cache import Caches
 from .views import Views
 
 
@@ -86,8 +87,8 @@ class PairDataset(DrawnDataset):
         if self.labels:
             item["scene_label"] = self.labels[row]
         if self.teachers is not None:
-            looks = self.teachers.image[row]
-            item["teacher_image"], item["teacher_text"] = looks[view % len(looks)], self.teachers.text[row][caption]
+            views = self.teachers.image[row]
+            item["teacher_image"], item["teacher_text"] = views[view % len(views)], self.teachers.text[row][caption]
         if self.teacher is not None:
             item["dense_text_embeds"] = self.teacher[row]
         if self.dense is not None:
@@ -100,10 +101,10 @@ class PairDataset(DrawnDataset):
         return self.processor.image_processor.size["height"]
 
     def _common_views(self, augmentation: str) -> Views | None:
-        """The looks that the image teacher saw, where it saw several: then the items show the same.
+        """The views that the image teacher saw, where it saw several: the items then show the same ones.
 
         Raises:
-            ValueError: a cache of other looks, or another augmentation.
+            ValueError: a cache of other views, or another augmentation.
         """
         taught = Views() if self.teachers is None else self.teachers.views
         if taught.count == 1:
@@ -165,10 +166,9 @@ class PairCollator:
                 if name in items[0]:
                     batch[name] = torch.stack([item[name] for item in items]).float()
         if "input_ids" in items[0]:
-            padded = self._pad([item["input_ids"] for item in items])
-            batch["input_ids"], batch["attention_mask"] = padded["input_ids"], padded["attention_mask"]
+            batch |= pad_ids(self.processor.tokenizer, [item["input_ids"] for item in items])
         else:
-            batch |= padded_states([item["text_hidden_states"] for item in items])
+            batch |= pad_states([item["text_hidden_states"] for item in items])
         for name in ("teacher_image", "teacher_text"):
             if name in items[0]:
                 batch[name] = torch.stack([item[name] for item in items]).float()
@@ -177,9 +177,6 @@ class PairCollator:
         if "dense_text_embeds" in items[0]:
             batch["dense_text_embeds"] = torch.stack([item["dense_text_embeds"] for item in items])
         if "dense_input_ids" in items[0]:
-            dense = self._pad([item["dense_input_ids"] for item in items])
+            dense = pad_ids(self.processor.tokenizer, [item["dense_input_ids"] for item in items])
             batch["dense_input_ids"], batch["dense_attention_mask"] = dense["input_ids"], dense["attention_mask"]
         return batch
-
-    def _pad(self, ids: list[list[int]]):
-        return self.processor.tokenizer.pad({"input_ids": ids}, return_tensors="pt")

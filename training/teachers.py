@@ -25,6 +25,7 @@ from ..files.digests import row_digest, settings_digest
 from ..files.outputs import output_folder
 from ..files.whole import whole_path
 from ..modeling.towers import load_tower
+from ..processing.batching import batches_of, by_length, run_batches, tokenize
 from .train_teachers import pool_image, pool_text, several_captions, train_image_teacher, train_text_teacher
 from .views import PLAIN, Views
 
@@ -40,7 +41,7 @@ class Teachers:
     Args:
         image: (R, V, G_I), one for each of the `views`.
         text: for each row (its captions, G_T).
-        views: the looks at each image that the teacher saw.
+        views: of each image that the teacher saw.
     """
 
     image: torch.Tensor
@@ -75,32 +76,39 @@ def checksum(image, captions: list[str]) -> str:
 class ImageTeacher:
     """A frozen vision backbone; the mean of its tokens is an image's feature."""
 
-    def __init__(self, source: str, device):
+    def __init__(self, source: str, device: str | torch.device):
+        self.device = device
         self.model = load_tower(source, "vision_config").to(device).eval()
         self.processor = AutoImageProcessor.from_pretrained(source, backend="pil")
         sides = self.processor.crop_size or self.processor.size
         self.size = sides.get("height") or sides["shortest_edge"]
 
+    def prepare(self, images: list) -> dict[str, torch.Tensor]:
+        """Turn pictures into inputs of `embed`."""
+        return {"pixel_values": self.processor(images, return_tensors="pt")["pixel_values"]}
+
     @torch.no_grad()
-    def __call__(self, images: list) -> np.ndarray:
-        """Embed pictures: (N, G_I) in half precision."""
-        pixels = self.processor(images, return_tensors="pt")["pixel_values"].to(self.model.device)
-        return pool_image(self.model, {"pixel_values": pixels}).half().cpu().numpy()
+    def embed(self, inputs: dict[str, torch.Tensor]) -> np.ndarray:
+        """Embed prepared pictures: (N, G_I) in half precision."""
+        return pool_image(self.model, inputs).half().cpu().numpy()
 
 
 class TextTeacher:
     """A frozen text backbone; the mean of its real tokens is a caption's feature."""
 
-    def __init__(self, source: str, device):
+    def __init__(self, source: str, device: str | torch.device):
+        self.device = device
         self.model = load_tower(source, "text_config").to(device).eval()
         self.tokenizer = AutoTokenizer.from_pretrained(source)
 
+    def prepare(self, texts: list[str]) -> dict[str, torch.Tensor]:
+        """Turn captions into inputs of `embed`."""
+        return tokenize(self.tokenizer, texts, max_length=128)
+
     @torch.no_grad()
-    def __call__(self, texts: list[str]) -> np.ndarray:
-        """Embed captions: (N, G_T) in half precision."""
-        tokens = self.tokenizer(texts, padding=True, truncation=True, max_length=128, return_tensors="pt")
-        tokens = {name: tokens[name].to(self.model.device) for name in ("input_ids", "attention_mask")}
-        return pool_text(self.model, tokens).half().cpu().numpy()
+    def embed(self, inputs: dict[str, torch.Tensor]) -> np.ndarray:
+        """Embed prepared captions: (N, G_T) in half precision."""
+        return pool_text(self.model, inputs).half().cpu().numpy()
 
 
 def add_teachers(
@@ -116,8 +124,10 @@ def add_teachers(
     for start in tqdm(range(0, len(rows), PART), desc="teachers"):
         chosen = rows.select(range(start, min(start + PART, len(rows))))
         pictures = [checksum(picture, []) for picture in chosen["image"]]
-        images.append(_part(parts, IMAGE, [*pictures, str(views)], partial(_looks, chosen, image, views, batch_size)))
-        texts.append(_part(parts, TEXT, list(chosen["captions"]), partial(_captions, chosen, text, batch_size)))
+        images.append(
+            _part(parts, IMAGE, [*pictures, str(views)], partial(_image_features, chosen, image, views, batch_size))
+        )
+        texts.append(_part(parts, TEXT, list(chosen["captions"]), partial(_text_features, chosen, text, batch_size)))
     sums = [checksum(picture, captions) for picture, captions in zip(rows["image"], rows["captions"])]
     rows = concatenate_datasets([rows, concatenate_datasets(images), concatenate_datasets(texts)], axis=1)
     return rows.add_column(CHECKSUM, sums).add_column(VIEWS, [json.dumps(asdict(views))] * len(rows))
@@ -147,21 +157,29 @@ def _is_whole(path: Path) -> bool:
         return False
 
 
-def _looks(rows: Dataset, teacher: ImageTeacher, views: Views, batch_size: int) -> list:
-    """Features of every look at every picture, (R, V, G_I)."""
-    jobs, found = [(row, view) for row in range(len(rows)) for view in range(views.count)], []
-    for start in range(0, len(jobs), batch_size):
-        found.append(teacher([views.open(rows[r], v, teacher.size) for r, v in jobs[start : start + batch_size]]))
-    return np.concatenate(found).reshape(len(rows), views.count, -1).tolist()
+def _image_features(rows: Dataset, teacher: ImageTeacher, views: Views, batch_size: int) -> list:
+    """Features of every view of every picture, (R, V, G_I)."""
+
+    def prepare(batch: list[tuple[int, int]]) -> dict[str, torch.Tensor]:
+        return teacher.prepare([views.open(rows[row], view, teacher.size) for row, view in batch])
+
+    batches = batches_of([(row, view) for row in range(len(rows)) for view in range(views.count)], batch_size)
+    features = [part for _, part in run_batches(batches, prepare, teacher.embed, teacher.device)]
+    return np.concatenate(features).reshape(len(rows), views.count, -1).tolist()
 
 
-def _captions(rows: Dataset, teacher: TextTeacher, batch_size: int) -> list:
-    """Features of each row's captions; texts of like length go together."""
-    texts = [text for several in rows["captions"] for text in several]
-    order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
-    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    found = np.concatenate([teacher([texts[place] for place in batch]) for batch in batches])[np.argsort(order)]
-    return [few.tolist() for few in np.split(found, np.cumsum([len(several) for several in rows["captions"]])[:-1])]
+def _text_features(rows: Dataset, teacher: TextTeacher, batch_size: int) -> list:
+    """Features of each row's captions, for each row (its captions, G_T)."""
+    texts = [text for captions in rows["captions"] for text in captions]
+
+    def prepare(batch: list[int]) -> dict[str, torch.Tensor]:
+        return teacher.prepare([texts[index] for index in batch])
+
+    order = by_length(texts)
+    parts = [part for _, part in run_batches(batches_of(order, batch_size), prepare, teacher.embed, teacher.device)]
+    features = np.concatenate(parts)[np.argsort(order)]
+    ends = np.cumsum([len(captions) for captions in rows["captions"]])[:-1]
+    return [part.tolist() for part in np.split(features, ends)]
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -16,9 +16,11 @@ from ..data.rows import image_source
 from ..evaluation.embed import RowInputs
 from ..files.digests import pictures_digest, tower_digest
 from ..files.whole import one_writer, whole_folder
+from ..modeling.towers import run_text_tower
+from ..processing.batching import batches_of, by_length, pad_states, run_batches, tokenize
 from .views import PLAIN, Views
 
-WINDOW = 1024  # texts that are sorted by length together
+WINDOW = 1024  # texts that are sorted by length together: the file is written in their own order
 
 
 class TowerCache:
@@ -66,18 +68,9 @@ class CachedRowInputs(RowInputs):
         """The cached text tokens of these captions, padded, or their token ids where there is no cache."""
         if self.caches.text is None:
             return super().texts(indices)
-        return padded_states([self.caches.text[index] for index in indices])
+        return pad_states([self.caches.text[index] for index in indices])
 
 
-def padded_states(states: list[torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Pad the cached token states of several texts, each (L_i, C), to `text_hidden_states` and `attention_mask`."""
-    lengths = torch.tensor([len(state) for state in states])
-    mask = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
-    padded = torch.nn.utils.rnn.pad_sequence([state.float() for state in states], batch_first=True)
-    return {"text_hidden_states": padded, "attention_mask": mask}
-
-
-@torch.no_grad()
 def cache_images(
     model, tower, encode, processor, rows, folder, views: Views = PLAIN, facts=(), batch_size=32
 ) -> TowerCache:
@@ -89,54 +82,58 @@ def cache_images(
         encode: pixel values (B, 3, S, S) to states (B, N, C).
         processor, rows: as for training.
         folder: where caches lie.
-        views: one item per image and look; backbones of one model see the same ones.
+        views: one item per image and view; backbones of one model see the same ones.
         facts: what else `encode` depends on.
         batch_size: images at a time.
     """
     pictures = processor.image_processor
     size = pictures.size["height"]
-    looks = [size, views.count, *pictures.image_mean, *pictures.image_std]
+    seen = [size, views.count, *pictures.image_mean, *pictures.image_std]
     if views.count > 1:
-        looks += [str(views), *rows["image_id"]]
+        seen += [str(views), *rows["image_id"]]
     pictures_of = pictures_digest(map(image_source, rows["image"]))
-    path = Path(folder) / f"vision-{tower_digest(tower, pictures_of, looks, list(facts))}"
+    path = Path(folder) / f"vision-{tower_digest(tower, pictures_of, seen, list(facts))}"
 
-    def batches():
-        jobs = [(row, view) for row in range(len(rows)) for view in range(views.count)]
-        for start in range(0, len(jobs), batch_size):
-            images = [views.open(rows[row], view, size) for row, view in jobs[start : start + batch_size]]
-            pixels = pictures(images, return_tensors="pt")["pixel_values"].to(model.device)
-            yield list(encode(pixels).half().cpu().numpy())
+    def prepare(batch: list[tuple[int, int]]) -> dict[str, torch.Tensor]:
+        images = [views.open(rows[row], view, size) for row, view in batch]
+        return {"pixel_values": pictures(images, return_tensors="pt")["pixel_values"]}
+
+    def run(inputs: dict[str, torch.Tensor]) -> list[np.ndarray]:
+        return list(encode(inputs["pixel_values"]).half().cpu().numpy())
 
     tower.eval()
-    _fill(path, batches(), -(-len(rows) * views.count // batch_size), "caching image tokens")
+    batches = batches_of([(row, view) for row in range(len(rows)) for view in range(views.count)], batch_size)
+    states = (states for _, states in run_batches(batches, prepare, run, model.device))
+    _fill(path, states, len(batches), "caching image tokens")
     return TowerCache(path, views.count)
 
 
-@torch.no_grad()
 def cache_text(model, processor, texts: list[str], folder: str, batch_size: int = 128) -> TowerCache:
     """Cache the text tower over `texts`, cut where the processor cuts them."""
-    key = tower_digest(model.text_model, texts, processor.tokenizer.model_max_length)
+    tokenizer = processor.tokenizer
+    facts = ["left"] if tokenizer.padding_side == "left" else []  # earlier versions cached other states there
+    key = tower_digest(model.text_model, texts, tokenizer.model_max_length, *facts)
     path = Path(folder) / f"text-{key}"
 
-    def windows():
-        """Texts of like length go through the tower together; their order stays."""
-        for start in range(0, len(texts), WINDOW):
-            window = texts[start : start + WINDOW]
-            order, found = sorted(range(len(window)), key=lambda place: len(window[place])), {}
-            for first in range(0, len(order), batch_size):
-                places = order[first : first + batch_size]
-                found |= dict(zip(places, embed([window[place] for place in places])))
-            yield [found[place] for place in range(len(window))]
+    def prepare(batch: list[int]) -> dict[str, torch.Tensor]:
+        return tokenize(tokenizer, [texts[index] for index in batch])
 
-    def embed(some: list[str]):
-        tokens = processor.tokenizer(some, padding=True, truncation=True, return_tensors="pt").to(model.device)
-        ids, mask = tokens["input_ids"], tokens["attention_mask"]
-        hidden = model.text_model(input_ids=ids, attention_mask=mask).last_hidden_state
+    def run(inputs: dict[str, torch.Tensor]) -> list[np.ndarray]:
+        mask = inputs["attention_mask"]
+        _, hidden = run_text_tower(model.text_model, inputs["input_ids"], mask)
         return [state[keep].half().cpu().numpy() for state, keep in zip(hidden, mask.bool())]
 
+    def in_order(window: list[int]) -> list[np.ndarray]:
+        """The states of a window's texts, in the order of the file."""
+        batches = batches_of(by_length(texts, window), batch_size)
+        states = {}
+        for batch, part in run_batches(batches, prepare, run, model.device):
+            states |= dict(zip(batch, part))
+        return [states[index] for index in window]
+
     model.text_model.eval()
-    _fill(path, windows(), -(-len(texts) // WINDOW), "caching text tokens")
+    windows = batches_of(range(len(texts)), WINDOW)
+    _fill(path, (in_order(window) for window in windows), len(windows), "caching text tokens")
     return TowerCache(path)
 
 

@@ -1,12 +1,15 @@
 """`vsehub teachers --train_teachers`: fine-tune both teachers on the data, each within its own modality.
 
-NT-Xent (Chen et al., ICML 2020) between two augmented looks at an image, and between two captions of one image, on the
-mean of the backbone's tokens: the very feature that the teacher gives. No pair of an image and a text is seen. How the
-paper trained its teachers is not published.
+NT-Xent (Chen et al., ICML 2020) between two augmented views of an image, and between two captions of one image, on the
+mean of the backbone's tokens, which is the feature that the teacher gives. Neither sees a pair of image and text. How
+the paper trained its teachers is not published.
 """
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset as Rows
 from torch import nn
@@ -15,27 +18,28 @@ from transformers import AutoImageProcessor, AutoTokenizer, Trainer, TrainingArg
 from transformers.trainer_utils import get_last_checkpoint
 
 from ..data.rows import row_image
-from ..modeling.towers import hold_batch_norm, image_tokens, load_tower
+from ..modeling.towers import hold_batch_norm, image_tokens, load_tower, run_text_tower
+from ..processing.batching import tokenize
 from .augmentation import AUGMENTATIONS, DrawnDataset
 from .losses import nt_xent
 
 
-class TwoLooks(DrawnDataset):
-    """Two looks at each item."""
+class TwoViews(DrawnDataset):
+    """Two views of each item; `draw` makes them from the item and a random generator."""
 
-    def __init__(self, items, look, seed: int):
+    def __init__(self, items: Sequence, draw: Callable[[Any, np.random.Generator], tuple], seed: int):
         super().__init__(seed)
-        self.items, self.look = items, look
+        self.items, self.draw = items, draw
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __getitem__(self, position: int) -> tuple:
-        return self.look(self.items[position], self.rng(position))
+        return self.draw(self.items[position], self.rng(position))
 
 
-class Siblings(nn.Module):
-    """A backbone under NT-Xent; `forward(first, second)` takes the backbone's inputs of both looks."""
+class TwoViewModel(nn.Module):
+    """A backbone under NT-Xent; `forward(first, second)` takes the backbone's inputs of both views."""
 
     def __init__(self, backbone, pool, temperature: float):
         super().__init__()
@@ -44,8 +48,8 @@ class Siblings(nn.Module):
     def forward(self, first: dict, second: dict) -> dict:
         """Return the loss."""
         hold_batch_norm(self.backbone)
-        looks = (F.normalize(self.pool(self.backbone, inputs).float(), dim=-1) for inputs in (first, second))
-        return {"loss": nt_xent(*looks, self.temperature)}
+        embeds = (F.normalize(self.pool(self.backbone, inputs).float(), dim=-1) for inputs in (first, second))
+        return {"loss": nt_xent(*embeds, self.temperature)}
 
 
 def pool_image(backbone, inputs: dict) -> torch.Tensor:
@@ -55,19 +59,19 @@ def pool_image(backbone, inputs: dict) -> torch.Tensor:
 
 def pool_text(backbone, inputs: dict) -> torch.Tensor:
     """Mean of the text's real tokens, (N, G_T)."""
+    _, hidden = run_text_tower(backbone, inputs["input_ids"], inputs["attention_mask"])
     mask = inputs["attention_mask"][..., None]
-    hidden = backbone(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).last_hidden_state
     return (hidden * mask).sum(1) / mask.sum(1)
 
 
 def train_image_teacher(source: str, rows: Rows, out: Path, size: int, augmentation: str, settings: dict) -> str:
-    """Fine-tune a vision backbone on two looks at each image; returns the folder, which `--image` takes."""
+    """Fine-tune a vision backbone on two views of each image; return its folder."""
     processor = AutoImageProcessor.from_pretrained(source, backend="pil")
     augment = AUGMENTATIONS[augmentation]
     if augment is None:
-        raise ValueError("two looks at an image must differ: choose --image_augmentation crop or rand_augment")
+        raise ValueError("two views of an image must differ: set --image_augmentation to crop or rand_augment")
 
-    def look(row, rng):
+    def draw(row: dict, rng: np.random.Generator) -> tuple:
         picture = row_image(row)
         return augment(picture, size, rng), augment(picture, size, rng)
 
@@ -75,8 +79,8 @@ def train_image_teacher(source: str, rows: Rows, out: Path, size: int, augmentat
         pixels = (processor(list(images), return_tensors="pt")["pixel_values"] for images in zip(*items))
         return dict(zip(("first", "second"), ({"pixel_values": x} for x in pixels)))
 
-    model = Siblings(load_tower(source, "vision_config"), pool_image, settings["temperature"])
-    return _fit(model, TwoLooks(rows, look, settings["seed"]), collate, processor, out, settings)
+    model = TwoViewModel(load_tower(source, "vision_config"), pool_image, settings["temperature"])
+    return _fit(model, TwoViews(rows, draw, settings["seed"]), collate, processor, out, settings)
 
 
 def several_captions(rows: Rows) -> list[list[str]]:
@@ -88,33 +92,30 @@ def several_captions(rows: Rows) -> list[list[str]]:
     several = [captions for captions in rows["captions"] if len(set(captions)) > 1]
     if len(several) < 2:
         raise ValueError(
-            f"a text teacher learns from images with two different captions, and there are {len(several)} of them: "
-            "leave --train_teachers away"
+            f"a text teacher learns from images with two different captions, and the data have {len(several)} of them: "
+            "leave out --train_teachers"
         )
     return several
 
 
 def train_text_teacher(source: str, rows: Rows, out: Path, settings: dict) -> str:
-    """Fine-tune a text backbone on two captions of each image; returns the folder, which `--text` takes."""
+    """Fine-tune a text backbone on two captions of each image; return its folder."""
     tokenizer = AutoTokenizer.from_pretrained(source)
     several = several_captions(rows)
 
-    def look(captions, rng):
+    def draw(captions: list[str], rng: np.random.Generator) -> tuple:
         return tuple(rng.choice(sorted(set(captions)), 2, replace=False).tolist())
 
     def collate(items):
-        tokens = (
-            tokenizer(list(texts), padding=True, truncation=True, max_length=128, return_tensors="pt")
-            for texts in zip(*items)
-        )
+        tokens = (tokenize(tokenizer, texts, max_length=128) for texts in zip(*items))
         names = ("input_ids", "attention_mask")
         return dict(zip(("first", "second"), ({name: x[name] for name in names} for x in tokens)))
 
-    model = Siblings(load_tower(source, "text_config"), pool_text, settings["temperature"])
-    return _fit(model, TwoLooks(several, look, settings["seed"]), collate, tokenizer, out, settings)
+    model = TwoViewModel(load_tower(source, "text_config"), pool_text, settings["temperature"])
+    return _fit(model, TwoViews(several, draw, settings["seed"]), collate, tokenizer, out, settings)
 
 
-def _fit(model: Siblings, dataset: TwoLooks, collate, preparation, out: Path, settings: dict) -> str:
+def _fit(model: TwoViewModel, dataset: TwoViews, collate, preparation, out: Path, settings: dict) -> str:
     """Train unless it was done, from the last checkpoint on; save the backbone and what prepares its inputs."""
     if not (out / "config.json").exists():
         batch = min(settings["batch_size"], len(dataset))

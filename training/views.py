@@ -1,4 +1,4 @@
-"""Fixed looks at an image: what a tower's cache, a teacher and a student see when they are to see the same."""
+"""Fixed views of an image: for a tower's cache, a teacher and a student that must see the same pixels."""
 
 import zlib
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from .augmentation import AUGMENTATIONS
 
 @dataclass(frozen=True)
 class Views:
-    """Look 0 is the plain picture; look v > 0 an augmentation drawn from (v, image id): the same in every run.
+    """View 0 is the plain picture; view v > 0 is augmented, with draws from (v, image id): the same in every run.
 
     Args:
-        count: looks per image.
+        count: views per image.
         augmentation: of all but the first; a name of `augmentation.AUGMENTATIONS`.
     """
 
@@ -22,7 +22,7 @@ class Views:
     augmentation: str = "crop"
 
     def open(self, row: dict, view: int, size: int):
-        """Open a prepared row's picture as this look shows it; `size` is the side that augmentations stretch it to."""
+        """Open the picture of a prepared row in one view; augmented views are squares of `size` pixels."""
         image, augment = row_image(row), AUGMENTATIONS[self.augmentation]
         if not view or augment is None:
             return image

@@ -20,6 +20,7 @@ from ...files.outputs import output_folder
 from ...modeling.modeling_dual_encoder import DualEncoderPreTrainedModel
 from ...modeling.pooling import GPO
 from ...modeling.towers import weights_of
+from ...processing.processing_dual_encoder import text_positions
 
 TOLERANCE = 1e-4
 SENTENCE = "a small boat lies beside the long wooden bridge while two people look at the river in the evening sun"
@@ -153,8 +154,7 @@ def _export(side: Side, looks, expected, folder: Path, longest: int) -> float:
 
 def _longest(model, tokenizer) -> int:
     """Tokens that both the tokenizer and the text tower take."""
-    places = getattr(model.config.text_config, "max_position_embeddings", None) or 512
-    return int(min(tokenizer.model_max_length, places))
+    return int(min(tokenizer.model_max_length, text_positions(model.config.text_config) or 512))
 
 
 def _write_preparation(model, processor, out: Path, longest: int):

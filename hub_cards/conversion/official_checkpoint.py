@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from transformers import CONFIG_MAPPING, AutoTokenizer, BertTokenizer
 from transformers.utils import logging
 
-from vsehub.processing.processing_dual_encoder import forget_last_call
+from ...processing.processing_dual_encoder import forget_last_call, text_positions
 
 
 class CheckpointError(ValueError):
@@ -246,7 +246,7 @@ def load_tokenizer(source: str | Path, text_config):
     rows = text_config.vocab_size
     if len(tokenizer) > rows:
         raise CheckpointError(f"{source}: {len(tokenizer)} tokens, but the text tower's table has {rows} rows")
-    tokenizer.model_max_length = min(tokenizer.model_max_length, text_config.max_position_embeddings)
+    tokenizer.model_max_length = min(tokenizer.model_max_length, text_positions(text_config))
     return tokenizer
 
 

@@ -6,13 +6,13 @@ import json
 import pytest
 import torch
 from datasets import Dataset
-from transformers import AutoProcessor, AutoTokenizer, BertConfig, BertModel
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, AutoProcessor, AutoTokenizer
 
 from vsehub import D2SVSEProcessor
 from vsehub.data.arguments import DataArguments
 from vsehub.evaluation.evaluate import EvaluationOptions, evaluation
 from vsehub.evaluation.saved_embeddings import read_embeddings
-from vsehub.processing.processing_dual_encoder import square_image_processor
+from vsehub.processing.processing_dual_encoder import FIRST_POSITION_AFTER_PADDING, square_image_processor
 
 LONG = " ".join(["a dog", "two cats by the river"] * 30)
 
@@ -95,11 +95,29 @@ def test_an_evaluation_reads_as_much_as_a_search(folder, tiny_model, tiny_pictur
     torch.testing.assert_close(read_embeddings(tmp_path / "embeds", facts)[1], expected, atol=1e-6, rtol=0)
 
 
-def test_no_caption_is_longer_than_the_text_tower(tmp_path, tiny_tokenizer):
+SHAPE = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+
+
+@pytest.mark.parametrize(
+    ("model_type", "positions"),
+    [("bert", 40), ("electra", 40), ("roberta", 38), ("xlm-roberta", 38), ("camembert", 38), ("mpnet", 38)],
+)
+def test_a_caption_fills_the_positions_of_the_text_tower_and_no_more(tmp_path, tiny_tokenizer, model_type, positions):
     tokenizer = copy.deepcopy(tiny_tokenizer)
     tokenizer.model_max_length = 10**30  # of a tokenizer that does not say
     tokenizer.save_pretrained(tmp_path)
-    shape = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
-    BertModel(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=40, **shape)).save_pretrained(tmp_path)
+    ids = {"vocab_size": len(tokenizer), "pad_token_id": 1}
+    config = AutoConfig.for_model(model_type, max_position_embeddings=40, **ids, **SHAPE)
+    tower = AutoModel.from_config(config).eval()
+    tower.save_pretrained(tmp_path)
     processor = D2SVSEProcessor.from_vision_text_pretrained(None, str(tmp_path), 32, max_length=256)
-    assert processor(text=[LONG], return_tensors="pt")["input_ids"].shape == (1, 40)
+    assert processor(text=[LONG], return_tensors="pt")["input_ids"].shape == (1, positions)
+    ids = torch.full((1, positions + 1), 7)
+    tower(input_ids=ids[:, 1:], attention_mask=torch.ones_like(ids[:, 1:]))
+    with pytest.raises((IndexError, RuntimeError)):
+        tower(input_ids=ids, attention_mask=torch.ones_like(ids))
+
+
+def test_every_text_tower_with_late_positions_has_a_padding_token():
+    for model_type in FIRST_POSITION_AFTER_PADDING:
+        assert isinstance(CONFIG_MAPPING[model_type]().pad_token_id, int), model_type

@@ -35,12 +35,12 @@ def world(tmp_path_factory, tiny_vision_config):
     words = ["train", *map(str, flags), *SMALL, "--output_dir", str(root / "run"), "--stages", "pretrain"]
     assert main(words) == 0
     shutil.copytree(root / "run" / "pretrain" / "best", root / "stage1")
-    for name, source in {"torn": "stage1", "bare": "stage1", "no_words": "text", "no_looks": "vit"}.items():
+    for name, source in {"torn": "stage1", "bare": "stage1", "no_words": "text", "no_processor": "vit"}.items():
         shutil.copytree(root / source, root / name)
     whole = (root / "torn" / "model.safetensors").read_bytes()
     (root / "torn" / "model.safetensors").write_bytes(whole[: len(whole) // 2])
     (root / "bare" / "model.safetensors").unlink()
-    (root / "no_looks" / "preprocessor_config.json").unlink()
+    (root / "no_processor" / "preprocessor_config.json").unlink()
     for path in [*(root / "no_words").glob("*token*"), *(root / "no_words").glob("vocab*")]:
         path.unlink()
     (root / "empty").mkdir()
@@ -79,7 +79,7 @@ ALONE = ["--stages", "finetune", "--stage1_model"]
         ([*ALONE, "@stage1", "--vision", "@resnet"], "is a resnet, but .* trained with a vit"),
         (["--vision", "@nowhere"], "--vision .*nowhere: no such folder"),
         (["--vision", "@empty"], "empty"),
-        (["--vision", "@no_looks"], "no_looks has no image processor.*--imagenet_normalisation"),
+        (["--vision", "@no_processor"], "no_processor has no image processor.*--imagenet_normalisation"),
         (["--vision", "@text"], "text has no image processor"),
         (["--text", "@vit"], "vit has no tokenizer"),
         (["--text", "@no_words"], "no_words has no tokenizer: put its tokenizer.json"),

@@ -59,8 +59,10 @@ def test_every_row_has_the_features_of_its_own_picture_and_captions(world):
     image, text = teachers.ImageTeacher(str(root / "vit"), "cpu"), teachers.TextTeacher(str(root / "bert"), "cpu")
     for row in (0, 23):
         picture = row_image(rows[row])
-        assert torch.allclose(found.image[row, 0].float(), torch.from_numpy(image([picture])[0]).float(), atol=2e-3)
-        alone = text([rows[row]["captions"][1]])[0]
+        assert torch.allclose(
+            found.image[row, 0].float(), torch.from_numpy(image.embed(image.prepare([picture]))[0]).float(), atol=2e-3
+        )
+        alone = text.embed(text.prepare([rows[row]["captions"][1]]))[0]
         assert torch.allclose(found.text[row][1].float(), torch.from_numpy(alone).float(), atol=2e-3)
 
 
@@ -81,11 +83,11 @@ def test_a_killed_run_goes_on_and_gives_the_same(world, monkeypatch):
     calls = []
 
     class Dying(teachers.ImageTeacher):
-        def __call__(self, images):
+        def prepare(self, images):
             calls.append(len(images))
             if len(calls) == 2:
                 raise KeyboardInterrupt
-            return super().__call__(images)
+            return super().prepare(images)
 
     monkeypatch.setattr(teachers, "ImageTeacher", Dying)
     assert main(words(root, "again")) == 130
@@ -111,8 +113,8 @@ def test_new_captions_leave_the_images_features_alone(world, monkeypatch, tmp_pa
 
 def test_student_and_teacher_see_the_same_crop(world, tmp_path, tiny_processor):
     root, _ = world
-    assert main([*words(root, "looks"), "--views", "3"]) == 0
-    rows = prepare_rows(DataArguments(data=str(root / "looks")), "train", None, need_dense=False)
+    assert main([*words(root, "views"), "--views", "3"]) == 0
+    rows = prepare_rows(DataArguments(data=str(root / "views")), "train", None, need_dense=False)
     dataset = PairDataset(rows, tiny_processor, image_augmentation="crop")
     teacher, seen = teachers.ImageTeacher(str(root / "vit"), "cpu"), set()
     for epoch in range(12):
@@ -120,10 +122,10 @@ def test_student_and_teacher_see_the_same_crop(world, tmp_path, tiny_processor):
         for position in (0, 7):
             item = dataset[position]
             assert item["teacher_image"].shape == (32,)
-            again = torch.from_numpy(teacher([item["image"]])[0])
+            again = torch.from_numpy(teacher.embed(teacher.prepare([item["image"]]))[0])
             assert torch.allclose(item["teacher_image"].float(), again.float(), atol=2e-3)
             seen.add((position, item["teacher_image"].float().sum().item()))
-    assert len(seen) == 2 * 3  # all looks come up
+    assert len(seen) == 2 * 3  # all views come up
     with pytest.raises(ValueError, match="--image_augmentation crop"):
         PairDataset(rows, tiny_processor, image_augmentation="rand_augment")
 
@@ -140,16 +142,17 @@ def test_teachers_learn_from_the_data_first_and_only_once(world, monkeypatch, ca
         )
         assert any(not torch.equal(learned[name], before[name]) for name in before)
     rows = prepare_rows(DataArguments(data=str(root / "learned")), "train", None, need_dense=False)
-    text = teachers.TextTeacher(str(folder / "text"), "cpu")(rows[5]["captions"][:1])[0]
+    teacher = teachers.TextTeacher(str(folder / "text"), "cpu")
+    text = teacher.embed(teacher.prepare(rows[5]["captions"][:1]))[0]
     assert torch.allclose(read_teachers(rows).text[5][0].float(), torch.from_numpy(text).float(), atol=2e-3)
     monkeypatch.setattr(train_teachers, "Trainer", None)  # training again would fail
     assert main([*words(root, "learned"), *flags]) == 0
     losses = []
-    for path in (root / "vit", folder / "image"):  # what it was trained for: looks at one image are alike
-        looks = torch.from_numpy(
-            teachers.ImageTeacher(str(path), "cpu")([Views(3).open(row, view, 32) for row in rows for view in (1, 2)])
-        ).float()
-        unit = torch.nn.functional.normalize(looks, dim=-1)
+    for path in (root / "vit", folder / "image"):  # what it was trained for: views of one image are alike
+        teacher = teachers.ImageTeacher(str(path), "cpu")
+        pictures = [Views(3).open(row, view, 32) for row in rows for view in (1, 2)]
+        features = torch.from_numpy(teacher.embed(teacher.prepare(pictures))).float()
+        unit = torch.nn.functional.normalize(features, dim=-1)
         losses.append(nt_xent(unit[::2], unit[1::2], 0.1).item())
     assert losses[1] < losses[0]
 
@@ -276,7 +279,7 @@ def test_wrong_flags_are_refused_before_any_work(world, flags, said, capsys, mon
 
 
 def test_a_text_teacher_needs_several_captions_of_an_image():
-    with pytest.raises(ValueError, match="two different captions, and there are 1"):
+    with pytest.raises(ValueError, match="two different captions, and the data have 1 of them"):
         train_teachers.several_captions({"captions": [["a boat", "a ship"], ["a dog", "a dog"], ["a cat"]]})
 
 

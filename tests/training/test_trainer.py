@@ -8,15 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModel, Trainer, TrainingArguments, ViTModel
+from small_runs import SMALL, equal, run
+from transformers import AutoModel, Trainer, TrainingArguments
 
 from vsehub import D2SVSEModel, D2SVSEProcessor
 from vsehub.data.arguments import DataArguments
 from vsehub.data.rows import prepare_rows
-from vsehub.demos.generated_scenes import write_dataset, write_towers
 from vsehub.evaluation.evaluate import evaluate_model
 from vsehub.evaluation.evaluate import main as evaluate_main
-from vsehub.processing.processing_dual_encoder import square_image_processor
 from vsehub.training import pair_stage, run_d2s
 from vsehub.training.arguments import D2S_ARGUMENTS
 from vsehub.training.d2s_stages import STAGES, with_teacher_column
@@ -25,37 +24,6 @@ from vsehub.training.pairs import PairCollator, PairDataset
 from vsehub.training.recipe import parse_stages
 from vsehub.training.stages import StageArguments
 from vsehub.training.trainer import RetrievalTrainer, load_whole
-
-SMALL = """--image_size 32 --projection_dim 16 --num_mask_tokens 4 --decoder_layers 1 --decoder_heads 2
---size_augmentation 0 --text_dropout 0 --per_device_train_batch_size 8 --logging_steps 1 --eval_strategy steps
---save_strategy steps --eval_steps 2 --save_steps 2 --max_steps 4 --use_cpu True""".split()
-
-
-@pytest.fixture(scope="module")
-def scenes(tmp_path_factory, tiny_vision_config):
-    """Generated scenes, and untrained towers: a ViT (whose weights the stock Trainer loses) and a small BERT."""
-    root = tmp_path_factory.mktemp("scenes")
-    write_dataset(root / "data", train=24, validation=8, test=8)
-    _, text = write_towers(root / "towers")
-    torch.manual_seed(0)
-    ViTModel(tiny_vision_config, add_pooling_layer=False).save_pretrained(root / "vit")
-    square_image_processor(32).save_pretrained(root / "vit")
-    return ["--data", str(root / "data"), "--vision", str(root / "vit"), "--text", text]
-
-
-def run(scenes, out, *flags):
-    run_d2s.main([*scenes, *SMALL, "--output_dir", str(out), *flags])
-    return load_file(out / "hub" / "model.safetensors")
-
-
-def equal(first, second):
-    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
-
-
-@pytest.fixture(scope="module")
-def both_stages(scenes, tmp_path_factory):
-    out = tmp_path_factory.mktemp("both")
-    return out, run(scenes, out)
 
 
 def test_both_stages_leave_a_hub_folder_that_loads(both_stages):
@@ -189,7 +157,7 @@ def test_caches_are_filled_on_the_device_of_the_training(make_tiny_model, scenes
     args.model.freeze_vision = args.training.cache_vision = True
     monkeypatch.setattr(type(args.training), "device", torch.device("meta"))
     monkeypatch.setattr(pair_stage, "cache_images", lambda model, *inputs: model.device)
-    found, evaluated = pair_stage.build_caches(make_tiny_model(), None, None, None, args, "captions", 8)
+    found, evaluated = pair_stage.build_caches(make_tiny_model(), None, None, None, args, "captions")
     assert {found.vision, evaluated.vision} == {torch.device("meta")}
 
 

@@ -1,0 +1,69 @@
+"""Many inputs through a tower: what goes into one batch, how a batch is padded, and the loop that runs the batches.
+
+Whatever embeds a whole data set (evaluation, caches of frozen towers, features of teachers) goes through `run_batches`,
+so that a faster way of running a tower has one place to be written.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+Item, Result = TypeVar("Item"), TypeVar("Result")
+
+
+def by_length(texts: Sequence[str], indices: Iterable[int] | None = None) -> list[int]:
+    """Sort the indices of texts, or some of them, by the texts' length: neighbours need little padding."""
+    return sorted(range(len(texts)) if indices is None else indices, key=lambda index: len(texts[index]))
+
+
+def batches_of(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
+    """Cut a sequence into batches of `size` items; the last one may be smaller."""
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def run_batches(
+    batches: Iterable[Sequence[Item]],
+    prepare: Callable[[Sequence[Item]], dict[str, torch.Tensor]],
+    run: Callable[[dict[str, torch.Tensor]], Result],
+    device: torch.device | str,
+) -> Iterator[tuple[Sequence[Item], Result]]:
+    """Prepare and run batch after batch, without gradients.
+
+    Args:
+        batches: the items of each batch.
+        prepare: items to named input tensors on the CPU.
+        run: the inputs, on `device`, to what the caller wants of them.
+        device: where `run` computes.
+
+    Yields:
+        Each batch and its result, in the order of the batches.
+    """
+    for batch in batches:
+        inputs = {name: value.to(device) for name, value in prepare(batch).items()}
+        with torch.no_grad():
+            result = run(inputs)
+        yield batch, result
+
+
+def tokenize(tokenizer: Any, texts: Sequence[str], max_length: int | None = None) -> dict[str, torch.Tensor]:
+    """Turn texts into one padded batch of the tokenizer's tensors (T, L), cut at `max_length` or `model_max_length`."""
+    return dict(tokenizer(list(texts), padding=True, truncation=True, max_length=max_length, return_tensors="pt"))
+
+
+def pad_ids(tokenizer: Any, ids: Sequence[list[int]]) -> dict[str, torch.Tensor]:
+    """Pad token ids of several texts to `input_ids` and `attention_mask` (T, L)."""
+    padded = tokenizer.pad({"input_ids": list(ids)}, return_tensors="pt")
+    return {name: padded[name] for name in ("input_ids", "attention_mask")}
+
+
+def pad_states(states: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Pad a tower's token states of several texts, each (L_i, C), to `text_hidden_states` (T, L, C) and their mask."""
+    lengths = torch.tensor([len(state) for state in states])
+    mask = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
+    padded = pad_sequence([state.float() for state in states], batch_first=True)
+    return {"text_hidden_states": padded, "attention_mask": mask}
+
+
+__all__ = ["batches_of", "by_length", "pad_ids", "pad_states", "run_batches", "tokenize"]
