@@ -82,7 +82,7 @@ WORDS = re.compile(
 )
 LONGEST_PHRASE = 60  # words that a loop may repeat
 CHARACTERS_A_TOKEN = 32  # more than any answer has on average; beyond it the server ignored the limit
-NO_REASONING = "switch reasoning off in the model or the server, or raise --max_new_tokens"
+NO_REASONING = "raise --max_new_tokens, or take a model (or a setting of the server) that does not reason first"
 
 
 class UnusableAnswerError(ValueError):
@@ -148,6 +148,11 @@ def opens_reasoning(prompt: str) -> bool:
     """Whether a rendered prompt ends with a marker that opens reasoning, so that the answer begins inside it."""
     prompt = prompt.rstrip()
     return any(marker["opening"] and marker.end() == len(prompt) for marker in MARKERS.finditer(prompt))
+
+
+def has_reasoning(answer: str) -> bool:
+    """Whether an answer holds a marker of reasoning."""
+    return MARKERS.search(answer) is not None
 
 
 def began_in_reasoning(answer: str) -> bool:
@@ -220,4 +225,4 @@ def quoted(text: str) -> str:
     return repr(text if len(text) <= 80 else text[:77] + "...")
 
 
-__all__ = ["UnusableAnswerError", "began_in_reasoning", "caption_in", "opens_reasoning"]
+__all__ = ["UnusableAnswerError", "began_in_reasoning", "caption_in", "has_reasoning", "opens_reasoning"]

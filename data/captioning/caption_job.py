@@ -12,11 +12,13 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from ...files.text import printable
 from ...processing.pixels import BadImageError
 from ...processing.scenes import open_any
 from ..sources import read_source
 from .journal import Journal, locked, read_table, write_table
-from .local_captioner import Caption, CaptionError, CaptionRequest, TransformersCaptioner
+from .local_captioner import TransformersCaptioner
+from .request import Caption, CaptionError, CaptionRequest
 from .server_captioner import ServerCaptioner
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jp2", ".ppm", ".avif")
@@ -183,7 +185,8 @@ class Job:
 
     def _give_up(self, failures):
         last = f"the last: {list(failures.values())[-1]}"
-        raise CaptionError(f"{len(failures)} images in a row got no caption; the model is at fault, not they; {last}")
+        count = f"{len(failures)} images in a row" if len(failures) > 1 else "the only image"
+        raise CaptionError(f"{count} got no caption: the model is probably misconfigured; {last}")
 
 
 def caption_images(
@@ -223,6 +226,8 @@ def caption_images(
     if not found.ids:
         raise CaptionError(f"{images} holds no image")
     asked = {"prompt_hash": captioner.request.prompt_hash, "seed": captioner.request.seed}
+    if captioner.request.max_image_side is not None:  # unset in the tables of older versions
+        asked["max_image_side"] = captioner.request.max_image_side
     header = {"backend": captioner.backend, **captioner.identity(), **asked, **found.identity}
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     with locked(out):
@@ -245,6 +250,8 @@ def parser() -> argparse.ArgumentParser:
     for name in ("prompt", "temperature", "top_p", "max_new_tokens"):
         default = getattr(asked, name)
         add(f"--{name}", type=type(default), default=default, help="default: %(default)s, the paper's")
+    add("--max_image_side", type=_positive, help="shrink larger pictures to it; default: 2048 for a server")
+    add("--min_words", type=_positive, default=asked.min_words, help="of a caption; default: %(default)s")
     add("--seed", type=int, help="default: 0 for a local model; a server is sent none")
     add("--on_bad_sample", choices=("error", "quarantine"), default="error", help="default: %(default)s")
     add("--restart", action="store_true", help="throw away what --out and its journal hold")
@@ -274,7 +281,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     reading = {name: getattr(args, name) for name in ("split", "image_root", "image_column", "id_column")}
     try:
-        request = CaptionRequest(args.prompt, args.temperature, args.top_p, args.max_new_tokens, args.seed)
+        sampling = (args.temperature, args.top_p, args.max_new_tokens, args.seed)
+        request = CaptionRequest(args.prompt, *sampling, args.max_image_side, args.min_words)
         if args.api_base and args.revision:
             raise CaptionError("--revision is for local models: a server serves what it serves")
         if args.api_base:
@@ -289,12 +297,13 @@ def main(argv: list[str] | None = None) -> int:
     except (CaptionError, OSError, ValueError) as error:
         if os.environ.get("VSEHUB_TRACEBACK"):
             raise
-        print(f"vsehub caption: error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"vsehub caption: error: {printable(error)}", file=sys.stderr)
         return 2
     made = "complete already, nothing to do" if done["was_complete"] else f"{done['made']} made now"
     print(f"{args.out}: {done['captions']} captions ({done['truncated']} truncated), {done['bad']} bad samples; {made}")
     if len(done["revisions"]) > 1:
-        print(f"the server changed its model meanwhile, see column revision: {', '.join(done['revisions'])}")
+        revisions = printable(", ".join(done["revisions"]))
+        print(f"the server changed its model meanwhile, see column revision: {revisions}")
     return 0
 
 

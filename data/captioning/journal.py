@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ...files.bad_samples import BadSample, report_bad_samples
 from ...files.whole import BusyError, one_writer, open_no_link, sync_folder, whole_file
-from .local_captioner import Caption, CaptionError
+from .request import Caption, CaptionError
 
 METADATA = b"vsehub.captions"  # key in the table's schema: what was asked of which model, and the bad samples
 ROWS_AT_ONCE = 10_000

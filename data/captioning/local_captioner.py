@@ -1,7 +1,7 @@
-"""Pictures to dense captions by a vision-language model of transformers; `caption_server.py` asks a server instead.
+"""Pictures to dense captions by a vision-language model of transformers; `server_captioner.py` asks a server instead.
 
 A captioner says who it is (`identity`, cheap: no weights are loaded) and turns an iterable of (image id, picture) into
-groups of outcomes (`captions`). The job that calls it decides what is remembered, see `dense_captions.py`.
+groups of outcomes (`captions`). The job that calls it decides what is remembered, see `caption_job.py`.
 """
 
 import hashlib
@@ -9,66 +9,12 @@ import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
 
+from ...files.text import printable
+from .answers import UnusableAnswerError, caption_in, has_reasoning, opens_reasoning
+from .request import Caption, CaptionError, CaptionRequest, Failure, fitted
 
-class CaptionError(RuntimeError):
-    """A job that cannot go on; the message says why and what to do. What is written is kept."""
-
-
-@dataclass(frozen=True)
-class CaptionRequest:
-    """What is asked of the model; the defaults are D2S-VSE's (arXiv 2503.14953): LLaVA, one caption an image.
-
-    Args:
-        prompt: the question.
-        temperature: 0 means greedy.
-        top_p: nucleus, in (0, 1].
-        max_new_tokens: longer answers are cut and flagged `truncated`.
-        seed: None means 0 for a local model, and that a server is sent none.
-    """
-
-    prompt: str = "Describe this image in detail"
-    temperature: float = 0.2
-    top_p: float = 0.9
-    max_new_tokens: int = 500
-    seed: int | None = None
-
-    def __post_init__(self):
-        if not self.prompt.strip() or self.prompt.encode("utf-8", "ignore").decode() != self.prompt:
-            raise CaptionError("the prompt is empty or not UTF-8: give --prompt a question")
-        if not 0 <= self.temperature <= 10:
-            raise CaptionError(f"temperature {self.temperature} is not in [0, 10]; 0.2 is the paper's")
-        if not 0 < self.top_p <= 1:
-            raise CaptionError(f"top_p {self.top_p} is not in (0, 1]; 0.9 is the paper's")
-        if self.max_new_tokens < 1:
-            raise CaptionError(f"max_new_tokens {self.max_new_tokens} is not positive; 500 is the paper's")
-
-    @property
-    def prompt_hash(self) -> str:
-        """First 16 hex digits of the SHA-256 of prompt and sampling; the seed, a draw of the same, is left out."""
-        asked = {**asdict(self), "temperature": float(self.temperature), "top_p": float(self.top_p)}
-        del asked["seed"]
-        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
-
-
-@dataclass(frozen=True)
-class Caption:
-    """An answer. `num_tokens` is None where a server does not count; `revision` is what answered."""
-
-    image_id: str
-    dense_text: str
-    truncated: bool
-    num_tokens: int | None
-    revision: str
-
-
-@dataclass(frozen=True)
-class Failure:
-    """An image without a usable answer."""
-
-    image_id: str
-    reason: str
+PLAIN_SIDE = 224  # pixels of the plain picture that tells a broken model from a broken picture
 
 
 class TransformersCaptioner:
@@ -83,7 +29,8 @@ class TransformersCaptioner:
     def __init__(self, model_id, request=None, revision=None, batch_size=8, dtype="auto", device="auto"):
         self.model_id, self.request, self.revision = model_id, request or CaptionRequest(), revision
         self.batch_size, self.dtype, self.device = batch_size, dtype, device
-        self.model = self.processor = None
+        self.model = self.processor = self.prompt = self.options = None
+        self.works = False  # whether it answered once
 
     def identity(self) -> dict:
         """Return `model_id` and its exact `revision`: the commit of a Hub repository, the fingerprint of a folder."""
@@ -121,6 +68,24 @@ class TransformersCaptioner:
         self.processor.tokenizer.padding_side = "left"  # what is generated follows the prompt, not its padding
         if self.processor.tokenizer.pad_token is None:
             self.processor.tokenizer.pad_token = self.processor.tokenizer.eos_token
+        self.prompt, self.options = self._rendered()
+
+    def _rendered(self):
+        """Return the prompt as the model reads it, and options for the processor."""
+        processor, prompt = self.processor, self.request.prompt
+        if processor.chat_template is None:
+            return f"USER: {getattr(processor, 'image_token', None) or '<image>'}\n{prompt} ASSISTANT:", {}
+        content = [{"type": "image"}, {"type": "text", "text": prompt}]
+        known = {"enable_thinking": False} if "enable_thinking" in str(processor.chat_template) else {}
+        try:
+            text = processor.apply_chat_template(
+                [{"role": "user", "content": content}], add_generation_prompt=True, **known
+            )
+        except Exception as error:  # a template may raise what it likes
+            what = printable(f"its chat template refuses a picture with a question ({type(error).__name__}: {error})")
+            raise CaptionError(f"model {self.model_id}: {what}") from None
+        twice = processor.tokenizer.bos_token and text.startswith(processor.tokenizer.bos_token)
+        return text, {"add_special_tokens": False} if twice else {}
 
     def captions(self, items: Iterable) -> Iterator[list]:
         """Yield the outcomes of one batch after another, in order."""
@@ -132,38 +97,48 @@ class TransformersCaptioner:
 
     def _outcomes(self, batch, revision):
         try:
-            answers = self._generate(batch)
-            empty = [i for i, (text, *_) in enumerate(answers) if not text]
-            if empty:  # once more, with other draws
-                again = self._generate([batch[i] for i in empty], attempt=1)
-                answers = [again[empty.index(i)] if i in empty else answer for i, answer in enumerate(answers)]
-        except BadInputsError as error:  # one odd picture (a pixel wide, say) fails its whole batch: find out which
-            if len(batch) == 1:
-                return [Failure(batch[0][0], f"{batch[0][0]}: the processor refuses it ({error})")]
-            return [outcome for item in batch for outcome in self._outcomes([item], revision)]
-        return [
-            Caption(image_id, text, *rest, revision) if text else Failure(image_id, f"{image_id}: empty answer, twice")
-            for (image_id, _), (text, *rest) in zip(batch, answers)
-        ]
+            outcomes = [self._judged(item[0], revision, *answer) for item, answer in zip(batch, self._generate(batch))]
+            unusable = [i for i, outcome in enumerate(outcomes) if isinstance(outcome, Failure)]
+            if unusable and self.request.temperature > 0:  # once more, with other draws
+                for i, answer in zip(unusable, self._generate([batch[i] for i in unusable], attempt=1)):
+                    outcomes[i] = self._judged(batch[i][0], revision, *answer)
+            return outcomes
+        except NoAnswerError as error:  # one odd picture (a pixel wide, say) fails its whole batch: find out which
+            if len(batch) > 1:
+                return [outcome for item in batch for outcome in self._outcomes([item], revision)]
+            self._refuse_broken_model()
+            return [Failure(batch[0][0], f"{batch[0][0]}: {error}")]
+
+    def _judged(self, image_id, revision, answer, truncated, num_tokens):
+        request, in_reasoning = self.request, opens_reasoning(self.prompt)
+        limits = (request.min_words, request.max_new_tokens)
+        try:
+            caption = caption_in(answer, request.prompt, *limits, truncated, in_reasoning)
+        except UnusableAnswerError as error:
+            return Failure(image_id, f"{image_id}: no caption from the model: {error}")
+        return Caption(image_id, caption, truncated, num_tokens, revision)
+
+    def _refuse_broken_model(self):
+        """Raise CaptionError if the model never answered and fails on a plain picture as well."""
+        from PIL import Image
+
+        if not self.works:
+            try:
+                self._generate([("", Image.new("RGB", (PLAIN_SIDE, PLAIN_SIDE), (128, 128, 128)))])
+            except NoAnswerError as error:
+                raise CaptionError(f"model {self.model_id} fails on a plain picture as well: {error}") from None
 
     def _inputs(self, batch):
-        processor, prompt, options = self.processor, self.request.prompt, {}
-        if processor.chat_template is not None:
-            content = [{"type": "image"}, {"type": "text", "text": prompt}]
-            text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-            if processor.tokenizer.bos_token and text.startswith(processor.tokenizer.bos_token):
-                options["add_special_tokens"] = False  # or there would be two
-        else:
-            text = f"USER: {getattr(processor, 'image_token', None) or '<image>'}\n{prompt} ASSISTANT:"
-        images = [[image] for _, image in batch]
+        images = [[fitted(image, self.request.max_image_side)] for _, image in batch]
+        texts = [self.prompt] * len(batch)
         try:
-            inputs = processor(images=images, text=[text] * len(batch), padding=True, return_tensors="pt", **options)
+            inputs = self.processor(images=images, text=texts, padding=True, return_tensors="pt", **self.options)
         except Exception as error:  # every processor has its own
-            raise BadInputsError(f"{type(error).__name__}: {error}") from None
+            raise NoAnswerError(printable(f"the processor refuses it ({type(error).__name__}: {error})")) from None
         return inputs.to(self.model.device, self.model.dtype)
 
     def _generate(self, batch, attempt=0):
-        """Return (text, truncated, num_tokens) for each (image id, picture)."""
+        """Return (answer, truncated, num_tokens) for each (image id, picture)."""
         import torch
 
         inputs, request, tokenizer = self._inputs(batch), self.request, self.processor.tokenizer
@@ -178,24 +153,30 @@ class TransformersCaptioner:
                 torch.manual_seed(int(hashlib.sha256(key.encode()).hexdigest()[:15], 16))
                 tokens = self.model.generate(**inputs, **options)
         except torch.OutOfMemoryError:
-            half = max(1, len(batch) // 2)
-            raise CaptionError(f"out of memory with {len(batch)} images at once: pass --batch_size {half}") from None
+            smaller = f"--batch_size {len(batch) // 2}" if len(batch) > 1 else "a lower --max_image_side"
+            raise CaptionError(f"out of memory with {len(batch)} images at once: pass {smaller}") from None
+        except Exception as error:  # too many image tokens for its positions, say; every model has its own
+            raise NoAnswerError(printable(f"the model fails on it ({type(error).__name__}: {error})")) from None
         length = inputs["input_ids"].shape[1]
         if not torch.equal(tokens[:, :length], inputs["input_ids"]):
             raise CaptionError(f"{self.model_id} does not repeat its prompt before the answer: not a model for this")
+        self.works = True
+        return [self._decoded(row) for row in tokens[:, length:]]
+
+    def _decoded(self, row):
+        import torch
+
         ends = self.model.generation_config.eos_token_id
-        ends = torch.tensor([-1] if ends is None else ends, device=tokens.device)
-        answers = []
-        for row in tokens[:, length:]:
-            end = torch.isin(row, ends).nonzero()
-            row = row[: int(end[0])] if len(end) else row
-            text = tokenizer.decode(row, skip_special_tokens=True).strip()
-            answers.append((text, not len(end), len(row)))
-        return answers
+        end = torch.isin(row, torch.tensor([-1] if ends is None else ends, device=row.device)).nonzero()
+        row = row[: int(end[0])] if len(end) else row
+        answer = self.processor.tokenizer.decode(row, skip_special_tokens=False)
+        if not has_reasoning(answer):  # whose markers may be special tokens: dropped, they would leave a caption
+            answer = self.processor.tokenizer.decode(row, skip_special_tokens=True)
+        return answer, not len(end), len(row)
 
 
-class BadInputsError(ValueError):
-    """Pictures that a processor does not take."""
+class NoAnswerError(ValueError):
+    """Pictures on which the processor or the model fails."""
 
 
 def folder_revision(folder) -> str:
@@ -213,4 +194,4 @@ def folder_revision(folder) -> str:
     return f"local-{digest.hexdigest()[:12]}"
 
 
-__all__ = ["Caption", "CaptionError", "CaptionRequest", "Failure", "TransformersCaptioner"]
+__all__ = ["TransformersCaptioner"]

@@ -1,47 +1,70 @@
-"""Pictures to dense captions by any OpenAI-compatible server, over HTTP with nothing but the standard library.
+"""Pictures to dense captions by any OpenAI-compatible server.
 
-A server fails in three ways. It may be busy or away (429, 502, refused connections): ask again, in the end stop.
-It may choke on one image (500, timeouts, nonsense, an empty answer): ask again, in the end report that image. Or the
-request can never succeed (401, 404, redirects): stop at once.
+A server fails in four ways, and every fault has its owner. It may be busy or away (429, 502, refused connections): ask
+again, in the end stop. It may choke on one image (500, timeouts, nonsense, an answer that is no caption): ask again, in
+the end report that image; one that is too large for it is shrunk first. The request may be wrong (400 before anything
+was answered, and for a plain picture as well): stop, with the server's reason. Or it can never succeed (401, 404,
+redirects): stop at once.
 """
 
 import base64
-import http.client
 import io
 import json
 import os
 import queue
 import random
+import re
 import threading
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterable, Iterator
-from email.utils import parsedate_to_datetime
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from .local_captioner import Caption, CaptionError, CaptionRequest, Failure
+from ...files.text import printable
+from .answers import UnusableAnswerError, began_in_reasoning, caption_in
+from .request import Caption, CaptionError, CaptionRequest, Failure, fitted
+from .transport import RefusedError, cleaned, post, reason_in, refusal, without_key
 
 BACKOFF_S = 1.0  # first pause before a request is repeated; doubles up to MAX_PAUSE_S, plus or minus half at random
 MAX_PAUSE_S = 60.0
-MAX_RETRY_AFTER_S = 600.0  # a server that asks for more is not waited for longer
-MAX_ANSWER_BYTES = 16 << 20
+MAX_IMAGE_SIDE = 2048  # pixels; most servers use no more (LLaVA-1.5 sees 336), and 40 megapixels take long to send
+LARGEST_JPEG = 65_500
+SMALLEST_SIDE = 224  # a picture that is still too large is at fault itself
+ANSWER_TRIES = 3  # a model that answered without a caption does so again
+FILTERED = ("content_filter", "safety")
+CUT = ("length", "max_tokens", "max_length", "model_length", "abort", *FILTERED)
+REFUSING = (400, 413, 415, 422)
+REFUSED_LIMIT = re.compile(
+    r"(?:unsupported|unrecognized|unknown|unexpected|extra)[^{}]{0,120}max_tokens"
+    r"|max_tokens[^{}]{0,120}(?:unsupported|unrecognized|unknown|unexpected|deprecated|extra)"
+    r"|max_tokens[^{}]{0,120}not (?:be )?(?:supported|permitted|allowed)|\buse\W{0,4}max_completion_tokens",
+    re.IGNORECASE,
+)
+TOO_LARGE = re.compile(
+    r"too (?:large|big|long|wide|high|many (?:pixels|tokens|images?))|exceed|larger than|longer than"
+    r"|max(?:imum)?[ _](?:\w+[ _])?(?:size|dimensions?|pixels|resolution|length)|context (?:length|window|size)"
+    r"|decompression bomb",
+    re.IGNORECASE,
+)
 
 
-class RefusedError(Exception):
-    """A request without an answer: ask again? how soon? is the server at fault, or the image?"""
+@dataclass
+class Shape:
+    """How a request is put: the longest side of its picture in pixels, and the name of the limit of tokens."""
 
-    def __init__(self, reason, again=True, pause=0.0, server=False):
-        super().__init__(reason)
-        self.again, self.pause, self.server = again, pause, server
+    side: int
+    limit: str
 
-
-class NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect is an error: followed, it would carry the key to another host."""
-
-    def redirect_request(self, *_):
-        """Refuse."""
-        return None
+    def adapt(self, refused: RefusedError) -> bool:
+        """Change what the server refused; False where there is nothing left to change."""
+        if refused.code not in REFUSING:
+            return False
+        if self.limit == "max_tokens" and REFUSED_LIMIT.search(refused.text):
+            self.limit = "max_completion_tokens"
+            return True
+        if self.side > SMALLEST_SIDE and (refused.code == 413 or TOO_LARGE.search(refused.text)):
+            self.side = max(SMALLEST_SIDE, self.side // 2)
+            return True
+        return False
 
 
 class ServerCaptioner:
@@ -52,7 +75,7 @@ class ServerCaptioner:
         request: prompt and sampling.
         api_base: URL up to and with `/v1`. The key, if any, is `OPENAI_API_KEY` of the environment.
         concurrency: requests in flight.
-        timeout: seconds a request may take.
+        timeout: seconds that a request may take in all.
         tries: requests an image is worth, pauses doubling in between (429's Retry-After is honoured).
     """
 
@@ -61,18 +84,25 @@ class ServerCaptioner:
     def __init__(self, model_id, request=None, api_base="", concurrency=8, timeout=120.0, tries=8):
         self.model_id, self.request, self.url = model_id, request or CaptionRequest(), api_base.rstrip("/")
         self.concurrency, self.timeout, self.tries = concurrency, timeout, tries
-        self.stop = threading.Event()
+        self.stop, self.guard = threading.Event(), threading.Lock()
+        self.limit = "max_tokens"  # newer OpenAI models want max_completion_tokens
+        self.accepted = False  # whether the server took one of our requests
+        self.wrong = None  # its reason, if it refuses them whatever the picture
+        self.begins_in_reasoning = False  # whether the chat template opens the model's reasoning
 
     def identity(self) -> dict:
         """Return `model_id`; the revision is known from answers only, and recorded with each."""
         try:
             parts = urlsplit(self.url)
             good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and " " not in self.url
+            secret = parts.username is not None or parts.password is not None or parts.query or parts.fragment
         except ValueError:
-            good = False
+            good, secret = False, "@" in self.url
+        if secret:
+            raise CaptionError("api_base holds more than an address: give the key in OPENAI_API_KEY of the environment")
         if not good:
             raise CaptionError(f"api_base {self.url!r} is not a URL such as http://localhost:8000/v1")
-        if not 0 < self.timeout < float("inf"):
+        if not 0 < self.timeout < threading.TIMEOUT_MAX:
             raise CaptionError(f"timeout {self.timeout} is not a number of seconds")
         if not (api_key().isascii() and api_key().isprintable()):  # http.client's error would print it
             raise CaptionError("OPENAI_API_KEY of the environment holds more than printable ASCII: set it again")
@@ -109,70 +139,146 @@ class ServerCaptioner:
                 outbox.put(error)
 
     def _ask(self, image_id, image, stop):
-        for attempt in range(self.tries):
+        """Return a caption or a failure; raise CaptionError where the server or the request is at fault."""
+        side = self.request.max_image_side or MAX_IMAGE_SIDE
+        shape = Shape(min(max(image.size), side, LARGEST_JPEG), self.limit)
+        tries, most, pause = 0, self.tries, 0.0
+        while True:
             try:
-                return self._read(image_id, self._post(self._body(image, attempt)))
+                return self._read(image_id, self._post(image, shape, tries))
+            except UnusableAnswerError as error:
+                refused, most, pause = RefusedError(str(error)), min(most, ANSWER_TRIES), 0.0
             except RefusedError as error:
-                refusal = error
-            if not refusal.again:
+                if shape.adapt(error):
+                    continue
+                refused, pause = error, min(MAX_PAUSE_S, BACKOFF_S * 2**tries) * random.uniform(0.5, 1.5)
+            tries += 1
+            if not refused.again or tries >= most:
                 break
-            pause = min(MAX_PAUSE_S, BACKOFF_S * 2**attempt) * random.uniform(0.5, 1.5)
-            if attempt + 1 < self.tries and stop.wait(max(pause, refusal.pause + random.random() * BACKOFF_S)):
+            if stop.wait(max(pause, refused.pause and refused.pause + random.random() * BACKOFF_S)):
                 break
-        tries = f"{attempt + 1} tries" if attempt else "1 try"
-        if refusal.server:
-            raise CaptionError(f"{self.url}, after {tries}: {refusal}. Captions so far are kept: mend it and run again")
-        return Failure(image_id, f"{image_id}: no caption from the server after {tries}: {refusal}")
+        if refused.code in REFUSING:
+            self._refuse_wrong_request(shape)
+        count = f"{tries} tries" if tries > 1 else "1 try"
+        if refused.server:
+            raise CaptionError(f"{self.url}, after {count}: {refused}. Captions so far are kept: mend it and run again")
+        reason = f"{image_id}: no caption from the server after {count}: {refused}"
+        return Failure(image_id, without_key(reason, api_key()))
 
-    def _body(self, image, attempt):
+    def _refuse_wrong_request(self, shape):
+        """Raise CaptionError if nothing was answered yet and the server refuses a plain picture as well."""
+        from PIL import Image
+
+        with self.guard:  # of many requests that are refused at once, one asks
+            if not self.accepted and self.wrong is None:
+                try:
+                    self._post(Image.new("RGB", (SMALLEST_SIDE, SMALLEST_SIDE), (128, 128, 128)), shape, 0)
+                except RefusedError as error:
+                    self.wrong = str(error) if error.code in REFUSING else None
+        if self.wrong is not None:
+            remedy = "It refuses a plain picture as well: change --model, --prompt or the sampling to what it takes"
+            raise CaptionError(f"{self.url} refuses the request: {self.wrong}. {remedy}")
+
+    def _post(self, image, shape, tries):
         file = io.BytesIO()
-        kind = "jpeg" if max(image.size) < 65_500 else "png"  # JPEG ends there
-        image.save(file, kind, **({"quality": 95} if kind == "jpeg" else {}))
-        url = f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
+        fitted(image, shape.side).save(file, "jpeg", quality=95)
+        url = f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
         request = self.request
         content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": request.prompt}]
         body = {"model": self.model_id, "messages": [{"role": "user", "content": content}]}
-        body.update(temperature=request.temperature, top_p=request.top_p, max_tokens=request.max_new_tokens)
+        body |= {"temperature": request.temperature, "top_p": request.top_p, shape.limit: request.max_new_tokens}
         if request.seed is not None:
-            body["seed"] = request.seed + attempt  # an empty answer is not asked for again word for word
-        return json.dumps(body).encode()
-
-    def _post(self, body):
-        headers = {"Content-Type": "application/json"}
-        if api_key():
-            headers["Authorization"] = f"Bearer {api_key()}"
-        request = urllib.request.Request(f"{self.url}/chat/completions", data=body, headers=headers)
-        opener, end = urllib.request.build_opener(NoRedirect), time.monotonic() + self.timeout
-        data = b""
-        try:
-            with opener.open(request, timeout=self.timeout) as response:
-                while piece := response.read1(1 << 16):  # the timeout of urllib is one of silence, not of the whole
-                    data += piece
-                    if len(data) > MAX_ANSWER_BYTES or time.monotonic() > end:
-                        raise RefusedError(f"answer of more than {MAX_ANSWER_BYTES >> 20} MB or {self.timeout:g} s")
-        except urllib.error.HTTPError as error:
-            raise refusal_of(error) from None
-        except (OSError, http.client.HTTPException) as error:
-            cause = getattr(error, "reason", error)
-            choked = isinstance(cause, (TimeoutError, ConnectionError, http.client.HTTPException))
-            away = isinstance(cause, ConnectionRefusedError) or not choked
-            raise RefusedError(f"{type(cause).__name__}: {cause}", server=away) from None
+            body["seed"] = request.seed + tries  # an empty answer is not asked for again word for word
+        data = post(f"{self.url}/chat/completions", json.dumps(body).encode(), api_key(), self.timeout)
+        self.accepted, self.limit = True, shape.limit
         return data
 
     def _read(self, image_id, data):
+        """Return the caption in an answer's JSON.
+
+        Raises:
+            UnusableAnswerError, RefusedError: the answer holds none, or is no answer.
+        """
+        key, request = api_key(), self.request
         try:
             answer = json.loads(data)
-            choice = answer["choices"][0]
-            text, usage = choice["message"]["content"], answer.get("usage") or {}
-            text, tokens = clean(text).strip(), usage.get("completion_tokens")
-            revision, reason = answer.get("model"), choice.get("finish_reason")
+            if answer.get("error") and not answer.get("choices"):
+                raise refused_with_200(answer["error"], key)
+            choice, usage = answer["choices"][0], answer.get("usage") or {}
+            end, tokens, revision = choice.get("finish_reason"), usage.get("completion_tokens"), answer.get("model")
+            text = cleaned(content_of(choice["message"], end), key)
+        except UnusableAnswerError:
+            raise
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise RefusedError(f"malformed answer ({type(error).__name__}: {error})") from None
-        if not text:
-            raise RefusedError(f"empty answer (finish_reason {reason!r})")
         tokens = tokens if type(tokens) is int and 0 <= tokens < 1 << 31 else None
-        revision = clean(revision) if isinstance(revision, str) and revision else "unknown"
-        return Caption(image_id, text, reason in ("length", "content_filter", "abort"), tokens, revision)
+        truncated = str(end).lower() in CUT or (end is None and tokens is not None and tokens >= request.max_new_tokens)
+        self.begins_in_reasoning |= began_in_reasoning(text)
+        in_reasoning = truncated and self.begins_in_reasoning
+        caption = caption_in(text, request.prompt, request.min_words, request.max_new_tokens, truncated, in_reasoning)
+        revision = " ".join(cleaned(revision, key).split())[:200] if isinstance(revision, str) else ""
+        return Caption(image_id, cleaned(caption, key), truncated, tokens, revision or "unknown")
+
+
+def content_of(message: dict, end: str | None) -> str:
+    """Return the text of a message of chat completions, its parts joined; `end` is the finish_reason.
+
+    Raises:
+        UnusableAnswerError: a refusal, or no text, only reasoning, a call of a tool, nothing.
+        RefusedError: the server's filter withheld the text.
+    """
+    content, declined = message.get("content"), message.get("refusal")
+    if isinstance(content, dict):
+        content = [content]
+    if isinstance(content, list):
+        declined = declined or next((part["refusal"] for part in content if "refusal" in part), None)
+        content = joined([text for part in content if (text := text_of(part))])
+    if declined:
+        raise RefusedError(f"the model declines: {printable(declined)[:200]}", again=False)
+    if content is not None and not isinstance(content, str):
+        raise TypeError(f"content is {type(content).__name__}")
+    if content and content.strip():
+        return content
+    if str(end).lower() in FILTERED:
+        raise RefusedError(f"the server withheld the answer (finish_reason {end!r})", again=False)
+    if any(message.get(name) for name in ("reasoning_content", "reasoning", "reasoning_details", "thinking")):
+        what = "nothing but reasoning; raise --max_new_tokens, or switch reasoning off in the server"
+    elif message.get("tool_calls") or message.get("function_call"):
+        what = "a call of a tool in place of a caption"
+    elif str(end).lower() in CUT:
+        what = "cut before the first word; raise --max_new_tokens"
+    else:
+        what = "empty answer"
+    raise UnusableAnswerError(f"{what} (finish_reason {end!r})")
+
+
+def is_refusal(part) -> bool:
+    """Whether a part of a content says that the model declines."""
+    return isinstance(part, dict) and bool(part.get("refusal"))
+
+
+def text_of(part) -> str:
+    """Return the text of one part of a content; parts that hold reasoning, or anything else, have none."""
+    if isinstance(part, str):
+        return part
+    text = part.get("text") if part.get("type", "text") in ("text", "output_text") else None
+    return text if isinstance(text, str) else ""
+
+
+def joined(parts: list[str]) -> str:
+    """Join parts of a text, with a space where two words would meet."""
+    text = ""
+    for part in parts:
+        meet = re.search(r"[\w.,;:!?)]\Z", text) and re.match(r"[A-Za-z0-9]", part)
+        text += f" {part}" if meet else part
+    return text
+
+
+def refused_with_200(error, key: str) -> RefusedError:
+    """Judge an error that came as an answer; routers of other services' models send such."""
+    text = json.dumps({"error": error}, ensure_ascii=False)
+    code = error.get("code") if isinstance(error, dict) else None
+    return refusal(code if type(code) is int and 400 <= code < 600 else 500, reason_in(text), text, key)
 
 
 def api_key() -> str:
@@ -194,30 +300,6 @@ def settled(outcomes) -> Iterator[list]:
     for error in outcomes:
         if isinstance(error, Exception):
             raise error
-
-
-def refusal_of(error) -> RefusedError:
-    """Judge an HTTP status: later, never, this image's fault or the server's."""
-    code, pause = error.code, 0.0
-    try:
-        text = clean(error.read(2000).decode("utf-8", "replace"))
-    except (OSError, http.client.HTTPException):
-        text = ""
-    error.close()
-    reason = " ".join(f"HTTP {code} {error.reason}: {text}".split())[:300]
-    if after := error.headers.get("Retry-After"):
-        try:
-            pause = float(after) if after.strip().isdigit() else parsedate_to_datetime(after).timestamp() - time.time()
-        except (ValueError, TypeError, OverflowError):
-            pause = 0.0
-    again = code in (408, 409, 425, 429) or code >= 500
-    server = code in (429, 502, 503, 504) or (not again and code not in (400, 413, 415, 422))
-    return RefusedError(reason, again, min(max(pause, 0.0), MAX_RETRY_AFTER_S), server)
-
-
-def clean(text: str) -> str:
-    """Replace what is not UTF-8 (lone surrogates pass JSON, and break Parquet hours later)."""
-    return text.encode("utf-8", "replace").decode()
 
 
 __all__ = ["ServerCaptioner"]

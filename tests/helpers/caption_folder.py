@@ -26,6 +26,6 @@ def assert_whole(out, root):
     """One right caption for each image, in order, and nothing left over."""
     rows = rows_of(out)
     assert [row["image_id"] for row in rows] == ids_of(root)
-    assert all(row["dense_text"] == f"picture {int(row['image_id'][-6:-4])}" for row in rows)
+    assert all(row["dense_text"] == f"this is picture {int(row['image_id'][-6:-4])}" for row in rows)
     left = {path.name for path in out.parent.iterdir() if path.name.startswith(out.name)}
     assert left == {out.name}

@@ -82,7 +82,7 @@ CAPTIONS = {  # answer -> caption
     "it begins as an excuse and describes": (
         "I'm sorry, I cannot name the person, but I can say much about the boat, the lake and the far hills. The boat"
         " is red and old, its paint has come off in long strips, a rope ties it to a grey wooden pier, two ducks swim"
-        " beside it, the water is still and shows the sky, and on the far side pines stand before low hills and morning haze.",
+        " beside it, the water is still and shows the sky, and on the far side pines stand before low hills.",
         None,
     ),
     "helping is not declining": ("I cannot help but notice the red boat.", "I cannot help but notice the red boat."),

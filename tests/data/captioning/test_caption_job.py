@@ -16,7 +16,7 @@ from PIL import Image
 from vsehub.data.arguments import DataArguments
 from vsehub.data.captioning.caption_job import FolderImages, TableImages, caption_images, main
 from vsehub.data.captioning.journal import locked
-from vsehub.data.captioning.local_captioner import Caption, CaptionError, CaptionRequest, Failure
+from vsehub.data.captioning.request import Caption, CaptionError, CaptionRequest, Failure
 from vsehub.data.rows import prepare_rows
 from vsehub.files.bad_samples import read_bad_samples
 from vsehub.processing.scenes import open_any
@@ -41,7 +41,7 @@ class Stub:
             yield [
                 Failure(image_id, f"{image_id}: no answer")
                 if image_id in self.fails
-                else Caption(image_id, f"picture {picture(image)}", False, 2, "r1")
+                else Caption(image_id, f"this is picture {picture(image)}", False, 2, "r1")
                 for image_id, image in batch
             ]
 
@@ -143,7 +143,7 @@ def test_duplicate_images_get_a_caption_each(tmp_path):
         paint(9).save(root / f"{name}.png")
     caption_images(root, tmp_path / "d.parquet", Stub())
     texts = [(row["image_id"], row["dense_text"]) for row in rows_of(tmp_path / "d.parquet")]
-    assert texts == [(f"{name}.png", "picture 9") for name in "abc"]
+    assert texts == [(f"{name}.png", "this is picture 9") for name in "abc"]
 
 
 def test_a_name_that_is_not_utf8_is_captioned_under_a_readable_id(tmp_path):
@@ -175,7 +175,7 @@ def test_a_parquet_file_is_captioned_by_image_id_or_by_row(tmp_path):
         caption_images(str(tmp_path / f"{name}.parquet"), out, Stub())
         rows = rows_of(out)
         assert [row["image_id"] for row in rows] == ids
-        assert [row["dense_text"] for row in rows] == [f"picture {index}" for index in range(5)]
+        assert [row["dense_text"] for row in rows] == [f"this is picture {index}" for index in range(5)]
 
 
 def test_a_folder_of_parquet_files_is_captioned_but_not_into_itself(tmp_path):

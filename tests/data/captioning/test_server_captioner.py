@@ -1,160 +1,30 @@
 """A server that misbehaves on purpose, and twenty kills of its client."""
 
-import base64
 import io
 import json
 import os
 import random
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import threading
 import time
-from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import urllib.error
 
 import pyarrow.parquet as parquet
 import pytest
-from caption_folder import assert_whole, ids_of, paint, picture, rows_of
+from caption_folder import assert_whole, ids_of, paint, rows_of
+from chat_server import ask, image_of
 from PIL import Image
 
 from vsehub.data.captioning import caption_job as dense_captions
 from vsehub.data.captioning import server_captioner as caption_server
+from vsehub.data.captioning import transport
 from vsehub.data.captioning.caption_job import main
-from vsehub.data.captioning.local_captioner import CaptionRequest
+from vsehub.data.captioning.request import CaptionRequest
 
 COLUMNS = ["image_id", "dense_text", "model_id", "revision", "prompt_hash", "truncated", "num_tokens"]
-
-
-class Server(ThreadingHTTPServer):
-    """An OpenAI-compatible server on the loopback; `plan(index, attempt)` says how it answers."""
-
-    daemon_threads = True
-    request_queue_size = 64
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.plan = lambda index, attempt: "good"
-        self.bodies, self.headers, self.times, self.attempts = [], [], [], Counter()
-        self.base = f"http://127.0.0.1:{self.server_address[1]}/v1"
-        self.guard, self.done = threading.Lock(), threading.Event()
-
-    def handle_error(self, request, client_address):
-        pass  # clients are killed on purpose
-
-
-class Handler(BaseHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-    def do_POST(self):
-        server = self.server
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        url = body["messages"][0]["content"][0]["image_url"]["url"]
-        index = picture(Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))))
-        with server.guard:
-            attempt = server.attempts[index]
-            server.attempts[index] += 1
-            server.bodies.append(body)
-            server.headers.append(dict(self.headers))
-            server.times.append((index, time.monotonic()))
-        getattr(self, server.plan(index, attempt))(index)
-
-    def send(self, code, body, **headers):
-        body = body if isinstance(body, bytes) else json.dumps(body).encode()
-        self.send_response(code)
-        for name, value in {**headers, "Content-Length": str(len(body))}.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def answer(self, text, reason="stop", **more):
-        choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": reason}
-        self.send(200, {"model": "served-1", "choices": [choice], "usage": {"completion_tokens": 7}, **more})
-
-    def good(self, index):
-        self.answer(f"picture {index}")
-
-    def cut(self, index):
-        self.answer(f"picture {index}", "length")
-
-    def surrogate(self, index):
-        self.answer(f"picture \ud800{index}", model="served \udfff", usage={"completion_tokens": 2**70})
-
-    def empty(self, index):
-        self.answer("  ")
-
-    def none(self, index):
-        self.answer(None)
-
-    def no_choices(self, index):
-        self.send(200, {"choices": []})
-
-    def malformed(self, index):
-        self.send(200, b'{"choices": [{"mess')
-
-    def wrong_shape(self, index):
-        self.send(200, [1, 2])
-
-    def nested(self, index):
-        self.send(200, b"[" * 200_000)
-
-    def busy(self, index):
-        self.send(429, b"slow down", Retry_After="1")
-
-    def busy_oddly(self, index):
-        self.send(429, b"slow down", Retry_After="soonish")
-
-    def broken(self, index):
-        self.send(500, b"CUDA error")
-
-    def away(self, index):
-        self.send(503, b"loading")
-
-    def too_large(self, index):
-        self.send(400, {"error": {"message": "image too large"}})
-
-    def forbidden(self, index):
-        self.send(401, {"error": {"message": "wrong key"}})
-
-    def moved(self, index):
-        self.send(302, b"", Location=f"{self.server.base}/elsewhere")
-
-    def slow(self, index):
-        self.server.done.wait(3)
-        self.good(index)
-
-    def dripping(self, index):
-        self.send_response(200)
-        self.end_headers()
-        while not self.server.done.wait(0.1):
-            self.wfile.write(b" ")
-
-    def reset(self, index):
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.connection.close()
-
-    def short(self, index):
-        self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n{")
-        self.close_connection = True
-
-
-@pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setattr(caption_server, "BACKOFF_S", 0.01)
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    with Server() as running:
-        threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        yield running
-        running.done.set()
-        running.shutdown()
-
-
-def ask(server, folder, out, *options):
-    """Run the command against the server; return its exit code."""
-    return main([str(folder), "--model", "vlm", "--api_base", server.base, "--out", str(out), *map(str, options)])
 
 
 # --- The server backend ---------------------------------------------------------------------------------------------
@@ -225,11 +95,11 @@ def test_retry_after_is_honoured(server, folder, tmp_path):
 
 def test_a_date_in_retry_after_is_understood_and_bounded():
     def pause(value):
-        error = caption_server.urllib.error.HTTPError("u", 429, "busy", {"Retry-After": value}, io.BytesIO(b""))
-        return caption_server.refusal_of(error).pause
+        error = urllib.error.HTTPError("u", 429, "busy", {"Retry-After": value}, io.BytesIO(b""))
+        return transport.refusal_of(error).pause
 
     assert pause("Wed, 21 Oct 2015 07:28:00 GMT") == 0
-    assert pause("Wed, 21 Oct 2093 07:28:00 GMT") == pause("99999999") == caption_server.MAX_RETRY_AFTER_S
+    assert pause("Wed, 21 Oct 2093 07:28:00 GMT") == pause("99999999") == transport.MAX_RETRY_AFTER_S
     assert pause("-3") == pause("nan") == pause("1e999") == pause("²") == 0 and pause("2") == 2
 
 
@@ -265,7 +135,7 @@ def test_an_image_that_the_server_always_chokes_on_is_an_error_or_a_bad_sample(
 def test_a_server_that_is_away_or_refuses_stops_the_job_even_in_quarantine(
     server, folder, tmp_path, trouble, tries, words, capsys, monkeypatch
 ):
-    monkeypatch.setattr(caption_server, "MAX_RETRY_AFTER_S", 0.1)
+    monkeypatch.setattr(transport, "MAX_RETRY_AFTER_S", 0.1)
     server.plan = lambda index, attempt: trouble
     options = ("--tries", 2, "--concurrency", 1, "--on_bad_sample", "quarantine")
     assert ask(server, folder, tmp_path / "d.parquet", *options) == 2
@@ -293,7 +163,7 @@ def test_a_server_broken_for_every_image_does_not_quarantine_the_whole_collectio
     server.plan = lambda index, attempt: "broken"
     options = ("--tries", 2, "--on_bad_sample", "quarantine")
     assert ask(server, folder, tmp_path / "d.parquet", *options) == 2  # fewer images than the limit
-    assert "the model is at fault" in capsys.readouterr().err
+    assert "the model is probably misconfigured" in capsys.readouterr().err
     monkeypatch.setattr(dense_captions, "FAILURES_IN_A_ROW", 5)
     server.plan = lambda index, attempt: "good" if index < 2 else "broken"
     assert ask(server, folder, tmp_path / "d.parquet", "--concurrency", 1, *options) == 2
@@ -312,7 +182,7 @@ def test_text_that_is_not_utf8_and_absurd_counts_do_not_break_the_table(server, 
     server.plan = lambda index, attempt: "surrogate" if index == 7 else "good"
     assert ask(server, folder, tmp_path / "d.parquet") == 0
     row = next(row for row in rows_of(tmp_path / "d.parquet") if row["image_id"] == "07.png")
-    assert (row["dense_text"], row["revision"], row["num_tokens"]) == ("picture ?7", "served ?", None)
+    assert (row["dense_text"], row["revision"], row["num_tokens"]) == ("this is picture ?7", "served ?", None)
     assert "served ?, served-1" in capsys.readouterr().out
 
 
@@ -334,8 +204,7 @@ def test_pictures_arrive_upright_and_opaque(server, tmp_path):
     exif[0x0112] = 6  # rotated by a quarter
     paint(0).save(root / "b.jpg", exif=exif)
     assert ask(server, root, tmp_path / "d.parquet", "--concurrency", 1) == 0
-    urls = [body["messages"][0]["content"][0]["image_url"]["url"] for body in server.bodies]
-    first, second = (Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))) for url in urls)
+    first, second = map(image_of, server.bodies)
     assert first.getpixel((3, 3)) == (255, 255, 255) and second.size == (16, 24)
 
 
