@@ -19,10 +19,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from ...files.text import printable
+from ...files.text import clean_text
 from .answers import UnusableAnswerError, began_in_reasoning, caption_in
+from .chat_message import CUT, content_of, refused_with_200
 from .request import Caption, CaptionError, CaptionRequest, Failure, fitted
-from .transport import RefusedError, cleaned, post, reason_in, refusal, without_key
+from .transport import RefusedError, post, secretless, without_key
 
 BACKOFF_S = 1.0  # first pause before a request is repeated; doubles up to MAX_PAUSE_S, plus or minus half at random
 MAX_PAUSE_S = 60.0
@@ -30,8 +31,6 @@ MAX_IMAGE_SIDE = 2048  # pixels; most servers use no more (LLaVA-1.5 sees 336), 
 LARGEST_JPEG = 65_500
 SMALLEST_SIDE = 224  # a picture that is still too large is at fault itself
 ANSWER_TRIES = 3  # a model that answered without a caption does so again
-FILTERED = ("content_filter", "safety")
-CUT = ("length", "max_tokens", "max_length", "model_length", "abort", *FILTERED)
 REFUSING = (400, 413, 415, 422)
 REFUSED_LIMIT = re.compile(
     r"(?:unsupported|unrecognized|unknown|unexpected|extra)[^{}]{0,120}max_tokens"
@@ -201,12 +200,12 @@ class ServerCaptioner:
         """
         key, request = api_key(), self.request
         try:
-            answer = json.loads(data)
+            answer = json.loads(secretless(data.decode("utf-8-sig"), key))
             if answer.get("error") and not answer.get("choices"):
                 raise refused_with_200(answer["error"], key)
             choice, usage = answer["choices"][0], answer.get("usage") or {}
             end, tokens, revision = choice.get("finish_reason"), usage.get("completion_tokens"), answer.get("model")
-            text = cleaned(content_of(choice["message"], end), key)
+            text = secretless(clean_text(content_of(choice["message"], end)), key)
         except UnusableAnswerError:
             raise
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
@@ -216,69 +215,8 @@ class ServerCaptioner:
         self.begins_in_reasoning |= began_in_reasoning(text)
         in_reasoning = truncated and self.begins_in_reasoning
         caption = caption_in(text, request.prompt, request.min_words, request.max_new_tokens, truncated, in_reasoning)
-        revision = " ".join(cleaned(revision, key).split())[:200] if isinstance(revision, str) else ""
-        return Caption(image_id, cleaned(caption, key), truncated, tokens, revision or "unknown")
-
-
-def content_of(message: dict, end: str | None) -> str:
-    """Return the text of a message of chat completions, its parts joined; `end` is the finish_reason.
-
-    Raises:
-        UnusableAnswerError: a refusal, or no text, only reasoning, a call of a tool, nothing.
-        RefusedError: the server's filter withheld the text.
-    """
-    content, declined = message.get("content"), message.get("refusal")
-    if isinstance(content, dict):
-        content = [content]
-    if isinstance(content, list):
-        declined = declined or next((part["refusal"] for part in content if "refusal" in part), None)
-        content = joined([text for part in content if (text := text_of(part))])
-    if declined:
-        raise RefusedError(f"the model declines: {printable(declined)[:200]}", again=False)
-    if content is not None and not isinstance(content, str):
-        raise TypeError(f"content is {type(content).__name__}")
-    if content and content.strip():
-        return content
-    if str(end).lower() in FILTERED:
-        raise RefusedError(f"the server withheld the answer (finish_reason {end!r})", again=False)
-    if any(message.get(name) for name in ("reasoning_content", "reasoning", "reasoning_details", "thinking")):
-        what = "nothing but reasoning; raise --max_new_tokens, or switch reasoning off in the server"
-    elif message.get("tool_calls") or message.get("function_call"):
-        what = "a call of a tool in place of a caption"
-    elif str(end).lower() in CUT:
-        what = "cut before the first word; raise --max_new_tokens"
-    else:
-        what = "empty answer"
-    raise UnusableAnswerError(f"{what} (finish_reason {end!r})")
-
-
-def is_refusal(part) -> bool:
-    """Whether a part of a content says that the model declines."""
-    return isinstance(part, dict) and bool(part.get("refusal"))
-
-
-def text_of(part) -> str:
-    """Return the text of one part of a content; parts that hold reasoning, or anything else, have none."""
-    if isinstance(part, str):
-        return part
-    text = part.get("text") if part.get("type", "text") in ("text", "output_text") else None
-    return text if isinstance(text, str) else ""
-
-
-def joined(parts: list[str]) -> str:
-    """Join parts of a text, with a space where two words would meet."""
-    text = ""
-    for part in parts:
-        meet = re.search(r"[\w.,;:!?)]\Z", text) and re.match(r"[A-Za-z0-9]", part)
-        text += f" {part}" if meet else part
-    return text
-
-
-def refused_with_200(error, key: str) -> RefusedError:
-    """Judge an error that came as an answer; routers of other services' models send such."""
-    text = json.dumps({"error": error}, ensure_ascii=False)
-    code = error.get("code") if isinstance(error, dict) else None
-    return refusal(code if type(code) is int and 400 <= code < 600 else 500, reason_in(text), text, key)
+        revision = " ".join(secretless(clean_text(revision), key).split())[:200] if isinstance(revision, str) else ""
+        return Caption(image_id, secretless(caption, key), truncated, tokens, revision or "unknown")
 
 
 def api_key() -> str:

@@ -19,7 +19,7 @@ import urllib.error
 import urllib.request
 from email.utils import parsedate_to_datetime
 
-from ...files.text import clean_text, printable
+from ...files.text import printable
 
 MAX_ANSWER_BYTES = 16 << 20
 MAX_REASON_BYTES = 1 << 16
@@ -181,15 +181,12 @@ def _pattern(key: str) -> re.Pattern:
     return re.compile("".join(map(forms, key)), re.IGNORECASE)
 
 
-def is_word(key: str) -> bool:
-    """Whether a key is no secret but a word that a caption may hold, as the EMPTY that local servers are given."""
-    return key.isalpha() and len(key) < 12
+def secretless(text: str, key: str) -> str:
+    """Return an answer without the key, unless the key is a plain word, as the EMPTY that local servers are given.
+
+    Such a word is no secret, and a caption may hold it.
+    """
+    return text if key.isalpha() and len(key) < 12 else without_key(text, key)
 
 
-def cleaned(text: str, key: str) -> str:
-    """Return text of an answer as it may be stored."""
-    text = clean_text(text)
-    return text if is_word(key) else without_key(text, key)
-
-
-__all__ = ["RefusedError", "cleaned", "post", "reason_in", "refusal", "without_key"]
+__all__ = ["RefusedError", "post", "reason_in", "refusal", "secretless", "without_key"]

@@ -38,6 +38,10 @@ class Server(ThreadingHTTPServer):
         self.base = f"http://127.0.0.1:{self.server_address[1]}/v1"
         self.guard, self.done = threading.Lock(), threading.Event()
 
+    def index_of(self, body):
+        """Return the number of the picture that a request holds."""
+        return picture(image_of(body))
+
     def handle_error(self, request, client_address):
         pass  # clients are killed on purpose
 
@@ -49,7 +53,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         server = self.server
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        index = picture(image_of(body))
+        index = server.index_of(body)
         with server.guard:
             attempt = server.attempts[index]
             server.attempts[index] += 1

@@ -9,7 +9,7 @@ from PIL import Image
 from vsehub.data.captioning.caption_job import caption_images, main
 from vsehub.data.captioning.journal import Journal
 from vsehub.data.captioning.local_captioner import TransformersCaptioner
-from vsehub.data.captioning.request import Caption, CaptionRequest, Failure
+from vsehub.data.captioning.request import Caption, CaptionError, CaptionRequest, Failure
 
 WORDS = [
     "a",
@@ -40,8 +40,8 @@ TEMPLATE = (
 )
 
 
-def build_llava(path, template=TEMPLATE, **generation):
-    """Save a random LLaVA of 20,000 weights with its processor."""
+def build_llava(path, template=TEMPLATE, special=(), **generation):
+    """Save a random LLaVA of 20,000 weights with its processor; `special` are more special tokens, from id 28 on."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import (
@@ -54,12 +54,12 @@ def build_llava(path, template=TEMPLATE, **generation):
     )
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-    words = ["<pad>", "<s>", "</s>", "<unk>", "<image>", "user", "assistant", ":", *WORDS]
+    words = ["<pad>", "<s>", "</s>", "<unk>", "<image>", "user", "assistant", ":", *WORDS, *special]
     raw = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=raw, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>",
-        extra_special_tokens={"image_token": "<image>"},
+        extra_special_tokens={"image_token": "<image>", **{f"token_{word}": word for word in special}},
     )  # fmt: skip
     pixels = CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
     LlavaProcessor(pixels, tokenizer, patch_size=8, vision_feature_select_strategy="default",
@@ -191,3 +191,119 @@ def test_the_revision_of_a_folder_changes_with_its_weights(llava, tmp_path):
         file.seek(-1, os.SEEK_END)
         file.write(b"\x7f")
     assert same != TransformersCaptioner(str(copy)).identity()["revision"]
+
+
+# --- Answers that are no captions, faults of the model ----------------------------------------------------------------
+
+
+def answering(captioner, monkeypatch, *answers):
+    """Let the model generate these words, one answer a picture, over and over; return the list of its calls."""
+    import torch
+
+    captioner.load()
+    calls, vocabulary = [], captioner.processor.tokenizer.get_vocab()
+
+    def generate(input_ids, **_):
+        calls.append(len(input_ids))
+        rows = [[vocabulary[word] for word in answers[i % len(answers)].split()] for i in range(len(input_ids))]
+        width = max(map(len, rows))
+        rows = torch.tensor([row + [2] * (width - len(row)) for row in rows])
+        return torch.cat([input_ids, rows], 1)
+
+    monkeypatch.setattr(captioner.model, "generate", generate)
+    monkeypatch.setattr(captioner, "load", lambda: None)
+    return calls
+
+
+def outcomes_of(captioner, count=2):
+    return [
+        outcome for outcomes in captioner.captions([(str(i), paint(i)) for i in range(count)]) for outcome in outcomes
+    ]
+
+
+@pytest.fixture(scope="module")
+def thinker(tmp_path_factory):
+    template = TEMPLATE.replace("assistant :", "assistant : {% if enable_thinking is not false %}[THINK]{% endif %}")
+    return build_llava(tmp_path_factory.mktemp("thinker"), template, ["[THINK]", "[/THINK]", "<|im_end|>"])
+
+
+def test_reasoning_between_special_tokens_is_removed_before_they_are_dropped(thinker, monkeypatch):
+    captioner = local(thinker, max_new_tokens=20)
+    answering(
+        captioner, monkeypatch, "[THINK] the sky big [/THINK] a red cat on the roof", "a red car in the road <|im_end|>"
+    )
+    assert [outcome.dense_text for outcome in outcomes_of(captioner)] == [
+        "a red cat on the roof",
+        "a red car in the road",
+    ]
+
+
+def test_reasoning_that_is_cut_is_no_caption(thinker, monkeypatch):
+    captioner = local(thinker, max_new_tokens=20)
+    answering(captioner, monkeypatch, "[THINK] the sky big under")
+    assert ["ends inside the model's reasoning" in outcome.reason for outcome in outcomes_of(captioner)] == [True, True]
+
+
+def test_a_template_is_told_not_to_open_reasoning_and_what_it_opens_is_no_caption(thinker, tmp_path, monkeypatch):
+    captioner = local(thinker)
+    captioner.load()
+    assert captioner.prompt.endswith("assistant : ")
+    opener = build_llava(
+        tmp_path / "opener", TEMPLATE.replace("assistant :", "assistant : [THINK]"), ["[THINK]", "[/THINK]"]
+    )
+    captioner = local(opener, max_new_tokens=20)
+    answering(captioner, monkeypatch, "the sky big under", "the sky big [/THINK] a red cat on the roof")
+    first, second = outcomes_of(captioner)
+    assert "ends inside" in first.reason and second.dense_text == "a red cat on the roof"
+
+
+@pytest.mark.parametrize("temperature, calls", [(0.0, [2]), (0.5, [2, 1])])
+def test_an_unusable_answer_is_drawn_once_more_where_a_draw_can_differ(llava, monkeypatch, temperature, calls):
+    captioner = local(llava, max_new_tokens=20, temperature=temperature, min_words=3)
+    made = answering(captioner, monkeypatch, "a red cat", "dog dog dog dog dog")
+    first, second = outcomes_of(captioner)
+    assert first.dense_text == "a red cat" and made == calls
+    assert second.dense_text == "a red cat" if len(calls) > 1 else "only repeats itself" in second.reason
+
+
+def test_a_picture_that_the_model_fails_on_is_reported_and_a_model_that_always_fails_stops_the_run(llava, monkeypatch):
+    captioner = local(llava, max_new_tokens=20)
+    answering(captioner, monkeypatch, "a red cat")
+    works = captioner.model.generate
+
+    def fails(input_ids, pixel_values, **more):
+        if (pixel_values > 1.9).any():  # the white one
+            raise RuntimeError("Image features and image tokens do not match")
+        return works(input_ids, pixel_values=pixel_values, **more)
+
+    monkeypatch.setattr(captioner.model, "generate", fails)
+    white = Image.new("RGB", (24, 16), (255, 255, 255))
+    (outcomes,) = captioner.captions([("white", white), ("a", paint(1))])
+    assert [type(outcome) for outcome in outcomes] == [Failure, Caption] and "do not match" in outcomes[0].reason
+
+    def broken(**_):
+        raise IndexError("index out of range in self")
+
+    captioner = local(llava)
+    captioner.load()
+    monkeypatch.setattr(captioner, "load", lambda: None)
+    monkeypatch.setattr(captioner.model, "generate", broken)
+    with pytest.raises(CaptionError, match="fails on a plain picture as well.*index out of range"):
+        outcomes_of(captioner)
+
+
+def test_a_template_that_takes_no_picture_is_one_line(folder, tmp_path, capsys):
+    refusing = build_llava(tmp_path / "refusing", "{{ raise_exception('only text') }}")
+    assert main([str(folder), "--model", refusing, "--out", str(tmp_path / "d.parquet")]) == 2
+    assert "its chat template refuses a picture with a question" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_pictures_are_shrunk_to_the_largest_side_that_is_asked_for(llava):
+    captioner, seen = local(llava, max_image_side=20), []
+    captioner.load()
+    real = captioner.processor
+    captioner.processor = lambda images, **more: (
+        seen.extend(image.size for (image,) in images) or real(images=images, **more)
+    )
+    captioner._inputs([("a", Image.new("RGB", (40, 10))), ("b", Image.new("RGB", (12, 18)))])
+    assert seen == [(20, 5), (12, 18)]
