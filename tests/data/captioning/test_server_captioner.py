@@ -124,7 +124,7 @@ def test_an_image_that_the_server_always_chokes_on_is_an_error_or_a_bad_sample(
     assert ask(server, folder, out, "--tries", 3, "--on_bad_sample", "quarantine") == 0
     assert [row["image_id"] for row in rows_of(out)] == [i for i in ids_of(folder) if i != "04.png"]
     report = [json.loads(line) for line in (tmp_path / "bad_samples.jsonl").read_text().splitlines()]
-    assert [(row["image_id"], row["out"]) for row in report] == [("04.png", "d.parquet")]
+    assert [(row["image_id"], row["source"]) for row in report] == [("04.png", "captions d.parquet")]
     assert server.attempts[4] == (2 if trouble == "too_large" else 6)
     assert sum(server.attempts[index] for index in range(12) if index != 4) <= 11 + 8  # what was on its way
 
