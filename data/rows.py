@@ -5,6 +5,7 @@ the remedy, or is left out and listed in `bad_samples.jsonl`, as `on_bad_sample`
 """
 
 import os
+import sys
 from pathlib import Path
 
 from datasets import ClassLabel, Dataset, load_dataset
@@ -13,6 +14,7 @@ from ..files.bad_samples import BadSample, report_bad_samples
 from ..processing.pixels import BadImageError
 from ..processing.scenes import open_any
 from .arguments import DataArguments
+from .grouping import join_pictures
 from .sources import dense_lines, read_source
 
 
@@ -46,9 +48,9 @@ def prepare_rows(
     if not args.data:
         raise ValueError("say what to train on: --data PATH or Hub id")
     rows = _canonical(read_source(args.data, split, args.image_root, args.image_column), args, need_captions)
+    rows, numbers = _one_row_a_picture(_with_label(rows, args, need_label), args, split)
     if need_dense:
         rows = _with_dense(rows, args.dense_text)
-    rows = _with_label(rows, args, need_label)
     if args.bands is not None:
         rows = rows.add_column("bands", [list(args.bands)] * len(rows))
     if limit is not None and limit < 0:
@@ -56,7 +58,7 @@ def prepare_rows(
     if limit:
         rows = rows.select(range(min(limit, len(rows))))
     problems = [
-        BadSample(image_id, problem, row)
+        BadSample(image_id, problem, numbers[row])
         for row, (image_id, problem) in enumerate(zip(rows["image_id"], _problems(rows, need_dense, need_captions)))
         if problem
     ]
@@ -70,7 +72,7 @@ def prepare_rows(
         _report(problems, split, report_dir)
     if problems:
         bad = {problem.row for problem in problems}
-        rows = rows.select([row for row in range(len(rows)) if row not in bad])
+        rows = rows.select([row for row in range(len(rows)) if numbers[row] not in bad])
     if len(rows) == 0:
         raise ValueError(f"{args.data} [{split}]: no usable row is left")
     return rows
@@ -83,7 +85,7 @@ def _report(problems: list[BadSample], split: str, folder: str):
 
 
 def _canonical(rows: Dataset, args: DataArguments, need_captions: bool = True) -> Dataset:
-    """Rename the source's columns to ours; one caption becomes a list of one; ids become strings."""
+    """Rename the source's columns to ours and turn ids into strings; captions may be texts or lists of them."""
     if not need_captions and args.captions_column not in rows.column_names:
         rows = rows.add_column(args.captions_column, [[]] * len(rows))
     for flag in ("image_column", "captions_column", "id_column"):
@@ -100,14 +102,29 @@ def _canonical(rows: Dataset, args: DataArguments, need_captions: bool = True) -
             f"{args.data}: column {args.captions_column!r} holds {type(wrong).__name__}, not captions (a text or "
             "a list of texts). Name the right one with --captions_column"
         )
-    captions = [[c] if isinstance(c, str) else c or [] for c in captions]
     ids = [str(i) for i in rows["image_id"]] if "image_id" in rows.column_names else _made_ids(rows, args.data)
-    if len(set(ids)) != len(ids):
-        raise ValueError(
-            f"{args.data}: column {args.id_column!r} repeats ids; give one row per image with all its captions"
-        )
-    rows = rows.remove_columns([name for name in ("captions", "image_id") if name in rows.column_names])
-    return rows.add_column("captions", captions).add_column("image_id", ids)
+    return rows.remove_columns([name for name in ["image_id"] if name in rows.column_names]).add_column("image_id", ids)
+
+
+def _one_row_a_picture(rows: Dataset, args: DataArguments, split: str) -> tuple[Dataset, list[int]]:
+    """Make captions lists, and join the rows of each picture where the source has a caption a row or repeats ids.
+
+    Lists of captions under ids that differ are left as they are: the source has said what belongs together.
+
+    Returns:
+        The rows, and for each the number of its (first) row in the source.
+    """
+    captions = list(rows["captions"])
+    a_caption_a_row = any(isinstance(texts, str) for texts in captions)
+    captions = [[texts] if isinstance(texts, str) else texts or [] for texts in captions]
+    rows = rows.remove_columns("captions").add_column("captions", captions)
+    if not a_caption_a_row and len(set(rows["image_id"])) == len(rows):
+        return rows, list(range(len(rows)))
+    joined, numbers = join_pictures(rows, image_source, args.data, dense_column=args.dense_text)
+    if len(joined) < len(rows):
+        counts = f"{len(rows)} rows show {len(joined)} pictures"
+        print(f"{args.data} [{split}]: {counts}; the captions of a picture are joined", file=sys.stderr)
+    return joined, numbers
 
 
 def _made_ids(rows: Dataset, data: str) -> list[str]:

@@ -159,9 +159,9 @@ def test_wrong_columns_are_named_with_what_there_is(tmp_path):
     assert rows[0]["captions"] == ["a dog"]
 
 
-def test_repeated_ids_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="repeats ids"):
-        prepare(table(tmp_path, [row(0), row(0)]), tmp_path)
+def test_one_id_for_two_pictures_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="image_id '0' show different pictures"):
+        prepare(table(tmp_path, [row(0), {**row(1), "image_id": "0"}]), tmp_path)
 
 
 def test_dense_text_comes_from_the_union_a_jsonl_or_a_parquet(tmp_path):
