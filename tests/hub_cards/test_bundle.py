@@ -200,7 +200,12 @@ def test_a_subclass_of_a_user_keeps_the_rules_of_transformers(tmp_path, make_tin
 
 def test_an_adapter_is_saved_without_code(tmp_path, tiny_model):
     peft = pytest.importorskip("peft")
-    tiny_model.add_adapter(peft.LoraConfig(target_modules=["fc1"]))
+    try:
+        tiny_model.add_adapter(peft.LoraConfig(target_modules=["fc1"]))
+    except ValueError as error:  # transformers 5.24 wants a peft that is not released yet, see constraints.txt
+        if "PEFT" not in str(error):
+            raise
+        pytest.skip(str(error))
     tiny_model.save_pretrained(tmp_path)
     assert (tmp_path / "adapter_config.json").exists()
     assert not list(tmp_path.glob("*.py"))
