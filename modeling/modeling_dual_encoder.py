@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from transformers import AutoProcessor, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.utils import ModelOutput, can_return_tuple
+from transformers.utils import ModelOutput, can_return_tuple, logging
 
 from .tower_probe import TextProbe, VisionProbe, probe_text, probe_vision
 from .towers import (
@@ -27,6 +27,8 @@ from .towers import (
     run_text_tower,
     run_vision_tower,
 )
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass
@@ -287,7 +289,8 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
         """Embed captions: a list of N strings to unit vectors (N, D), float32 on the CPU.
 
         The processor is looked up beside the weights unless it is passed. Texts are sorted by length, so that little
-        padding is computed; the order of the result is the order given.
+        padding is computed; the order of the result is the order given. A warning tells how many captions were longer
+        than the processor reads.
 
         Raises:
             TypeError: something else than strings.
@@ -304,10 +307,19 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
             if any("\ud800" <= letter <= "\udfff" for letter in text):  # half of a UTF-16 pair, or an undecoded byte
                 raise ValueError(f"encode_text: item {row} is not Unicode text: {text!r}")
         processor = processor or self._own_processor()
+        self._warn_of_cuts(texts, processor.tokenizer)
         order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
         return self._encode(
             order, batch_size, lambda rows: processor(text=[texts[row] for row in rows], return_tensors="pt")
         )
+
+    def _warn_of_cuts(self, texts: list[str], tokenizer):
+        limit = tokenizer.model_max_length
+        long = [text for text in texts if len(text.encode()) + 2 > limit]  # a token has at least one byte
+        lengths = [len(ids) for ids in tokenizer(long, truncation=False, verbose=False)["input_ids"]] if long else []
+        cut = sum(length > limit for length in lengths)
+        if cut:
+            logger.warning(f"{cut} of {len(texts)} texts were cut at {limit} tokens: the rest of them was not read")
 
     def encode_image(self, images, batch_size: int = 32, processor=None) -> torch.Tensor:
         """Embed pictures: a list of N `PIL.Image.Image` to unit vectors (N, D), float32 on the CPU.

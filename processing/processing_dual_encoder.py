@@ -113,6 +113,10 @@ class DualEncoderProcessor(ProcessorMixin):
             tokenizer = []
         if len(tokenizer) <= len(getattr(tokenizer, "all_special_tokens", [])):  # some classes start with no words
             raise ValueError(f"{text} has no tokenizer: put its tokenizer.json or vocabulary beside the weights")
+        if tokenizer.pad_token is None:  # GPT-2, Llama: padding is masked, so that any token can stand there
+            tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+        if tokenizer.pad_token is None:
+            raise ValueError(f"{text}: its tokenizer has no token to pad with: set its pad_token and save it again")
         forget_last_call(tokenizer)
         limits = (tokenizer.model_max_length, text_positions(AutoConfig.from_pretrained(text)), max_length)
         tokenizer.model_max_length = min(limit for limit in limits if limit)

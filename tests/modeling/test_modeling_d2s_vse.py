@@ -1,5 +1,7 @@
 """D2S-VSE: closed forms and invariances of the model, on tiny seeded towers."""
 
+import copy
+import logging
 import math
 
 import pytest
@@ -428,3 +430,19 @@ def test_encode_names_the_item_that_it_cannot_take(tiny_model, tiny_processor, t
         tiny_model.encode_text(["a dog", "  "], processor=tiny_processor)
     with pytest.raises(ValueError, match="pass processor="):
         tiny_model.encode_text(["a dog"])
+
+
+def test_a_caption_that_is_cut_is_told(tiny_model, tiny_processor, caplog):
+    processor = copy.deepcopy(tiny_processor)
+    processor.tokenizer.model_max_length = 6
+    texts = ["a dog", "a dog runs in the snow near a bridge", "two cats"]
+    with caplog.at_level("WARNING"):
+        transformers_logger = logging.getLogger("transformers")
+        transformers_logger.addHandler(caplog.handler)
+        try:
+            tiny_model.encode_text(texts, processor=processor)
+            tiny_model.encode_text(texts[:1], processor=processor)
+        finally:
+            transformers_logger.removeHandler(caplog.handler)
+    told = [record.getMessage() for record in caplog.records if "were cut" in record.getMessage()]
+    assert told == ["1 of 3 texts were cut at 6 tokens: the rest of them was not read"]

@@ -121,3 +121,18 @@ def test_a_caption_fills_the_positions_of_the_text_tower_and_no_more(tmp_path, t
 def test_every_text_tower_with_late_positions_has_a_padding_token():
     for model_type in FIRST_POSITION_AFTER_PADDING:
         assert isinstance(CONFIG_MAPPING[model_type]().pad_token_id, int), model_type
+
+
+def test_a_tokenizer_without_a_padding_token_pads_with_the_end(tmp_path):
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import GPT2Config, GPT2Model, PreTrainedTokenizerFast
+
+    words = {word: row for row, word in enumerate(["<end>", "a", "dog", "runs", "<unk>"])}
+    backend = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>", unk_token="<unk>").save_pretrained(tmp_path)
+    GPT2Model(GPT2Config(vocab_size=5, n_embd=8, n_layer=1, n_head=1, n_positions=16)).save_pretrained(tmp_path)
+    processor = D2SVSEProcessor.from_vision_text_pretrained(None, str(tmp_path), 32)
+    batch = processor(text=["a dog runs", "a"], return_tensors="pt")
+    assert batch["attention_mask"].sum(1).tolist() == [3, 1]
+    assert processor.tokenizer.model_max_length == 16
