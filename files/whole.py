@@ -25,6 +25,7 @@ from .outputs import output_file, output_folder
 DRAFT, LOCK, OLD = ".draft", ".lock", ".old"  # the hidden folder ends in DRAFT, the other two lie in it
 STREAMS = ("/dev", "/dev/fd", "/proc/self/fd")  # `--json /dev/stdout` is written, never replaced
 NO_SUCH_CALL = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EBADF)  # file systems that cannot flush a folder
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EINVAL)  # nor lock a file
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 ALMOST_NOTHING = 1 << 16  # bytes: the disk is full
 NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)  # Windows has none, and links are rare there
@@ -126,44 +127,72 @@ def write_json(path: str | Path, content, indent: int | None = 2):
     write_text(path, json.dumps(content, indent=indent) + "\n")
 
 
-@contextlib.contextmanager
-def one_writer(lock: str | Path, what: str, wait: float = 0.0) -> Iterator[None]:
-    """Hold a lock file, which is removed in the end. The system frees the lock of a process that dies.
+class WriterLock:
+    """A lock file that keeps other processes from writing something; the system frees it when its process dies.
 
     Args:
-        lock: path of the lock file.
+        path: of the lock file; it is there as long as somebody writes.
         what: is written, for the error.
-        wait: seconds to wait for another process; -1: as long as it takes.
-
-    Raises:
-        BusyError: another process holds it.
     """
-    from filelock import FileLock, Timeout
 
-    lock = Path(lock)
-    output_folder(lock.parent).mkdir(parents=True, exist_ok=True)
-    _refuse_link(lock)
-    held = FileLock(lock)
-    try:
-        held.acquire(timeout=0)
-    except Timeout:
-        if not wait:
-            raise BusyError(f"{_owner(lock)} is writing {what}: wait for it, or name another place") from None
-        logging.getLogger(__name__).warning("waiting for %s, which is writing %s", _owner(lock), what)
+    def __init__(self, path: str | Path, what: str):
+        from filelock import FileLock
+
+        self.path, self.what, self._lock = Path(path), what, FileLock(path)
+
+    @contextlib.contextmanager
+    def hold(self, wait: float = 0.0) -> Iterator[None]:
+        """Hold it; who holds it already may hold it again.
+
+        Args:
+            wait: seconds to wait for another process; -1: as long as it takes.
+
+        Raises:
+            BusyError: another process holds it.
+        """
+        again = self._lock.is_locked
+        self._acquire(wait)
         try:
-            held.acquire(timeout=wait)
-        except Timeout:
-            raise BusyError(f"{_owner(lock)} has been writing {what} for {wait:g} s: end it, or wait longer") from None
-    try:
-        with contextlib.suppress(OSError):
-            lock.write_text(str(os.getpid()))
-        yield
-    finally:
-        try:  # before it is free, or this would be the file of the next owner
-            with contextlib.suppress(OSError):
-                os.unlink(lock)
+            if not again:
+                with contextlib.suppress(OSError):
+                    self.path.write_text(str(os.getpid()))
+            yield
         finally:
-            held.release()
+            try:
+                if not again:  # before it is free, or it would be the file of the next owner
+                    with contextlib.suppress(OSError):
+                        os.unlink(self.path)
+            finally:
+                self._lock.release()
+
+    def _acquire(self, wait: float):
+        from filelock import Timeout
+
+        output_folder(self.path.parent).mkdir(parents=True, exist_ok=True)
+        _refuse_link(self.path)
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            if not wait:
+                raise BusyError(f"{self._owner()} is writing {self.what}: wait for it, or name another place") from None
+            logging.getLogger(__name__).warning("waiting for %s, which is writing %s", self._owner(), self.what)
+            try:
+                self._lock.acquire(timeout=wait)
+            except Timeout:
+                raise BusyError(
+                    f"{self._owner()} has been writing {self.what} for {wait:g} s: end it, or wait longer"
+                ) from None
+
+    def _owner(self) -> str:
+        try:
+            return f"process {int(self.path.read_text())}"
+        except (OSError, ValueError):  # Windows lets nobody read it
+            return "another process"
+
+
+def one_writer(lock: str | Path, what: str, wait: float = 0.0):
+    """Hold a `WriterLock` once."""
+    return WriterLock(lock, what).hold(wait)
 
 
 def recover(path: str | Path):
@@ -183,11 +212,11 @@ def recover(path: str | Path):
             if (folder / OLD).is_dir() and new.is_dir() and not os.path.lexists(target):
                 os.rename(new, target)
                 sync_folder(target.parent)
+            _remove(folder, lock)
         except OSError:  # another process was quicker, or nothing may be written here
             continue
         finally:
             lock.release()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def sync_folder(folder: str | Path):
@@ -217,7 +246,14 @@ def _draft(target: Path) -> Iterator[Path]:
             raise
         raise named from error
     finally:
-        lock.release()
+        _remove(folder, lock)
+
+
+def _remove(folder: Path, lock):
+    """Remove a draft; while it is locked, or a writer that has just taken the same name would lose its own."""
+    shutil.rmtree(folder, ignore_errors=True)
+    lock.release()
+    if os.name == "nt":  # where a locked file cannot be removed
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -235,11 +271,13 @@ def _locked_draft(target: Path):
         lock = FileLock(folder / LOCK)
         try:
             lock.acquire(timeout=0)
-            return folder, lock
-        except (Timeout, FileNotFoundError):  # `recover` of another process saw it before it was locked
-            continue
-        except (OSError, NotImplementedError):  # no locks on this file system: nobody removes what cannot be locked
-            return folder, lock
+            if (folder / LOCK).exists():
+                return folder, lock
+            lock.release()
+        except (Timeout, OSError, NotImplementedError) as error:
+            if isinstance(error, NotImplementedError) or getattr(error, "errno", None) in NO_LOCKS:
+                return folder, lock  # nobody removes what nobody can lock
+            # else `recover` of another process saw it before it was locked, and removes it
     raise BusyError(f"{target}: no name is free for a draft")
 
 
@@ -278,13 +316,6 @@ def _named(error: Exception, folder: Path, target: Path) -> Exception:
 def _refuse_link(path: Path):
     if path.is_symlink():
         raise OSError(errno.ELOOP, "a symbolic link where a lock file belongs: remove it", str(path))
-
-
-def _owner(lock: Path) -> str:
-    try:
-        return f"process {int(lock.read_text())}"
-    except (OSError, ValueError):  # Windows lets nobody read it
-        return "another process"
 
 
 def _sync_file(path: Path, mode: int):
@@ -354,6 +385,7 @@ def _exchange(first: Path, second: Path) -> bool:
 
 __all__ = [
     "BusyError",
+    "WriterLock",
     "new_file",
     "one_writer",
     "open_no_link",

@@ -1,7 +1,6 @@
 """`vsehub index export`, for other engines, and `vsehub index calibrate`, for a cut-off that lets a search say no."""
 
 import argparse
-import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,6 +10,7 @@ from transformers.utils import logging
 from ..data.arguments import add_data_flags, data_arguments
 from ..data.rows import image_source, prepare_rows
 from ..files.outputs import output_file, output_folder
+from ..files.whole import whole_file
 from .index_segments import SCHEMA
 from .retriever import Retriever
 from .vector_index import VectorIndex
@@ -37,11 +37,9 @@ def export_schema(index: VectorIndex) -> pa.Schema:
 
 def to_parquet(index: VectorIndex, out):
     """Write the index as one parquet file, whole or not at all."""
-    draft = f"{out}.tmp"
-    with pq.ParquetWriter(draft, export_schema(index)) as writer:
+    with whole_file(out) as file, pq.ParquetWriter(file, export_schema(index)) as writer:
         for batch in vector_batches(index):
             writer.write_batch(batch)
-    os.replace(draft, out)
 
 
 def to_lance(index: VectorIndex, out, table: str):

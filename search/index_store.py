@@ -7,10 +7,9 @@ are removed by the next change.
 
 import contextlib
 import json
-import os
 from pathlib import Path
 
-from ..files.outputs import output_folder
+from ..files.whole import BusyError, WriterLock, new_file, sync_folder, write_json
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -20,7 +19,7 @@ OURS = (  # the sweep touches these alone: the folder may hold files of others
     f"items-{NUMBER}.parquet",
     f"deleted-{NUMBER}.npy",
     f"graph-{NUMBER}.faiss",
-    f"{MANIFEST}.tmp",
+    f"{MANIFEST}.tmp",  # of a killed earlier version
 )
 
 
@@ -91,37 +90,19 @@ class Store:
             )
         return found
 
-    @contextlib.contextmanager
     def writing(self, name: str):
-        """Give a path to write a new file to; it is durable on leaving."""
-        path = self.folder / name
-        yield path
-        with open(path, "rb+") as file:
-            os.fsync(file.fileno())
+        """Context that gives the path of a new file to write to; on leaving it is on the disk."""
+        return new_file(self.folder / name)
 
     def commit(self, manifest: dict):
         """Switch to a manifest whose files are all written, then remove what it no longer names."""
         manifest["files"] = {name: (self.folder / name).stat().st_size for name in manifest["files"]}
-        draft = self.folder / f"{MANIFEST}.tmp"
-        with open(draft, "w", encoding="utf-8") as file:
-            json.dump(manifest, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        self._sync()  # the names of the new files, before anything points at them
-        os.replace(draft, self.folder / MANIFEST)
-        self._sync()
+        sync_folder(self.folder)  # the names of the new files, before anything points at them
+        write_json(self.folder / MANIFEST, manifest, indent=1)
         for pattern in OURS:
             for path in self.folder.glob(pattern):
                 if path.name not in manifest["files"]:
                     path.unlink(missing_ok=True)
-
-    def _sync(self):
-        if os.name == "posix":
-            handle = os.open(self.folder, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
 
     @contextlib.contextmanager
     def lock(self):
@@ -130,18 +111,12 @@ class Store:
         Raises:
             IndexFolderError: another process is writing.
         """
-        from filelock import FileLock, Timeout
-
-        output_folder(self.folder).mkdir(parents=True, exist_ok=True)
-        self._lock = self._lock or FileLock(self.folder / ".lock")
+        self._lock = self._lock or WriterLock(self.folder / ".lock", str(self.folder))
         try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise IndexFolderError(f"another process is changing {self.folder}: wait for it") from None
-        try:
-            yield
-        finally:
-            self._lock.release()
+            with self._lock.hold():
+                yield
+        except BusyError as error:
+            raise IndexFolderError(str(error)) from None
 
 
 __all__ = ["IndexFolderError", "Store"]

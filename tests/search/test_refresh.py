@@ -151,7 +151,6 @@ def test_a_job_that_is_killed_goes_on(index, photos, tmp_path, tiny_folder, monk
 
 CHILD = """
 import os, signal, sys
-from vsehub.search import index_store
 from vsehub.search import refresh as index_images
 index_images.SAVED_AT_ONCE = 1
 real, steps = os.fsync, [0]
@@ -160,7 +159,7 @@ def fsync(handle):
     if steps[0] == 14:
         os.kill(os.getpid(), signal.SIGKILL)
     real(handle)
-index_store.os.fsync = fsync
+os.fsync = fsync
 index_images.main(sys.argv[1:])
 """
 

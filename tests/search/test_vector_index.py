@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from vsehub.search import approximate as search_graph
-from vsehub.search import index_store, nearest, vector_index
+from vsehub.search import nearest, vector_index
 from vsehub.search.index_store import IndexFolderError
 from vsehub.search.vector_index import VectorIndex
 
@@ -255,11 +255,11 @@ def test_damage_is_one_error_that_names_the_file(tmp_path):
         VectorIndex.open(tmp_path)
 
 
-@pytest.mark.parametrize("opened", ["index_segments.Segment.open", "search_graph.read"])
+@pytest.mark.parametrize("opened", ["index_segments.Segment.open", "approximate.read"])
 def test_a_writer_between_the_manifest_and_its_files_is_no_damage(tmp_path, monkeypatch, opened):
     pytest.importorskip("faiss")
     VectorIndex.create(tmp_path, MODEL, "hnsw").add(cloud(3000), items(range(3000)))
-    writer, target = VectorIndex.open(tmp_path), f"vsehub.processing.{opened}"
+    writer, target = VectorIndex.open(tmp_path), f"vsehub.search.{opened}"
     real, due = pkgutil.resolve_name(target), [[str(n) for n in range(1000)]]
 
     def late(*args, **kwargs):
@@ -325,8 +325,8 @@ def steps_of(change, folder, monkeypatch, at, effect):
 
     index = VectorIndex.open(folder)
     with monkeypatch.context() as patch:
-        patch.setattr(index_store.os, "fsync", stepping(os.fsync))
-        patch.setattr(index_store.os, "replace", stepping(os.replace))
+        patch.setattr(os, "fsync", stepping(os.fsync))
+        patch.setattr(os, "replace", stepping(os.replace))
         try:
             CHANGES[change](index)
         except OSError:
@@ -415,3 +415,25 @@ def test_files_of_others_in_the_folder_are_left_alone(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(NotADirectoryError, match="is a file, not a folder"):
         VectorIndex.create(tmp_path / "file")
+
+
+def test_links_planted_in_a_received_index_are_not_written_through(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    prepared(tmp_path / "index")
+    names = [f"{kind}-{n:06}.{end}" for n in range(3, 9) for kind, end in PLANTED]
+    for name in [*names, "manifest.json.tmp", ".manifest.json.lock"]:
+        if not (tmp_path / "index" / name).exists():
+            (tmp_path / "index" / name).symlink_to(victim)
+    index = VectorIndex.open(tmp_path / "index")
+    index.add(cloud(40, seed=7), items(range(1000, 1040)))
+    index.delete(["1", "2"])
+    index.compact()
+    assert victim.read_text() == "precious" and len(VectorIndex.open(tmp_path / "index")) == 158
+    (tmp_path / "index" / ".lock").symlink_to(victim)
+    with pytest.raises(OSError, match="symbolic link"):
+        index.delete(["3"])
+    assert victim.read_text() == "precious"
+
+
+PLANTED = [("vectors", "npy"), ("items", "parquet"), ("deleted", "npy"), ("graph", "faiss")]
