@@ -1,24 +1,27 @@
-"""The table of contents: `vsehub VERB ...`. Each verb is a module that is imported only when it is asked for."""
+"""The table of contents: `vsehub VERB ...`. Each verb is a file of `commands/`, imported only when it is asked for."""
 
+import difflib
 import importlib
 import os
 import sys
 
+from .files.text import printable
+
 VERBS = {
-    "train": ("vsehub.commands.train", "train from a recipe or from flags"),
-    "teachers": ("vsehub.training.teachers", "features of frozen uni-modal models as columns of the data"),
-    "index": ("vsehub.search.refresh", "embed a folder, scene or dataset into an index, or update one"),
-    "search": ("vsehub.commands.search", "find pictures by text, picture or both; JSON, HTML, GeoJSON"),
-    "evaluate": ("vsehub.evaluation.evaluate", "retrieval metrics of a saved model on a split, by named protocols"),
-    "compare": ("vsehub.evaluation.compare", "two evaluations of the same queries: differences, intervals, p-values"),
-    "caption": ("vsehub.data.captioning.caption_job", "dense captions from a vision-language model, resumable"),
-    "push": ("vsehub.hub_cards.push", "a saved model to a Hub repository, in one commit"),
-    "export": ("vsehub.hub_cards.conversion.export_onnx", "a model to ONNX (two graphs), or to bfloat16"),
-    "convert": ("vsehub.commands.convert", "official checkpoints to Hub folders"),
-    "check-leakage": ("vsehub.data.leakage", "images that two sources or splits share, also resized or turned"),
-    "explain": ("vsehub.commands.explain", "what a PIR model believes of an image, drawn"),
-    "demo": ("vsehub.demos.demo", "both stages on a generated dataset, then search it"),
-    "demo-pir": ("vsehub.demos.demo_pir", "PIR on generated overhead scenes, with belief maps"),
+    "train": "train from a recipe or from flags",
+    "teachers": "features of frozen uni-modal models as columns of the data",
+    "index": "embed a folder, scene or dataset into an index, or update one",
+    "search": "find pictures by text, picture or both; JSON, HTML, GeoJSON",
+    "evaluate": "retrieval metrics of a saved model on a split, by named protocols",
+    "compare": "two evaluations of the same queries: differences, intervals, p-values",
+    "caption": "dense captions from a vision-language model, resumable",
+    "push": "a saved model to a Hub repository, in one commit",
+    "export": "a model to ONNX (two graphs), or to bfloat16",
+    "convert": "official checkpoints to Hub folders",
+    "check-leakage": "images that two sources or splits share, also resized or turned",
+    "explain": "what a PIR model believes of an image, drawn",
+    "demo": "both stages on a generated dataset, then search it",
+    "demo-pir": "PIR on generated overhead scenes, with belief maps",
 }
 EXPECTED = (ValueError, TypeError, OSError, ImportError, FloatingPointError)  # bad input; everything else is our fault
 
@@ -28,16 +31,23 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):
         print("usage: vsehub VERB [...]\n")
-        print("\n".join(f"  {verb:14} {about}" for verb, (_, about) in VERBS.items()))
-        print("\n`vsehub VERB --help` tells more.")
+        print("\n".join(f"  {verb:14} {about}" for verb, about in VERBS.items()))
+        print("\n`vsehub VERB --help` tells more. `vsehub --version` prints the version.")
         return 0
-    verb, *rest = argv
+    if argv[0] == "--version":
+        from . import __version__
+
+        print(f"vsehub {__version__}")
+        return 0
+    verb, rest = argv[0].replace("_", "-"), argv[1:]
     if verb not in VERBS:
-        print(f"vsehub: no verb {verb!r}; there are {', '.join(VERBS)}", file=sys.stderr)
+        near = difflib.get_close_matches(verb, VERBS, 1)
+        remedy = f"did you mean {near[0]}?" if near else f"there are {', '.join(VERBS)}"
+        print(f"vsehub: no verb {argv[0]!r}; {remedy}", file=sys.stderr)
         return 2
     try:
         _none_empty(rest)
-        status = importlib.import_module(VERBS[verb][0]).main(rest) or 0
+        status = importlib.import_module(f"vsehub.commands.{verb.replace('-', '_')}").main(rest) or 0
         sys.stdout.flush()
         return status
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
@@ -50,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
         network = type(error).__module__.startswith("httpx")  # the Hub's client lets its transport's errors out
         if not (network or isinstance(error, EXPECTED)) or os.environ.get("VSEHUB_TRACEBACK"):
             raise
-        print(f"vsehub {verb}: {' '.join(_told(error).split())}", file=sys.stderr)
+        print(f"vsehub {verb}: {printable(_told(error))}", file=sys.stderr)
         return 2
 
 

@@ -1,8 +1,16 @@
-"""`vsehub convert SYSTEM CKPT OUT ...`: which converter reads which system's official checkpoints."""
+"""`vsehub convert SYSTEM CKPT OUT ...`: official checkpoints become Hub folders; each system has a converter."""
 
 import importlib
 
 CONVERTERS = {"d2s-vse": "convert_d2s_vse", "pir": "convert_pir"}
+USAGE = f"vsehub convert {{{','.join(CONVERTERS)}}} CKPT OUT [--flag ...]"
+HELP = f"""usage: {USAGE}
+
+Convert an official checkpoint to a folder that AutoModel.from_pretrained loads.
+
+example: vsehub convert pir checkpoint_best.pth runs/pir --tokenizer vocab.txt
+
+`vsehub convert SYSTEM --help` lists the flags."""
 
 
 def main(argv: list[str]) -> int:
@@ -11,11 +19,11 @@ def main(argv: list[str]) -> int:
     Raises:
         ValueError: no such system.
     """
-    usage = f"vsehub convert {{{','.join(CONVERTERS)}}} CKPT OUT"
     if argv and argv[0] in ("-h", "--help"):
-        print(f"usage: {usage}; after the system, --help tells more")
+        print(HELP)
         return 0
-    if not argv or argv[0] not in CONVERTERS:
+    system = argv[0].replace("_", "-") if argv else ""
+    if system not in CONVERTERS:
         asked = f", not {argv[0]!r}" if argv and not argv[0].startswith("-") else ""
-        raise ValueError(f"say which system: {usage}{asked}")
-    return importlib.import_module(f"vsehub.hub_cards.conversion.{CONVERTERS[argv[0]]}").main(argv[1:])
+        raise ValueError(f"say which system: {USAGE}{asked}")
+    return importlib.import_module(f".{CONVERTERS[system]}", __package__).main(argv[1:])

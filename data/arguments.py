@@ -1,6 +1,5 @@
 """Which rows of which source, by which names of columns: the flags that training and the verbs share."""
 
-import argparse
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -47,20 +46,3 @@ class DataArguments:
     )
     max_train_images: int | None = None
     max_eval_images: int | None = None
-
-
-def add_data_flags(parser: argparse.ArgumentParser):
-    """Add to a verb the flags of `DataArguments` that say how rows are read."""
-    parser.add_argument("--image_root", help="folder of the image files that a manifest names")
-    for name in ("image_column", "captions_column", "id_column"):
-        default = DataArguments.__dataclass_fields__[name].default
-        parser.add_argument(f"--{name}", default=default, help="default: %(default)s")
-    parser.add_argument(
-        "--on_bad_sample", choices=("error", "quarantine"), default="error", help="default: %(default)s"
-    )
-
-
-def data_arguments(args: argparse.Namespace, **more) -> DataArguments:
-    """`DataArguments` of a verb that has the flags of `add_data_flags` and `data`."""
-    names = ("data", "image_root", "image_column", "captions_column", "id_column", "on_bad_sample")
-    return DataArguments(**{name: getattr(args, name) for name in names}, **more)

@@ -1,20 +1,17 @@
-"""`vsehub check-leakage A B`: images that two sources, or two splits, share; exactly, or resized, re-encoded, turned.
+"""Images that two sources, or two splits, share; exactly, or resized, re-encoded, turned.
 
 Every image becomes a small colour thumbnail, centred and of unit length; a dot product is then a correlation, and all
 pairs cost one blocked matrix product for each of the eight ways to turn and mirror a square. Pairs that correlate are
 looked at again: the fine structure of a larger grey thumbnail, which similar scenes do not share, must correlate, too.
 """
 
-import argparse
 import hashlib
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from ..files.outputs import output_file
 from ..processing.pixels import BadImageError
 from ..processing.scenes import open_any
 from .rows import image_source
@@ -114,6 +111,20 @@ def prints_of(rows, title: str) -> Prints:
     return Prints(ids, digests, coarse, fine, unreadable, flat)
 
 
+def prints_of_split(data: str, split: str, image_root: str | None = None, image_column: str = "image") -> Prints:
+    """Read one split of a source and keep its images' thumbnails; arguments of `read_source`.
+
+    Raises:
+        ValueError: no such column.
+    """
+    rows = read_source(data, split, image_root, image_column)
+    if image_column not in rows.column_names:
+        raise ValueError(f"{data} has no column {image_column!r}; name the images with --image_column")
+    rows = rows.rename_column(image_column, "image") if image_column != "image" else rows
+    keep = [name for name in ("image", "image_id", "filename") if name in rows.column_names]
+    return prints_of(rows.select_columns(keep), f"looking at {split}")
+
+
 def _unit(values: np.ndarray) -> np.ndarray:
     values = values - values.mean()
     return values / max(float(np.sqrt((values**2).sum())), 1e-6)
@@ -123,39 +134,4 @@ def _name(image) -> str | None:
     return image.get("path") if isinstance(image, dict) else None
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Compare, print, and tell by the exit status: 0 no leak, 1 leaks, 2 bad input."""
-    parser = argparse.ArgumentParser("vsehub check-leakage", description=__doc__.splitlines()[0])
-    parser.add_argument("a", help="Hub id, parquet, imagefolder or json, as for training")
-    parser.add_argument("b", nargs="?", help="the other source (default: A, for two splits of it)")
-    parser.add_argument("--split_a", default="train")
-    parser.add_argument("--split_b", default="test")
-    parser.add_argument("--image_root")
-    parser.add_argument("--image_column", default="image")
-    parser.add_argument("--json", help="write all pairs here")
-    args = parser.parse_args(argv)
-    if args.json:
-        output_file(args.json)
-    sides = []
-    for source, split in ((args.a, args.split_a), (args.b or args.a, args.split_b)):
-        rows = read_source(source, split, args.image_root, args.image_column)
-        if args.image_column not in rows.column_names:
-            raise ValueError(f"{source} has no column {args.image_column!r}; name the images with --image_column")
-        rows = rows.rename_column(args.image_column, "image") if args.image_column != "image" else rows
-        keep = [name for name in ("image", "image_id", "filename") if name in rows.column_names]
-        sides.append(prints_of(rows.select_columns(keep), f"looking at {split}"))
-    leaks = find_leaks(*sides)
-    for name, side in zip((args.split_a, args.split_b), sides):
-        if side.unreadable:
-            print(f"{name}: {len(side.unreadable)} images do not decode: {', '.join(side.unreadable[:5])} ...")
-        if side.flat:
-            print(f"{name}: {side.flat} images are flat and were compared by their bytes and pixels alone")
-    exact = sum(leak.kind == "exact" for leak in leaks)
-    shared = len({leak.b_row for leak in leaks})
-    print(f"{len(leaks)} pairs ({exact} exact, {len(leaks) - exact} near); {shared} of {len(sides[1].ids)} images of B")
-    for leak in leaks[:20]:
-        print(f"  {leak.kind:5} {leak.a_id} ~ {leak.b_id}  {leak.transform}, correlation {leak.correlation:.3f}")
-    if args.json:
-        with open(args.json, "w", encoding="utf-8") as file:
-            json.dump({"leaks": [asdict(leak) for leak in leaks], "unreadable": [s.unreadable for s in sides]}, file)
-    return 1 if leaks else 0
+__all__ = ["TURNS", "Leak", "Prints", "find_leaks", "prints_of", "prints_of_split", "turn_all"]

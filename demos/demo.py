@@ -1,10 +1,9 @@
-"""`vsehub demo`: the main job from nothing. Generated scenes, both stages, a Hub folder, a search in a clean process.
+"""The main job from nothing. Generated scenes, both stages, a Hub folder, a search in a clean process.
 
-Leaves `runs/demo/hub/`, `runs/demo/search.png` and `runs/demo/metrics.json`. `--compare` trains D2S-VSE and a
-sparse-only baseline at equal steps over three seeds and leaves `runs/demo/compare.json`.
+`demo` leaves `hub/`, `search.png` and `metrics.json` in its folder. `compare` trains D2S-VSE and a sparse-only baseline
+at equal steps over several seeds and leaves `compare.json`.
 """
 
-import argparse
 import json
 import os
 import statistics
@@ -26,21 +25,15 @@ RECIPE = Path(__file__).parents[1] / "training" / "recipes" / "d2s_vse_demo.yaml
 COUNTS = {"train": 2000, "validation": 300, "test": 300}
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the demo, or the comparison."""
-    parser = argparse.ArgumentParser("vsehub demo", description=__doc__.splitlines()[0])
-    parser.add_argument("--out", default="runs/demo", help="where everything goes (default: %(default)s)")
-    parser.add_argument("--compare", action="store_true", help="beside a sparse-only baseline, over 3 seeds")
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args(argv)
+def demo(out: str | Path, seed: int = 0) -> tuple[str, dict]:
+    """Train, evaluate on the test split, and search the Hub folder from a process without vsehub.
+
+    Returns:
+        The results in words, and the metrics of each stage.
+    """
+    root = Path(out)
     logging.set_verbosity_error()
-    root = Path(args.out)
     write_dataset(root / "data", **COUNTS)
-    return compare(root, seeds=(0, 1, 2)) if args.compare else demo(root, args.seed)
-
-
-def demo(root: Path, seed: int) -> int:
-    """Train, evaluate on the test split, and search the Hub folder from a process without vsehub."""
     results = {
         "stage 1 (dense text)": train(root, root, seed, ["pretrain"]),
         "D2S-VSE (both stages)": train(root, root, seed, ["finetune"], root / "pretrain" / "best"),
@@ -49,9 +42,12 @@ def demo(root: Path, seed: int) -> int:
     (root / "metrics.json").write_text(json.dumps(results, indent=2))
     save_pictures(root / "data", root / "gallery")
     in_a_clean_process("demo_search.py", root / "hub", root / "gallery", root / "search.png")
-    print(f"\n{COUNTS['test']} test scenes, {2 * COUNTS['test']} captions, seed {seed}; per cent\n{table(results)}\n")
-    print(f"Hub folder {root / 'hub'}, picture {root / 'search.png'}, numbers {root / 'metrics.json'}")
-    return 0
+    text = f"""
+{COUNTS["test"]} test scenes, {2 * COUNTS["test"]} captions, seed {seed}; per cent
+{table(results)}
+
+Hub folder {root / "hub"}, picture {root / "search.png"}, numbers {root / "metrics.json"}"""
+    return text, results
 
 
 def train(data_root: Path, out: Path, seed: int, stages: list[str], stage1: Path | None = None) -> dict:
@@ -60,30 +56,36 @@ def train(data_root: Path, out: Path, seed: int, stages: list[str], stage1: Path
     vision, text = write_towers(out / "towers", seed)
     flags = ["--data", str(data_root / "data"), "--vision", vision, "--text", text, "--output_dir", str(out)]
     flags += ["--seed", str(seed), *(["--stage1_model", str(stage1)] if stage1 else [])]
-    print(f"\n== {' and '.join(stages)}, seed {seed} ==")
+    print(f"\n== {' and '.join(stages)}, seed {seed} ==", file=sys.stderr)
     run_d2s.main([str(RECIPE), *flags, "--stages", *stages])
     seconds = time.time() - start
     return {**evaluate_model(str(out / "hub"), DataArguments(data=str(data_root / "data")), "test"), "seconds": seconds}
 
 
-def compare(root: Path, seeds: tuple[int, ...]) -> int:
-    """Train both systems at equal optimisation steps for every seed; print means, deviations and the verdict."""
-    runs = {"sparse only": [], "D2S-VSE": []}
+def compare(out: str | Path, seeds: tuple[int, ...]) -> tuple[str, dict]:
+    """Train both systems at equal optimisation steps for every seed.
+
+    Returns:
+        Table, means, deviations and the verdict in words; and the same as numbers.
+    """
+    root, runs = Path(out), {"sparse only": [], "D2S-VSE": []}
+    logging.set_verbosity_error()
+    write_dataset(root / "data", **COUNTS)
     for seed in seeds:
         runs["sparse only"].append(train(root, root / f"compare-{seed}-sparse", seed, ["baseline"]))
         runs["D2S-VSE"].append(train(root, root / f"compare-{seed}-d2s", seed, ["pretrain", "finetune"]))
-    named = {f"{name}, seed {seed}": run for name, found in runs.items() for seed, run in zip(seeds, found)}
-    print(table(named))
-    sums = {name: [run["rsum"] for run in found] for name, found in runs.items()}
-    for name, values in sums.items():
-        print(
-            f"{name:12} rSum {statistics.mean(values):6.1f} +- {statistics.stdev(values):.1f} over seeds {list(seeds)}"
-        )
+    named = {f"{name}, seed {seed}": run for name, of_seeds in runs.items() for seed, run in zip(seeds, of_seeds)}
+    sums = {name: [run["rsum"] for run in of_seeds] for name, of_seeds in runs.items()}
     gain = statistics.mean(sums["D2S-VSE"]) - statistics.mean(sums["sparse only"])
     spread = max(statistics.stdev(values) for values in sums.values())
-    print(f"D2S-VSE - sparse only: {gain:+.1f} rSum; the larger standard deviation is {spread:.1f}")
-    (root / "compare.json").write_text(json.dumps({"runs": named, "gain": gain, "deviation": spread}, indent=2))
-    return 0
+    lines = [table(named)]
+    for name, values in sums.items():
+        mean, deviation = statistics.mean(values), statistics.stdev(values)
+        lines.append(f"{name:12} rSum {mean:6.1f} +- {deviation:.1f} over seeds {list(seeds)}")
+    lines.append(f"D2S-VSE - sparse only: {gain:+.1f} rSum; the larger standard deviation is {spread:.1f}")
+    results = {"runs": named, "gain": gain, "deviation": spread}
+    (root / "compare.json").write_text(json.dumps(results, indent=2))
+    return "\n".join(lines), results
 
 
 def in_a_clean_process(script: str, *words):

@@ -1,9 +1,8 @@
-"""`vsehub demo-pir`: PIR from nothing. Generated overhead scenes, the prior, retrieval under it, belief maps.
+"""PIR from nothing. Generated overhead scenes, the prior, retrieval under it, belief maps.
 
-Leaves `runs/demo-pir/hub/`, `runs/demo-pir/belief.png` and `runs/demo-pir/metrics.json`.
+Leaves `hub/`, `belief.png` and `metrics.json` in its folder.
 """
 
-import argparse
 import json
 import time
 from pathlib import Path
@@ -22,29 +21,30 @@ COUNTS = {"train": 2400, "validation": 320, "test": 320}
 GRID = 8  # tokens a side
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Train both stages, evaluate on the test split, and explain images from a process without vsehub."""
-    parser = argparse.ArgumentParser("vsehub demo-pir", description=__doc__.splitlines()[0])
-    parser.add_argument("--out", default="runs/demo-pir", help="where everything goes (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args(argv)
+def demo(out: str | Path, seed: int = 0) -> tuple[str, dict]:
+    """Train both stages, evaluate on the test split, and explain images from a process without vsehub.
+
+    Returns:
+        The results in words, and as numbers.
+    """
     logging.set_verbosity_error()
-    root, start = Path(args.out), time.time()
+    root, start = Path(out), time.time()
     write_dataset(root / "data", **COUNTS)
-    flags = ["--data", str(root / "data"), "--output_dir", str(root), "--seed", str(args.seed)]
-    for name, path in write_towers(root / "towers", args.seed).items():
+    flags = ["--data", str(root / "data"), "--output_dir", str(root), "--seed", str(seed)]
+    for name, path in write_towers(root / "towers", seed).items():
         flags += [f"--{name}", path]
     run_pir.main([str(RECIPE), *flags])
     seconds = time.time() - start
     metrics = evaluate_model(str(root / "hub"), DataArguments(data=str(root / "data")), "test") | {"seconds": seconds}
     accuracy = json.loads((root / "validation.json").read_text())["prior"]["eval_accuracy"]
-    (root / "metrics.json").write_text(json.dumps({"PIR": metrics, "prior_accuracy": accuracy}, indent=2))
-    seed = seed_of("test")
-    masks = [object_mask(seed, index, GRID).tolist() for index in range(COUNTS["test"])]
+    results = {"PIR": metrics, "prior_accuracy": accuracy}
+    (root / "metrics.json").write_text(json.dumps(results, indent=2))
+    drawn = seed_of("test")
+    masks = [object_mask(drawn, index, GRID).tolist() for index in range(COUNTS["test"])]
     save_pictures(root / "data", root / "gallery", [{"objects": mask} for mask in masks])
     in_a_clean_process("demo_belief.py", root / "hub", root / "gallery", root / "belief.png")
-    print(f"\n{COUNTS['test']} test scenes, {3 * COUNTS['test']} captions, seed {args.seed}; per cent")
-    print("\n".join([table({"PIR": metrics}), *further_lines(metrics)]))
-    print(f"the prior knows {accuracy:.1f} % of the validation scenes' classes\n")
-    print(f"Hub folder {root / 'hub'}, picture {root / 'belief.png'}, numbers {root / 'metrics.json'}")
-    return 0
+    lines = [f"\n{COUNTS['test']} test scenes, {3 * COUNTS['test']} captions, seed {seed}; per cent"]
+    lines += [table({"PIR": metrics}), *further_lines(metrics)]
+    lines.append(f"the prior knows {accuracy:.1f} % of the validation scenes' classes\n")
+    lines.append(f"Hub folder {root / 'hub'}, picture {root / 'belief.png'}, numbers {root / 'metrics.json'}")
+    return "\n".join(lines), results

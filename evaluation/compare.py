@@ -1,10 +1,5 @@
-"""`vsehub compare A.json B.json`: is B better than A? Two evaluations of the same queries, paired, with p-values."""
+"""Is model B better than model A? Two evaluations of the same queries, paired, with intervals and p-values."""
 
-import argparse
-import json
-from pathlib import Path
-
-from ..files.outputs import output_file
 from .record import read_record
 from .significance import Comparison, compare_outcomes
 
@@ -50,27 +45,4 @@ def comparison_table(rows: dict[str, Comparison], level: float = 0.95) -> str:
     return "\n".join(lines)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Compare and print; bad input is an error of the caller."""
-    parser = argparse.ArgumentParser("vsehub compare", description=__doc__.splitlines()[0])
-    parser.add_argument("a", help="json of `vsehub evaluate`")
-    parser.add_argument("b", help="another, of the same data, split and protocols")
-    parser.add_argument("--samples", type=int, default=1000, help="bootstrap samples of images (default: %(default)s)")
-    parser.add_argument("--permutations", type=int, default=10_000, help="default: %(default)s")
-    parser.add_argument("--level", type=float, default=0.95, help="of the intervals (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", help="write the numbers here")
-    args = parser.parse_args(argv)
-    if args.samples < 1 or args.permutations < 1 or not 0 < args.level < 1:
-        raise ValueError("--samples and --permutations are at least 1, --level is between 0 and 1")
-    if args.json:
-        output_file(args.json)
-    found = compare_files(args.a, args.b, args.samples, args.permutations, args.level, args.seed)
-    for name, rows in found.items():
-        print(f"{name}: A is {args.a}, B is {args.b}; by images, {args.permutations} permutations")
-        print(comparison_table(rows, args.level) + "\n")
-    print("Lower mean ranks are better. The more metrics one looks at, the more p-values fall below 0.05 by chance.")
-    if args.json:
-        content = {name: {key: row._asdict() for key, row in rows.items()} for name, rows in found.items()}
-        Path(args.json).write_text(json.dumps(content, indent=2), encoding="utf-8")
-    return 0
+__all__ = ["compare_files", "comparison_table"]

@@ -83,20 +83,17 @@ def labels_of(rows) -> list | None:
     return list(rows["label"]) if "label" in rows.column_names and all(rows["label"]) else None
 
 
-def further_metrics(
-    image_embeds, text_embeds, text_to_image, folds: int = 0, labels=None, ties: str = "expected"
-) -> dict[str, float]:
+def further_metrics(image_embeds, text_embeds, text_to_image, folds: int = 0, labels=None) -> dict[str, float]:
     """What no protocol asks for: means over folds, and scene precision both ways.
 
     Args:
         image_embeds, text_embeds, text_to_image: as `embed_rows` gives them.
         folds: recalls over so many consecutive folds (keys `FOLDS_fold_...`); 0 for none.
         labels: a class per image (keys `scene_..._precision@k`, ties always in expectation), or None.
-        ties: of the folds.
     """
     metrics = {}
     if folds:
-        folded = folded_metrics(image_embeds, text_embeds, text_to_image, folds, ties=ties)
+        folded = folded_metrics(image_embeds, text_embeds, text_to_image, folds)
         metrics |= {f"{folds}_fold_{key}": value for key, value in folded.items()}
     if labels is not None:
         of_texts, ks = [labels[row] for row in text_to_image], [k for k in (1, 5, 10) if k <= len(labels)]

@@ -1,15 +1,13 @@
-"""`vsehub evaluate MODEL --data SOURCE --split test`: recalls of a saved model (the only reader of test splits)."""
+"""Retrieval metrics of a saved model on a split, by named protocols: the only reader of test splits."""
 
-import argparse
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from transformers import AutoModel, AutoProcessor
 
-from ..data.arguments import DataArguments, add_data_flags, data_arguments
+from ..data.arguments import DataArguments
 from ..data.rows import prepare_rows
 from ..files.outputs import output_file
 from ..modeling.modeling_dual_encoder import DualEncoderPreTrainedModel
@@ -19,11 +17,9 @@ from .graded import class_relevance, graded_metrics, rouge_l_relevance
 from .ground_truth import read_ground_truth
 from .outcomes import Outcomes
 from .protocols import PROTOCOLS, captions_that_count, protocol_of, protocols_outcomes
-from .rank_metrics import TIES
 from .ranking import fold_rows
-from .record import evaluation_record, write_record
+from .record import evaluation_record
 from .saved_embeddings import embedding_facts, read_embeddings, write_embeddings
-from .tables import further_lines, protocol_table, table
 
 
 @dataclass
@@ -33,7 +29,6 @@ class EvaluationOptions:
     protocols: tuple[str, ...] = ("recall",)
     folds: int = 0  # also the mean over so many consecutive folds
     graded: str | None = None  # `captions` (ROUGE-L) or `classes`: also NDCG within and across modalities
-    ties: str = "expected"
     ground_truth: str | None = None  # folder of CxC and ECCV Caption; None is the package eccv_caption
     embeddings: str | None = None  # file to read them from
     save_embeddings: str | None = None  # file to write them to
@@ -92,12 +87,12 @@ def evaluation(source: str, data: DataArguments, split: str, options: Evaluation
         if options.save_embeddings and accelerator.is_main_process:
             write_embeddings(options.save_embeddings, embeds, facts)
     embeds = (embeds[0].to(accelerator.device), embeds[1].to(accelerator.device), embeds[2])
-    found = _outcomes(rows, embeds, truths, options.ties)
+    found = _outcomes(rows, embeds, truths)
     labels = labels_of(rows) if any(PROTOCOLS[name].repeats for name in options.protocols) else None
     metrics = found[options.protocols[0]].metrics()
-    metrics |= further_metrics(*embeds, folds=options.folds, labels=labels, ties=options.ties)
+    metrics |= further_metrics(*embeds, folds=options.folds, labels=labels)
     metrics |= _graded(rows, embeds, options.graded)
-    about = {**facts, "source": data.data, "images": len(rows), "texts": len(owners), "ties": options.ties}
+    about = {**facts, "source": data.data, "images": len(rows), "texts": len(owners), "ties": "expected"}
     about["data_fingerprint"] = about.pop("data")
     return metrics, evaluation_record(found, about)
 
@@ -139,12 +134,12 @@ def _embeds(model, processor, rows, accelerator, dtype: str, batch_size: int):
         return embed_rows(model, RowInputs(processor, rows), accelerator, batch_size)
 
 
-def _outcomes(rows, embeds, truths: dict, ties: str) -> dict[str, Outcomes]:
+def _outcomes(rows, embeds, truths: dict) -> dict[str, Outcomes]:
     texts = [text for captions in rows["captions"] for text in captions]
     ids = None
     if "caption_ids" in rows.column_names:
         ids = [int(number) for numbers in rows["caption_ids"] for number in numbers]
-    given = {"ties": ties, "texts": texts, "image_ids": rows["image_id"], "caption_ids": ids}
+    given = {"texts": texts, "image_ids": rows["image_id"], "caption_ids": ids}
     return protocols_outcomes(truths, *embeds, **given)
 
 
@@ -157,45 +152,4 @@ def _graded(rows, embeds, by: str | None) -> dict[str, float]:
     return {}
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("vsehub evaluate", description=__doc__.splitlines()[0])
-    parser.add_argument("model", help="folder or Hub id")
-    parser.add_argument("--data", required=True, help="Hub id, parquet, imagefolder, Karpathy json or official folder")
-    parser.add_argument("--split", default="test")
-    add_data_flags(parser)
-    parser.add_argument(
-        "--label_column", default="label", help="scene classes, for scene precision; used if it is there"
-    )
-    parser.add_argument("--protocol", default="recall", help=f"one or several, with commas: {', '.join(PROTOCOLS)}")
-    parser.add_argument("--ground_truth", help="folder of CxC and ECCV Caption (default: the package eccv_caption)")
-    parser.add_argument(
-        "--ties", choices=TIES, default="expected", help="how equal scores count (default: %(default)s)"
-    )
-    parser.add_argument("--folds", type=int, default=0, help="also the mean over so many folds (COCO 1K: 5)")
-    parser.add_argument("--batch_size", type=int, default=64)
-    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="float32", help="of the model")
-    parser.add_argument("--save_embeddings", help="write the embeddings to this safetensors file")
-    parser.add_argument("--embeddings", help="read them from it; refused if they are of another model or data")
-    parser.add_argument("--graded", choices=("captions", "classes"), help="also NDCG within and across modalities")
-    parser.add_argument("--json", help="write metrics, intervals and outcomes here; `vsehub compare` reads it")
-    return parser
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Parse, evaluate, print a table; `--json FILE` keeps the numbers."""
-    args = _parser().parse_args(argv)
-    data = data_arguments(args, label_column=args.label_column)
-    if args.json:
-        output_file(args.json)
-    options = EvaluationOptions(
-        tuple(dict.fromkeys(name.strip() for name in args.protocol.split(","))),
-        *(args.folds, args.graded, args.ties, args.ground_truth, args.embeddings, args.save_embeddings),
-        *(args.dtype, args.batch_size),
-    )
-    metrics, record = evaluation(args.model, data, args.split, options)
-    if "rsum" in metrics:
-        print(table({f"{Path(args.model).name} on {args.split}": metrics}))
-    print("\n".join([*further_lines(metrics), protocol_table(record)]))
-    if args.json:
-        write_record(args.json, metrics, record)
-    return 0
+__all__ = ["EvaluationOptions", "evaluate_model", "evaluation", "resolved_dtype"]

@@ -82,7 +82,6 @@ def protocols_outcomes(
     image_embeds,
     text_embeds,
     text_to_image,
-    ties: str = "expected",
     texts=None,
     image_ids=None,
     caption_ids=None,
@@ -94,7 +93,6 @@ def protocols_outcomes(
         image_embeds: (N, D), each image once.
         text_embeds: (T, D).
         text_to_image: (T,) row of the image that each text belongs to.
-        ties: `expected`, `optimistic` or `pessimistic`.
         texts: the T captions, for duplicate-aware recalls where the protocol has them and captions repeat.
         image_ids, caption_ids: of `cxc` and `eccv`; see `GroundTruth.pairs`.
 
@@ -113,26 +111,26 @@ def protocols_outcomes(
             ids = None if caption_ids is None else np.asarray(caption_ids)[kept]
             shared[name] = truth.pairs(image_ids, owners, ids)
         elif protocol.folds > 1:
-            found[name] = _folded(protocol.folds, images, captions, owners, ties)
+            found[name] = _folded(protocol.folds, images, captions, owners)
         elif protocol.spare:
             rows = np.arange(len(owners))
             shared[name] = {WAYS[0]: equal_ids(np.arange(len(images)), owners), WAYS[1]: np.stack([rows, owners])}
         else:
-            found[name] = image_text_outcomes(images, captions, owners, KS, ties)
+            found[name] = image_text_outcomes(images, captions, owners, KS)
             if protocol.repeats and texts is not None and captions_are_shared(texts, owners):
-                add_duplicate_aware(found[name], images, captions, owners, texts, KS, ties)
+                add_duplicate_aware(found[name], images, captions, owners, texts, KS)
         if name in shared:
             gallery = images, captions, owners
     if shared:
-        found |= _over_one_gallery(shared, *gallery, ties)
+        found |= _over_one_gallery(shared, *gallery)
     return {name: found[name] for name in truths}
 
 
-def _folded(folds: int, images, texts, owners, ties: str) -> Outcomes:
+def _folded(folds: int, images, texts, owners) -> Outcomes:
     """Every query within its fold; folds are equally large, so means over all queries are means over folds."""
     whole, parts = Outcomes(images={way: [] for way in WAYS}), []
     for rows, inside in fold_rows(owners, len(images), folds):
-        parts.append(image_text_outcomes(images[rows], texts[inside], owners[inside] - rows.start, KS, ties))
+        parts.append(image_text_outcomes(images[rows], texts[inside], owners[inside] - rows.start, KS))
         for way in WAYS:
             whole.images[way].append(parts[-1].images[way] + rows.start)
     whole.images = {way: np.concatenate(found) for way, found in whole.images.items()}
@@ -142,7 +140,7 @@ def _folded(folds: int, images, texts, owners, ties: str) -> Outcomes:
     return whole
 
 
-def _over_one_gallery(positives: dict[str, dict], images, texts, owners, ties: str) -> dict[str, Outcomes]:
+def _over_one_gallery(positives: dict[str, dict], images, texts, owners) -> dict[str, Outcomes]:
     """Protocols that differ in their positives; queries are those that have any."""
     inside = {
         name: {way: pairs[:, pairs[1] != OUTSIDE] for way, pairs in both.items()} for name, both in positives.items()
@@ -161,7 +159,7 @@ def _over_one_gallery(positives: dict[str, dict], images, texts, owners, ties: s
             groups[way] = _with_last(some, lost, len(texts) if way == WAYS[0] else len(images))
             of_images[way] = asked if way == WAYS[0] else owners[asked]
         eccv = PROTOCOLS[name].truth == "eccv"
-        found[name] = outcomes_of(groups, of_images, (1,) if eccv else KS, ties, all_positives=eccv)
+        found[name] = outcomes_of(groups, of_images, (1,) if eccv else KS, all_positives=eccv)
         if eccv:
             found[name].sums = {}
     return found

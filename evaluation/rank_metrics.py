@@ -1,36 +1,18 @@
 """Metrics of ranked retrieval from counts, one value per query, several positives each.
 
-A group of t items with one score, p of them positives, fills the places a + 1 ... a + t. `ties` says in which order:
-`expected` is the mean over all orders, in closed form; `optimistic` puts the positives first, `pessimistic` last.
+A group of t items with one score, p of them positives, fills the places a + 1 ... a + t. Every value is the mean over
+all orders of the group, in closed form.
 
 Worked example: 3 items of one score, 1 of them positive. Recall@1 is 1/3, and the positive's rank 2 on average.
 
     >>> group = TieGroups(np.array([0]), np.array([0]), np.array([3]), np.array([1]), 1)
     >>> round(float(recalls(group, 1)[0]), 3), float(first_ranks(group)[0])
     (0.333, 2.0)
-    >>> [float(first_ranks(broken_ties(group, ties))[0]) for ties in ("optimistic", "pessimistic")]
-    [1.0, 3.0]
 """
 
 import numpy as np
 
 from .counting import TieGroups
-
-TIES = ("expected", "optimistic", "pessimistic")
-
-
-def broken_ties(groups: TieGroups, ties: str) -> TieGroups:
-    """Resolve ties; what is left of a group are its positives, in places of their own.
-
-    Raises:
-        ValueError: not one of `expected` (nothing is changed), `optimistic`, `pessimistic`.
-    """
-    if ties not in TIES:
-        raise ValueError(f"ties are {', '.join(TIES)}, not {ties!r}")
-    if ties == "expected":
-        return groups
-    wrong = groups.tied - groups.positives if ties == "pessimistic" else 0
-    return groups._replace(above=groups.above + wrong, tied=groups.positives)
 
 
 def best_groups(groups: TieGroups) -> TieGroups:
@@ -104,11 +86,9 @@ def _per_query(groups: TieGroups, values: np.ndarray) -> np.ndarray:
 
 
 __all__ = [
-    "TIES",
     "average_precisions_at_r",
     "best_groups",
     "binary_ndcgs",
-    "broken_ties",
     "first_ranks",
     "r_precisions",
     "recalls",

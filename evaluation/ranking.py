@@ -19,7 +19,7 @@ import numpy as np
 
 from .counting import TieGroups, finite_embeddings, tie_groups, tie_groups_both_ways, unique_pairs
 from .outcomes import WAYS, Outcomes
-from .rank_metrics import average_precisions_at_r, best_groups, broken_ties, first_ranks, r_precisions, recalls
+from .rank_metrics import average_precisions_at_r, first_ranks, r_precisions, recalls
 
 
 class Ranks(NamedTuple):
@@ -80,7 +80,7 @@ def recall_at_k(ranks: Ranks, k: int) -> float:
 
 
 def image_text_outcomes(
-    image_embeds, text_embeds, text_to_image, ks=(1, 5, 10), ties: str = "expected", all_positives: bool = False
+    image_embeds, text_embeds, text_to_image, ks=(1, 5, 10), all_positives: bool = False
 ) -> Outcomes:
     """Rank both ways at once; what each query came to.
 
@@ -89,7 +89,6 @@ def image_text_outcomes(
         text_embeds: (T, D).
         text_to_image: (T,) row of the image that each text belongs to.
         ks: of the recalls.
-        ties: `expected`, `optimistic` or `pessimistic`.
         all_positives: also MAP@R and R-Precision, for which every positive is ranked.
     """
     images, texts = finite_embeddings(image_embeds, "image"), finite_embeddings(text_embeds, "text")
@@ -105,19 +104,18 @@ def image_text_outcomes(
         raise ValueError(f"image rows {orphans[:10].tolist()} have no positive in the gallery")
     pairs, pairs_back = equal_ids(rows, owners), np.stack([np.arange(len(owners)), owners])
     found = tie_groups_both_ways(images, texts, pairs, pairs_back, best_only=not all_positives)
-    return outcomes_of(dict(zip(WAYS, found)), {WAYS[0]: rows, WAYS[1]: owners}, ks, ties, all_positives)
+    return outcomes_of(dict(zip(WAYS, found)), {WAYS[0]: rows, WAYS[1]: owners}, ks, all_positives)
 
 
-def outcomes_of(groups: dict[str, TieGroups], images: dict, ks, ties: str, all_positives: bool) -> Outcomes:
+def outcomes_of(groups: dict[str, TieGroups], images: dict, ks, all_positives: bool) -> Outcomes:
     """What the queries of each way came to, from their tie groups; `images` are the rows their images have."""
     outcomes = Outcomes(images=images)
     for way, found in groups.items():
-        resolved = broken_ties(found if all_positives else best_groups(found), ties)
-        outcomes.values |= {f"{way}_recall@{k}": 100 * recalls(resolved, k) for k in ks}
+        outcomes.values |= {f"{way}_recall@{k}": 100 * recalls(found, k) for k in ks}
         if all_positives:
-            outcomes.values[f"{way}_map@r"] = 100 * average_precisions_at_r(resolved)
-            outcomes.values[f"{way}_r_precision"] = 100 * r_precisions(resolved)
-        ranks = first_ranks(resolved)
+            outcomes.values[f"{way}_map@r"] = 100 * average_precisions_at_r(found)
+            outcomes.values[f"{way}_r_precision"] = 100 * r_precisions(found)
+        ranks = first_ranks(found)
         outcomes.values |= {f"{way}_median_rank": ranks, f"{way}_mean_rank": ranks}
     of_recall = [name for name in outcomes.values if "recall@" in name]
     outcomes.sums = {"rsum": of_recall, "mean_recall": of_recall}
@@ -125,7 +123,7 @@ def outcomes_of(groups: dict[str, TieGroups], images: dict, ks, ties: str, all_p
 
 
 def image_text_metrics(
-    image_embeds, text_embeds, text_to_image, ks=(1, 5, 10), ties: str = "expected", all_positives: bool = False
+    image_embeds, text_embeds, text_to_image, ks=(1, 5, 10), all_positives: bool = False
 ) -> dict[str, float]:
     """Recall@k both ways, their sum, and ranks; arguments of `image_text_outcomes`.
 
@@ -134,7 +132,7 @@ def image_text_metrics(
         their mean (mR of the remote-sensing papers), and `..._median_rank` and `..._mean_rank` of the best positive.
         With `all_positives` also `..._map@r` and `..._r_precision` in per cent.
     """
-    return image_text_outcomes(image_embeds, text_embeds, text_to_image, ks, ties, all_positives).metrics()
+    return image_text_outcomes(image_embeds, text_embeds, text_to_image, ks, all_positives).metrics()
 
 
 def fold_rows(text_to_image, images: int, folds: int) -> list[tuple[slice, np.ndarray]]:
@@ -152,13 +150,11 @@ def fold_rows(text_to_image, images: int, folds: int) -> list[tuple[slice, np.nd
     ]
 
 
-def folded_metrics(
-    image_embeds, text_embeds, text_to_image, folds: int, ks=(1, 5, 10), ties: str = "expected"
-) -> dict[str, float]:
+def folded_metrics(image_embeds, text_embeds, text_to_image, folds: int, ks=(1, 5, 10)) -> dict[str, float]:
     """Mean of `image_text_metrics` over `folds` consecutive parts of the images (COCO 1K: 5 folds of 5,000)."""
     text_to_image = np.asarray(text_to_image)
     parts = [
-        image_text_metrics(image_embeds[rows], text_embeds[inside], text_to_image[inside] - rows.start, ks, ties)
+        image_text_metrics(image_embeds[rows], text_embeds[inside], text_to_image[inside] - rows.start, ks)
         for rows, inside in fold_rows(text_to_image, len(image_embeds), folds)
     ]
     return {key: float(np.mean([part[key] for part in parts])) for key in parts[0]}

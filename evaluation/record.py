@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files.whole import write_text
 from .outcomes import Outcomes
 from .significance import intervals
 
@@ -38,10 +37,10 @@ def evaluation_record(found: dict[str, Outcomes], about: dict, samples: int = 10
     return {"format": FORMAT, **about, "versions": _versions(), "intervals": bootstrap, "protocols": protocols}
 
 
-def write_record(path: str | Path, metrics: dict, record: dict):
-    """Write one line per metric and one for the record, whole or not at all."""
-    lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in {**metrics, "evaluation": record}.items()]
-    write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
+def record_json(content: dict) -> str:
+    """Metrics and, under `evaluation`, a record as JSON: one line per metric and one for the record."""
+    lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in content.items()]
+    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def read_record(path: str | Path) -> tuple[dict, dict[str, Outcomes]]:
@@ -102,4 +101,4 @@ def _versions() -> dict[str, str]:
     return found
 
 
-__all__ = ["evaluation_record", "read_record", "write_record"]
+__all__ = ["evaluation_record", "read_record", "record_json"]

@@ -12,7 +12,7 @@ import torch
 from . import counting
 from .counting import finite_embeddings
 from .outcomes import Outcomes
-from .rank_metrics import broken_ties, recalls
+from .rank_metrics import recalls
 from .ranking import retrieval_groups
 
 
@@ -29,9 +29,7 @@ def captions_are_shared(texts, text_to_image) -> bool:
     )
 
 
-def add_duplicate_aware(
-    outcomes: Outcomes, image_embeds, text_embeds, text_to_image, texts, ks=(1, 5, 10), ties: str = "expected"
-):
+def add_duplicate_aware(outcomes: Outcomes, image_embeds, text_embeds, text_to_image, texts, ks=(1, 5, 10)):
     """Add the recalls of `duplicate_aware_metrics`, query by query."""
     text_to_image, rows = np.asarray(text_to_image), np.arange(len(image_embeds))
     words = [same_words(text) for text in texts]
@@ -48,7 +46,7 @@ def add_duplicate_aware(
         ("image_to_text", (image_embeds, text_embeds, rows, text_to_image, "image", of_images)),
         ("text_to_image", (text_embeds, image_embeds, text_to_image, rows, "text", of_texts)),
     ):
-        groups = broken_ties(retrieval_groups(*inputs, best_only=True), ties)
+        groups = retrieval_groups(*inputs, best_only=True)
         outcomes.values |= {f"duplicate_aware_{way}_recall@{k}": 100 * recalls(groups, k) for k in ks}
     outcomes.sums["duplicate_aware_mean_recall"] = [name for name in outcomes.values if "duplicate_aware" in name]
 

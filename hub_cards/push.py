@@ -1,10 +1,9 @@
-"""`vsehub push MODEL REPO`: a saved model becomes a Hub repository, in one commit.
+"""A saved model becomes a Hub repository, in one commit.
 
 Readers see the whole old version or the whole new one. Only what a reader needs travels: safetensors, configuration,
 code, processor, card; no pickle, no optimizer, no training checkpoint.
 """
 
-import argparse
 import json
 import re
 from fnmatch import fnmatch
@@ -159,14 +158,4 @@ def _has_tag(api: HfApi, repo_id: str, tag: str) -> bool:
     return True
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Push a folder."""
-    parser = argparse.ArgumentParser("vsehub push", description=__doc__.splitlines()[0])
-    parser.add_argument("model", help="folder of a saved model")
-    parser.add_argument("repo", help="name or organisation/name")
-    parser.add_argument("--private", action="store_true")
-    parser.add_argument("--tag", help="such as v1; never moved later")
-    parser.add_argument("--message", help="of the commit")
-    args = parser.parse_args(argv)
-    print(push(args.model, args.repo, args.private, args.tag, args.message))
-    return 0
+__all__ = ["push", "shipped_files"]

@@ -5,7 +5,8 @@ import html
 import io
 
 from ..processing.pixels import BadImageError
-from ..processing.scenes import box_to_coordinates, geo_transform
+from ..processing.scenes import box_to_coordinates, geo_transform, open_any
+from .collection import Collection
 
 THUMBNAIL = 224  # pixels
 STYLE = """body{font:15px/1.4 system-ui,sans-serif;margin:2rem;color:#222;background:#fff}
@@ -41,6 +42,23 @@ def html_page(query: str, hits: list, picture_of, query_image=None) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}"><style>{STYLE}</style></head>\n'
         f"<body><h1>{title}</h1>{asked}\n{body}\n</body></html>\n"
     )
+
+
+def picture_opener(index):
+    """A function that opens the picture of a hit of this `VectorIndex` as it was indexed; None for a text."""
+    collections = {}
+
+    def picture_of(hit):
+        if hit.modality == "text" or (hit.path is None and hit.collection is None):
+            return None
+        settings = index.sources.get(hit.collection)
+        if settings is None:  # added from Python, by its path
+            return open_any(hit.path, name=hit.id, least_side=THUMBNAIL)
+        if hit.collection not in collections:
+            collections[hit.collection] = Collection(**settings)
+        return collections[hit.collection].picture(vars(hit), THUMBNAIL)
+
+    return picture_of
 
 
 def _thumbnail(image) -> str:
@@ -91,4 +109,4 @@ def _place(path):
         return None, None
 
 
-__all__ = ["geojson", "html_page"]
+__all__ = ["geojson", "html_page", "picture_opener"]

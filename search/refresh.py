@@ -1,15 +1,11 @@
-"""`vsehub index SOURCE --model MODEL --out INDEX`: embed pictures into an index that is searched in milliseconds.
+"""Build an index of a collection of pictures, and later bring it up to date: what is unchanged is not embedded again.
 
-SOURCE is a folder of pictures, a scene (GeoTIFF), a parquet file or any dataset that `vsehub train` reads. A killed job
-loses at most the pictures since the last save; `--update` goes on, and later brings the index up to date: what is
-unchanged is not embedded again. `vsehub index export|calibrate INDEX ...` say more with --help.
+A killed job loses at most the pictures since the last save. Several processes (`accelerate launch`) share the work.
 """
 
-import argparse
 import contextlib
 import json
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from tqdm.auto import tqdm
 
-from . import export as index_commands
-from .approximate import KINDS, require_faiss
+from .approximate import require_faiss
 from .collection import Collection
 from .embedding_stream import embed_stream
 from .index_store import IndexFolderError, Store
@@ -38,6 +33,69 @@ class Done:
     unchanged: int = 0
     removed: int = 0
     bad: int = 0
+    rows: int = 0  # of the whole index afterwards
+
+
+def index_collection(
+    collection: Collection,
+    out,
+    model: str | None = None,
+    update: bool = False,
+    kind: str | None = None,
+    batch_size: int = 32,
+    workers: int | None = None,
+) -> Done | None:
+    """Embed a collection into the index of a folder, which is made if there is none.
+
+    Args:
+        collection: what to index.
+        out: folder of the index.
+        model: folder or Hub id; an index that is updated knows its own.
+        update: bring an index up to date, or add a collection to it; without, a folder that holds one is refused.
+        kind: of `approximate.KINDS`, or `auto`; None is `flat`, or what the index has.
+        batch_size: pictures at a time, in each process.
+        workers: decoding threads; default one per core, at most 8.
+
+    Returns:
+        What was done; None on all processes but the first.
+
+    Raises:
+        IndexFolderError: the folder holds an index and `update` is not set, or one of another model.
+        ValueError: no model, an unreadable collection, a number below 1.
+        ImportError: a kind that needs faiss, without it.
+    """
+    if kind not in (None, "auto", "flat"):
+        require_faiss()
+    if batch_size < 1 or (workers or 1) < 1:
+        raise ValueError(f"batch_size and workers must be at least 1, not {batch_size} and {workers}")
+    collection.check(may_be_empty=update)
+    accelerator = Accelerator()
+    retriever = _opened(out, model, update, kind, accelerator)
+    with retriever.index.lock() if accelerator.is_main_process else contextlib.nullcontext():
+        done = refresh(retriever, collection, accelerator, batch_size, workers)
+    done.rows = len(retriever.index)
+    return done if accelerator.is_main_process else None
+
+
+def _opened(out, model: str | None, update: bool, kind: str | None, accelerator) -> Retriever:
+    """The index to write to, made by process 0 if there is none, and its model."""
+    there = Store(out).exists()
+    accelerator.wait_for_everyone()  # before anyone makes it
+    if there and not update:
+        raise IndexFolderError(f"{out} holds an index: --update brings it up to date, or name another --out")
+    if there:
+        retriever = Retriever.open(out, model)
+        if kind is not None and kind != retriever.index.kind and accelerator.is_main_process:
+            retriever.index.note(kind=kind)
+    else:
+        if model is None:
+            raise ValueError("say which model embeds the pictures: --model FOLDER or Hub id")
+        retriever = Retriever.from_pretrained(model)
+        retriever.index.kind = kind or "flat"
+        if accelerator.is_main_process:
+            retriever.save(out)
+    retriever.model.to(accelerator.device)
+    return retriever
 
 
 def refresh(retriever: Retriever, collection: Collection, accelerator, batch_size=32, workers=None) -> Done:
@@ -50,7 +108,7 @@ def refresh(retriever: Retriever, collection: Collection, accelerator, batch_siz
         plan = [_plan(index, collection)]
     chunks, stale, unchanged = broadcast_object_list(plan)[0]
     done, problems = Done(unchanged=unchanged), []
-    for chunk in tqdm(chunks, desc="indexing", disable=not accelerator.is_main_process or not chunks):
+    for chunk in tqdm(chunks, desc="indexing") if accelerator.is_main_process and chunks else chunks:
         found = _embedded(retriever, collection, chunk, accelerator, batch_size, workers)
         if accelerator.is_main_process:
             vectors, items, bad = found
@@ -124,73 +182,4 @@ def report(folder: Path, collection: str, problems: list[dict]):
     os.replace(draft, path)
 
 
-def opened(args, accelerator) -> Retriever:
-    """The index to write to, made by process 0 if there is none, and its model."""
-    there = Store(args.out).exists()
-    accelerator.wait_for_everyone()  # before anyone makes it
-    if there and not args.update:
-        raise IndexFolderError(f"{args.out} holds an index: --update brings it up to date, or name another --out")
-    if there:
-        retriever = Retriever.open(args.out, args.model)
-        if args.kind is not None and args.kind != retriever.index.kind and accelerator.is_main_process:
-            retriever.index.note(kind=args.kind)
-    else:
-        if args.model is None:
-            raise ValueError("say which model embeds the pictures: --model FOLDER or Hub id")
-        retriever = Retriever.from_pretrained(args.model)
-        retriever.index.kind = args.kind or "flat"
-        if accelerator.is_main_process:
-            retriever.save(args.out)
-    retriever.model.to(accelerator.device)
-    return retriever
-
-
-def parser() -> argparse.ArgumentParser:
-    """The flags of `vsehub index`."""
-    parser = argparse.ArgumentParser("vsehub index", description=__doc__.splitlines()[0])
-    parser.add_argument("source", help="folder of pictures, picture, scene, parquet, json or Hub id")
-    parser.add_argument("--model", help="folder or Hub id; an index that is updated knows its own")
-    parser.add_argument("--out", required=True, help="folder of the index")
-    parser.add_argument("--update", action="store_true", help="bring an index up to date, or add a source to it")
-    parser.add_argument("--kind", choices=("auto", *KINDS), help="flat is exact; auto is HNSW for large ones")
-    parser.add_argument("--tile", type=int, help="cut TIFF scenes into squares of so many pixels (0: do not)")
-    parser.add_argument("--overlap", type=int, default=64, help="pixels that tiles share (default: %(default)s)")
-    parser.add_argument("--bands", type=int, nargs=3, help="of multi-band TIFF, counted from 1, as red, green, blue")
-    parser.add_argument("--fast", action="store_true", help="scaled JPEG decoding: faster, nearly the same vectors")
-    parser.add_argument("--split", help="index this split of a dataset (default of datasets: train)")
-    parser.add_argument("--image_root")
-    parser.add_argument("--image_column")
-    parser.add_argument("--captions_column", help="shown with hits, not searched")
-    parser.add_argument("--batch_size", type=int, default=32)
-    parser.add_argument("--workers", type=int, help="decoding threads (default: one per core, at most 8)")
-    return parser
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Embed what is new, save, say what happened."""
-    argv = sys.argv[1:] if argv is None else argv
-    if argv and argv[0] in index_commands.COMMANDS:
-        return index_commands.COMMANDS[argv[0]](argv[1:])
-    args = parser().parse_args(argv)
-    names = ("image_root", "image_column", "captions_column", "bands", "fast")
-    settings = {name: getattr(args, name) for name in names}
-    collection = Collection(args.source, args.split, args.tile, args.overlap, **settings)
-    if args.kind in ("hnsw", "ivf"):
-        require_faiss()
-    if args.batch_size < 1 or (args.workers or 1) < 1:
-        raise ValueError(f"--batch_size and --workers must be at least 1, not {args.batch_size} and {args.workers}")
-    collection.check(may_be_empty=args.update)
-    accelerator = Accelerator()
-    retriever = opened(args, accelerator)
-    with retriever.index.lock() if accelerator.is_main_process else contextlib.nullcontext():
-        done = refresh(retriever, collection, accelerator, args.batch_size, args.workers)
-    if accelerator.is_main_process:
-        print(
-            f"{args.out}: {len(retriever.index)} rows; {done.embedded} embedded, {done.unchanged} unchanged, "
-            f"{done.removed} removed" + (f"; {done.bad} bad, listed in {REPORT}" if done.bad else "")
-        )
-    return 0
-
-
-if __name__ == "__main__":  # accelerate launch -m vsehub.search.refresh ...
-    sys.exit(main())
+__all__ = ["REPORT", "Done", "index_collection", "refresh"]

@@ -185,16 +185,16 @@ class Retriever:
         query = parts[0][1] if len(parts) == 1 else sum(share * part for share, part in parts)
         return query / np.linalg.norm(query)
 
-    def calibrate(self, images, texts, owners=None, off_topic=None, quiet: float = 0.95) -> dict:
+    def calibrate(self, images, texts, owners=None, off_topic=None, reject_share: float = 0.95) -> dict:
         """Choose and keep the cut-off of text queries, see `cutoff.calibrated_cutoff`.
 
         Args:
             images: paths, bytes or PIL images of a validation split.
             texts: their captions.
             owners: number of the image that each text describes; default text i describes image i.
-            off_topic: texts that nothing in this index answers. Without, each validation text is a hopeless query among
-                the images of the others: stricter, for some of those may answer it.
-            quiet: share of hopeless queries that must find nothing.
+            off_topic: texts that nothing in this index answers. Without, each validation text is an irrelevant query
+                among the images of the others: stricter, for some of those may answer it.
+            reject_share: fraction of irrelevant queries that should return no hit.
 
         Raises:
             ValueError: owners that do not fit, a picture that cannot be used, or what `calibrated_cutoff` refuses.
@@ -214,7 +214,7 @@ class Retriever:
             noise = [scores[0] for _, scores in found if len(scores)]
         else:
             noise = best_of_others(text_embeds, image_embeds, owners)
-        cutoff = calibrated_cutoff((text_embeds * image_embeds[owners]).sum(axis=1), noise, quiet)
+        cutoff = calibrated_cutoff((text_embeds * image_embeds[owners]).sum(axis=1), noise, reject_share)
         self.index.note(cutoff=cutoff)
         return cutoff
 

@@ -1,10 +1,9 @@
-"""`vsehub teachers`: features of frozen uni-modal models, computed once and kept as columns of the data.
+"""Features of frozen uni-modal models, computed once and kept as columns of the data.
 
 Each row carries a checksum of its picture and captions, so that a feature can never serve another item (the official
 code matches rows by their position in two files). Work is kept in parts: a killed run goes on where it stopped.
 """
 
-import argparse
 import json
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -18,7 +17,7 @@ from datasets import Dataset, Features, List, Sequence, Value, concatenate_datas
 from tqdm.auto import tqdm
 from transformers import AutoImageProcessor, AutoTokenizer
 
-from ..data.arguments import add_data_flags, data_arguments
+from ..data.arguments import DataArguments
 from ..data.rows import image_source, prepare_rows
 from ..files.bad_samples import BAD_SAMPLES
 from ..files.digests import row_digest, settings_digest
@@ -32,6 +31,27 @@ from .views import PLAIN, Views
 IMAGE, TEXT, CHECKSUM, VIEWS = "teacher_image_embeds", "teacher_text_embeds", "teacher_checksum", "teacher_views"
 PART = 256  # rows
 PARTS = ".parts"  # in the folder of the results: a run was here
+
+
+@dataclass
+class TeacherOptions:
+    """What `write_teachers` makes; the fields are flags of `vsehub teachers`."""
+
+    image: str  # folder or Hub id of a vision backbone
+    text: str  # folder or Hub id of a text backbone and its tokenizer
+    out: str  # folder of the parquet files
+    splits: tuple[str, ...] = ("train",)  # get features
+    copy: tuple[str, ...] = ("validation",)  # are copied as they are
+    dense_text: str | None = None  # as for training; kept as the column `dense_text`
+    batch_size: int = 32
+    views: int = 1  # of each image
+    image_augmentation: str = "crop"  # of the views
+    train_teachers: float = 0  # epochs; 0 trains none
+    train_batch_size: int = 64
+    learning_rate: float = 2e-5
+    temperature: float = 0.1
+    seed: int = 0
+    device: str | torch.device = "cpu"
 
 
 @dataclass
@@ -182,38 +202,42 @@ def _text_features(rows: Dataset, teacher: TextTeacher, batch_size: int) -> list
     return [part.tolist() for part in np.split(features, ends)]
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Read splits, train the teachers if asked to, add the columns, and write parquet that trains as the data did."""
-    args = parser().parse_args(argv)
-    _check(args)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    data = data_arguments(args)
-    data.dense_text = args.dense_text or data.dense_text
-    out, views = Path(args.out), Views(args.views, args.image_augmentation)
+def write_teachers(data: DataArguments, options: TeacherOptions) -> dict[str, int]:
+    """Read splits, train the teachers if asked to, add the columns, and write parquet that trains as the data did.
+
+    Args:
+        data: source and columns; `dense_text` is read for the splits that get features if `options.dense_text` is set.
+        options: what is made and how.
+
+    Returns:
+        How many rows each split has.
+
+    Raises:
+        ValueError, OSError: options that make no sense, or an `out` that holds something else.
+    """
+    _check(data, options)
+    data.dense_text = options.dense_text or data.dense_text
+    out, views = Path(options.out), Views(options.views, options.image_augmentation)
     splits = {
-        split: prepare_rows(data, split, str(out), need_dense=bool(args.dense_text) and split in args.splits)
-        for split in (*args.splits, *args.copy)
+        split: prepare_rows(data, split, str(out), need_dense=bool(options.dense_text) and split in options.splits)
+        for split in (*options.splits, *options.copy)
     }
     (out / PARTS).mkdir(parents=True, exist_ok=True)
-    sources = {"image": args.image, "text": args.text}
-    facts = [args.image, args.text] + (list(_settings(args).values()) if args.train_teachers else [])
+    sources = {"image": options.image, "text": options.text}
+    facts = [options.image, options.text] + (list(_settings(options).values()) if options.train_teachers else [])
     key = settings_digest(facts, 8)
-    if args.train_teachers:
-        sources = trained(sources, splits[args.splits[0]], out / ".teachers" / key, args)
-    teachers, parts = (
-        (ImageTeacher(sources["image"], device), TextTeacher(sources["text"], device)),
-        out / PARTS / key,
-    )
+    if options.train_teachers:
+        sources = trained(sources, splits[options.splits[0]], out / ".teachers" / key, options)
+    teachers = ImageTeacher(sources["image"], options.device), TextTeacher(sources["text"], options.device)
     for split, rows in splits.items():
-        if split in args.splits:
-            rows = add_teachers(rows, *teachers, parts, args.batch_size, views)
+        if split in options.splits:
+            rows = splits[split] = add_teachers(rows, *teachers, out / PARTS / key, options.batch_size, views)
         _write(rows, out / f"{split}-00000-of-00001.parquet")
-        print(f"{split}: {len(rows)} rows in {out}")
-    return 0
+    return {split: len(rows) for split, rows in splits.items()}
 
 
-def _check(args):
-    """What is wrong with the flags alone, and an `--out` that holds something else, such as the data.
+def _check(data: DataArguments, args: TeacherOptions):
+    """What is wrong with the options alone, and an `out` that holds something else, such as the data.
 
     Raises:
         ValueError, OSError: says which.
@@ -229,11 +253,11 @@ def _check(args):
     out = output_folder(args.out)
     if out.is_dir() and not (out / PARTS).is_dir() and any(BAD_SAMPLES not in path.name for path in out.iterdir()):
         raise FileExistsError(f"{out} holds other files: name a new folder with --out")
-    if out.is_dir() and Path(args.data).is_dir() and out.samefile(args.data):
+    if out.is_dir() and Path(data.data).is_dir() and out.samefile(data.data):
         raise ValueError(f"{out} is the data itself: name another folder with --out")
 
 
-def trained(sources: dict[str, str], rows: Dataset, folder: Path, args) -> dict[str, str]:
+def trained(sources: dict[str, str], rows: Dataset, folder: Path, args: TeacherOptions) -> dict[str, str]:
     """Fine-tune both teachers on the rows' pictures, and on their captions; returns their folders."""
     settings = _settings(args)
     several_captions(rows)  # before hours of the other teacher
@@ -242,7 +266,7 @@ def trained(sources: dict[str, str], rows: Dataset, folder: Path, args) -> dict[
     return {"image": image, "text": train_text_teacher(sources["text"], rows, folder / "text", settings)}
 
 
-def _settings(args) -> dict:
+def _settings(args: TeacherOptions) -> dict:
     return {
         "epochs": args.train_teachers,
         "batch_size": args.train_batch_size,
@@ -250,28 +274,3 @@ def _settings(args) -> dict:
         "temperature": args.temperature,
         "seed": args.seed,
     }
-
-
-def parser() -> argparse.ArgumentParser:
-    """The flags of `vsehub teachers`."""
-    parser = argparse.ArgumentParser("vsehub teachers", description=__doc__.splitlines()[0])
-    parser.add_argument("data", help="Hub id, parquet, imagefolder or json, as for training")
-    parser.add_argument("--image", required=True, help="Hub id or folder of a vision backbone")
-    parser.add_argument("--text", required=True, help="Hub id or folder of a text backbone and its tokenizer")
-    parser.add_argument("--out", required=True, help="folder for the parquet files")
-    parser.add_argument("--splits", nargs="+", default=["train"], help="which get features (default: %(default)s)")
-    parser.add_argument("--copy", nargs="*", default=["validation"], help="which are copied as they are")
-    add_data_flags(parser)
-    parser.add_argument("--dense_text", help="as for training; kept as the column `dense_text`")
-    parser.add_argument("--batch_size", type=int, default=32)
-    parser.add_argument("--views", type=int, default=1, help="looks at each image; training then shows the same ones")
-    parser.add_argument("--image_augmentation", choices=("crop", "rand_augment"), default="crop", help="of the looks")
-    group = parser.add_argument_group("teachers that first learn from the data, each within its modality")
-    group.add_argument(
-        "--train_teachers", "--train-teachers", type=float, default=0, metavar="EPOCHS", help="NT-Xent; 0: none"
-    )
-    group.add_argument("--train_batch_size", type=int, default=64)
-    group.add_argument("--learning_rate", type=float, default=2e-5)
-    group.add_argument("--temperature", type=float, default=0.1)
-    group.add_argument("--seed", type=int, default=0)
-    return parser

@@ -1,25 +1,20 @@
-"""Dense captions for every image of a folder or dataset: `vsehub caption IMAGES --model M --out dense.parquet`.
+"""Dense captions for every image of a folder or dataset, in a Parquet table.
 
 A job of days is killed sooner or later. Captions therefore go, one fsynced line a batch, to a journal beside the table;
 the same command run again reads them back and asks for the rest only. When none is missing, the table is written under
 a temporary name and renamed, and the journal removed. Every row says which model, revision and prompt made it.
 """
 
-import argparse
 import os
-import sys
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from ...files.text import printable
 from ...processing.pixels import BadImageError
 from ...processing.scenes import open_any
 from ..sources import read_source
 from .journal import Journal, locked, read_table, write_table
-from .local_captioner import TransformersCaptioner
-from .request import Caption, CaptionError, CaptionRequest
-from .server_captioner import ServerCaptioner
+from .request import Caption, CaptionError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jp2", ".ppm", ".avif")
 FAILURES_IN_A_ROW = 20  # as many images without one answer in between, and it is the model that is broken
@@ -239,72 +234,4 @@ def caption_images(
         return job.run()
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the options of `vsehub caption`."""
-    asked = CaptionRequest()
-    made = argparse.ArgumentParser(prog="vsehub caption", description=__doc__.split(":")[0])
-    add = made.add_argument
-    add("images", metavar="IMAGES", help="folder of images, Parquet file, Hub id, or what `vsehub train` reads")
-    add("--model", required=True, help="Hub id or folder (llava-hf/llava-1.5-7b-hf), or a name on the server")
-    add("--out", required=True, help="the Parquet table to write")
-    for name in ("prompt", "temperature", "top_p", "max_new_tokens"):
-        default = getattr(asked, name)
-        add(f"--{name}", type=type(default), default=default, help="default: %(default)s, the paper's")
-    add("--max_image_side", type=_positive, help="shrink larger pictures to it; default: 2048 for a server")
-    add("--min_words", type=_positive, default=asked.min_words, help="of a caption; default: %(default)s")
-    add("--seed", type=int, help="default: 0 for a local model; a server is sent none")
-    add("--on_bad_sample", choices=("error", "quarantine"), default="error", help="default: %(default)s")
-    add("--restart", action="store_true", help="throw away what --out and its journal hold")
-    add("--revision", help="branch, tag or commit of the model")
-    add("--batch_size", type=_positive, default=8, help="images at once on a local model; default: %(default)s")
-    add("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto", help="default: as saved")
-    add("--device", default="auto", help="default: the GPU if there is one")
-    add("--api_base", help="ask an OpenAI-compatible server, http://localhost:8000/v1; key from OPENAI_API_KEY")
-    add("--concurrency", type=_positive, default=8, help="requests in flight; default: %(default)s")
-    add("--timeout", type=float, default=120.0, help="seconds a request may take; default: %(default)s")
-    add("--tries", type=_positive, default=8, help="requests an image is worth; default: %(default)s")
-    add("--split", default="train", help="of a dataset; default: %(default)s")
-    add("--image_root", help="folder of the images, where a dataset names files")
-    add("--image_column", default="image", help="default: %(default)s")
-    add("--id_column", default="image_id", help="default: %(default)s; row numbers where there is none")
-    return made
-
-
-def _positive(text):
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not positive")
-    return int(text)
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the command; return 0, 2 after a one-line error, or 130 when interrupted."""
-    args = parser().parse_args(argv)
-    reading = {name: getattr(args, name) for name in ("split", "image_root", "image_column", "id_column")}
-    try:
-        sampling = (args.temperature, args.top_p, args.max_new_tokens, args.seed)
-        request = CaptionRequest(args.prompt, *sampling, args.max_image_side, args.min_words)
-        if args.api_base and args.revision:
-            raise CaptionError("--revision is for local models: a server serves what it serves")
-        if args.api_base:
-            captioner = ServerCaptioner(args.model, request, args.api_base, args.concurrency, args.timeout, args.tries)
-        else:
-            options = (args.revision, args.batch_size, args.dtype, args.device)
-            captioner = TransformersCaptioner(args.model, request, *options)
-        done = caption_images(args.images, args.out, captioner, args.on_bad_sample, args.restart, **reading)
-    except KeyboardInterrupt:
-        print("vsehub caption: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    except (CaptionError, OSError, ValueError) as error:
-        if os.environ.get("VSEHUB_TRACEBACK"):
-            raise
-        print(f"vsehub caption: error: {printable(error)}", file=sys.stderr)
-        return 2
-    made = "complete already, nothing to do" if done["was_complete"] else f"{done['made']} made now"
-    print(f"{args.out}: {done['captions']} captions ({done['truncated']} truncated), {done['bad']} bad samples; {made}")
-    if len(done["revisions"]) > 1:
-        revisions = printable(", ".join(done["revisions"]))
-        print(f"the server changed its model meanwhile, see column revision: {revisions}")
-    return 0
-
-
-__all__ = ["caption_images", "main"]
+__all__ = ["FolderImages", "TableImages", "caption_images"]

@@ -1,11 +1,10 @@
-"""`vsehub convert d2s-vse`: an official checkpoint to a folder that `AutoModel.from_pretrained` loads.
+"""An official checkpoint of D2S-VSE to a folder that `AutoModel.from_pretrained` loads.
 
 The official file pickles `{'model': state_dict, 'opt': Namespace, ...}`. Stage 1 (dense captions) has two
 encoders; stage 2 adds the mask-token decoder `prompt_learner` and `long_txt_enc`, the frozen text encoder of
 stage 1. The converted model has `legacy=True`: it computes what the official code computes.
 """
 
-import argparse
 import re
 from pathlib import Path
 
@@ -57,7 +56,7 @@ UNUSED = {  # what no forward pass reads, theirs or ours; the last is computed f
 }
 NOMINAL = (
     "image size {size} is the img_res of the file's options. Released checkpoints may store the nominal 224 or "
-    "384 where 384 or 480 pixels were run: if recall is low, convert again with --image-size 384 (or 480)"
+    "384 where 384 or 480 pixels were run: if recall is low, convert again with --image_size 384 (or 480)"
 )
 
 
@@ -133,12 +132,12 @@ def true_image_size(asked: int | None, options: dict, checkpoint) -> tuple[int, 
     """Decide the size of the images, which no tensor knows: (size, where it comes from, warnings)."""
     if asked is None and "img_res" not in options:
         raise CheckpointError(
-            f"{checkpoint}: nothing in it tells the size of the images; pass --image-size (the paper's '224' "
+            f"{checkpoint}: nothing in it tells the size of the images; pass --image_size (the paper's '224' "
             "models were run on 384 pixels, its '384' models on 480)"
         )
-    size, source = (options["img_res"], "opt.img_res") if asked is None else (asked, "--image-size")
+    size, source = (options["img_res"], "opt.img_res") if asked is None else (asked, "--image_size")
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise CheckpointError(f"{checkpoint}: {source} is {size!r}, not a number of pixels; pass --image-size")
+        raise CheckpointError(f"{checkpoint}: {source} is {size!r}, not a number of pixels; pass --image_size")
     return size, source, [NOMINAL.format(size=size)] if asked is None else []
 
 
@@ -207,32 +206,4 @@ def official_name(name: str, is_teacher: bool = False) -> str:
     return name
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the verb and print what was decided; errors are those of `convert`."""
-    parser = argparse.ArgumentParser(prog="vsehub convert d2s-vse", description=__doc__.split("\n")[0])
-    parser.add_argument("checkpoint", metavar="CKPT", help="official model_best.pth, stage 1 or 2")
-    parser.add_argument("out", metavar="OUT", help="folder to write; empty or absent")
-    parser.add_argument("--vision-config", help="config.json of the vision tower; default: as the tensors imply")
-    parser.add_argument("--text-config", help="config.json of the text tower; default: as the tensors imply")
-    parser.add_argument("--image-size", type=int, help="pixels the model was run on; default: opt.img_res")
-    parser.add_argument("--tokenizer", help="folder of a tokenizer, or vocab.txt; else no processor is written")
-    parser.add_argument("--teacher-out", help="folder for the dense-caption encoder of a stage-2 file")
-    arguments = vars(parser.parse_args(argv))
-    print(_summary(convert(arguments.pop("checkpoint"), arguments.pop("out"), **arguments)))
-    return 0
-
-
-def _summary(report: dict) -> str:
-    lines = [
-        f"{report['source']} (sha256 {report['sha256'][:12]}...): {report['part']}, "
-        f"{report['tensors']} tensors, {report['parameters']:,} parameters",
-        f"image size {report['image_size']} from {report['image_size_from']}; legacy=True",
-        *(f"left out {label} ({count})" for label, count in report["dropped"].items()),
-        *(f"wrote {folder}" for folder in report["written"]),
-        "processor written" if report["processor"] else "no --tokenizer, so no processor was written",
-        *(f"warning: {warning}" for warning in report["warnings"]),
-    ]
-    return "\n".join(lines)
-
-
-__all__ = ["convert", "main"]
+__all__ = ["convert"]

@@ -1,11 +1,10 @@
-"""`vsehub convert pir`: an official checkpoint to a folder that `AutoModel.from_pretrained` loads.
+"""An official checkpoint of PIR to a folder that `AutoModel.from_pretrained` loads.
 
 The official file holds `{'model': state_dict, 'config': yaml}`. The converted model has `legacy=True`: it computes
 what the official code computes. With the public files its pretrained weights never loaded (no key matched, and the load
 was not strict), so the converter looks whether the instruction encoder and BERT still stand at their random start.
 """
 
-import argparse
 import re
 from pathlib import Path
 
@@ -271,27 +270,4 @@ def official_tokenizer(source: str | Path, text_config):
     )
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the verb and print what was decided; errors are those of `convert`."""
-    parser = argparse.ArgumentParser(prog="vsehub convert pir", description=__doc__.split("\n")[0])
-    parser.add_argument("checkpoint", metavar="CKPT", help="official checkpoint_best.pth")
-    parser.add_argument("out", metavar="OUT", help="folder to write; empty or absent")
-    for tower in ("vision", "text", "instruction"):
-        parser.add_argument(
-            f"--{tower}-config", help=f"config.json of the {tower} tower; default: as the tensors imply"
-        )
-    parser.add_argument("--tokenizer", help="vocab.txt, or folder of a tokenizer; else no processor is written")
-    arguments = vars(parser.parse_args(argv))
-    report = convert(arguments.pop("checkpoint"), arguments.pop("out"), **arguments)
-    print(f"{report['source']}: {report['tensors']} tensors, {report['parameters']:,} parameters; legacy=True")
-    for label, count in report["dropped"].items():
-        print(f"left out {label} ({count})")
-    if report["published_defaults"]:
-        print(f"not in the file, so as published: {', '.join(report['published_defaults'])}")
-    for part in ("instruction_weights", "text_weights"):
-        print(f"{part.replace('_', ' ')}: {report.get(part, 'none')}")
-    print("processor written" if report["processor"] else "no --tokenizer, so no processor was written")
-    return 0
-
-
-__all__ = ["convert", "main"]
+__all__ = ["convert"]

@@ -1,11 +1,10 @@
-"""`vsehub export MODEL OUT`: the two sides of a model as two ONNX graphs, or the model in bfloat16.
+"""The two sides of a model as two ONNX graphs, or the model in bfloat16.
 
 `visual/model.onnx` maps pixel values (B, 3, S, S) to unit vectors (B, D), `textual/model.onnx` ids and mask (B, L) to
 unit vectors (B, D); batch and length are free. Beside them lie the preprocessing and the tokenizer, as immich reads
 them. GPO's rank weights depend on the number of tokens alone, so a table takes the place of its recurrence.
 """
 
-import argparse
 import json
 from pathlib import Path
 
@@ -205,31 +204,36 @@ def copy_card(source: str, out: Path, dtype: str, report: dict):
         (out / "README.md").write_text(f"{card}\n\n## Number format\n\n{said}\n", encoding="utf-8")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Export a saved model."""
-    parser = argparse.ArgumentParser("vsehub export", description=__doc__.splitlines()[0])
-    parser.add_argument("model", help="folder or Hub id of a model of vsehub")
-    parser.add_argument("out", help="folder")
-    parser.add_argument("--to", choices=("onnx", "transformers"), default="onnx")
-    parser.add_argument("--dtype", choices=("float32", "bf16"), default="float32", help="bf16 goes with transformers")
-    args = parser.parse_args(argv)
-    if args.to == "onnx" and args.dtype != "float32":
-        raise ValueError("--dtype bf16 writes a folder for transformers: add --to transformers")
-    out = output_folder(args.out)
+def export_model(source: str, out: str | Path, to: str = "onnx", dtype: str = "float32") -> dict[str, float]:
+    """Write a saved model in another form.
+
+    Args:
+        source: folder or Hub id of a model of vsehub and its processor.
+        out: a folder that is new or empty.
+        to: `onnx` (two graphs) or `transformers` (a folder that AutoModel loads).
+        dtype: `float32` or `bfloat16`, of the latter.
+
+    Returns:
+        By side, `visual` and `textual`: the largest difference from the model (onnx), or the mean cosine with float32.
+
+    Raises:
+        FileExistsError: `out` holds files.
+        ValueError: no model of vsehub, or graphs that differ from it.
+        ImportError: without onnx and onnxruntime.
+    """
+    out = output_folder(out)
     if out.exists() and any(out.iterdir()):
         raise FileExistsError(f"{out} is not empty: choose a new folder")
-    with weights_of(args.model):
-        model = AutoModel.from_pretrained(args.model)
+    with weights_of(source):
+        model = AutoModel.from_pretrained(source)
         if not isinstance(model, DualEncoderPreTrainedModel):
-            raise ValueError(f"{args.model} is a {type(model).__name__}, not an image-text model of vsehub")
-        processor = AutoProcessor.from_pretrained(args.model)
-    if args.to == "onnx":
-        report = export_onnx(model, processor, out)
-        print("largest difference from the model: " + ", ".join(f"{k} {v:.1e}" for k, v in report.items()))
-    else:
-        dtype = torch.bfloat16 if args.dtype == "bf16" else torch.float32
-        report = export_dtype(model, processor, out, dtype)
-        copy_card(args.model, out, str(dtype).removeprefix("torch."), report)
-        print("mean cosine with float32: " + ", ".join(f"{k} {v:.5f}" for k, v in report.items()))
-    print(f"{out}")
-    return 0
+            raise ValueError(f"{source} is a {type(model).__name__}, not an image-text model of vsehub")
+        processor = AutoProcessor.from_pretrained(source)
+    if to == "onnx":
+        return export_onnx(model, processor, out)
+    report = export_dtype(model, processor, out, getattr(torch, dtype))
+    copy_card(source, out, dtype, report)
+    return report
+
+
+__all__ = ["export_dtype", "export_model", "export_onnx"]

@@ -58,13 +58,13 @@ def test_an_interrupt_and_a_hub_out_of_reach_are_one_line(module, kind, status, 
         raise type("Failure", (kind,), {"__module__": module})("why")
 
     monkeypatch.delenv("VSEHUB_TRACEBACK", raising=False)
-    monkeypatch.setattr("vsehub.hub_cards.push.main", fail)
+    monkeypatch.setattr("vsehub.commands.push.main", fail)
     assert main(["push", "a", "b"]) == status
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_our_own_faults_keep_their_traceback(monkeypatch):
-    monkeypatch.setattr("vsehub.hub_cards.push.main", lambda words: {}["absent"])
+    monkeypatch.setattr("vsehub.commands.push.main", lambda words: {}["absent"])
     with pytest.raises(KeyError):
         main(["push", "a", "b"])
 

@@ -57,7 +57,7 @@ def test_text_picture_and_both(index, capsys, tiny_pictures):
         ((), "give a text, an image, or both"),
         (("a", "--text", "b"), "given twice"),
         (("--image", "absent.jpg"), "absent.jpg: no such file"),
-        (("a", "--k", "0"), "k must be at least 1"),
+        (("a", "--k", "0"), "must be a whole number of at least 1, not 0"),
         (("a", "--model", "./nowhere"), "no such folder"),
         (("   ",), "empty"),
     ],
@@ -172,4 +172,4 @@ def test_an_empty_index_says_so(tmp_path, tiny_folder, capsys):
 def test_places_that_cannot_be_written_are_refused_before_the_search(index, capsys, tmp_path):
     for flag in ("--html", "--geojson"):
         assert "is a folder: name a file" in search(index, capsys, "a", flag, str(tmp_path), expected=2)
-    assert "NaN" in search(index, capsys, "a", "--cutoff", "nan", expected=2)
+    assert "must be a number, not nan" in search(index, capsys, "a", "--cutoff", "nan", expected=2)

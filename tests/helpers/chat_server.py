@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from caption_folder import picture
 from PIL import Image
 
-from vsehub.data.captioning.caption_job import main
+from vsehub.__main__ import main
 
 
 def image_of(body):
@@ -144,4 +144,6 @@ class Handler(BaseHTTPRequestHandler):
 
 def ask(server, folder, out, *options):
     """Run the command against the server; return its exit code."""
-    return main([str(folder), "--model", "vlm", "--api_base", server.base, "--out", str(out), *map(str, options)])
+    return main(
+        ["caption", str(folder), "--model", "vlm", "--api_base", server.base, "--out", str(out), *map(str, options)]
+    )

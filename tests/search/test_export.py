@@ -110,7 +110,7 @@ def test_calibrate_keeps_a_cut_off_that_search_uses(tmp_path, tiny_folder, tiny_
     (tmp_path / "hopeless.txt").write_text("tax return\n\nof the under\n")
     words = ["index", "calibrate", str(tmp_path / "index"), "--data", str(tmp_path / "pairs.parquet")]
     assert main([*words, "--quiet", "1", "--off_topic", str(tmp_path / "hopeless.txt")]) == 0
-    assert "100.0 % of 2 hopeless queries find nothing" in capsys.readouterr().out
+    assert "100.0 % of 2 irrelevant queries return nothing" in capsys.readouterr().out
     assert main(["search", str(tmp_path / "index"), "tax return", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["hits"] == [] and found["query"]["cutoff"] > 0
@@ -118,7 +118,7 @@ def test_calibrate_keeps_a_cut_off_that_search_uses(tmp_path, tiny_folder, tiny_
     assert "nothing comes nearer" in capsys.readouterr().out
     assert main(["search", str(tmp_path / "index"), "tax return", "--no_cutoff"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 6
-    assert main(words) == 0 and "of 12 hopeless queries" in capsys.readouterr().out
+    assert main(words) == 0 and "of 12 irrelevant queries" in capsys.readouterr().out
 
 
 def test_a_missing_engine_is_named_with_its_extra(index, tmp_path, monkeypatch, capsys):
@@ -136,7 +136,7 @@ def test_bad_words_of_calibrate_and_export_are_one_line(index, tmp_path, capsys)
     (tmp_path / "bytes").write_bytes(b"\xff\xfe")
     calibrate = ["index", "calibrate", str(index.folder), "--data", "nothing"]
     for words, said in [
-        ([*calibrate, "--limit", "-1"], "at least two images"),
+        ([*calibrate, "--limit", "1"], "at least two images"),
         ([*calibrate, "--off_topic", str(tmp_path / "blank")], "no line of text"),
         ([*calibrate, "--off_topic", str(tmp_path / "bytes")], "not a text file in UTF-8"),
         (["index", "export", str(index.folder), "--out", str(tmp_path)], "is a folder: name a file"),

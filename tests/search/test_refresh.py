@@ -151,6 +151,7 @@ def test_a_job_that_is_killed_goes_on(index, photos, tmp_path, tiny_folder, monk
 
 CHILD = """
 import os, signal, sys
+from vsehub.commands.index import main
 from vsehub.search import refresh as index_images
 index_images.SAVED_AT_ONCE = 1
 real, steps = os.fsync, [0]
@@ -160,7 +161,7 @@ def fsync(handle):
         os.kill(os.getpid(), signal.SIGKILL)
     real(handle)
 os.fsync = fsync
-index_images.main(sys.argv[1:])
+main(sys.argv[1:])
 """
 
 
@@ -182,7 +183,7 @@ def test_two_processes_make_the_index_of_one(index, photos, tmp_path, tiny_folde
     launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "-m"]
     words = [str(photos), "--model", str(tiny_folder), "--out", str(tmp_path / "index")]
     (photos / "torn.png").write_bytes(b"torn")
-    done = subprocess.run([*launch, "vsehub.search.refresh", *words], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([*launch, "vsehub.commands.index", *words], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "6 rows; 6 embedded" in done.stdout and "1 bad" in done.stdout
     found = vectors(tmp_path)
@@ -207,8 +208,8 @@ def test_nothing_is_made_or_lost_where_the_words_are_wrong(index, photos, tmp_pa
     (tmp_path / "empty").mkdir()
     for words, source, said in [
         (("--tile", "16"), photos, "smaller than the tile"),
-        (("--tile", "-3"), photos, "smaller than the tile"),
-        (("--bands", "0", "1", "2"), photos, "counted from 1"),
+        (("--tile", "-3"), photos, "at least 0"),
+        (("--bands", "0", "1", "2"), photos, "at least 1"),
         (("--batch_size", "0"), photos, "at least 1"),
         (("--workers", "-1"), photos, "at least 1"),
         ((), tmp_path / "empty", "no picture in it"),

@@ -139,12 +139,12 @@ def test_a_text_that_names_a_file_is_a_text(retriever, photos):
         retriever.add_images([photos[0]], ids=["a", "b"])
 
 
-def test_the_cut_off_keeps_hopeless_queries_quiet():
+def test_the_cut_off_rejects_irrelevant_queries():
     noise, own = np.linspace(0, 0.5, 101), np.linspace(0.3, 0.9, 61)
-    found = calibrated_cutoff(own, noise, quiet=0.95)
-    assert 0.475 <= found["text"] < 0.48 and found["quiet"] >= 0.95
+    found = calibrated_cutoff(own, noise, reject_share=0.95)
+    assert 0.475 <= found["text"] < 0.48 and found["rejected"] >= 0.95
     assert found["kept"] == np.mean(own >= found["text"])
-    assert calibrated_cutoff(own, [0.2] * 5, quiet=1)["text"] > 0.2  # ties count as quiet
+    assert calibrated_cutoff(own, [0.2] * 5, reject_share=1)["text"] > 0.2  # a tie is rejected
     for wrong in ([], [np.nan]):
         with pytest.raises(ValueError):
             calibrated_cutoff(own, wrong)
@@ -154,11 +154,11 @@ def test_the_cut_off_keeps_hopeless_queries_quiet():
 
 def test_a_calibrated_search_may_find_nothing(retriever, photos, tiny_captions, tmp_path):
     retriever.save(tmp_path / "index")
-    found = retriever.calibrate(photos, tiny_captions, off_topic=["the", "white street", "over"], quiet=1.0)
+    found = retriever.calibrate(photos, tiny_captions, off_topic=["the", "white street", "over"], reject_share=1.0)
     assert retriever.search(text="the") == [] and retriever.search(text="white street") == []
     assert len(retriever.search(text="the", cutoff=None)) == 6 and len(retriever.search(image=photos[0])) == 6
     assert Retriever.open(tmp_path / "index").index.cutoff == found
-    assert set(retriever.calibrate(photos, tiny_captions)) == {"text", "quiet", "kept", "pairs", "off_topic"}
+    assert set(retriever.calibrate(photos, tiny_captions)) == {"text", "rejected", "kept", "pairs", "off_topic"}
     with pytest.raises(ValueError, match="no such file"):
         retriever.calibrate(["absent.png"], ["a"])
 

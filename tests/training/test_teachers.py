@@ -263,11 +263,11 @@ def test_pir_has_its_image_teacher_for_free_and_needs_one_for_texts(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--views", "0"], "--views must be at least 1"),
-        (["--batch_size", "-1"], "--batch_size must be at least 1"),
-        (["--train_teachers", "nan"], "number of epochs"),
-        (["--train_teachers", "-1"], "number of epochs"),
-        (["--temperature", "0"], "must be above 0"),
+        (["--views", "0"], "--views: must be a whole number of at least 1"),
+        (["--batch_size", "-1"], "--batch_size: must be a whole number of at least 1"),
+        (["--train_teachers", "nan"], "must be a number of at least 0"),
+        (["--train_teachers", "-1"], "must be a number of at least 0"),
+        (["--temperature", "0"], "must be a number above 0"),
         (["--image_column", "picture"], "has no column 'picture'"),
     ],
 )

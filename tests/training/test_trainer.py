@@ -12,10 +12,10 @@ from small_runs import SMALL, equal, run
 from transformers import AutoModel, Trainer, TrainingArguments
 
 from vsehub import D2SVSEModel, D2SVSEProcessor
+from vsehub.commands.evaluate import main as evaluate_main
 from vsehub.data.arguments import DataArguments
 from vsehub.data.rows import prepare_rows
 from vsehub.evaluation.evaluate import evaluate_model
-from vsehub.evaluation.evaluate import main as evaluate_main
 from vsehub.training import pair_stage, run_d2s
 from vsehub.training.arguments import D2S_ARGUMENTS
 from vsehub.training.d2s_stages import STAGES, with_teacher_column

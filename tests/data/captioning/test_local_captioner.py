@@ -6,7 +6,8 @@ import pytest
 from caption_folder import ids_of, paint, rows_of
 from PIL import Image
 
-from vsehub.data.captioning.caption_job import caption_images, main
+from vsehub.__main__ import main
+from vsehub.data.captioning.caption_job import caption_images
 from vsehub.data.captioning.journal import Journal
 from vsehub.data.captioning.local_captioner import TransformersCaptioner
 from vsehub.data.captioning.request import Caption, CaptionError, CaptionRequest, Failure
@@ -91,7 +92,7 @@ def local(llava, batch_size=5, max_new_tokens=6, **more):
 def test_a_tiny_llava_captions_a_folder_through_the_command(llava, folder, tmp_path, capsys):
     out = tmp_path / "d.parquet"
     options = ["--max_new_tokens", "6", "--batch_size", "5", "--temperature", "1.5"]
-    assert main([str(folder), "--model", llava, "--out", str(out), *options]) == 0
+    assert main(["caption", str(folder), "--model", llava, "--out", str(out), *options]) == 0
     rows = rows_of(out)
     assert [row["image_id"] for row in rows] == ids_of(folder)
     request = CaptionRequest(max_new_tokens=6, temperature=1.5)
@@ -147,7 +148,10 @@ def test_an_answer_that_stops_early_is_not_truncated_and_an_empty_one_is_a_bad_s
     assert any(6 <= row["num_tokens"] < 12 for row in rows)
     assert not any(set(row["dense_text"].split()) & set(WORDS[:10]) for row in rows)
     mute = build_llava(tmp_path / "mute", eos_token_id=list(range(28)))
-    assert main([str(folder), "--model", mute, "--out", str(tmp_path / "b.parquet"), "--max_new_tokens", "3"]) == 2
+    assert (
+        main(["caption", str(folder), "--model", mute, "--out", str(tmp_path / "b.parquet"), "--max_new_tokens", "3"])
+        == 2
+    )
     assert "empty answer" in capsys.readouterr().err
 
 
@@ -294,7 +298,7 @@ def test_a_picture_that_the_model_fails_on_is_reported_and_a_model_that_always_f
 
 def test_a_template_that_takes_no_picture_is_one_line(folder, tmp_path, capsys):
     refusing = build_llava(tmp_path / "refusing", "{{ raise_exception('only text') }}")
-    assert main([str(folder), "--model", refusing, "--out", str(tmp_path / "d.parquet")]) == 2
+    assert main(["caption", str(folder), "--model", refusing, "--out", str(tmp_path / "d.parquet")]) == 2
     assert "its chat template refuses a picture with a question" in capsys.readouterr().err.splitlines()[-1]
 
 

@@ -18,10 +18,10 @@ from caption_folder import assert_whole, ids_of, paint, rows_of
 from chat_server import ask, image_of
 from PIL import Image
 
+from vsehub.__main__ import main
 from vsehub.data.captioning import caption_job as dense_captions
 from vsehub.data.captioning import server_captioner as caption_server
 from vsehub.data.captioning import transport
-from vsehub.data.captioning.caption_job import main
 from vsehub.data.captioning.request import CaptionRequest
 
 COLUMNS = ["image_id", "dense_text", "model_id", "revision", "prompt_hash", "truncated", "num_tokens"]
@@ -152,7 +152,7 @@ def test_no_server_at_all_is_one_clear_error(folder, tmp_path, capsys, monkeypat
         free.bind(("127.0.0.1", 0))
         base = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
     options = ["--api_base", base, "--tries", "2", "--on_bad_sample", "quarantine"]
-    assert main([str(folder), "--model", "m", "--out", str(tmp_path / "d.parquet"), *options]) == 2
+    assert main(["caption", str(folder), "--model", "m", "--out", str(tmp_path / "d.parquet"), *options]) == 2
     assert "ConnectionRefusedError" in capsys.readouterr().err
     assert not (tmp_path / "d.parquet").exists() and not (tmp_path / "bad_samples.jsonl").exists()
 
@@ -183,7 +183,7 @@ def test_text_that_is_not_utf8_and_absurd_counts_do_not_break_the_table(server, 
     assert ask(server, folder, tmp_path / "d.parquet") == 0
     row = next(row for row in rows_of(tmp_path / "d.parquet") if row["image_id"] == "07.png")
     assert (row["dense_text"], row["revision"], row["num_tokens"]) == ("this is picture ?7", "served ?", None)
-    assert "served ?, served-1" in capsys.readouterr().out
+    assert "served ?, served-1" in capsys.readouterr().err
 
 
 def test_the_key_is_sent_and_never_printed(server, folder, tmp_path, capsys, monkeypatch):
@@ -210,7 +210,8 @@ def test_pictures_arrive_upright_and_opaque(server, tmp_path):
 
 LAUNCHER = """
 import json, os, sys
-from vsehub.data.captioning.caption_job import main
+from vsehub.commands.caption import main
+from vsehub.data.captioning import caption_job, server_captioner
 print("ready", flush=True)
 for line in sys.stdin:  # one import, many processes to kill
     child = os.fork()

@@ -9,7 +9,7 @@ from caption_folder import assert_whole, rows_of
 from chat_server import ask, image_of
 from PIL import Image
 
-from vsehub.data.captioning.caption_job import main
+from vsehub.__main__ import main
 from vsehub.data.captioning.request import CaptionRequest
 
 CAPTION = "A red boat lies on a calm lake."
@@ -44,7 +44,7 @@ def one_picture(tmp_path, size=(24, 16)):
 
 def last_error(capsys):
     lines = capsys.readouterr().err.splitlines()
-    assert lines[-1].startswith("vsehub caption: error:") and not any("Traceback" in line for line in lines)
+    assert lines[-1].startswith("vsehub caption: ") and not any("Traceback" in line for line in lines)
     return lines[-1]
 
 
@@ -256,7 +256,7 @@ def test_the_largest_side_may_be_set_and_belongs_to_the_job(server, tmp_path, ca
     assert "was begun with max_image_side 500, this job has 900" in last_error(capsys)
     hashes = {CaptionRequest(max_image_side=side).prompt_hash for side in (None, 500, 900)}
     assert len(hashes) == 3
-    assert main([str(root), "--model", "m", "--out", str(out), "--max_image_side", "3"]) == 2
+    assert main(["caption", str(root), "--model", "m", "--out", str(out), "--max_image_side", "3"]) == 2
     assert "max_image_side 3 is below" in last_error(capsys)
 
 
@@ -334,7 +334,7 @@ def test_a_word_for_a_key_is_no_secret_in_a_caption(server, tmp_path, monkeypatc
 
 @pytest.mark.parametrize("url", ["http://user:hunter2@h/v1", "http://h/v1?key=hunter2", "http://h/v1#hunter2"])
 def test_a_secret_in_the_address_is_refused_and_not_printed(folder, tmp_path, capsys, url):
-    assert main([str(folder), "--model", "m", "--out", str(tmp_path / "d.parquet"), "--api_base", url]) == 2
+    assert main(["caption", str(folder), "--model", "m", "--out", str(tmp_path / "d.parquet"), "--api_base", url]) == 2
     error = last_error(capsys)
     assert "OPENAI_API_KEY" in error and "hunter2" not in error
 

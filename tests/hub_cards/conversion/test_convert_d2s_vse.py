@@ -17,7 +17,8 @@ from transformers import AutoModel, AutoProcessor
 
 from vsehub import D2SVSEModel, D2SVSEProcessor
 from vsehub.__main__ import main as vsehub
-from vsehub.hub_cards.conversion.convert_d2s_vse import convert, main
+from vsehub.commands.convert_d2s_vse import main
+from vsehub.hub_cards.conversion.convert_d2s_vse import convert
 from vsehub.hub_cards.conversion.official_checkpoint import CheckpointError
 from vsehub.hub_cards.push import shipped_files
 from vsehub.training.losses import EmbeddingDistillationLoss, HingeLoss
@@ -38,7 +39,7 @@ class Golden:
         self.image_size = self.tensors["in.pixel_values"].shape[-1]
         content = {"model": state, "opt": argparse.Namespace(img_res=224), "epoch": 3, "best_rsum": 1.5, "Eiters": 7}
         torch.save(content, folder / "model_best.pth")
-        arguments = [str(folder / "model_best.pth"), str(folder / "out"), "--image-size", str(self.image_size)]
+        arguments = [str(folder / "model_best.pth"), str(folder / "out"), "--image_size", str(self.image_size)]
         for tower in ("vision", "text") if with_configs else ():
             (folder / f"{tower}.json").write_text(json.dumps(facts[tower]))
             arguments += [f"--{tower}-config", str(folder / f"{tower}.json")]
@@ -95,7 +96,7 @@ def test_a_converted_model_says_where_it_comes_from(golden):
     assert (config.num_mask_tokens, config.decoder_layers, config.decoder_heads) == (100, 4, 4)
     assert (config.projection_dim, config.pooling_dim) == (512, 32)
     assert config.conversion["source"] == "model_best.pth" and len(config.conversion["sha256"]) == 64
-    assert config.conversion["image_size_from"] == "--image-size"
+    assert config.conversion["image_size_from"] == "--image_size"
     assert config.conversion["dropped"]["prompt_learner.mask_token"] == 1
     assert "long_txt_enc.*" not in config.conversion["dropped"]
     assert golden.teacher.config.conversion["part"] == "teacher"
@@ -207,9 +208,9 @@ def refused(capsys, tmp_path):
 def test_a_stage_2_file_gives_a_decoder_of_the_size_that_its_tensors_have(saved, tmp_path, capsys):
     state = tiny_state()
     assert main([str(saved(state, img_res=32)), str(tmp_path / "out")]) == 0
-    report, teacher = capsys.readouterr().out, sum(name.startswith("long_txt_enc.") for name in state)
+    (report, remarks), teacher = capsys.readouterr(), sum(name.startswith("long_txt_enc.") for name in state)
     assert f"left out long_txt_enc.* ({teacher})" in report and "no processor" in report
-    assert "image size 32 from opt.img_res" in report and "--image-size 384" in report
+    assert "image size 32 from opt.img_res" in report and "--image_size 384" in remarks
     model = AutoModel.from_pretrained(tmp_path / "out")
     config = model.config
     assert type(model) is D2SVSEModel and config.legacy and config.residual
@@ -247,17 +248,17 @@ def test_the_module_prefix_of_distributed_training_is_taken_off(saved, tmp_path)
 
 def test_without_options_the_image_size_must_be_given(saved, refused, tmp_path):
     path = saved(tiny_state())
-    assert "pass --image-size" in refused(path, tmp_path / "out")
+    assert "pass --image_size" in refused(path, tmp_path / "out")
     report = convert(path, tmp_path / "out", image_size=48)
-    assert (report["image_size"], report["image_size_from"], report["warnings"]) == (48, "--image-size", [])
+    assert (report["image_size"], report["image_size_from"], report["warnings"]) == (48, "--image_size", [])
     config = AutoModel.from_pretrained(tmp_path / "out").config
     assert config.image_size == 48 and config.vision_config.image_size == 32
 
 
 def test_options_without_a_usable_image_size_are_refused(saved, refused, tmp_path):
-    assert "pass --image-size" in refused(saved(tiny_state(), margin=0.2), tmp_path / "out")
+    assert "pass --image_size" in refused(saved(tiny_state(), margin=0.2), tmp_path / "out")
     assert "opt.img_res is '384'" in refused(saved(tiny_state(), img_res="384"), tmp_path / "out")
-    assert "--image-size is -1" in refused(saved(tiny_state(), img_res=32), tmp_path / "out", "--image-size", "-1")
+    assert "--image_size: must be" in refused(saved(tiny_state(), img_res=32), tmp_path / "out", "--image_size", "-1")
 
 
 def test_options_that_change_the_architecture_are_followed(saved, tmp_path):
@@ -330,7 +331,7 @@ def test_a_pickle_that_wants_to_run_something_is_refused_and_runs_nothing(refuse
         "inside opt": {"model": tiny_state(), "opt": argparse.Namespace(img_res=32, data_path=hostile)},
     }[place]
     torch.save(content, tmp_path / "model_best.pth")
-    error = refused(tmp_path / "model_best.pth", tmp_path / "out", "--image-size", "32")
+    error = refused(tmp_path / "model_best.pth", tmp_path / "out", "--image_size", "32")
     assert "refused, and nothing of it was run" in error and "system" in error
     assert not (tmp_path / "witness").exists()
 

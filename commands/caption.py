@@ -1,0 +1,93 @@
+"""`vsehub caption IMAGES --model M --out dense.parquet`: dense captions from a vision-language model, resumable."""
+
+from ..data.captioning.request import CaptionError, CaptionRequest
+from ..files.text import printable
+from .flags import (
+    Parser,
+    add_device,
+    add_json,
+    dtype_name,
+    fraction,
+    natural_float,
+    positive_float,
+    positive_int,
+    remark,
+    tell,
+)
+
+INTERRUPTED = "vsehub caption: interrupted; the same command goes on from here"
+
+
+def parser() -> Parser:
+    """The flags."""
+    asked = CaptionRequest()
+    parser = Parser(
+        "caption",
+        "One dense caption for every image of a folder or dataset. A killed job goes on with the same command.",
+        "caption photos/ --model llava-hf/llava-1.5-7b-hf --out dense.parquet",
+    )
+    parser.add_place("data", "folder of images, parquet file, Hub id, or what `vsehub train` reads")
+    parser.add("--model", required=True, help="Hub id or folder (llava-hf/llava-1.5-7b-hf), or a name on the server")
+    parser.add("--out", required=True, help="the parquet table to write")
+    sampling = {"temperature": natural_float, "top_p": fraction, "max_new_tokens": positive_int}
+    for name, kind in {"prompt": str, **sampling}.items():
+        parser.add(f"--{name}", type=kind, default=getattr(asked, name), help="default: %(default)s, the paper's")
+    parser.add("--max_image_side", type=positive_int, help="shrink larger pictures to it; default: 2048 for a server")
+    parser.add("--min_words", type=positive_int, default=asked.min_words, help="of a caption; default: %(default)s")
+    parser.add("--seed", type=int, help="default: 0 for a local model; a server is sent none")
+    parser.add("--on_bad_sample", choices=("error", "quarantine"), default="error", help="default: %(default)s")
+    parser.add("--restart", action="store_true", help="throw away what --out and its journal hold")
+    parser.add("--revision", help="branch, tag or commit of the model")
+    parser.add(
+        "--batch_size", type=positive_int, default=8, help="images at once on a local model; default: %(default)s"
+    )
+    dtypes = ("auto", "float32", "bfloat16", "float16")
+    parser.add("--dtype", type=dtype_name, choices=dtypes, default="auto", help="default: as saved")
+    add_device(parser)
+    parser.add("--api_base", help="ask an OpenAI-compatible server, http://localhost:8000/v1; key from OPENAI_API_KEY")
+    parser.add("--concurrency", type=positive_int, default=8, help="requests in flight; default: %(default)s")
+    parser.add("--timeout", type=positive_float, default=120.0, help="seconds a request may take; default: %(default)s")
+    parser.add("--tries", type=positive_int, default=8, help="requests an image is worth; default: %(default)s")
+    parser.add("--split", default="train", help="of a dataset; default: %(default)s")
+    parser.add("--image_root", help="folder of the images, where a dataset names files")
+    parser.add("--image_column", default="image", help="default: %(default)s")
+    parser.add("--id_column", default="image_id", help="default: %(default)s; row numbers where there is none")
+    add_json(parser, "the counts")
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Caption what is missing; print the counts."""
+    args = parser().parse_args(argv)
+    from ..data.captioning.caption_job import caption_images
+
+    reading = {name: getattr(args, name) for name in ("split", "image_root", "image_column", "id_column")}
+    options = {"on_bad_sample": args.on_bad_sample, "restart": args.restart, "progress": not args.quiet}
+    try:
+        done = caption_images(args.data, args.out, captioner_of(args), **options, **reading)
+    except KeyboardInterrupt:
+        remark(args, INTERRUPTED)
+        return 130
+    except CaptionError as error:
+        raise ValueError(str(error)) from error
+    made = "complete already, nothing to do" if done["was_complete"] else f"{done['made']} made now"
+    counts = f"{done['captions']} captions ({done['truncated']} truncated), {done['bad']} bad samples"
+    tell(args, f"{args.out}: {counts}; {made}", {"out": args.out, **done})
+    if len(done["revisions"]) > 1:
+        revisions = printable(", ".join(done["revisions"]))
+        remark(args, f"the server changed its model meanwhile, see column revision: {revisions}")
+    return 0
+
+
+def captioner_of(args):
+    """The local model, or the client of the server, that the flags describe."""
+    from ..data.captioning.local_captioner import TransformersCaptioner
+    from ..data.captioning.server_captioner import ServerCaptioner
+
+    sampling = (args.temperature, args.top_p, args.max_new_tokens, args.seed)
+    request = CaptionRequest(args.prompt, *sampling, args.max_image_side, args.min_words)
+    if args.api_base and args.revision:
+        raise CaptionError("--revision is for local models: a server serves what it serves")
+    if args.api_base:
+        return ServerCaptioner(args.model, request, args.api_base, args.concurrency, args.timeout, args.tries)
+    return TransformersCaptioner(args.model, request, args.revision, args.batch_size, args.dtype, args.device)

@@ -1,0 +1,62 @@
+"""`vsehub check-leakage A B`: images that two sources, or two splits, share. Exit status 1 if there are any."""
+
+from dataclasses import asdict
+
+from .flags import Parser, add_json, tell
+
+SHOWN = 20  # pairs
+
+
+def parser() -> Parser:
+    """The flags."""
+    parser = Parser(
+        "check-leakage",
+        "Find images that two sources or splits share, also resized, re-encoded, turned or mirrored.\n"
+        "Exit status: 0 no leak, 1 leaks, 2 bad input.",
+        "check-leakage org/pairs --split_a train --split_b test",
+    )
+    parser.add_place("data", "Hub id, parquet, imagefolder or json, as for training")
+    parser.add_place("other", "the other source (default: the same, for two splits of it)", required=False)
+    parser.add("--split_a", default="train", help="default: %(default)s")
+    parser.add("--split_b", default="test", help="of OTHER (default: %(default)s)")
+    parser.add("--image_root", help="folder of the image files that a manifest names")
+    parser.add("--image_column", default="image", help="default: %(default)s")
+    add_json(parser, "all pairs")
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Compare, print, and tell by the exit status."""
+    args = parser().parse_args(argv)
+    from ..data.leakage import find_leaks, prints_of_split
+
+    sides = [
+        prints_of_split(source, split, args.image_root, args.image_column)
+        for source, split in ((args.data, args.split_a), (args.other or args.data, args.split_b))
+    ]
+    leaks = find_leaks(*sides)
+    lines = [line for name, side in zip((args.split_a, args.split_b), sides) for line in left_out(name, side)]
+    content = {"leaks": [asdict(leak) for leak in leaks], "unreadable": [side.unreadable for side in sides]}
+    tell(args, "\n".join([*lines, table(leaks, len(sides[1].ids))]), content)
+    return 1 if leaks else 0
+
+
+def left_out(name: str, side) -> list[str]:
+    """What could not be compared, or not fully: one line for each kind."""
+    lines = []
+    if side.unreadable:
+        lines.append(f"{name}: {len(side.unreadable)} images do not decode: {', '.join(side.unreadable[:5])} ...")
+    if side.flat:
+        lines.append(f"{name}: {side.flat} images are flat and were compared by their bytes and pixels alone")
+    return lines
+
+
+def table(leaks: list, images: int) -> str:
+    """How many pairs there are, and the first of them."""
+    exact, shared = sum(leak.kind == "exact" for leak in leaks), len({leak.b_row for leak in leaks})
+    lines = [f"{len(leaks)} pairs ({exact} exact, {len(leaks) - exact} near); {shared} of {images} images of B"]
+    lines += [
+        f"  {leak.kind:5} {leak.a_id} ~ {leak.b_id}  {leak.transform}, correlation {leak.correlation:.3f}"
+        for leak in leaks[:SHOWN]
+    ]
+    return "\n".join(lines)

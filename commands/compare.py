@@ -1,0 +1,39 @@
+"""`vsehub compare A.json B.json`: is B better than A? Two evaluations of the same queries, with p-values."""
+
+from .flags import Parser, add_json, fraction, natural_int, positive_int, tell
+
+HINT = "Lower mean ranks are better. The more metrics one looks at, the more p-values fall below 0.05 by chance."
+
+
+def parser() -> Parser:
+    """The flags."""
+    parser = Parser(
+        "compare",
+        "Compare two evaluations of the same queries: differences, intervals and p-values of every metric.",
+        "compare theirs.json mine.json",
+    )
+    parser.add_place("a", "JSON of `vsehub evaluate`")
+    parser.add_place("b", "another, of the same data, split and protocols")
+    parser.add("--samples", type=positive_int, default=1000, help="bootstrap samples of images (default: %(default)s)")
+    parser.add("--permutations", type=positive_int, default=10_000, help="default: %(default)s")
+    parser.add("--level", type=fraction, default=0.95, help="of the intervals (default: %(default)s)")
+    parser.add("--seed", type=natural_int, default=0, help="default: %(default)s")
+    add_json(parser, "the numbers")
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Compare; print a table, or JSON."""
+    args = parser().parse_args(argv)
+    if not 0 < args.level < 1:
+        raise ValueError(f"--level {args.level}: it is above 0 and below 1")
+    from ..evaluation.compare import compare_files, comparison_table
+
+    comparisons = compare_files(args.a, args.b, args.samples, args.permutations, args.level, args.seed)
+    lines = []
+    for name, rows in comparisons.items():
+        lines.append(f"{name}: A is {args.a}, B is {args.b}; by images, {args.permutations} permutations")
+        lines.append(comparison_table(rows, args.level) + "\n")
+    content = {name: {key: row._asdict() for key, row in rows.items()} for name, rows in comparisons.items()}
+    tell(args, "\n".join([*lines, HINT]), content)
+    return 0

@@ -1,0 +1,71 @@
+"""`vsehub evaluate MODEL --data SOURCE --split test`: retrieval metrics of a saved model on a split."""
+
+from pathlib import Path
+
+from .flags import (
+    Parser,
+    add_data_flags,
+    add_device,
+    add_json,
+    chosen_device,
+    data_arguments,
+    dtype_name,
+    natural_int,
+    positive_int,
+    tell,
+)
+
+
+def parser() -> Parser:
+    """The flags."""
+    parser = Parser(
+        "evaluate",
+        "Retrieval metrics of a saved model on a split, by named protocols.",
+        "evaluate runs/mine/hub --data org/pairs --split test --json mine.json",
+    )
+    parser.add_place("model", "folder or Hub id")
+    add_data_flags(parser, split="test")
+    parser.add("--label_column", default="label", help="scene classes, for scene precision; used if it is there")
+    parser.add("--protocol", default="recall", help="one or several, with commas; see docs/evaluation.md")
+    parser.add("--ground_truth", help="folder of CxC and ECCV Caption (default: the package eccv_caption)")
+    parser.add("--folds", type=natural_int, default=0, help="also the mean over so many folds (COCO 1K: 5)")
+    parser.add("--graded", choices=("captions", "classes"), help="also NDCG within and across modalities")
+    parser.add("--batch_size", type=positive_int, default=64, help="default: %(default)s")
+    parser.add(
+        "--dtype",
+        type=dtype_name,
+        choices=("auto", "float32", "bfloat16"),
+        default="float32",
+        help="of the model (default: %(default)s)",
+    )
+    add_device(parser)
+    parser.add("--save_embeddings", metavar="FILE", help="write the embeddings to this safetensors file")
+    parser.add("--embeddings", metavar="FILE", help="read them from it; refused if they are of another model or data")
+    add_json(parser, "metrics, intervals and outcomes, which `vsehub compare` reads,")
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Evaluate; print a table, or JSON."""
+    args = parser().parse_args(argv)
+    from ..evaluation.evaluate import EvaluationOptions, evaluation
+    from ..evaluation.record import record_json
+    from ..evaluation.tables import further_lines, protocol_table, table
+
+    chosen_device(args.device)
+    options = EvaluationOptions(
+        protocols=tuple(dict.fromkeys(name.strip() for name in args.protocol.split(","))),
+        folds=args.folds,
+        graded=args.graded,
+        ground_truth=args.ground_truth,
+        embeddings=args.embeddings,
+        save_embeddings=args.save_embeddings,
+        dtype=args.dtype,
+        batch_size=args.batch_size,
+    )
+    data = data_arguments(args, label_column=args.label_column)
+    metrics, record = evaluation(args.model, data, args.split, options)
+    lines = [table({f"{Path(args.model).name} on {args.split}": metrics})] if "rsum" in metrics else []
+    lines += [*further_lines(metrics), protocol_table(record)]
+    tell(args, "\n".join(lines), {**metrics, "evaluation": record}, record_json)
+    return 0

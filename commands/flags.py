@@ -1,0 +1,266 @@
+"""What all verbs share: a parser whose errors are one line, one name for one thing, ranges checked before the work.
+
+Nothing here, nor at the top of a verb's file, imports torch or transformers: `vsehub VERB --help` answers at once.
+"""
+
+import argparse
+import difflib
+import json
+import math
+import os
+import re
+import sys
+from collections.abc import Callable
+
+from ..data.arguments import DataArguments
+from ..files.outputs import output_file
+from ..files.whole import write_text
+
+STDOUT = "-"  # what `--json` without a file means
+DATA_FLAGS = ("image_column", "captions_column", "id_column")
+DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+
+
+class Parser(argparse.ArgumentParser):
+    """The command line of one verb; every verb has `--quiet`.
+
+    An argument added with `add_place` is given by its place or by its name: `vsehub evaluate MODEL` or
+    `vsehub evaluate --model MODEL`. Flags may be written with dashes, too (`--image-root`).
+
+    Args:
+        verb: its name.
+        about: what it does, in one sentence.
+        example: a typical command line.
+    """
+
+    def __init__(self, verb: str, about: str, example: str):
+        super().__init__(
+            f"vsehub {verb}",
+            description=f"{about}\n\nexample: vsehub {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            add_help=False,
+        )
+        self.places: list[tuple[str, bool]] = []  # name, whether it is required
+        self.place_group = self.add_argument_group("arguments, by place or by name")
+        self.flag_group = self.add_argument_group("flags")
+        self.flag_group.add_argument("-h", "--help", action="help", help="show this text")
+        self.flag_group.add_argument("--quiet", action="store_true", help="print results only: no progress, no remarks")
+
+    def add_place(self, name: str, help: str, required: bool = True):
+        """Add an argument that is given by its place among such arguments, or as `--name`."""
+        self.places.append((name, required))
+        self.place_group.add_argument(f"--{name}", metavar=name.upper(), help=help)
+
+    def add(self, *names, **options):
+        """Add a flag; options are those of `argparse`."""
+        self.flag_group.add_argument(*names, **options)
+
+    def parse_args(self, args: list[str] | None = None, namespace=None) -> argparse.Namespace:
+        """Parse a command line; with `--quiet`, silence the libraries.
+
+        Raises:
+            ValueError: a flag that does not exist, a value out of range, an argument that is missing or too many.
+            OSError: `--json FILE` names something that cannot be written.
+        """
+        words = list(sys.argv[1:] if args is None else args)
+        end = words.index("--") if "--" in words else len(words)
+        self._set_usage()
+        found, left = self.parse_known_args([underscored(word) for word in words[:end]], namespace)
+        for word in left:
+            if word.startswith("-") and not re.fullmatch(r"-|-\d.*", word):
+                self.error(f"there is no flag {word.partition('=')[0]}{self._meant(word)}")
+        self._fill_places(found, left + words[end + 1 :])
+        if getattr(found, "json", None) not in (None, STDOUT):
+            output_file(found.json)
+        if found.quiet:
+            hush()
+        return found
+
+    def _fill_places(self, found: argparse.Namespace, words: list[str]):
+        """Give the words without a flag, in order, to the arguments that were not given by name."""
+        named = [name for name, _ in self.places if getattr(found, name) is not None]
+        free = [name for name, _ in self.places if name not in named]
+        for name, word in zip(free, words):
+            setattr(found, name, word)
+        if len(words) > len(free):
+            if len(words) <= len(self.places):
+                self.error(f"the {self.places[len(words) - 1][0]} is given twice: once is enough")
+            rest = " ".join(words[len(free) :])
+            self.error(f"too many words, from {rest!r} on; quote a text of several words")
+        missing = [name.upper() for name, required in self.places if required and getattr(found, name) is None]
+        if missing:
+            self.error(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing; usage: {self.usage}")
+
+    def _meant(self, word: str) -> str:
+        near = difflib.get_close_matches(word.partition("=")[0], self._option_string_actions, 1)
+        return f"; did you mean {near[0]}?" if near else f"; `{self.prog} --help` lists them"
+
+    def _set_usage(self):
+        places = [name.upper() if required else f"[{name.upper()}]" for name, required in self.places]
+        needed = [f"{a.option_strings[0]} {a.dest.upper()}" for a in self._actions if a.required and a.option_strings]
+        self.usage = " ".join([self.prog, *places, *needed, "[--flag ...]"])
+
+    def error(self, message: str):
+        """Raise what `vsehub` prints as one line.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(message)
+
+
+def underscored(word: str) -> str:
+    """A flag in the spelling of `TrainingArguments`: `--image-root=a-b` as `--image_root=a-b`."""
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word.partition("=")
+    return f"--{name[2:].replace('-', '_')}{equals}{value}"
+
+
+def add_json(parser: Parser, what: str):
+    """Add `--json [FILE]`: alone it prints JSON in place of text; with a file the text is printed and JSON written."""
+    parser.add("--json", nargs="?", const=STDOUT, metavar="FILE", help=f"{what} as JSON: printed, or written to FILE")
+
+
+def tell(
+    args: argparse.Namespace, text: str, content, encode: Callable = lambda content: json.dumps(content, indent=2)
+):
+    """Print a result as text, or as JSON where `--json` asks for it, or both: text here, JSON in a file.
+
+    Of several processes of one job, the first does so.
+    """
+    if int(os.environ.get("RANK", 0)) > 0:
+        return
+    if args.json == STDOUT:
+        print(encode(content).rstrip("\n"))
+        return
+    print(text)
+    if args.json:
+        write_text(args.json, encode(content))
+
+
+def remark(args: argparse.Namespace, text: str):
+    """Print what is no result, unless `--quiet`."""
+    if not args.quiet:
+        print(text, file=sys.stderr)
+
+
+def add_data_flags(parser: Parser, split: str):
+    """Add the flags that say which rows are read, and how: `--data`, `--split`, columns, what to do with bad rows."""
+    parser.add("--data", required=True, help="Hub id, parquet, imagefolder, Karpathy json or official folder")
+    parser.add("--split", default=split, help="default: %(default)s")
+    add_row_flags(parser)
+
+
+def add_row_flags(parser: Parser):
+    """Add the flags of `DataArguments` that say how rows are read."""
+    parser.add("--image_root", help="folder of the image files that a manifest names")
+    for name in DATA_FLAGS:
+        parser.add(f"--{name}", default=DataArguments.__dataclass_fields__[name].default, help="default: %(default)s")
+    parser.add("--on_bad_sample", choices=("error", "quarantine"), default="error", help="default: %(default)s")
+
+
+def data_arguments(args: argparse.Namespace, **more) -> DataArguments:
+    """`DataArguments` of a verb that has `--data` and the flags of `add_row_flags`."""
+    names = ("data", "image_root", *DATA_FLAGS, "on_bad_sample")
+    return DataArguments(**{name: getattr(args, name) for name in names}, **more)
+
+
+def add_bands(parser: Parser):
+    """Add `--bands`."""
+    parser.add("--bands", type=positive_int, nargs=3, help="of multi-band TIFF, counted from 1, as red, green, blue")
+
+
+def add_device(parser: Parser, default: str = "auto"):
+    """Add `--device`."""
+    parser.add(
+        "--device", type=device_name, default=default, help="auto, cpu, cuda, cuda:1, mps (default: %(default)s)"
+    )
+
+
+def chosen_device(name: str):
+    """The `torch.device` that `--device` names; `auto` is the GPU if there is one. accelerate takes the same.
+
+    Raises:
+        ValueError: there is no such device here, or several processes, each of which has its own.
+    """
+    import torch
+
+    if name == "auto":
+        kinds = (kind for kind in ("cuda", "mps") if getattr(torch, kind).is_available())
+        return torch.device(next(kinds, "cpu"))
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise ValueError(f"--device {name}: of several processes each has a device of its own; leave --device out")
+    device = torch.device(name)
+    if device.type != "cpu":
+        backend = getattr(torch, device.type)
+        if not backend.is_available() or (device.index or 0) >= backend.device_count():
+            raise ValueError(f"--device {name}: there is no such device here; take --device cpu")
+    os.environ["ACCELERATE_TORCH_DEVICE"] = name
+    return device
+
+
+def hush():
+    """Silence progress bars and remarks of the libraries, those that are imported later, too."""
+    for name in ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS"):
+        os.environ[name] = "1"
+    os.environ |= {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_VERBOSITY": "error", "DATASETS_VERBOSITY": "error"}
+    os.environ["PYTHONWARNINGS"] = "ignore"  # of processes that are started from here
+    for name in ("transformers.utils.logging", "datasets.utils.logging"):
+        if name in sys.modules:
+            sys.modules[name].set_verbosity_error()
+
+
+# Types: a value out of range is refused when the command line is read.
+
+
+def positive_int(text: str) -> int:
+    """An integer of at least 1."""
+    return _number(text, int, 1, "a whole number of at least 1")
+
+
+def natural_int(text: str) -> int:
+    """An integer of at least 0."""
+    return _number(text, int, 0, "a whole number of at least 0")
+
+
+def positive_float(text: str) -> float:
+    """A number above 0."""
+    return _number(text, float, math.nextafter(0, 1), "a number above 0")
+
+
+def natural_float(text: str) -> float:
+    """A number of at least 0."""
+    return _number(text, float, 0, "a number of at least 0")
+
+
+def fraction(text: str) -> float:
+    """A number from 0 to 1."""
+    return _number(text, float, 0, "a number from 0 to 1", 1)
+
+
+def finite(text: str) -> float:
+    """A number; NaN and infinity are none."""
+    return _number(text, float, -math.inf, "a number")
+
+
+def _number(text: str, kind: type, least: float, expected: str, most: float = math.inf):
+    try:
+        value = kind(text)
+    except ValueError:
+        value = math.nan
+    if not (least <= value <= most and abs(value) < math.inf):
+        raise argparse.ArgumentTypeError(f"must be {expected}, not {text}")
+    return value
+
+
+def dtype_name(text: str) -> str:
+    """A type of numbers, by its long or short name: `bf16` is `bfloat16`."""
+    return DTYPES.get(text, text)
+
+
+def device_name(text: str) -> str:
+    """`auto`, or what `torch.device` takes."""
+    if not re.fullmatch(r"auto|cpu|(cuda|mps|xpu|npu)(:\d+)?", text):
+        raise argparse.ArgumentTypeError(f"must be auto, cpu, cuda, cuda:1, mps or the like, not {text}")
+    return text

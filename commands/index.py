@@ -1,0 +1,69 @@
+"""`vsehub index DATA --model MODEL --out INDEX`: embed pictures into an index, or bring one up to date.
+
+Its sub-verbs are `vsehub index export INDEX` and `vsehub index calibrate INDEX`. Several processes share the work:
+`accelerate launch -m vsehub.commands.index DATA --model MODEL --out INDEX`.
+"""
+
+import importlib
+import sys
+
+from .flags import Parser, add_bands, add_device, add_json, chosen_device, natural_int, positive_int, tell
+
+SUB_VERBS = {"export": "index_export", "calibrate": "index_calibrate"}
+KINDS = ("auto", "flat", "hnsw", "ivf")
+
+
+def parser() -> Parser:
+    """The flags."""
+    parser = Parser(
+        "index",
+        "Embed pictures into an index that is searched in milliseconds. A killed job loses at most the pictures since "
+        "the last\nsave; --update goes on. See also: vsehub index export, vsehub index calibrate.",
+        "index photos/ --model org/model --out photos.index",
+    )
+    parser.add_place("data", "folder of pictures, picture, scene (GeoTIFF), parquet, json or Hub id")
+    parser.add("--model", help="folder or Hub id; an index that is updated knows its own")
+    parser.add("--out", required=True, help="folder of the index")
+    parser.add("--update", action="store_true", help="bring an index up to date, or add a source to it")
+    parser.add("--kind", choices=KINDS, help="flat is exact; auto is HNSW for large ones")
+    parser.add("--tile", type=natural_int, help="cut TIFF scenes into squares of so many pixels (0: do not)")
+    parser.add("--overlap", type=natural_int, default=64, help="pixels that tiles share (default: %(default)s)")
+    add_bands(parser)
+    parser.add("--fast", action="store_true", help="scaled JPEG decoding: faster, nearly the same vectors")
+    parser.add("--split", help="index this split of a dataset (default of datasets: train)")
+    parser.add("--image_root", help="folder of the image files that a manifest names")
+    parser.add("--image_column", help="default: image")
+    parser.add("--captions_column", help="shown with hits, not searched")
+    parser.add("--batch_size", type=positive_int, default=32, help="default: %(default)s")
+    parser.add("--workers", type=positive_int, help="decoding threads (default: one per core, at most 8)")
+    add_device(parser)
+    add_json(parser, "what was done")
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Embed what is new, save, say what happened; or hand over to a sub-verb."""
+    if argv and argv[0] in SUB_VERBS:
+        return importlib.import_module(f".{SUB_VERBS[argv[0]]}", __package__).main(argv[1:])
+    args = parser().parse_args(argv)
+    from ..search.collection import Collection
+    from ..search.refresh import REPORT, index_collection
+
+    chosen_device(args.device)
+    names = ("image_root", "image_column", "captions_column", "bands", "fast")
+    settings = {name: getattr(args, name) for name in names}
+    collection = Collection(args.data, args.split, args.tile, args.overlap, **settings)
+    done = index_collection(collection, args.out, args.model, args.update, args.kind, args.batch_size, args.workers)
+    if done is not None:  # on the first process
+        text = (
+            f"{args.out}: {done.rows} rows; {done.embedded} embedded, {done.unchanged} unchanged, "
+            f"{done.removed} removed" + (f"; {done.bad} bad, listed in {REPORT}" if done.bad else "")
+        )
+        tell(args, text, {"index": args.out, **vars(done)})
+    return 0
+
+
+if __name__ == "__main__":  # accelerate launch -m vsehub.commands.index ...
+    from ..__main__ import main as vsehub
+
+    sys.exit(vsehub(["index", *sys.argv[1:]]))

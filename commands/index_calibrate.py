@@ -1,0 +1,106 @@
+"""`vsehub index calibrate INDEX --data PAIRS`: a cut-off, so that a search may return nothing."""
+
+from pathlib import Path
+
+from .flags import (
+    Parser,
+    add_data_flags,
+    add_device,
+    add_json,
+    chosen_device,
+    data_arguments,
+    fraction,
+    natural_int,
+    remark,
+    tell,
+)
+
+TOO_HIGH = (
+    "this cut-off hides most right answers: the model hardly tells them from wrong ones on this data, or the data's "
+    "images answer each other's captions (then give --off_topic)"
+)
+
+
+def parser() -> Parser:
+    """The flags."""
+    parser = Parser(
+        "index calibrate",
+        "Choose the minimum cosine of a hit from validation pairs; below it a search returns nothing.",
+        "index calibrate photos.index --data org/pairs --split validation",
+    )
+    parser.add_place("index", "folder of `vsehub index`")
+    add_data_flags(parser, split="validation")
+    parser.add("--limit", type=natural_int, default=1000, help="images looked at (default: %(default)s)")
+    parser.add("--off_topic", help="text file: a line each that nothing in the index answers")
+    parser.add(
+        "--reject_share",
+        type=fraction,
+        default=0.95,
+        help="fraction of irrelevant queries that should return no hit (default: %(default)s)",
+    )
+    parser.add("--model", help="where the model lies now, if it moved")
+    add_device(parser, default="cpu")
+    add_json(parser, "the cut-off and what it does")
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Read the pairs, choose the cut-off, keep it in the index."""
+    args = parser().parse_args(with_reject_share(argv))
+    if args.limit < 2:
+        raise ValueError(f"--limit {args.limit}: a cut-off needs at least two images")
+    off_topic = lines_of(args.off_topic) if args.off_topic else []
+    from ..data.rows import image_source, prepare_rows
+    from ..search.retriever import Retriever
+    from ..search.vector_index import VectorIndex
+
+    if off_topic and not len(VectorIndex.open(args.index)):
+        raise ValueError(f"{args.index} is empty, and --off_topic asks it: index pictures first")
+    rows = prepare_rows(data_arguments(args), args.split, None, need_dense=False, limit=args.limit)
+    owners = [number for number, texts in enumerate(rows["captions"]) for _ in texts]
+    texts = [text for several in rows["captions"] for text in several]
+    retriever = Retriever.open(args.index, args.model)
+    retriever.model.to(chosen_device(args.device))
+    images = [image_source(image) for image in rows["image"]]
+    cutoff = retriever.calibrate(images, texts, owners, off_topic, args.reject_share)
+    text = (
+        f"cut-off {cutoff['text']:.4f}: {100 * cutoff['rejected']:.1f} % of {cutoff['off_topic']} irrelevant queries "
+        f"return nothing; {100 * cutoff['kept']:.1f} % of {cutoff['pairs']} captions still find their own image"
+    )
+    tell(args, text, cutoff)
+    if cutoff["kept"] < 0.5:
+        remark(args, TOO_HIGH)
+    return 0
+
+
+def with_reject_share(words: list[str]) -> list[str]:
+    """The words with `--quiet 0.95`, as the flag was called before, in the present spelling."""
+    words = list(words)
+    for place, word in enumerate(words):
+        follows = words[place + 1 : place + 2]
+        if word.startswith("--quiet=") or (word == "--quiet" and follows and _is_number(follows[0])):
+            words[place] = word.replace("--quiet", "--reject_share")
+    return words
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def lines_of(path: str) -> list[str]:
+    """The lines of a text file that hold something.
+
+    Raises:
+        ValueError: not UTF-8, or nothing in it; the message names the file.
+    """
+    try:
+        lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").split("\n") if line.strip()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not a text file in UTF-8 ({error})") from None
+    if not lines:
+        raise ValueError(f"{path}: no line of text in it")
+    return lines

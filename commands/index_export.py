@@ -1,0 +1,24 @@
+"""`vsehub index export INDEX --out FILE`: an index for another engine."""
+
+from .flags import Parser, add_json, tell
+
+
+def main(argv: list[str]) -> int:
+    """Write the index, say how much it is."""
+    parser = Parser(
+        "index export",
+        "Write an index for another engine: parquet for datasets or Qdrant, or a table of LanceDB.",
+        "index export photos.index --to parquet --out vectors.parquet",
+    )
+    parser.add_place("index", "folder of `vsehub index`")
+    parser.add("--to", choices=("parquet", "lance"), default="parquet", help="default: %(default)s")
+    parser.add("--out", required=True, help="parquet file, or folder of the LanceDB database")
+    parser.add("--table", default="images", help="of the database (default: %(default)s)")
+    add_json(parser, "what was written")
+    args = parser.parse_args(argv)
+    from ..search.export import export_index
+
+    index = export_index(args.index, args.out, args.to, args.table)
+    text = f"{args.out}: {len(index)} rows of {index.dimension} numbers; compare them by cosine"
+    tell(args, text, {"out": args.out, "rows": len(index), "dimension": index.dimension})
+    return 0

@@ -1,0 +1,24 @@
+"""`vsehub push MODEL REPO`: a saved model becomes a Hub repository, in one commit."""
+
+from .flags import Parser, add_json, tell
+
+
+def main(argv: list[str]) -> int:
+    """Push a folder; print the commit's address."""
+    parser = Parser(
+        "push",
+        "Upload a saved model's folder to the Hub in one commit: readers see the old version or the new one.",
+        "push runs/mine/hub org/name --tag v1",
+    )
+    parser.add_place("model", "folder of a saved model")
+    parser.add_place("repo", "name or organisation/name")
+    parser.add("--private", action="store_true", help="of a repository that is made now")
+    parser.add("--tag", help="such as v1; never moved later")
+    parser.add("--message", help="of the commit")
+    add_json(parser, "the commit's address")
+    args = parser.parse_args(argv)
+    from ..hub_cards.push import push
+
+    address = push(args.model, args.repo, args.private, args.tag, args.message)
+    tell(args, address, {"repo": args.repo, "commit": address})
+    return 0

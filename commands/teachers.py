@@ -1,0 +1,64 @@
+"""`vsehub teachers DATA --image M --text M --out FOLDER`: features of frozen uni-modal models as columns."""
+
+from .flags import (
+    Parser,
+    add_device,
+    add_json,
+    add_row_flags,
+    chosen_device,
+    data_arguments,
+    natural_float,
+    natural_int,
+    positive_float,
+    positive_int,
+    tell,
+)
+
+NAMES = """image text out splits copy dense_text batch_size views image_augmentation train_teachers train_batch_size
+learning_rate temperature seed""".split()
+
+
+def parser() -> Parser:
+    """The flags."""
+    parser = Parser(
+        "teachers",
+        "Compute features of frozen uni-modal models once and keep them as columns of the data. A killed run goes on.",
+        "teachers org/pairs --image facebook/dinov2-base --text sentence-transformers/all-mpnet-base-v2 --out pairs/",
+    )
+    parser.add_place("data", "Hub id, parquet, imagefolder or json, as for training")
+    parser.add("--image", required=True, help="Hub id or folder of a vision backbone")
+    parser.add("--text", required=True, help="Hub id or folder of a text backbone and its tokenizer")
+    parser.add("--out", required=True, help="folder for the parquet files")
+    parser.add("--splits", "--split", nargs="+", default=["train"], help="which get features (default: train)")
+    parser.add("--copy", nargs="*", default=["validation"], help="which are copied as they are (default: validation)")
+    add_row_flags(parser)
+    parser.add("--dense_text", help="as for training; kept as the column `dense_text`")
+    parser.add("--batch_size", type=positive_int, default=32, help="default: %(default)s")
+    parser.add("--views", type=positive_int, default=1, help="of each image; training then shows the same ones")
+    parser.add("--image_augmentation", choices=("crop", "rand_augment"), default="crop", help="of the views")
+    parser.add(
+        "--train_teachers",
+        type=natural_float,
+        default=0,
+        metavar="EPOCHS",
+        help="first fine-tune both teachers on the data, each within its modality (NT-Xent)",
+    )
+    parser.add("--train_batch_size", type=positive_int, default=64, help="default: %(default)s")
+    parser.add("--learning_rate", type=positive_float, default=2e-5, help="default: %(default)s")
+    parser.add("--temperature", type=positive_float, default=0.1, help="of NT-Xent (default: %(default)s)")
+    parser.add("--seed", type=natural_int, default=0, help="default: %(default)s")
+    add_device(parser)
+    add_json(parser, "the rows of each split")
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Make the features; print how many rows each split has."""
+    args = parser().parse_args(argv)
+    from ..training.teachers import TeacherOptions, write_teachers
+
+    options = TeacherOptions(**{name: getattr(args, name) for name in NAMES}, device=chosen_device(args.device))
+    counts = write_teachers(data_arguments(args), options)
+    text = "\n".join(f"{split}: {count} rows in {args.out}" for split, count in counts.items())
+    tell(args, text, {"out": args.out, "rows": counts})
+    return 0

@@ -1,0 +1,62 @@
+"""Which parts of an image a PIR model believes, and which texts it ranks first for it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from transformers import AutoModel, AutoProcessor
+
+from ..hub_cards import installed  # noqa: F401  (registers our classes with AutoModel and AutoProcessor)
+from ..modeling.towers import weights_of
+from ..processing.scenes import open_any
+from .belief_map import belief_grid, believed_boxes, sheet
+
+
+@dataclass
+class Explanation:
+    """What a model makes of one image."""
+
+    picture: Image.Image  # the image, its belief map, the texts
+    boxes: list[tuple[tuple[int, ...], float]]  # (left, top, right, bottom) in pixels, belief; most believed first
+    hits: list[tuple[str, float]]  # text, cosine; nearest first
+
+
+def explain(
+    source: str,
+    image: str,
+    texts: Sequence[str] = (),
+    bands: Sequence[int] | None = None,
+    top: int = 5,
+    device: str | torch.device = "cpu",
+) -> Explanation:
+    """Draw the belief over an image and rank texts beside it.
+
+    Args:
+        source: folder or Hub id of a PIR model.
+        image: path of a picture.
+        texts: to score against it.
+        bands: of a multi-band TIFF: red, green, blue, counted from 1.
+        top: how many texts are kept.
+        device: where the model runs.
+
+    Raises:
+        ValueError: a model that has no belief, or an image that does not decode.
+    """
+    picture = open_any(image, name=image, bands=bands)
+    with weights_of(source):
+        model = AutoModel.from_pretrained(source).eval().to(device)
+    if not hasattr(model, "belief") or not model.config.use_instruction:
+        raise ValueError(f"{source} has no belief: only PIR models with an instruction encoder do")
+    processor = AutoProcessor.from_pretrained(source)
+    pixels = processor(images=picture, return_tensors="pt")["pixel_values"].to(device)
+    grid, hits = belief_grid(model, pixels)[0].cpu(), []
+    if texts:
+        scores = model.encode_text(texts, processor=processor) @ model.encode_image([picture], processor=processor)[0]
+        best = torch.topk(scores, min(top, len(texts)))
+        hits = [(texts[i], score) for i, score in zip(best.indices.tolist(), best.values.tolist())]
+    drawn = sheet([(picture, grid, [(text, score, None) for text, score in hits])])
+    return Explanation(drawn, believed_boxes(grid, picture.size), hits)
+
+
+__all__ = ["Explanation", "explain"]
