@@ -4,7 +4,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 
-SMALLEST_SIDE = 16  # pixels
+MIN_IMAGE_SIDE = 16  # pixels
 
 
 class CaptionError(RuntimeError):
@@ -43,8 +43,10 @@ class CaptionRequest:
             raise CaptionError(f"top_p {self.top_p} is not in (0, 1]; 0.9 is the paper's")
         if self.max_new_tokens < 1:
             raise CaptionError(f"max_new_tokens {self.max_new_tokens} is not positive; 500 is the paper's")
-        if self.max_image_side is not None and self.max_image_side < SMALLEST_SIDE:
-            raise CaptionError(f"max_image_side {self.max_image_side} is below {SMALLEST_SIDE} pixels; nothing is seen")
+        if self.max_image_side is not None and self.max_image_side < MIN_IMAGE_SIDE:
+            raise CaptionError(
+                f"max_image_side {self.max_image_side} is below {MIN_IMAGE_SIDE} pixels; nothing is seen"
+            )
         if self.min_words < 1:
             raise CaptionError(f"min_words {self.min_words} is not positive; 3 is the default")
 

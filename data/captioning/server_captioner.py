@@ -157,25 +157,25 @@ class ServerCaptioner:
             if stop.wait(max(pause, refused.pause and refused.pause + random.random() * BACKOFF_S)):
                 break
         if refused.code in REFUSING:
-            self._refuse_wrong_request(shape)
+            self._refuse_wrong_request(shape, refused)
         count = f"{tries} tries" if tries > 1 else "1 try"
         if refused.server:
             raise CaptionError(f"{self.url}, after {count}: {refused}. Captions so far are kept: mend it and run again")
         reason = f"{image_id}: no caption from the server after {count}: {refused}"
         return Failure(image_id, without_key(reason, api_key()))
 
-    def _refuse_wrong_request(self, shape):
-        """Raise CaptionError if nothing was answered yet and the server refuses a plain picture as well."""
+    def _refuse_wrong_request(self, shape, refused):
+        """Raise CaptionError if the server answered nothing yet and does not take a plain picture, either."""
         from PIL import Image
 
         with self.guard:  # of many requests that are refused at once, one asks
             if not self.accepted and self.wrong is None:
                 try:
                     self._post(Image.new("RGB", (SMALLEST_SIDE, SMALLEST_SIDE), (128, 128, 128)), shape, 0)
-                except RefusedError as error:
-                    self.wrong = str(error) if error.code in REFUSING else None
+                except RefusedError:
+                    self.wrong = str(refused)
         if self.wrong is not None:
-            remedy = "It refuses a plain picture as well: change --model, --prompt or the sampling to what it takes"
+            remedy = "A plain picture fares no better: change --model, --prompt or the sampling to what it takes"
             raise CaptionError(f"{self.url} refuses the request: {self.wrong}. {remedy}")
 
     def _post(self, image, shape, tries):
