@@ -125,23 +125,27 @@ def caption_in(
 
 
 def without_reasoning(answer: str, inside: bool = False) -> str:
-    """Return what a model says outside its reasoning.
+    """Return what a model says after its reasoning.
 
     A closing marker without its opening means that the prompt held the opening: all before it is reasoning.
 
     Raises:
-        UnusableAnswerError: the answer ends inside its reasoning.
+        UnusableAnswerError: the answer ends inside its reasoning, or it has text on both sides of it, of which nobody
+            knows whether it is caption or reasoning that mentions a marker; an `<answer>` afterwards settles that.
     """
-    kept, start = [], 0
+    kept, start = "", 0
     for marker in MARKERS.finditer(answer):
         if not inside:
-            kept.append(answer[start : marker.start()])
-        if marker["closing"] and not inside:
-            kept.clear()
+            kept += answer[start : marker.start()]
+        if marker["closing"]:
+            settled = not inside or not without_special_tokens(kept) or FRAMES.search(answer, marker.end())
+            if not settled:
+                raise UnusableAnswerError("text before the model's reasoning")
+            kept = ""
         inside, start = marker["closing"] is None, marker.end()
     if inside:
         raise UnusableAnswerError(f"the answer ends inside the model's reasoning; {NO_REASONING}")
-    return "".join(kept) + answer[start:]
+    return answer[start:]
 
 
 def opens_reasoning(prompt: str) -> bool:

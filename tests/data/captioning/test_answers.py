@@ -26,7 +26,7 @@ CAPTIONS = {  # answer -> caption
     "an empty think": (f"<think>\n\n</think>\n\n{BOAT}", BOAT),
     "capital THINK": (f"<THINK>{SECRET}</THINK>{BOAT}", BOAT),
     "think whose opening stood in the prompt": (f"{SECRET}\n</think>\n{BOAT}", BOAT),
-    "two thinks": (f"<think>{SECRET}</think>A red boat<think>{SECRET}</think> on a lake.", "A red boat on a lake."),
+    "two thinks": (f"<think>{SECRET}</think> <think>{SECRET}</think>{BOAT}", BOAT),
     "think inside think": (f"<think>a <think> tag {SECRET}</think>{SECRET}</think>{BOAT}", BOAT),
     "a tag with attributes": (f'<thinking depth="2">{SECRET}</thinking>{BOAT}', BOAT),
     "thinking, reasoning, thought, scratchpad": (
@@ -103,6 +103,8 @@ UNUSABLE = {  # answer -> words of the reason
     "think, closed, then nothing": (f"<think>{SECRET}</think>\n", "nothing but reasoning"),
     "closing only, then nothing": (f"{SECRET}</think>", "nothing but reasoning"),
     "caption first, then reasoning that is cut": (f"{BOAT}<think>{SECRET}", "ends inside"),
+    "text on both sides of think": (f"A red boat <think>{SECRET}</think> on a lake.", "text before"),
+    "reasoning opened in the prompt mentions think": (f"{SECRET}, in <think> tags?</think>{BOAT}", "text before"),
     "Mistral, cut": (f"[THINK]{SECRET}", "ends inside"),
     "Kimi, cut": (f"◁think▷{SECRET}", "ends inside"),
     "gpt-oss, cut": (f"<|channel|>analysis<|message|>{SECRET}", "ends inside"),
