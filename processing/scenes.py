@@ -1,202 +1,324 @@
-"""Overhead imagery as it really comes: 16-bit and multi-band TIFF to 8-bit RGB, and large scenes tile by tile.
+"""Pictures of any kind as upright 8-bit RGB: whole, tile by tile, or one box, with the same pixels each time.
 
-A 12-bit band in a 16-bit file is nearly black to a viewer that divides by 257, and nearly white to one that clips: each
-band is stretched between two percentiles of its valid pixels instead. Reading needs the extra `geo` (tifffile).
+Plain 8-bit pictures are Pillow's. Scenes (TIFF, JPEG 2000), chosen bands and all that has more than 8 bits are read with
+rasterio, the extra `geo`. A 12-bit band in a 16-bit file is nearly black to a viewer that divides by 257, and nearly
+white to one that clips: such bands are stretched between two percentiles of their valid pixels, found once a scene.
 """
 
-import contextlib
-import io
 import os
 
 import numpy as np
 
-from .pixels import BadImageError, open_image
+from .bands import bands_of, read_window
+from .pixels import (
+    MAX_PIXELS,
+    STRETCH,
+    BadImageError,
+    format_of,
+    head_of,
+    limits_of,
+    open_image,
+    opening,
+    source_name,
+    stretched,
+)
+from .raster import DRIVERS, ORIENTATION, TiffHeader, bits_of, has_rasterio, opened
 
-MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # TIFF and BigTIFF, both byte orders
-NODATA, PIXEL_SCALE, TIE_POINT, GEO_KEYS = 42113, 33550, 33922, 34735  # tags of GDAL and GeoTIFF
-PROJECTED, GEOGRAPHIC, RASTER_TYPE = 3072, 2048, 1025  # GeoTIFF keys: EPSG codes, and whether a pixel is a point
-SEGMENTS_SEEN = 64  # of a large scene, for its percentiles
+SCENES = ("TIFF", "JPEG2000")  # formats that are read in parts, and cut into tiles
+MOST_TILES = 250_000  # of one scene; a few KB can declare billions
+MOST_BLOCK_BYTES = 96_000_000  # that GDAL decodes at once, in a scene that is read in parts
+SMALL, SAMPLE = 4_000_000, 2_000_000  # up to so many pixels all give the percentiles; of more, about so many
+READ_AT_ONCE = 1_000_000  # pixels, so that intermediate numbers stay small
+WIDEST_STRIP = 96_000_000  # bytes of 8-bit RGB of a row of tiles
+
+# What Pillow and rasterio read alike, so that no extra is needed: TIFF's compressions without loss, and its plain modes.
+PLAIN_COMPRESSIONS = {1, 2, 3, 4, 5, 8, 32773, 32946}
+PLAIN_MODES = ("1", "L", "P", "RGB", "RGBA")
+NODATA = 42113  # GDAL's tag
 
 
-def open_any(source, name: str = "", bands=None, stretch=(2.0, 98.0), least_side: int | None = None):
-    """Open a picture of any kind as upright 8-bit RGB: `open_overhead` where Pillow would spoil it, else `open_image`.
+def open_any(source, name: str = "", bands=None, stretch=STRETCH, least_side: int | None = None):
+    """Open a picture of any kind as upright 8-bit RGB.
 
     Args:
         source: a path or bytes.
-        name: how errors call it.
-        bands, stretch: of `open_overhead`.
+        name: how errors call it; default the path.
+        bands: three band numbers, counted from 1, as red, green, blue. Default: those that the file calls so, else the
+            first three; of fewer, the first.
+        stretch: percentiles of a band's valid pixels that become 0 and 255, where a band has more than 8 bits.
         least_side: of `open_image`.
-    """
-    if not isinstance(source, (str, bytes, os.PathLike)):  # the system takes a number for an open file
-        raise BadImageError(f"{name or 'image'}: a picture is a path or bytes, not {type(source).__name__}")
-    if is_overhead(source) or (bands is not None and _is_tiff(source)):  # 8-bit red, green, blue, infrared too
-        return open_overhead(source, bands, stretch, name=name)
-    if bands is not None:
-        raise BadImageError(f"{name or 'image'}: bands {tuple(bands)} were asked of a picture that is no TIFF")
-    return open_image(source, name=name, least_side=least_side)
-
-
-def is_overhead(source) -> bool:
-    """Tell whether a path or bytes hold a TIFF that is not plain 8-bit grey, RGB or RGBA."""
-    from PIL import Image
-
-    if not _is_tiff(source):
-        return False
-    try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            tags = image.tag_v2
-            eight = set(np.atleast_1d(tags.get(258, 1)).tolist()) <= {1, 8}
-            return not (
-                eight and tags.get(277, 1) in (1, 3, 4) and image.mode in ("1", "L", "P", "RGB", "RGBA", "CMYK")
-            )
-    except Exception:  # a layout that Pillow does not know
-        return True
-
-
-def _is_tiff(source) -> bool:
-    try:
-        if isinstance(source, bytes):
-            return source[:4] in MAGIC
-        if not os.path.isfile(source):
-            return False  # opening a pipe would wait for ever
-        with open(source, "rb") as file:
-            return file.read(4) in MAGIC
-    except (OSError, TypeError, ValueError):
-        return False  # `open_image` says what is wrong
-
-
-def open_overhead(source, bands=None, stretch=(2.0, 98.0), nodata: float | None = None, name: str = ""):
-    """Read a TIFF of any depth and number of bands as 8-bit RGB.
-
-    Args:
-        source: a path or bytes.
-        bands: three band numbers, counted from 1, as red, green, blue. Default: the first three; of fewer, the first.
-        stretch: percentiles of a band's valid pixels that become 0 and 255.
-        nodata: value of pixels that hold nothing; default what the file says. They and NaN become black.
-        name: how errors call the image.
 
     Raises:
-        BadImageError: does not decode, or has no such band.
-        ImportError: without tifffile.
+        BadImageError: whatever there is to say against this picture, with its name.
     """
+    name = name or source_name(source) or "image"
+    if not isinstance(source, (str, bytes, os.PathLike)):  # the system takes a number for an open file
+        raise BadImageError(f"{name}: a picture is a path or bytes, not {type(source).__name__}")
+    with opening(name):
+        kind = format_of(head_of(source, name), name if isinstance(source, bytes) else source)
+        if not _needs_raster(source, kind, bands):
+            return open_image(source, name=name, least_side=least_side)
+        with opened(source, kind, name) as dataset:
+            return Scene(dataset, source, kind, bands, stretch, name).whole()
+
+
+def _needs_raster(source, kind, bands) -> bool:
+    if kind is None:
+        return False  # `open_image` says what is wrong
+    if bands is not None or bits_of(source, kind) > 8:
+        return True
+    return kind in SCENES and (has_rasterio() or not _is_plain(source, kind))
+
+
+def _is_plain(source, kind) -> bool:
+    """Whether Pillow reads a TIFF or an 8-bit JPEG 2000 as rasterio does."""
+    import io
+
     from PIL import Image
 
-    name = name or (source if isinstance(source, (str, os.PathLike)) else "image")
-    with _opened(source, name) as file:
-        page = file.pages[0]
-        chosen = _bands(page, bands, name)
-        nodata = _nodata(page) if nodata is None else nodata
-        with _decoding(name):
-            values = _rows(page, 0, page.imagelength, chosen)
-    return Image.fromarray(_stretched(values, _limits(values, nodata, stretch), nodata))
+    if kind == "JPEG2000":
+        return True
+    with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=["TIFF"]) as image:
+        tags = image.tag_v2
+        depths = set(np.atleast_1d(tags.get(258, 1)).tolist())
+        formats = set(np.atleast_1d(tags.get(339, 1)).tolist())
+        return (
+            image.mode in PLAIN_MODES
+            and depths in ({1}, {8})
+            and formats == {1}
+            and tags.get(259, 1) in PLAIN_COMPRESSIONS
+            and NODATA not in tags
+        )
 
 
-def read_tiles(path, tile: int = 512, overlap: int = 64, bands=None, stretch=(2.0, 98.0)):
-    """Cut a large scene into tiles that cover it; a band of rows is in memory at a time.
+def is_scene(source) -> bool:
+    """Tell whether a path or bytes hold a format that is cut into tiles, by its content."""
+    try:
+        return format_of(head_of(source)) in SCENES
+    except (BadImageError, OSError):  # opening it says what is wrong
+        return False
 
-    The last column and row are moved inwards so that all tiles are full; a scene smaller than a tile is one tile.
-    Percentiles are those of a sample of the whole scene, so that neighbours agree.
+
+def pages_of(source) -> int:
+    """Number of pages of a TIFF, without overviews and masks; 1 for other formats and what cannot be read."""
+    try:
+        return TiffHeader(source).pages if format_of(head_of(source)) == "TIFF" else 1
+    except (BadImageError, OSError):
+        return 1
+
+
+class Scene:
+    """One raster: what its numbers mean and how they are stretched is decided once, then any part of it is read.
+
+    Args:
+        dataset: of `raster.opened`.
+        source, kind: what it was opened from, and its format.
+        bands, stretch, name: of `open_any`.
+
+    Attributes:
+        width, height: in pixels of the upright picture; boxes are counted in these.
+    """
+
+    def __init__(self, dataset, source, kind, bands, stretch, name):
+        tags = TiffHeader(source).tags if kind == "TIFF" else {}
+        self.dataset, self.name, self.stretch = dataset, name, stretch
+        self.bands = bands_of(dataset, tags, bands, name)
+        self.orientation = tags.get(ORIENTATION, 1) if tags.get(ORIENTATION, 1) in range(1, 9) else 1
+        turned = self.orientation >= 5
+        self.width, self.height = (dataset.height, dataset.width) if turned else (dataset.width, dataset.height)
+        self._limits = None
+
+    def whole(self):
+        """Read all of it.
+
+        Raises:
+            BadImageError: more than `MAX_PIXELS`.
+        """
+        if self.width * self.height > MAX_PIXELS:
+            raise BadImageError(f"{self.name}: {self.width} x {self.height} pixels, more than {MAX_PIXELS:,}")
+        self._check_blocks(8 * MOST_BLOCK_BYTES)
+        return _image(self.read((0, 0, self.width, self.height))[0])
+
+    def tiles(self, tile: int, overlap: int):
+        """Cut it into tiles that cover it; of the whole, a row of tiles is in memory at most.
+
+        The last column and row are moved inwards so that all tiles are full; a scene smaller than a tile is one tile.
+
+        Yields:
+            (box, picture) as `read_tiles` does.
+        """
+        count = self.width * self.height // (tile - overlap) ** 2
+        if count > MOST_TILES:
+            raise BadImageError(
+                f"{self.name}: {self.width} x {self.height} pixels make {count:,} tiles, more than {MOST_TILES:,}: use "
+                "a larger --tile"
+            )
+        lefts, tops = _starts(self.width, tile, overlap), _starts(self.height, tile, overlap)
+        self._check_blocks(MOST_BLOCK_BYTES)
+        together = len(lefts) if self._in_strips else 1  # a strip is decoded whole for each tile that it crosses
+        together = min(together, max(1, WIDEST_STRIP // (tile * tile * 3)))
+        for top in tops:
+            bottom = min(top + tile, self.height)
+            for first in range(0, len(lefts), together):
+                row = lefts[first : first + together]
+                start, end = row[0], min(row[-1] + tile, self.width)
+                pixels, seen = self.read((start, top, end, bottom))
+                for left in row:
+                    right = min(left + tile, self.width)
+                    columns = slice(left - start, right - start)
+                    image = _image(pixels[:, columns])
+                    image.info["blank"] = not seen[:, columns].any() or _is_one_colour(pixels[:, columns])
+                    yield (left, top, right, bottom), image
+
+    def box(self, box):
+        """Read one box (left, top, right, bottom).
+
+        Raises:
+            BadImageError: it leads out of the scene.
+        """
+        left, top, right, bottom = box
+        if not (0 <= left < right <= self.width and 0 <= top < bottom <= self.height):
+            raise BadImageError(f"{self.name}: no box {tuple(box)} in {self.width} x {self.height} pixels")
+        if (right - left) * (bottom - top) > MAX_PIXELS:
+            raise BadImageError(f"{self.name}: the box {tuple(box)} has more than {MAX_PIXELS:,} pixels")
+        self._check_blocks(MOST_BLOCK_BYTES)
+        return _image(self.read(box)[0])
+
+    def read(self, box) -> tuple[np.ndarray, np.ndarray]:
+        """Read a box of the upright picture: (H, W, 1 or 3) in 8 bits, and where there is anything at all (H, W)."""
+        left, top, right, bottom = stored_box(box, self.orientation, self.dataset.width, self.dataset.height)
+        channels = 1 if len(self.bands.indexes) == 1 and self.bands.palette is None else 3
+        pixels = np.empty((bottom - top, right - left, channels), np.uint8)
+        seen = np.empty(pixels.shape[:2], bool)
+        rows = max(1, READ_AT_ONCE // (right - left))
+        for start in range(top, bottom, rows):
+            end = min(start + rows, bottom)
+            part = slice(start - top, end - top)
+            pixels[part], seen[part] = self._painted(left, start, right, end)
+        return upright(pixels, self.orientation), upright(seen, self.orientation)
+
+    @property
+    def limits(self) -> list[tuple[float, float]]:
+        """What becomes 0 and 255 in each band of more than 8 bits, from a sample of the whole scene."""
+        if self._limits is None:
+            parts = [[], [], []]
+            for window in self._sample_windows():
+                values, opacity, valid = read_window(self.dataset, self.bands, *window)
+                for channel in range(values.shape[-1]):
+                    known = np.isfinite(values[..., channel])
+                    known = known if valid is None else known & valid[..., channel]
+                    known = known if opacity is None else known & (opacity > 0)
+                    parts[channel].append(values[..., channel][known])
+            self._limits = [limits_of(np.concatenate(part), self.stretch) for part in parts if part]
+        return self._limits
+
+    def _painted(self, *window) -> tuple[np.ndarray, np.ndarray]:
+        values, opacity, valid = read_window(self.dataset, self.bands, *window)
+        if self.bands.deep:
+            values = np.stack([stretched(values[..., n], limits) for n, limits in enumerate(self.limits)], -1)
+            values = values if valid is None else np.where(valid, values, np.uint8(0))
+        seen = np.ones(values.shape[:2], bool) if valid is None else valid.any(-1)
+        if not seen.all():
+            values = np.where(seen[..., None], values, np.uint8(0))
+        if opacity is None:
+            return values, seen
+        opacity = opacity[..., None]
+        shown = values if self.bands.premultiplied and not self.bands.deep else values * opacity
+        return (shown + 255 * (1 - opacity)).clip(0, 255).round().astype(np.uint8), seen & (opacity[..., 0] > 0)
+
+    def _sample_windows(self):
+        """Parts of blocks, spread over the scene, that hold about `SAMPLE` pixels; all of a small scene."""
+        width, height = self.dataset.width, self.dataset.height
+        across = min(self.dataset.block_shapes[0][1], width, READ_AT_ONCE)
+        down = min(self.dataset.block_shapes[0][0], height, max(1, READ_AT_ONCE // across))
+        columns = -(-width // across)
+        count = columns * -(-height // down)
+        wanted = count if width * height <= SMALL else min(count, max(16, SAMPLE // (across * down)))
+        for part in np.unique(np.linspace(0, count - 1, wanted).astype(np.int64)).tolist():
+            left, top = part % columns * across, part // columns * down
+            yield left, top, min(left + across, width), min(top + down, height)
+
+    @property
+    def _in_strips(self) -> bool:
+        return self.dataset.block_shapes[0][1] >= self.dataset.width and self.orientation == 1
+
+    def _check_blocks(self, most: int):
+        """Refuse blocks that cannot be decoded within the memory that reading may cost."""
+        height, width = self.dataset.block_shapes[0]
+        interleaved = self.dataset.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE") == "PIXEL"
+        size = height * width * np.dtype(self.dataset.dtypes[0].replace("complex_int16", "complex64")).itemsize
+        size *= self.dataset.count if interleaved else 1
+        if size > most:
+            raise BadImageError(
+                f"{self.name}: it is stored in blocks of {width} x {height} pixels, {size // 1_000_000} MB each: store "
+                "it in tiles (gdal_translate -of COG, or rio cogeo create)"
+            )
+
+
+def read_tiles(path, tile: int = 512, overlap: int = 64, bands=None, stretch=STRETCH):
+    """Cut a large scene into tiles that cover it, see `Scene.tiles`.
 
     Yields:
-        ((left, top, right, bottom) in pixels, RGB image).
+        ((left, top, right, bottom) in pixels, RGB image); `image.info["blank"]` tells whether all of it is one colour
+        or nothing: nodata, masked or transparent.
 
     Raises:
         BadImageError: does not decode; ValueError: an overlap that is not smaller than the tile.
     """
-    from PIL import Image
-
     if not 0 <= overlap < tile:
         raise ValueError(f"overlap {overlap} must be at least 0 and smaller than the tile, {tile}")
-    with _opened(path, path) as file:
-        page = file.pages[0]
-        chosen, nodata = _bands(page, bands, path), _nodata(page)
-        with _decoding(path):
-            limits = _limits(_sample(page, chosen), nodata, stretch)
-        for top in _starts(page.imagelength, tile, overlap):
-            bottom = min(top + tile, page.imagelength)
-            with _decoding(path):
-                values = _rows(page, top, bottom, chosen)
-            for left in _starts(page.imagewidth, tile, overlap):
-                right = min(left + tile, page.imagewidth)
-                yield (left, top, right, bottom), Image.fromarray(_stretched(values[:, left:right], limits, nodata))
+    with opening(path):
+        kind = format_of(head_of(path, path), path)
+        if kind not in SCENES and not (kind in DRIVERS and bits_of(path, kind) > 8):
+            raise BadImageError(f"{path}: {kind or 'no known format'} is not read in tiles, but TIFF and JPEG 2000 are")
+        with opened(path, kind, path) as dataset:
+            yield from Scene(dataset, path, kind, bands, stretch, path).tiles(tile, overlap)
 
 
-def read_box(path, box, bands=None, stretch=(2.0, 98.0)):
-    """Cut one box (left, top, right, bottom) out of a scene, stretched as `read_tiles` does.
+def read_box(path, box, bands=None, stretch=STRETCH):
+    """Cut one box (left, top, right, bottom) out of a scene, as `read_tiles` does.
 
     Raises:
         BadImageError: does not decode, or the box leads out of the scene.
     """
+    with opening(path):
+        kind = format_of(head_of(path, path), path)
+        with opened(path, kind, path) as dataset:
+            return Scene(dataset, path, kind, bands, stretch, path).box(box)
+
+
+def stored_box(box, orientation: int, width: int, height: int) -> tuple[int, int, int, int]:
+    """Where a box of the upright picture lies in the stored one of `width` x `height` (TIFF's and EXIF's tag 274)."""
+    left, top, right, bottom = box
+    if orientation >= 5:
+        left, top, right, bottom = top, left, bottom, right
+    if orientation in (2, 3, 7, 8):
+        left, right = width - right, width - left
+    if orientation in (3, 4, 6, 7):
+        top, bottom = height - bottom, height - top
+    return left, top, right, bottom
+
+
+def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn stored pixels (H, W, ...) as the orientation says."""
+    if orientation in (2, 3, 7, 8):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 6, 7):
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels.swapaxes(0, 1) if orientation >= 5 else pixels)
+
+
+def _image(pixels: np.ndarray):
     from PIL import Image
 
-    left, top, right, bottom = box
-    with _opened(path, path) as file:
-        page = file.pages[0]
-        if not (0 <= left < right <= page.imagewidth and 0 <= top < bottom <= page.imagelength):
-            raise BadImageError(f"{path}: no box {tuple(box)} in {page.imagewidth} x {page.imagelength} pixels")
-        chosen, nodata = _bands(page, bands, path), _nodata(page)
-        with _decoding(path):
-            limits = _limits(_sample(page, chosen), nodata, stretch)
-            values = _rows(page, top, bottom, chosen)[:, left:right]
-    return Image.fromarray(_stretched(values, limits, nodata))
+    if pixels.shape[-1] == 1:
+        return Image.fromarray(np.ascontiguousarray(pixels[..., 0])).convert("RGB")
+    return Image.fromarray(np.ascontiguousarray(pixels))
 
 
-def geo_transform(path) -> tuple[tuple[float, ...] | None, str | None]:
-    """Where a GeoTIFF lies: (corner x, pixel width, 0, corner y, 0, -pixel height) and its CRS; None if unknown."""
-    with _opened(path, path) as file:
-        tags = file.pages[0].tags
-        scale, tie, keys = (tags[code].value if code in tags else None for code in (PIXEL_SCALE, TIE_POINT, GEO_KEYS))
-    codes = {keys[i]: keys[i + 3] for i in range(4, len(keys or ()), 4) if keys[i + 1] == 0}
-    transform = None
-    if scale and tie:
-        half = 0.5 if codes.get(RASTER_TYPE) == 2 else 0.0  # a point: the tie is to its centre, not its corner
-        west, north = tie[3] - (tie[0] + half) * scale[0], tie[4] + (tie[1] + half) * scale[1]
-        transform = (west, scale[0], 0.0, north, 0.0, -scale[1])
-    code = codes.get(PROJECTED, codes.get(GEOGRAPHIC))
-    return transform, f"EPSG:{code}" if code and code < 32767 else None
-
-
-def box_to_coordinates(box, transform) -> tuple[float, float, float, float]:
-    """A pixel box as (least x, least y, largest x, largest y) in the scene's coordinates."""
-    left, top, right, bottom = box
-    xs = sorted(transform[0] + x * transform[1] for x in (left, right))
-    ys = sorted(transform[3] + y * transform[5] for y in (top, bottom))
-    return xs[0], ys[0], xs[1], ys[1]
-
-
-def _opened(source, name):
-    try:
-        import tifffile
-    except ImportError:
-        raise ImportError('multi-band and 16-bit TIFF need tifffile: pip install "vsehub[geo]"') from None
-    try:
-        return tifffile.TiffFile(io.BytesIO(source) if isinstance(source, bytes) else source)
-    except Exception as error:  # not a TIFF, torn, absent
-        raise BadImageError(f"{name}: not a TIFF that can be read ({type(error).__name__}: {error})") from None
-
-
-@contextlib.contextmanager
-def _decoding(name):
-    try:
-        yield
-    except Exception as error:  # damaged segments raise many kinds
-        raise BadImageError(f"{name}: does not decode ({type(error).__name__}: {error})") from None
-
-
-def _bands(page, bands, name) -> list[int]:
-    count = page.samplesperpixel
-    if bands is None:
-        return [0, 1, 2] if count >= 3 else [0, 0, 0]
-    if len(bands) != 3 or not all(1 <= band <= count for band in bands):
-        raise BadImageError(f"{name}: bands {tuple(bands)} of {count}; give three numbers from 1 to {count}")
-    return [band - 1 for band in bands]
-
-
-def _nodata(page) -> float | None:
-    try:
-        return float(str(page.tags[NODATA].value).strip("\0 "))
-    except (KeyError, ValueError):
-        return None
+def _is_one_colour(pixels: np.ndarray) -> bool:
+    first = pixels[0, 0]
+    return bool((pixels[::29, ::31] == first).all() and (pixels == first).all())  # most are told by a few
 
 
 def _starts(length: int, tile: int, overlap: int) -> list[int]:
@@ -204,81 +326,4 @@ def _starts(length: int, tile: int, overlap: int) -> list[int]:
     return [*range(0, last, tile - overlap), last]
 
 
-def _grid(page) -> tuple[int, int, int]:
-    """Height and width of a segment (tile or strip), and segments in a row of them."""
-    if page.is_tiled:
-        return page.tilelength, page.tilewidth, -(-page.imagewidth // page.tilewidth)
-    return page.rowsperstrip or page.imagelength, page.imagewidth, 1
-
-
-def _segment(page, index: int):
-    handle = page.parent.filehandle
-    handle.seek(page.dataoffsets[index])
-    data = handle.read(page.databytecounts[index])
-    if len(data) < page.databytecounts[index]:
-        raise ValueError("the file ends early")
-    return page.decode(data, index)[0]  # (depth, height, width, samples), or None where nothing is stored
-
-
-def _rows(page, top: int, bottom: int, bands: list[int]) -> np.ndarray:
-    """The rows top..bottom of three bands, (rows, width, 3); only the segments that hold them are decoded."""
-    height, width, across = _grid(page)
-    apart = page.planarconfig == 2 and page.samplesperpixel > 1  # each band has segments of its own
-    down = -(-page.imagelength // height)
-    values = np.zeros((bottom - top, page.imagewidth, 3), page.dtype)
-    for row in range(top // height, -(-bottom // height)):
-        for column in range(across):
-            found = {}
-            for target, band in enumerate(bands):
-                plane = band if apart else 0
-                if plane not in found:
-                    found[plane] = _segment(page, plane * down * across + row * across + column)
-                if found[plane] is None:
-                    continue
-                segment = found[plane][0, :, :, 0 if apart else band]
-                first, left = row * height, column * width
-                start, end = max(first, top), min(first + segment.shape[0], bottom)
-                right = min(left + segment.shape[1], page.imagewidth)
-                values[start - top : end - top, left:right, target] = segment[
-                    start - first : end - first, : right - left
-                ]
-    return values
-
-
-def _sample(page, bands) -> np.ndarray:
-    """Rows spread over the scene, for its percentiles."""
-    height = _grid(page)[0]
-    tops = range(0, page.imagelength, height)
-    step = -(-len(tops) // SEGMENTS_SEEN)
-    parts = [_rows(page, top, min(top + height, page.imagelength), bands) for top in tops[::step]]
-    return np.concatenate([part.reshape(-1, 1, 3)[:: max(1, part.size // 600_000)] for part in parts])
-
-
-def _valid(band: np.ndarray, nodata: float | None) -> np.ndarray:
-    valid = np.isfinite(band)
-    return valid if nodata is None or np.isnan(nodata) else valid & (band != nodata)
-
-
-def _limits(values: np.ndarray, nodata, stretch) -> list[tuple[float, float]]:
-    """What becomes 0 and 255 in each band; 8-bit data stay as they are."""
-    if values.dtype == np.uint8:
-        return [(0.0, 255.0)] * 3
-    limits = []
-    for band in np.moveaxis(values, -1, 0):
-        known = band[_valid(band, nodata)]
-        low, high = np.percentile(known, stretch) if known.size else (0.0, 1.0)
-        limits.append((float(low), float(high)))
-    return limits
-
-
-def _stretched(values: np.ndarray, limits, nodata) -> np.ndarray:
-    picture = np.zeros(values.shape, np.uint8)
-    for channel, (low, high) in enumerate(limits):
-        band = values[..., channel]
-        valid = _valid(band, nodata)
-        scaled = (band.astype(np.float64) - low) / max(high - low, 1e-12) * 255
-        picture[..., channel][valid] = scaled[valid].clip(0, 255).round()
-    return picture
-
-
-__all__ = ["box_to_coordinates", "geo_transform", "is_overhead", "open_any", "open_overhead", "read_box", "read_tiles"]
+__all__ = ["SCENES", "Scene", "is_scene", "open_any", "pages_of", "read_box", "read_tiles"]
