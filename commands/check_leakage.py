@@ -31,7 +31,7 @@ def main(argv: list[str]) -> int:
     from ..data.leakage import find_leaks, prints_of_split
 
     sides = [
-        prints_of_split(source, split, args.image_root, args.image_column)
+        prints_of_split(source, split, args.image_root, args.image_column, args.other is not None)
         for source, split in ((args.data, args.split_a), (args.other or args.data, args.split_b))
     ]
     leaks = find_leaks(*sides)

@@ -26,7 +26,9 @@ def parser() -> Parser:
     parser.add("--out", required=True, help="folder of the index")
     parser.add("--update", action="store_true", help="bring an index up to date, or add a source to it")
     parser.add("--kind", choices=KINDS, help="flat is exact; auto is HNSW for large ones")
-    parser.add("--tile", type=natural_int, help="cut TIFF scenes into squares of so many pixels (0: do not)")
+    parser.add(
+        "--tile", type=natural_int, help="cut scenes (TIFF, JPEG 2000) into squares of so many pixels (0: do not)"
+    )
     parser.add("--overlap", type=natural_int, default=64, help="pixels that tiles share (default: %(default)s)")
     add_bands(parser)
     parser.add("--fast", action="store_true", help="scaled JPEG decoding: faster, nearly the same vectors")
@@ -57,7 +59,10 @@ def main(argv: list[str]) -> int:
     if done is not None:  # on the first process
         text = (
             f"{args.out}: {done.rows} rows; {done.embedded} embedded, {done.unchanged} unchanged, "
-            f"{done.removed} removed" + (f"; {done.bad} bad, listed in {REPORT}" if done.bad else "")
+            f"{done.removed} removed"
+            + (f"; {done.bad} bad, listed in {REPORT}" if done.bad else "")
+            + (f"; {done.blank} blank tiles left out" if done.blank else "")
+            + (f"; no pictures: {done.others}" if done.others else "")
         )
         tell(args, text, {"index": args.out, **vars(done)})
     return 0

@@ -7,7 +7,6 @@ looked at again: the fine structure of a larger grey thumbnail, which similar sc
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -92,14 +91,14 @@ def prints_of(rows, title: str) -> Prints:
         source = image_source(row["image"])
         ids.append(str(row.get("image_id") or _name(row["image"]) or number))
         try:
-            data = source if isinstance(source, bytes) else Path(source).read_bytes()
-            image = open_any(data, name=ids[-1])
-        except (BadImageError, OSError, TypeError):
+            image = open_any(source, name=ids[-1])
+            digest = _digest(source)
+        except (BadImageError, OSError):
             unreadable.append(ids[-1])
             digests.append(("", ""))
             continue
         pixels = hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
-        digests.append((hashlib.sha256(data).hexdigest(), pixels))
+        digests.append((digest, pixels))
         small = np.asarray(image.resize((FINE, FINE), resample=4), np.float32)  # 4: mean over a box
         if small.std((0, 1)).max() < FLAT:
             flat += 1
@@ -111,18 +110,31 @@ def prints_of(rows, title: str) -> Prints:
     return Prints(ids, digests, coarse, fine, unreadable, flat)
 
 
-def prints_of_split(data: str, split: str, image_root: str | None = None, image_column: str = "image") -> Prints:
+def prints_of_split(
+    data: str, split: str, image_root: str | None = None, image_column: str = "image", any_split: bool = False
+) -> Prints:
     """Read one split of a source and keep its images' thumbnails; arguments of `read_source`.
 
     Raises:
         ValueError: no such column.
     """
-    rows = read_source(data, split, image_root, image_column)
+    rows = read_source(data, split, image_root, image_column, any_split)
     if image_column not in rows.column_names:
         raise ValueError(f"{data} has no column {image_column!r}; name the images with --image_column")
     rows = rows.rename_column(image_column, "image") if image_column != "image" else rows
     keep = [name for name in ("image", "image_id", "filename") if name in rows.column_names]
     return prints_of(rows.select_columns(keep), f"looking at {split}")
+
+
+def _digest(source: bytes | str) -> str:
+    digest = hashlib.sha256()
+    if isinstance(source, bytes):
+        digest.update(source)
+    else:
+        with open(source, "rb") as file:  # a part at a time: a scene may be larger than the memory
+            while part := file.read(1 << 20):
+                digest.update(part)
+    return digest.hexdigest()
 
 
 def _unit(values: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Datasets as people have them, read into rows of `image`, `captions`, `image_id` and, where known, `dense_text`.
 
-- a Hub id, a folder of parquet files or an imagefolder: through `datasets.load_dataset`;
+- a folder of pictures: all of them, or those below the subfolder of the split, if all lie in such ones;
+- a Hub id, a folder of parquet files, a folder of pictures with metadata: through `datasets.load_dataset`;
 - one parquet or jsonl file;
 - a Karpathy json (`dataset_flickr30k.json`, `dataset_rsicd.json`) with an image root;
 - PIR's annotations of RSICD and RSITMD, one json a split (`rsitmd_{split}.json`), with an image root;
@@ -10,18 +11,38 @@ Images stay undecoded (bytes or a path) until they are used.
 """
 
 import json
+import os
 from pathlib import Path
 
 from datasets import Dataset, Image, load_dataset
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
+from transformers.utils import logging
+
+from .folders import holds_pictures, list_folder
+
+SPLIT_FOLDERS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing"),
+}
+METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+logger = logging.get_logger(__name__)
 
 
-def read_source(data: str, split: str, image_root: str | None = None, image_column: str = "image") -> Dataset:
+def read_source(
+    data: str, split: str, image_root: str | None = None, image_column: str = "image", any_split: bool = False
+) -> Dataset:
     """Read one split of `data`; columns keep the names that the source gives them.
 
     A single parquet or jsonl file, or a json list, holds one split, whatever it is called; `{split}` in the path stands
     for the split's name. Where `image_column` holds names of files,
     they are names under `image_root`, if that is given.
+
+    Args:
+        data, split: which source, and which part of it.
+        image_root: folder of the files that `image_column` names.
+        image_column: where the images are.
+        any_split: a folder of pictures that has no splits stands for every split, not for `train` alone.
 
     Raises:
         FileNotFoundError, ValueError: the source, split or image root is not there; the message says what is.
@@ -39,10 +60,15 @@ def read_source(data: str, split: str, image_root: str | None = None, image_colu
         raise FileNotFoundError(f"{data}: no such file or folder")
     elif path.is_file():
         raise ValueError(f"{data}: a source is a folder, a .parquet, .jsonl or .json file, or a Hub id")
+    if path.is_dir() and _is_folder_of_pictures(path):
+        return _pictures(path, split, image_column, any_split or "{split}" in data)
     try:
         if path.suffix in (".parquet", ".jsonl"):
             kind = "parquet" if path.suffix == ".parquet" else "json"
             rows = load_dataset(kind, data_files=str(path), split="train")
+        elif path.is_dir() and _has_metadata(path):  # all files, or names that look like splits would hide the others
+            folder = _split_folder(path, split) or path
+            rows = load_dataset("imagefolder", data_dir=str(folder), data_files={split: "**"}, split=split)
         else:
             rows = load_dataset(data, split=split)
     except (ValueError, DatasetGenerationError) as error:
@@ -59,6 +85,68 @@ def read_source(data: str, split: str, image_root: str | None = None, image_colu
         paths = [None if name is None else resolve_image(root, name) for name in rows[image_column]]
         return rows.remove_columns(image_column).add_column(image_column, paths)
     return rows
+
+
+def _is_folder_of_pictures(path: Path) -> bool:
+    tables = any(found.suffix in (".parquet", ".arrow") for found in path.rglob("*"))
+    return not tables and not _has_metadata(path) and not (path / "README.md").exists() and holds_pictures(path)
+
+
+def _has_metadata(path: Path) -> bool:
+    return any((folder / name).exists() for folder in (path, *_subfolders(path)) for name in METADATA)
+
+
+def _subfolders(path: Path) -> list[Path]:
+    return [found for found in sorted(path.iterdir()) if found.is_dir() and not found.name.startswith(".")]
+
+
+def _split_folder(path: Path, split: str) -> Path | None:
+    """The subfolder of a split, where the folders below `path` are named like splits and nothing else is there.
+
+    Raises:
+        ValueError: there is none of this split.
+    """
+    names = {name: split_name for split_name, several in SPLIT_FOLDERS.items() for name in several}
+    folders = _subfolders(path)
+    if not folders or not all(folder.name.lower() in names for folder in folders):
+        return None
+    if any(found.is_file() and not found.name.startswith(".") for found in path.iterdir()):
+        return None
+    chosen = [folder for folder in folders if split in (folder.name, names[folder.name.lower()])]
+    if not chosen:
+        raise ValueError(f"{path} has no split {split!r}; its folders are {', '.join(f.name for f in folders)}")
+    return chosen[0]
+
+
+def _pictures(path: Path, split: str, image_column: str, any_split: bool) -> Dataset:
+    """The pictures below a folder; `label` is the name of their folder, if each lies in a folder of the first level."""
+    root = _split_folder(path, split)
+    if root is None and not any_split and split != "train":
+        raise ValueError(
+            f"{path} is a folder of pictures without splits: there is no split {split!r}. Put pictures into folders "
+            f"train/ and {split}/, or write {{split}} where the path differs"
+        )
+    folder = list_folder(root or path)
+    for problem in (f"{bad}: {why}" for bad, why in folder.refused.items()):
+        logger.warning("left out: %s", problem)
+    if folder.others:
+        logger.warning("left out: %s: no pictures (%s)", root or path, folder.told)
+    paths = [os.path.abspath(name) for name in folder.pictures if _is_unicode(name)]
+    if len(paths) < len(folder.pictures):
+        logger.warning("left out: %d files whose names are not Unicode: rename them", len(folder.pictures) - len(paths))
+    rows = [{image_column: {"bytes": None, "path": name}} for name in paths]
+    labels = [Path(name).relative_to(os.path.abspath(root or path)).parts[:-1] for name in paths]
+    if len(set(labels)) > 1 and all(len(parts) == 1 for parts in labels):
+        rows = [{**row, "label": parts[0]} for row, parts in zip(rows, labels)]
+    return Dataset.from_list(rows)
+
+
+def _is_unicode(name: str) -> bool:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def resolve_image(root: Path, name: str) -> str:

@@ -9,6 +9,7 @@ import contextlib
 import os
 import re
 import stat
+from pathlib import Path
 
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 1 << 30  # of an encoded picture
@@ -87,7 +88,7 @@ def _head_of_file(path, name) -> bytes:
         raise BadImageError(f"{name}: no such file, or not a regular file") from None
     if not stat.S_ISREG(status.st_mode):
         raise BadImageError(f"{name}: not a regular file")
-    with open(path, "rb") as file:
+    with Path(path).open("rb") as file:
         head = file.read(HEAD)
     if status.st_size > MAX_BYTES and format_of(head) not in ("TIFF", "JPEG2000"):  # these are read in parts
         raise BadImageError(f"{name}: {status.st_size:,} bytes, more than {MAX_BYTES:,}")

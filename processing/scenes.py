@@ -1,8 +1,9 @@
 """Pictures of any kind as upright 8-bit RGB: whole, tile by tile, or one box, with the same pixels each time.
 
-Plain 8-bit pictures are Pillow's. Scenes (TIFF, JPEG 2000), chosen bands and all that has more than 8 bits are read with
-rasterio, the extra `geo`. A 12-bit band in a 16-bit file is nearly black to a viewer that divides by 257, and nearly
-white to one that clips: such bands are stretched between two percentiles of their valid pixels, found once a scene.
+Plain 8-bit pictures are Pillow's. Scenes (TIFF, JPEG 2000), chosen bands and all that has more than 8 bits are read
+with rasterio, the extra `geo`. A 12-bit band in a 16-bit file is nearly black to a viewer that divides by 257, and
+nearly white to one that clips: such bands are stretched between two percentiles of their valid pixels, found once a
+scene.
 """
 
 import os
@@ -31,7 +32,7 @@ SMALL, SAMPLE = 4_000_000, 2_000_000  # up to so many pixels all give the percen
 READ_AT_ONCE = 1_000_000  # pixels, so that intermediate numbers stay small
 WIDEST_STRIP = 96_000_000  # bytes of 8-bit RGB of a row of tiles
 
-# What Pillow and rasterio read alike, so that no extra is needed: TIFF's compressions without loss, and its plain modes.
+# What Pillow and rasterio read alike, so that no extra is needed: lossless compressions and plain modes of TIFF.
 PLAIN_COMPRESSIONS = {1, 2, 3, 4, 5, 8, 32773, 32946}
 PLAIN_MODES = ("1", "L", "P", "RGB", "RGBA")
 NODATA = 42113  # GDAL's tag

@@ -7,17 +7,16 @@ of a file, the CRC-32 of bytes inside a table.
 import os
 import zlib
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+from ..data.folders import SUFFIXES, Folder, holds_pictures, holds_tables, list_folder
 from ..data.rows import image_source
 from ..data.sources import path_of, read_source
-from ..processing.pixels import BadImageError
-from ..processing.scenes import open_any, read_box, read_tiles
-
-PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jp2"}
-TABLES = {".parquet", ".arrow", ".json", ".jsonl", ".csv", ".txt"}
-SCENES = {".tif", ".tiff"}
+from ..processing.pixels import BadImageError, format_of
+from ..processing.scenes import is_scene, open_any, pages_of, read_box, read_tiles
 
 
 @dataclass(frozen=True)
@@ -38,25 +37,42 @@ class Collection:
     Args:
         data: folder, picture, scene, parquet, json or Hub id.
         split: of a dataset; None takes a folder's pictures one by one.
-        tile, overlap: pixels; TIFF files are cut into tiles where `tile` is given, one TIFF named alone by default.
+        tile, overlap: pixels; scenes (TIFF, JPEG 2000) are cut into tiles where `tile` is given, one that is named
+            alone by default.
         **settings: `image_root`, `image_column`, `captions_column`, `bands`, `fast`.
+
+    Attributes:
+        notes: what there is to say about files that were read: pages and tiles that are not in the index.
+        blank: number of tiles that hold nothing and were not yielded.
     """
 
     def __init__(self, data: str, split: str | None = None, tile: int | None = None, overlap: int = 64, **settings):
         path = Path(data).expanduser()
-        folder = path.is_dir() and (any(_files(path, PICTURES)) or not any(_files(path, TABLES)))
-        self.files = split is None and (folder or (path.is_file() and path.suffix.lower() in PICTURES))
+        folder = path.is_dir() and (holds_pictures(path) or not holds_tables(path))
+        self.files = split is None and (folder or _is_picture(path))
         split = None if self.files else split or "train"
         if self.files or path_of(str(path), split).exists():  # one name from wherever, however it is spelt
             data = os.path.abspath(path)
         if settings.get("image_root") is not None:
             settings["image_root"] = os.path.abspath(Path(settings["image_root"]).expanduser())
         self.name = data if self.files else f"{data}:{split}"
-        if tile is None and path.suffix.lower() in SCENES:
+        if tile is None and self.files and is_scene(data):
             tile = 512
         cut = {"tile": tile, "overlap": overlap} if tile else {"tile": None, "overlap": None}
         self.settings = {"data": data, "split": split, **cut, **settings}
-        self._rows = None
+        self._rows, self._scenes = None, {}
+        self.notes: list[dict] = []
+        self.blank = 0
+
+    @cached_property
+    def folder(self) -> Folder:
+        """The files, where the source is a folder or a picture."""
+        return list_folder(self.name) if os.path.isdir(self.name) else Folder([self.name])
+
+    def left_out(self) -> list[dict]:
+        """Rasters that are not read: `id`, `path` and `problem` of each."""
+        refused = self.folder.refused if self.files else {}
+        return [{"id": path, "path": path, "problem": f"{path}: {why}"} for path, why in refused.items()]
 
     @property
     def rows(self):
@@ -88,8 +104,10 @@ class Collection:
         if bands is not None and min(bands) < 1:
             raise ValueError(f"--bands {' '.join(map(str, bands))}: bands are counted from 1")
         if self.files:
-            if os.path.isdir(self.name) and not list(_files(Path(self.name), PICTURES)) and not may_be_empty:
-                raise ValueError(f"{self.name}: no picture in it ({', '.join(sorted(PICTURES))})")
+            if not self.folder.pictures and not may_be_empty:
+                there = [self.folder.told] if self.folder.others else []
+                there += [f"{os.path.basename(path)}: {why}" for path, why in list(self.folder.refused.items())[:1]]
+                raise ValueError(f"{self.name}: no picture in it ({'; '.join(there) or 'it is empty'})")
             return
         rows, column = self.rows, self.settings.get("captions_column")
         if column is not None and column not in rows.column_names:
@@ -104,31 +122,57 @@ class Collection:
         """List what there is now."""
         if not self.files:
             return [self._row_unit(number, row) for number, row in enumerate(self.rows)]
-        root, units = Path(self.name), []
-        for path in sorted(map(str, _files(root, PICTURES, True))) if root.is_dir() else [str(root)]:
+        units = []
+        for path in self.folder.pictures:
             try:
                 found = os.stat(path)
-            except OSError:  # gone since it was listed
+            except OSError:  # gone since it was listed, or a link that leads nowhere: opening it says so
+                if os.path.lexists(path):
+                    units.append(Unit(path, path, None, 0, 0))
                 continue
             units.append(Unit(path, path, None, found.st_size, found.st_mtime_ns))
         return units
 
-    def entries(self, unit: Unit):
-        """Yield (item, source) of a unit, as `embed_stream` takes them."""
+    def entries(self, unit: Unit) -> Iterator[tuple[dict, object]]:
+        """Yield (item, source) of a unit, as `embed_stream` takes them; `notes` and `blank` tell what is left out."""
         item = {"id": unit.key, "path": unit.path, "row": unit.row, "size": unit.size, "stamp": unit.stamp}
         item |= {"caption": unit.caption, "modality": "image", "collection": self.name}
-        if not self.tiled(unit.path):
-            yield item, unit.path if unit.row is None else image_source(self._image(unit.row))
-            return
+        source = unit.path if unit.row is None else image_source(self._image(unit.row))
+        if isinstance(source, (str, bytes)) and (pages := pages_of(source)) > 1:
+            self._note(unit, f"page 1 of {pages} is read, the others are not")
+        if self.tiled(unit.path):
+            yield from self._tiles(unit, item)
+        else:
+            yield item, source
+
+    def _tiles(self, unit: Unit, item: dict) -> Iterator[tuple[dict, object]]:
+        blank = there = 0
         try:
             for box, tile in read_tiles(unit.path, self.settings["tile"], self.settings["overlap"], self._bands):
-                yield {**item, "id": f"{unit.key}#{','.join(map(str, box))}", "box": list(box)}, tile
+                there += 1
+                if tile.info["blank"]:
+                    blank += 1
+                else:
+                    yield {**item, "id": f"{unit.key}#{','.join(map(str, box))}", "box": list(box)}, tile
         except BadImageError as error:
             yield item, error
+            return
+        if blank == there:
+            yield item, BadImageError(f"{unit.path}: none of its {there} tiles holds anything but one colour")
+        elif blank:
+            self.blank += blank
+            self._note(unit, f"{blank} of {there} tiles hold nothing (nodata, or one colour) and are not indexed")
+
+    def _note(self, unit: Unit, text: str):
+        self.notes.append({"id": unit.key, "path": unit.path, "problem": text})
 
     def tiled(self, path: str | None) -> bool:
         """Whether a file is cut into tiles."""
-        return bool(self.settings["tile"] and path and self.files and Path(path).suffix.lower() in SCENES)
+        if not (self.settings["tile"] and path and self.files):
+            return False
+        if path not in self._scenes:
+            self._scenes[path] = is_scene(path)
+        return self._scenes[path]
 
     def picture(self, item: dict, least_side: int | None = None):
         """Open the picture of an item again; BadImageError where it is gone."""
@@ -159,17 +203,14 @@ class Collection:
         return Unit(key, image, number, found.st_size, found.st_mtime_ns, caption)
 
 
-def _files(root: Path, suffixes: set[str], links: bool = False):
-    """Files below a folder by suffix; with `links` also symbolic links to folders, which are not followed."""
-    for folder, folders, names in os.walk(root, onerror=_raise):  # or the pictures of a folder would pass for gone
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found = [n for n in names if Path(n).suffix.lower() in suffixes and not n.startswith(".")]
-        found += [n for n in folders if links and os.path.islink(os.path.join(folder, n))]
-        yield from (Path(folder) / n for n in found)
-
-
-def _raise(error):
-    raise error
+def _is_picture(path: Path) -> bool:
+    """Whether a source that is one file is a picture: by its suffix, else by its content."""
+    if path.suffix.lower() in SUFFIXES:
+        return path.is_file()
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        return format_of(file.read(256)) is not None
 
 
 __all__ = ["Collection", "Unit"]

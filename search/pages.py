@@ -4,10 +4,14 @@ import base64
 import html
 import io
 
+from transformers.utils import logging
+
 from ..processing.pixels import BadImageError
-from ..processing.scenes import box_to_coordinates, geo_transform, open_any
+from ..processing.places import NoPlaceError, Place
+from ..processing.scenes import open_any
 from .collection import Collection
 
+logger = logging.get_logger(__name__)
 THUMBNAIL = 224  # pixels
 STYLE = """body{font:15px/1.4 system-ui,sans-serif;margin:2rem;color:#222;background:#fff}
 ol{display:flex;flex-wrap:wrap;gap:1rem;padding:0;list-style:none}
@@ -70,43 +74,49 @@ def _thumbnail(image) -> str:
 
 
 def geojson(hits: list) -> dict:
-    """Hits in scenes as a FeatureCollection: outlines where the file says where it lies, else no geometry.
+    """Hits as a FeatureCollection of RFC 7946: outlines in longitude and latitude where the scene says where it lies.
 
-    Every feature has `pixel_box` (left, top, right, bottom). Coordinates are the scene's own; where these are not
-    longitude and latitude (EPSG:4326), `crs` names the system, which QGIS and GDAL read.
+    Every feature has `pixel_box` (left, top, right, bottom; of a whole scene, all of it; None for a photograph). One
+    without a geometry says why in `no_geometry`.
+    """
+    features, places, told = [], {}, {None}
+    for rank, hit in enumerate(hits, 1):
+        facts = {"rank": rank, "score": hit.score, "id": hit.id, "path": hit.path, "pixel_box": hit.box}
+        geometry = None
+        try:
+            geometry, facts["pixel_box"] = outline(hit.path, hit.box, places)
+        except (BadImageError, NoPlaceError) as error:
+            facts["no_geometry"] = str(error)
+            if isinstance(error, NoPlaceError) and hit.path not in told:
+                told.add(hit.path)
+                logger.warning("%s: no geometry, %s; pixel_box tells where a hit is", hit.path, error)
+        features.append({"type": "Feature", "geometry": geometry, "properties": facts})
+    return {"type": "FeatureCollection", "features": features}
+
+
+def outline(path: str | None, box, places: dict) -> tuple[dict, list[int]]:
+    """The geometry and the pixel box of a hit or row.
+
+    Args:
+        path: of its file.
+        box: in pixels; None for the whole file.
+        places: what earlier calls learnt of files, by path; it is filled.
 
     Raises:
-        ValueError: hits in several coordinate systems, which one file cannot hold.
+        NoPlaceError: there is none, and why. BadImageError: the file cannot be opened.
     """
-    features, systems, places = [], set(), {}
-    for place, hit in enumerate(hits, 1):
-        if hit.path not in places:
-            places[hit.path] = _place(hit.path) if hit.box else (None, None)
-        transform, system = places[hit.path]
-        geometry = None
-        if transform is not None and hit.box:
-            west, south, east, north = box_to_coordinates(hit.box, transform)
-            ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
-            geometry = {"type": "Polygon", "coordinates": [ring]}
-            systems.add(system)
-        facts = {"rank": place, "score": hit.score, "id": hit.id, "path": hit.path, "pixel_box": hit.box}
-        features.append({"type": "Feature", "geometry": geometry, "properties": facts})
-    if len(systems) > 1:
-        named = ", ".join(sorted(str(system) for system in systems))
-        raise ValueError(f"the hits lie in several coordinate systems ({named}): search scenes of one at a time")
-    found = {"type": "FeatureCollection", "features": features}
-    system = next(iter(systems), None)
-    if system not in (None, "EPSG:4326"):
-        name = f"urn:ogc:def:crs:{system.replace(':', '::')}"
-        found["crs"] = {"type": "name", "properties": {"name": name}}
-    return found
+    if path is None:
+        raise NoPlaceError("it is no file")
+    if path not in places:
+        try:
+            places[path] = Place(path)
+        except (BadImageError, NoPlaceError) as error:
+            places[path] = error
+    place = places[path]
+    if isinstance(place, Exception):
+        raise place
+    box = box or [0, 0, place.width, place.height]
+    return place.geometry(box), list(box)
 
 
-def _place(path):
-    try:
-        return geo_transform(path)
-    except (BadImageError, OSError):  # the scene is gone: its pixel boxes are still known
-        return None, None
-
-
-__all__ = ["geojson", "html_page", "picture_opener"]
+__all__ = ["geojson", "html_page", "outline", "picture_opener"]

@@ -33,6 +33,8 @@ class Done:
     unchanged: int = 0
     removed: int = 0
     bad: int = 0
+    blank: int = 0  # tiles that hold nothing
+    others: str = ""  # numbers of files that are no pictures, by suffix
     rows: int = 0  # of the whole index afterwards
 
 
@@ -106,7 +108,7 @@ def refresh(retriever: Retriever, collection: Collection, accelerator, batch_siz
             index.delete(_rows_of(index, collection))  # made in another way; killed from here on, they are just missing
             index.note(sources={**index.sources, collection.name: collection.settings})
         plan = [_plan(index, collection)]
-    chunks, stale, unchanged = broadcast_object_list(plan)[0]
+    chunks, stale, unchanged, known = broadcast_object_list(plan)[0]
     done, problems = Done(unchanged=unchanged), []
     for chunk in tqdm(chunks, desc="indexing") if accelerator.is_main_process and chunks else chunks:
         found = _embedded(retriever, collection, chunk, accelerator, batch_size, workers)
@@ -117,10 +119,14 @@ def refresh(retriever: Retriever, collection: Collection, accelerator, batch_siz
             index.add(vectors, items, merge=not fresh)  # into a large index: few rows are copied, none is moved
             done.embedded += len(items)
     if accelerator.is_main_process:
-        done.removed, done.bad = index.delete(stale), len(problems)
+        problems += collection.left_out()
+        done.removed, done.bad, done.blank = index.delete(stale), len(problems), collection.blank
         if fresh and chunks:
             index.compact()
-        report(index.folder, collection.name, problems)
+        others = collection.folder.others if collection.files else {}
+        done.others = collection.folder.told if collection.files else ""
+        notes = [{"id": f"*{kind}", "path": None, "problem": f"{n} files: no picture"} for kind, n in others.items()]
+        report(index.folder, collection.name, problems + collection.notes + notes, known)
     accelerator.wait_for_everyone()
     return done
 
@@ -134,15 +140,16 @@ def _rows_of(index: VectorIndex, collection: Collection, *names):
 
 
 def _plan(index: VectorIndex, collection: Collection):
-    """(chunks of units to embed, ids that must go unless they are embedded again, rows that stay as they are)."""
+    """(chunks of units to embed, ids that must go unless they are embedded again, rows that stay, their files)."""
     known: dict[str, list] = {}
     for item in _rows_of(index, collection, "id", "path", "size", "stamp"):
         known.setdefault(item[1] if collection.files else item[0], []).append((item[0], *item[2:]))
-    todo, unchanged = [], 0
+    todo, unchanged, files = [], 0, set()
     for unit in collection.units():
         rows = known.get(unit.key)
         if rows and all(row[1:] == (unit.size, unit.stamp) for row in rows):
             unchanged += len(known.pop(unit.key))
+            files.add(unit.key)
         else:
             todo.append(unit)
     chunks, current = [], []
@@ -150,7 +157,8 @@ def _plan(index: VectorIndex, collection: Collection):
         current.append(unit)
         if len(current) == SAVED_AT_ONCE or collection.tiled(unit.path):
             chunks, current = [*chunks, current], []
-    return [*chunks, current] if current else chunks, {row[0] for rows in known.values() for row in rows}, unchanged
+    chunks = [*chunks, current] if current else chunks
+    return chunks, {row[0] for rows in known.values() for row in rows}, unchanged, files
 
 
 def _embedded(retriever, collection, chunk, accelerator, batch_size, workers):
@@ -169,13 +177,16 @@ def _embedded(retriever, collection, chunk, accelerator, batch_size, workers):
     return np.stack([vector for _, vector in rows]) if rows else np.zeros((0, 0), np.float32), items, problems
 
 
-def report(folder: Path, collection: str, problems: list[dict]):
-    """List a collection's bad pictures in `bad_images.jsonl`, in place of what an earlier run found there."""
+def report(folder: Path, collection: str, problems: list[dict], known: set[str]):
+    """List a collection's bad pictures in `bad_images.jsonl`, in place of what an earlier run found there.
+
+    What was said about files that are indexed and were not read again (`known`) stays.
+    """
     path, lines = folder / REPORT, []
     if path.exists():
         with contextlib.suppress(ValueError, KeyError, TypeError):  # damaged: what is still bad is found again
             found = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
-            lines = [line for line in found if line["collection"] != collection]
+            lines = [line for line in found if line["collection"] != collection or line["id"] in known]
     lines += [{**problem, "collection": collection} for problem in problems]
     draft = folder / f"{REPORT}.tmp"
     draft.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")

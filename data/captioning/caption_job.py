@@ -9,38 +9,42 @@ import os
 from pathlib import Path
 
 from tqdm.auto import tqdm
+from transformers.utils import logging
 
 from ...processing.pixels import BadImageError
 from ...processing.scenes import open_any
+from ..folders import list_folder
 from ..sources import read_source
 from .journal import Journal, locked, read_table, write_table
 from .request import Caption, CaptionError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jp2", ".ppm", ".avif")
+logger = logging.get_logger(__name__)
 FAILURES_IN_A_ROW = 20  # as many images without one answer in between, and it is the model that is broken
 REMEDY = "Mend or remove it, or pass --on_bad_sample quarantine to leave it out"
 
 
 class FolderImages:
-    """The images below a folder, by suffix; an image's id is its relative path. Hidden files are left alone."""
+    """The images below a folder, see `data.folders`; an image's id is its relative path.
+
+    Attributes:
+        others: how many files are no images, by suffix.
+    """
 
     def __init__(self, root):
         self.root, self.identity = Path(root), {}  # ids speak for themselves: the folder may move, and grow
-        self.paths: dict[str, Path] = {}
-        for folder, names, files in os.walk(root, onerror=_raise):
-            names[:] = [name for name in names if not name.startswith(".")]
-            links = [name for name in names if os.path.islink(os.path.join(folder, name))]  # os.walk passes them by
-            for name in links + [name for name in files if name.lower().endswith(IMAGE_SUFFIXES) and name[0] != "."]:
-                path = Path(folder, name)
-                relative = path.relative_to(root).as_posix()
-                self.paths[relative.encode("utf-8", "backslashreplace").decode()] = path
-        self.ids = sorted(self.paths)
+        folder = list_folder(root)
+        self.refused = {self._id(path): why for path, why in folder.refused.items()}
+        self.paths = {self._id(path): Path(path) for path in (*folder.pictures, *folder.refused)}
+        self.ids, self.others = sorted(self.paths), folder.told
+
+    def _id(self, path: str) -> str:
+        return Path(path).relative_to(self.root).as_posix().encode("utf-8", "backslashreplace").decode()
 
     def open(self, image_id):
         """Decode one image; BadImageError if it cannot be, or if a symbolic link leads out of the folder."""
         path = self.paths[image_id]
-        if path.is_dir():
-            raise BadImageError(f"{image_id}: a symbolic link to a folder, which is not followed")
+        if image_id in self.refused:
+            raise BadImageError(f"{image_id}: {self.refused[image_id]}")
         if not path.resolve().is_relative_to(self.root.resolve()):
             raise BadImageError(f"{image_id}: a symbolic link that leaves {self.root}; copy what it points to")
         return open_any(path, name=image_id)
@@ -86,7 +90,9 @@ def find_images(images, out, split="train", image_root=None, image_column="image
         return TableImages(images, "the dataset", image_column, id_column)
     if os.path.isdir(images) and image_root is None:  # with one, the folder holds lists of images
         folder = FolderImages(images)
-        if folder.ids:
+        if set(folder.ids) - set(folder.refused):
+            if folder.others:
+                logger.warning("left out: %s: no pictures (%s)", images, folder.others)
             return folder
         if Path(out).resolve().is_relative_to(Path(images).resolve()):
             raise CaptionError(f"{out} lies inside the dataset {images} and would become part of it: write elsewhere")
@@ -96,10 +102,6 @@ def find_images(images, out, split="train", image_root=None, image_column="image
         raise CaptionError(f"{images}: neither images nor a dataset ({type(error).__name__}: {error})") from None
     name = os.path.abspath(images) if os.path.exists(images) else str(images)
     return TableImages(rows, f"{name} [{split}]", image_column, id_column)
-
-
-def _raise(error):
-    raise error
 
 
 class Job:
