@@ -11,7 +11,14 @@ import numpy as np
 from .pixels import BadImageError
 from .raster import EXTRA_SAMPLES, PHOTOMETRIC
 
-REFUSED_COLOURS = {9: "ICCLAB", 10: "ITULAB", 32844: "LogL", 32845: "LogLuv"}  # TIFF's PhotometricInterpretation
+REFUSED_COLOURS = {  # TIFF's PhotometricInterpretation
+    9: "ICCLAB",
+    10: "ITULAB",
+    32803: "CFA, as a sensor sees them",
+    32844: "LogL",
+    32845: "LogLuv",
+    34892: "LinearRaw, as a sensor sees them",
+}
 CIELAB, ASSOCIATED_ALPHA = 8, 1
 
 

@@ -125,7 +125,7 @@ class TiffHeader:
         with _reading(source) as file:
             head = file.read(16)
             self.order, self.big = "<" if head[:2] == b"II" else ">", 43 in head[2:4]
-            place = self._unpack("Q" if self.big else "I", head[8 if self.big else 4 :])
+            place = self._unpack("Q" if self.big else "I", head.ljust(16, b"\0")[8 if self.big else 4 :])
             self.tags, place = self._directory(file, place)
             self.pages, seen = 1, set()
             while place and place not in seen and len(seen) < MOST_PAGES:

@@ -35,7 +35,7 @@ WIDEST_STRIP = 96_000_000  # bytes of 8-bit RGB of a row of tiles
 # What Pillow and rasterio read alike, so that no extra is needed: lossless compressions and plain modes of TIFF.
 PLAIN_COMPRESSIONS = {1, 2, 3, 4, 5, 8, 32773, 32946}
 PLAIN_MODES = ("1", "L", "P", "RGB", "RGBA")
-NODATA = 42113  # GDAL's tag
+BITS, COMPRESSION, SAMPLE_FORMAT, NODATA = 258, 259, 339, 42113  # tags of TIFF and, the last, of GDAL
 
 
 def open_any(source, name: str = "", bands=None, stretch=STRETCH, least_side: int | None = None):
@@ -75,19 +75,21 @@ def _is_plain(source, kind) -> bool:
     """Whether Pillow reads a TIFF or an 8-bit JPEG 2000 as rasterio does."""
     import io
 
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     if kind == "JPEG2000":
         return True
-    with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=["TIFF"]) as image:
+    try:
+        image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=["TIFF"])
+    except UnidentifiedImageError:
+        return False
+    with image:
         tags = image.tag_v2
-        depths = set(np.atleast_1d(tags.get(258, 1)).tolist())
-        formats = set(np.atleast_1d(tags.get(339, 1)).tolist())
         return (
             image.mode in PLAIN_MODES
-            and depths in ({1}, {8})
-            and formats == {1}
-            and tags.get(259, 1) in PLAIN_COMPRESSIONS
+            and set(np.atleast_1d(tags.get(BITS, 1)).tolist()) in ({1}, {8})
+            and set(np.atleast_1d(tags.get(SAMPLE_FORMAT, 1)).tolist()) == {1}
+            and tags.get(COMPRESSION, 1) in PLAIN_COMPRESSIONS
             and NODATA not in tags
         )
 
