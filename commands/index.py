@@ -26,9 +26,7 @@ def parser() -> Parser:
     parser.add("--out", required=True, help="folder of the index")
     parser.add("--update", action="store_true", help="bring an index up to date, or add a source to it")
     parser.add("--kind", choices=KINDS, help="flat is exact; auto is HNSW for large ones")
-    parser.add(
-        "--tile", type=natural_int, help="cut scenes (TIFF, JPEG 2000) into such squares (pixels; 0: do not)"
-    )
+    parser.add("--tile", type=natural_int, help="cut scenes (TIFF, JPEG 2000) into such squares (pixels; 0: do not)")
     parser.add("--overlap", type=natural_int, default=64, help="pixels that tiles share (default: %(default)s)")
     add_bands(parser)
     parser.add("--fast", action="store_true", help="scaled JPEG decoding: faster, nearly the same vectors")

@@ -112,7 +112,7 @@ def _edges(box, corners_only: bool) -> tuple[np.ndarray, np.ndarray]:
     """Points along the four edges of a pixel box, closed."""
     left, top, right, bottom = map(float, box)
     steps = np.linspace(0, 1, 2 if corners_only else POINTS_ON_AN_EDGE)[:-1]
-    corners = [(left, top), (left, bottom), (right, bottom), (right, top), (left, top)]
+    corners = [(left, bottom), (right, bottom), (right, top), (left, top), (left, bottom)]
     points = [(x + (u - x) * t, y + (v - y) * t) for (x, y), (u, v) in zip(corners, corners[1:]) for t in steps]
     xs, ys = zip(*points, corners[0])
     return np.array(xs), np.array(ys)

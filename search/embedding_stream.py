@@ -29,7 +29,7 @@ def embed_stream(
         batch_size: pictures at a time.
         workers: decoding threads; default one per core, at most 8.
         fast: scaled decoding, see `fast_resize`; otherwise the pixels are exactly the processor's.
-        bands: of multi-band TIFF, as in `overhead.open_overhead`.
+        bands: of multi-band pictures, as in `scenes.open_any`.
 
     Yields:
         (items, unit vectors (len(items), D) as float32 numpy, problems), in the order of the entries; a problem is a

@@ -6,12 +6,14 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from PIL import Image
+from rasters import write_raster
 
 from vsehub.__main__ import main
 from vsehub.processing.pixels import BadImageError
 from vsehub.search.pages import geojson, html_page
 from vsehub.search.retriever import Hit, Retriever
 
+Affine = pytest.importorskip("affine", reason="the extra `geo` is not installed").Affine
 HOSTILE = [
     "<script>alert(1)</script>",
     '"><img src=x onerror=alert(1)>',
@@ -130,15 +132,9 @@ def test_nothing_in_a_name_or_caption_becomes_markup(name):
 
 @pytest.mark.parametrize("epsg", [4326, 32631])
 def test_hits_in_a_scene_are_outlines_where_it_lies(tmp_path, tiny_folder, capsys, epsg):
-    tifffile = pytest.importorskip("tifffile")
     scene = np.random.default_rng(0).integers(0, 255, (96, 128, 3), dtype=np.uint8)
-    key = 2048 if epsg == 4326 else 3072
-    tags = [
-        (33550, "d", 3, (0.5, 0.25, 0.0), True),
-        (33922, "d", 6, (0.0, 0.0, 0.0, 10.0, 60.0, 0.0), True),
-        (34735, "H", 8, (1, 1, 0, 1, key, 0, 1, epsg), True),
-    ]
-    tifffile.imwrite(tmp_path / "scene.tif", scene, photometric="rgb", extratags=tags)
+    transform = Affine(0.5, 0, 10, 0, -0.25, 60) if epsg == 4326 else Affine(30, 0, 400000, 0, -30, 5000000)
+    write_raster(tmp_path / "scene.tif", scene, crs=f"EPSG:{epsg}", transform=transform)
     words = ["--model", str(tiny_folder), "--out", str(tmp_path / "index"), "--tile", "64", "--overlap", "0"]
     assert main(["index", str(tmp_path / "scene.tif"), *words]) == 0
     out = tmp_path / "hits.geojson"
@@ -148,14 +144,26 @@ def test_hits_in_a_scene_are_outlines_where_it_lies(tmp_path, tiny_folder, capsy
     boxes = {tuple(feature["properties"]["pixel_box"]): feature["geometry"] for feature in found["features"]}
     assert set(boxes) == {(0, 0, 64, 64), (64, 0, 128, 64), (0, 32, 64, 96), (64, 32, 128, 96)}
     ring = boxes[64, 32, 128, 96]["coordinates"][0]
-    assert ring == [[42, 36], [74, 36], [74, 52], [42, 52], [42, 36]]  # counter-clockwise, closed
-    assert ("crs" in found) == (epsg != 4326)
-    if epsg != 4326:
-        assert found["crs"]["properties"]["name"] == "urn:ogc:def:crs:EPSG::32631"
+    if epsg == 4326:
+        assert ring == [[42, 36], [74, 36], [74, 52], [42, 52], [42, 36]]  # counter-clockwise, closed
+    else:  # in the system that RFC 7946 knows, whatever the scene's
+        assert all(1.7 < lon < 1.8 and 45.1 < lat < 45.2 for lon, lat in ring) and len(ring) > 40
+    assert "crs" not in found and not any("no_geometry" in feature["properties"] for feature in found["features"])
     (tmp_path / "scene.tif").unlink()
     search(tmp_path, capsys, "a bridge", "--geojson", str(out), "--html", str(tmp_path / "page.html"))
     assert all(feature["geometry"] is None for feature in json.loads(out.read_text())["features"])
     assert "no such file" in (tmp_path / "page.html").read_text().lower()
+
+
+def test_a_scene_without_a_coordinate_system_gives_its_pixel_box_and_a_message(tmp_path, tiny_folder, caplog):
+    scene = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    write_raster(tmp_path / "scene.tif", scene, transform=Affine(30, 0, 400000, 0, -30, 5000000))
+    words = ["--model", str(tiny_folder), "--out", str(tmp_path / "index"), "--tile", "0"]
+    assert main(["index", str(tmp_path / "scene.tif"), *words]) == 0
+    assert main(["search", str(tmp_path / "index"), "a bridge", "--geojson", str(tmp_path / "hits.geojson")]) == 0
+    assert caplog.text.count("names no coordinate system; pixel_box tells where a hit is") == 1
+    (feature,) = json.loads((tmp_path / "hits.geojson").read_text())["features"]
+    assert feature["geometry"] is None and "no coordinate system" in feature["properties"]["no_geometry"]
 
 
 def test_a_photograph_has_no_place():

@@ -61,7 +61,7 @@ def test_outlines_are_longitude_and_latitude_as_rasterio_gives_them(tmp_path, cr
 
 def test_longitudes_and_latitudes_need_four_corners(tmp_path):
     place = Place(scene(tmp_path / "scene.tif", crs="EPSG:4326", transform=Affine(0.5, 0, 10, 0, -0.25, 60)))
-    assert place.geometry(BOX)["coordinates"] == [[[18, 58], [18, 50], [34, 50], [34, 58], [18, 58]]]
+    assert place.geometry(BOX)["coordinates"] == [[[18, 50], [34, 50], [34, 58], [18, 58], [18, 50]]]
 
 
 @pytest.mark.parametrize("count", [4, 8])
@@ -146,7 +146,7 @@ def test_a_tile_across_the_180th_meridian_is_two(tmp_path):
         assert max(lon for lon, _ in west) < -100 and min(lon for lon, _ in west) == -180
         assert area(east) > 0 and area(west) > 0 and east[0] == east[-1] and west[0] == west[-1]
     pacific = wide.geometry((40, 0, 60, 40))  # all of it beyond 180
-    assert pacific["type"] == "Polygon" and pacific["coordinates"][0][0][0] == -170
+    assert pacific["type"] == "Polygon" and min(lon for lon, _ in pacific["coordinates"][0]) == -170
 
 
 def test_the_whole_world_is_one_polygon(tmp_path):

@@ -12,6 +12,7 @@ import pytest
 from caption_folder import assert_whole, ids_of, paint, picture, rows_of
 from datasets import Dataset
 from PIL import Image
+from rasters import write_raster
 
 from vsehub.__main__ import main
 from vsehub.data.arguments import DataArguments
@@ -129,9 +130,7 @@ def test_a_folder_with_quarantined_captions_can_be_trained_into(folder, tmp_path
 
 
 def test_16_bit_scenes_are_captioned_as_training_sees_them(tmp_path):
-    tifffile = pytest.importorskip("tifffile", reason="the extra `geo` is not installed")
-    path = str(tmp_path / "scene.tif")
-    tifffile.imwrite(path, np.random.default_rng(0).integers(0, 4096, (20, 20), np.uint16))  # 12 bits of 16
+    path = write_raster(tmp_path / "scene.tif", np.random.default_rng(0).integers(0, 4096, (20, 20), np.uint16))
     rows = Dataset.from_dict({"image": [path], "image_id": ["scene"]})
     for images in (FolderImages(tmp_path), TableImages(rows, "rows")):
         assert np.array_equal(np.asarray(images.open(images.ids[0])), np.asarray(open_any(path)))
