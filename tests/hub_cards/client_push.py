@@ -11,7 +11,7 @@ if __name__ == "__main__":
     from huggingface_hub import HfApi
     from transformers import AutoModel, AutoProcessor
 
-    import vsehub  # noqa: F401  (registers the classes)
+    from vsehub import D2SVSEModel  # noqa: F401  (registers the classes)
 
     target, folder, name = sys.argv[1:]
     AutoModel.from_pretrained(folder).push_to_hub(name)
