@@ -18,7 +18,8 @@ from transformers.utils import logging
 
 from vsehub import D2SVSEModel, D2SVSEProcessor
 from vsehub.training.arguments import D2S_ARGUMENTS
-from vsehub.training.d2s_stages import STAGES, add_decoder, fresh_model, run_stage, with_teacher_column
+from vsehub.training.d2s_stages import STAGES, add_decoder, fresh_model, run_stage
+from vsehub.training.dense_teacher import add_dense_text_embeds
 from vsehub.training.recipe import parse_stages
 from vsehub.training.stages import Splits, StageArguments, read_splits, save
 
@@ -75,7 +76,7 @@ class Bench:
         self.args = args
         self.stage1: dict[int, tuple] = {}
         self.taught: dict[int, object] = {}
-        self.splits = read_splits(self.arguments("pretrain", 0, {}), Path(args.out), need_dense=True)
+        self.splits = read_splits(self.arguments("pretrain", 0, {}), need_dense=True)
 
     def train(self, name: str, seed: int) -> dict:
         """Train one setting; return its validation metrics."""
@@ -117,11 +118,12 @@ class Bench:
         if teacher is not None:
             if seed not in self.taught:  # the teacher's vectors are the slow part, and the same for every setting
                 processor = self.pretrained(seed)[1]
-                self.taught[seed] = with_teacher_column(splits.train, teacher, processor, arguments)
+                device = arguments.training.device
+                self.taught[seed] = add_dense_text_embeds(splits.train, teacher, processor, device)
             splits = Splits(self.taught[seed], splits.evaluation)
         set_seed(seed)
         fresh, processor = fresh_model(arguments.model, arguments.data)
-        return run_stage(stage, model or fresh, processor, splits, arguments, teacher)
+        return run_stage(model or fresh, processor, splits, arguments, teacher)
 
     def arguments(self, stage: str, seed: int, changes: dict) -> StageArguments:
         steps = {"pretrain": self.args.steps[0], "finetune": self.args.steps[1]}.get(stage, sum(self.args.steps))
@@ -129,7 +131,7 @@ class Bench:
         words = [*COMMON, "--data", self.args.data, "--vision", self.args.vision, "--text", self.args.text]
         words += ["--output_dir", f"{self.args.out}/work", "--seed", str(seed)]
         words += [word for key, value in flags.items() for word in (f"--{key}", str(value))]
-        return StageArguments(*parse_stages(words, STAGES, D2S_ARGUMENTS)[0][stage])
+        return StageArguments(stage, *parse_stages(words, STAGES, D2S_ARGUMENTS)[0][stage])
 
 
 if __name__ == "__main__":

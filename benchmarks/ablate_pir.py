@@ -17,8 +17,9 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, ResNetConfig
 from transformers.utils import logging
 
 from vsehub.training.arguments import PIR_ARGUMENTS
+from vsehub.training.pir_stages import STAGES, load, train_retrieval, train_stage
 from vsehub.training.recipe import parse_stages
-from vsehub.training.run_pir import STAGES, load, train_instruction, train_retrieval
+from vsehub.training.resume import NEWEST
 from vsehub.training.stages import StageArguments, read_splits, run_stages
 
 COMMON = """--image_size 224 --freeze_vision True --freeze_text True --cache_vision True --cache_text True
@@ -85,11 +86,10 @@ class Bench:
     def __init__(self, args):
         self.args, self.root = args, Path(args.out)
         parsed = self.arguments("prior", 0, {}, PRIOR)
-        parsed.training.metric_for_best_model = "eval_accuracy"
-        parsed.training.resume_from_checkpoint = "true"  # a prior that is there is loaded
+        parsed.resume = NEWEST  # a prior that is there is loaded
         parsed.model.instruction = args.vision
-        self.splits = read_splits(parsed, self.root, need_label=True)
-        run_stages({"prior": parsed}, self.root, lambda stage, a, before: train_instruction(self.splits, a), load)
+        self.splits = read_splits(parsed, need_label=True)
+        run_stages({"prior": parsed}, partial(train_stage, self.splits), load)
         self.priors = {"trained": self.root / "prior" / "best", "imagenet": Path(args.vision)}
         self.priors |= {"random": self.random("random", AutoConfig.from_pretrained(args.vision))}
         self.priors |= {"random resnet": self.random("random_resnet", ResNetConfig())}
@@ -127,7 +127,7 @@ class Bench:
         ]
         words += ["--output_dir", args.out]
         words += [word for key, value in changes.items() for word in (f"--{key}", str(value))]
-        return StageArguments(*parse_stages(words, STAGES, PIR_ARGUMENTS)[0][stage])
+        return StageArguments(stage, *parse_stages(words, STAGES, PIR_ARGUMENTS)[0][stage])
 
 
 if __name__ == "__main__":

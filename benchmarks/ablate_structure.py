@@ -28,11 +28,11 @@ from vsehub.evaluation.graded import class_relevance, graded_metrics, rouge_l_re
 from vsehub.training.arguments import D2S_ARGUMENTS, PIR_ARGUMENTS
 from vsehub.training.d2s_stages import STAGES as D2S_STAGES
 from vsehub.training.d2s_stages import fresh_model, objective_of
-from vsehub.training.objectives import PIRObjective
 from vsehub.training.pair_stage import train_pairs
+from vsehub.training.pir_stages import STAGES as PIR_STAGES
+from vsehub.training.pir_stages import fresh_model as fresh_pir_model
+from vsehub.training.pir_stages import objective_of as pir_objective_of
 from vsehub.training.recipe import parse_stages
-from vsehub.training.run_pir import STAGES as PIR_STAGES
-from vsehub.training.run_pir import build
 from vsehub.training.stages import StageArguments
 from vsehub.training.teachers import IMAGE, TEXT, ImageTeacher, TextTeacher, add_teachers
 
@@ -192,9 +192,8 @@ class Bench:
         args = self.arguments(setting.model, {"max_steps": steps, "seed": seed, **setting.changes})
         set_seed(seed)
         if setting.model == "PIR":
-            network, processor = build(args, None if setting.bare else self.args.vision)
-            goals = args.objective
-            objective = PIRObjective(temperature=goals.temperature, affiliation_weight=goals.affiliation_weight)
+            network, processor = fresh_pir_model(args, None if setting.bare else self.args.vision)
+            objective = pir_objective_of(args.objective, legacy=False)
         else:
             network, processor = fresh_model(args.model, args.data)
             objective = objective_of(args.objective, distil=False)
@@ -228,7 +227,8 @@ class Bench:
         words = [*COMMON, *(TRAINED if args.trained else FROZEN), *own, "--output_dir", f"{args.out}/work"]
         words += ["--data", args.data, "--vision", args.vision, "--text", args.text]
         words += [word for key, value in changes.items() for word in (f"--{key}", str(value))]
-        return StageArguments(*parse_stages(words, stages, kinds)[0]["retrieval" if model == "PIR" else "baseline"])
+        stage = "retrieval" if model == "PIR" else "baseline"
+        return StageArguments(stage, *parse_stages(words, stages, kinds)[0][stage])
 
 
 def drop_words(text: str, probability: float, seed: tuple) -> str:

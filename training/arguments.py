@@ -112,6 +112,11 @@ class StructureArguments:
     )
     representation_text_weight: float = field(default=0.0, metadata={"help": "InfoNCE to the text teacher (paper 2)."})
 
+    @property
+    def needs_teachers(self) -> bool:
+        """Whether training needs features of the image and the text teacher."""
+        return bool(self.structure_weight or self.representation_image_weight or self.representation_text_weight)
+
 
 @dataclass
 class D2SObjectiveArguments(StructureArguments):
@@ -124,9 +129,9 @@ class D2SObjectiveArguments(StructureArguments):
     ramp_epochs: float = 1.0
     distance: Literal["cosine", "l2", "l1"] = "cosine"
     distill_weight: float = 1.0
-    teacher: Literal["cached", "online"] = field(
+    dense_teacher: Literal["cached", "online"] = field(
         default="cached",
-        metadata={"help": "Teacher vectors computed once, or in each step on augmented dense text (paper)."},
+        metadata={"help": "Dense texts are embedded once, or in each step, augmented (online: paper)."},
     )
 
 

@@ -1,25 +1,74 @@
 """D2S-VSE's two stages: dense captions first, then short ones under a dense teacher, with a checked hand-over.
 
 Stage 1 (`pretrain`): image + dense text, no decoder. Stage 2 (`finetune`): image + short captions, a fresh mask-token
-decoder, and distillation from the frozen stage-1 text side. `baseline` is stage 2's alignment alone, from scratch.
+decoder, and distillation from the frozen text side of stage 1. `baseline` is the alignment of stage 2 alone, from
+scratch.
 """
 
-import torch
-from datasets import Dataset
-from tqdm.auto import tqdm
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig
 
 from ..configuration.configuration_d2s_vse import D2SVSEConfig
+from ..data.arguments import DataArguments
 from ..modeling.modeling_d2s_vse import D2SVSEModel
-from ..processing.batching import batches_of, by_length, run_batches, tokenize
+from ..modeling.towers import weights_of
 from ..processing.processing_d2s_vse import D2SVSEProcessor
-from .arguments import D2SModelArguments, D2SObjectiveArguments, DataArguments
+from .arguments import D2SModelArguments, D2SObjectiveArguments
+from .dense_teacher import add_dense_text_embeds
 from .objectives import D2SObjective
-from .pair_stage import train_pairs
+from .pair_stage import selected, train_pairs
 from .stages import Splits, StageArguments
 from .trainer import RetrievalTrainer
 
 STAGES = ("pretrain", "finetune", "baseline")
-TEACHER_COLUMN = "dense_text_embeds"  # rows that have it already keep it: a teacher is a column
+
+
+def check_stages(stages: dict[str, StageArguments]):
+    """Refuse a stage-1 model that would not be used.
+
+    Raises:
+        ValueError: it is named, and the run starts with another stage than `finetune`.
+    """
+    first, args = next(iter(stages.items()))
+    if args.model.stage1_model and first != "finetune":
+        raise ValueError(
+            f"--stage1_model {args.model.stage1_model}: this run starts with {first} and would not use it; add "
+            "--stages finetune, or leave it out"
+        )
+
+
+def needs_dense_text(stages: dict[str, StageArguments]) -> bool:
+    """Whether every training row must have a dense text."""
+    return "pretrain" in stages or ("finetune" in stages and stages["finetune"].objective.distill_weight > 0)
+
+
+def train_stage(
+    splits: Splits, args: StageArguments, stage1: tuple[D2SVSEModel, D2SVSEProcessor] | None
+) -> tuple[D2SVSEModel, D2SVSEProcessor, dict[str, Any]]:
+    """Train one stage of a run; return the selected model, its processor and its metrics.
+
+    Args:
+        splits: prepared rows.
+        args: of this stage.
+        stage1: model and processor of the stage before, if this run had one.
+    """
+    dense_teacher = None
+    if args.stage == "finetune":
+        dense_teacher, processor = stage1 or stage1_of(args)
+        model = add_decoder(dense_teacher, args.model)
+        limit = min(processor.tokenizer.model_max_length, args.data.max_text_length)
+        processor.tokenizer.model_max_length = limit
+    else:
+        model, processor = fresh_model(args.model, args.data)
+    return selected(run_stage(model, processor, splits, args, dense_teacher))
+
+
+def load(stage: str, folder: Path | str) -> tuple[D2SVSEModel, D2SVSEProcessor]:
+    """Read what a finished stage saved."""
+    with weights_of(folder):
+        return D2SVSEModel.from_pretrained(folder), D2SVSEProcessor.from_pretrained(folder)
 
 
 def fresh_model(args: D2SModelArguments, data: DataArguments) -> tuple[D2SVSEModel, D2SVSEProcessor]:
@@ -33,6 +82,36 @@ def fresh_model(args: D2SModelArguments, data: DataArguments) -> tuple[D2SVSEMod
         imagenet=args.imagenet_normalisation,
     )
     return model, processor
+
+
+def stage1_of(args: StageArguments) -> tuple[D2SVSEModel, D2SVSEProcessor]:
+    """Load the stage-1 model that `--stage1_model` names; it brings its towers.
+
+    Raises:
+        ValueError: none is named, it is another model, or `--vision` or `--text` name other towers.
+    """
+    source = args.model.stage1_model
+    if not source:
+        raise ValueError("stage 2 alone needs the result of stage 1: --stage1_model FOLDER, or run both stages")
+    config = AutoConfig.from_pretrained(source)
+    if config.model_type != D2SVSEConfig.model_type:
+        raise ValueError(f"--stage1_model {source} is a {config.model_type}, not a stage-1 model of D2S-VSE")
+    for tower in ("vision", "text"):
+        named, own = getattr(args.model, tower), getattr(config, f"{tower}_config")
+        if named == getattr(D2SModelArguments, tower):
+            continue
+        other = AutoConfig.from_pretrained(named)
+        other = getattr(other, f"{tower}_config", other)
+        if (own.model_type, _width(own)) != (other.model_type, _width(other)):
+            raise ValueError(
+                f"--{tower} {named} is a {other.model_type}, but {source} was trained with a {own.model_type} "
+                f"(widths {_width(other)} and {_width(own)}): leave --{tower} out, or train stage 1 anew"
+            )
+    return load("pretrain", source)
+
+
+def _width(config) -> int | list[int] | None:
+    return getattr(config, "hidden_size", None) or getattr(config, "hidden_sizes", None)
 
 
 def add_decoder(stage1: D2SVSEModel, args: D2SModelArguments) -> D2SVSEModel:
@@ -56,25 +135,30 @@ def add_decoder(stage1: D2SVSEModel, args: D2SModelArguments) -> D2SVSEModel:
     report = model.load_state_dict(stage1.state_dict(), strict=False)
     fresh = [key for key in report.missing_keys if not key.startswith("mask_token_decoder.")]
     if fresh or report.unexpected_keys:
-        raise ValueError(f"the hand-over lost weights: fresh {fresh}, left over {report.unexpected_keys}")
+        raise ValueError(f"stage 1 and stage 2 do not fit: missing {fresh}, left over {report.unexpected_keys}")
     return model
 
 
-def run_stage(stage: str, model, processor, splits: Splits, args: StageArguments, teacher=None) -> RetrievalTrainer:
+def run_stage(
+    model: D2SVSEModel,
+    processor: D2SVSEProcessor,
+    splits: Splits,
+    args: StageArguments,
+    dense_teacher: D2SVSEModel | None = None,
+) -> RetrievalTrainer:
     """Train one stage, select on the evaluation split, and return the trainer holding the best model.
 
     Args:
-        stage: `pretrain`, `finetune` or `baseline`.
         model, processor: what to train.
         splits: prepared rows.
         args: of this stage.
-        teacher: the stage-1 model; required by `finetune` with distillation.
+        dense_teacher: the stage-1 model; `finetune` distils from it.
     """
-    distil = stage == "finetune" and teacher is not None and args.objective.distill_weight > 0
-    online = distil and args.objective.teacher == "online"
+    distil = args.stage == "finetune" and dense_teacher is not None and args.objective.distill_weight > 0
+    online = distil and args.objective.dense_teacher == "online"
     rows = splits.train
     if distil and not online:
-        rows = with_teacher_column(rows, teacher, processor, args)
+        rows = add_dense_text_embeds(rows, dense_teacher, processor, args.training.device)
     return train_pairs(
         model,
         processor,
@@ -82,8 +166,8 @@ def run_stage(stage: str, model, processor, splits: Splits, args: StageArguments
         splits.evaluation,
         args,
         objective_of(args.objective, distil),
-        texts="dense_text" if stage == "pretrain" else "captions",
-        teacher=teacher if online else None,
+        texts="dense_text" if args.stage == "pretrain" else "captions",
+        dense_teacher=dense_teacher if online else None,
     )
 
 
@@ -98,34 +182,3 @@ def objective_of(args: D2SObjectiveArguments, distil: bool) -> D2SObjective:
         distance=args.distance,
         distill_weight=args.distill_weight if distil else 0.0,
     )
-
-
-def with_teacher_column(rows: Dataset, teacher, processor, args: StageArguments) -> Dataset:
-    """Add `dense_text_embeds`: the stage-1 text side's raw vector of each row's dense text, in eval mode.
-
-    Raises:
-        ValueError: the rows bring such a column, of another width than this teacher's.
-    """
-    if TEACHER_COLUMN in rows.column_names:
-        width = len(rows[0][TEACHER_COLUMN])
-        if width != teacher.config.projection_dim:
-            raise ValueError(
-                f"column {TEACHER_COLUMN} holds vectors of {width} numbers, the teacher makes "
-                f"{teacher.config.projection_dim}: remove the column, and it is computed anew"
-            )
-        return rows
-    teacher = teacher.to(args.training.device).eval()
-    texts = list(rows["dense_text"])
-    vectors = torch.empty(len(texts), teacher.config.projection_dim)
-
-    def prepare(batch: list[int]) -> dict[str, torch.Tensor]:
-        return tokenize(processor.tokenizer, [texts[row] for row in batch])
-
-    def embed(tokens: dict[str, torch.Tensor]) -> torch.Tensor:
-        features = teacher.get_text_features(tokens["input_ids"], attention_mask=tokens["attention_mask"])
-        return features.pooler_output.float().cpu()
-
-    batches = tqdm(batches_of(by_length(texts), 64), desc="teacher embeds dense text")
-    for batch, part in run_batches(batches, prepare, embed, teacher.device):
-        vectors[batch] = part
-    return rows.add_column(TEACHER_COLUMN, list(vectors.numpy()))

@@ -5,16 +5,18 @@ optimised in a group of their own and saved in training checkpoints, never with 
 global batch and ids, not batches, so that gathering, gradient caching or chunking can be put under it.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import nn
 
+from .arguments import StructureArguments
 from .losses import AffiliationLoss, ContrastiveLoss, EmbeddingDistillationLoss, HingeLoss
 from .structure import MemoryBank, RepresentationLoss, StructureDistillationLoss
 
 
-@dataclass
+@dataclass(eq=False)
 class PairEmbeddings:
     """Embeddings of N pairs, gathered over processes; row i of every field belongs together.
 
@@ -22,10 +24,10 @@ class PairEmbeddings:
         image_embeds, text_embeds: unit vectors (N, D).
         text_vectors: the same texts before normalisation (N, D).
         image_ids: (N,) integers.
-        dense_text_embeds: a teacher's raw dense-text vectors (N, D), or None.
+        dense_text_embeds: the dense teacher's vectors before normalisation (N, D), or None.
         labels: (N,) scene classes, or None.
         process_ids: (N,) which process each row comes from, or None.
-        image_teacher, text_teacher: features of uni-modal teachers, (N, G_I) and (N, G_T), or None.
+        image_teacher, text_teacher: features of uni-modal teachers (N, G_I), (N, G_T), or None.
     """
 
     image_embeds: torch.Tensor
@@ -38,9 +40,14 @@ class PairEmbeddings:
     image_teacher: torch.Tensor | None = None
     text_teacher: torch.Tensor | None = None
 
+    def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> "PairEmbeddings":
+        """Apply a function to every field that is set, in their order."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: function(value) for name, value in values.items() if value is not None})
+
 
 class D2SObjective(nn.Module):
-    """Alignment plus, where a teacher is present, dense-to-sparse distillation (D2S-VSE eq. 8).
+    """Alignment plus, where there is a dense teacher, dense-to-sparse distillation (D2S-VSE eq. 8).
 
     Args:
         align: `hinge` (paper: all negatives during the first `mean_warmup_epochs`, then the hardest) or `infonce`.
@@ -134,7 +141,9 @@ class PIRObjective(nn.Module):
         loss = parts["contrast"]
         if self.affiliation is not None:
             if pairs.labels is None:
-                raise ValueError("the affiliation loss needs a scene class per image: name the column of labels, or 0")
+                raise ValueError(
+                    "the affiliation loss needs a scene class per image: set --label_column, or --affiliation_weight 0"
+                )
             groups = pairs.process_ids if self.legacy else None
             parts["affiliation"] = self.affiliation(image, text, pairs.labels, groups)
             loss = loss + self.affiliation_weight * parts["affiliation"]
@@ -151,7 +160,13 @@ class StructuredObjective(nn.Module):
         representation: losses to projected teachers by modality (`image`, `text`), with their weights.
     """
 
-    def __init__(self, objective: nn.Module, structure: StructureDistillationLoss, weight: float, representation=None):
+    def __init__(
+        self,
+        objective: nn.Module,
+        structure: StructureDistillationLoss,
+        weight: float,
+        representation: dict[str, tuple[RepresentationLoss, float]] | None = None,
+    ):
         super().__init__()
         self.objective, self.structure, self.weight = objective, structure, weight
         representation = representation or {}
@@ -166,8 +181,8 @@ class StructuredObjective(nn.Module):
         """
         if pairs.image_teacher is None or pairs.text_teacher is None:
             raise ValueError(
-                "structure-aware distillation needs features of both teachers: make them with `vsehub teachers DATA "
-                "--image MODEL --text MODEL --out DATA2` and train on DATA2"
+                "structure-aware distillation needs the features of both teachers: make them with `vsehub teachers "
+                "DATA --image MODEL --text MODEL --out DATA2` and train on DATA2"
             )
         loss, parts = self.objective(pairs, epoch)
         structure, structure_parts = self.structure(
@@ -184,27 +199,18 @@ class StructuredObjective(nn.Module):
         return loss, parts
 
 
-def structured(objective: nn.Module, args, dataset, dim: int) -> nn.Module:
-    """Wrap an objective as `StructureArguments` say; as it is where all their weights are 0.
+def structured(
+    objective: nn.Module, args: StructureArguments, means: tuple[torch.Tensor, torch.Tensor], dim: int
+) -> "StructuredObjective":
+    """Wrap an objective as the arguments say.
 
     Args:
         objective: of a stage.
-        args: `StructureArguments`.
-        dataset: the stage's `PairDataset`, for the teachers' widths and means.
+        args: of the structure.
+        means: of the image and the text teacher's features over the dataset, (G_I,) and (G_T,).
         dim: D.
-
-    Raises:
-        ValueError: the data have no teachers' features.
     """
-    weights = {"image": args.representation_image_weight, "text": args.representation_text_weight}
-    if not (args.structure_weight or any(weights.values())):
-        return objective
-    image, text = dataset.teacher_means()
-    if image is None or text is None:
-        raise ValueError(
-            "--structure_weight and --representation_*_weight need features of both teachers in the data: make them "
-            "with `vsehub teachers DATA --image MODEL --text MODEL --out DATA2` and train on DATA2"
-        )
+    image, text = means
     bank = MemoryBank(args.structure_bank, dim, len(image), len(text)) if args.structure_bank else None
     centred = args.structure_centre == "dataset"
     loss = StructureDistillationLoss(
@@ -215,10 +221,11 @@ def structured(objective: nn.Module, args, dataset, dim: int) -> nn.Module:
         text_mean=text if centred else None,
         bank=bank,
     )
-    widths = {"image": len(image), "text": len(text)}
-    representation = {
-        name: (RepresentationLoss(widths[name], dim), weight) for name, weight in weights.items() if weight
-    }
+    representation = {}
+    if args.representation_image_weight:
+        representation["image"] = (RepresentationLoss(len(image), dim), args.representation_image_weight)
+    if args.representation_text_weight:
+        representation["text"] = (RepresentationLoss(len(text), dim), args.representation_text_weight)
     return StructuredObjective(objective, loss, args.structure_weight, representation)
 
 

@@ -1,14 +1,19 @@
 """One stage of training on image-text pairs: freeze, cache, adapt, train, select. The same for every system."""
 
 import copy
-from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from torch import nn
 
 from ..evaluation.protocols import protocols_outcomes
 from ..evaluation.significance import intervals
+from ..modeling.modeling_dual_encoder import DualEncoderPreTrainedModel
 from .arguments import RetrievalTrainingArguments, TowerArguments
+from .batches import PairCollator
 from .lora import with_lora
 from .objectives import structured
-from .pairs import PairCollator, PairDataset
+from .pairs import PairDataset
 from .stages import StageArguments
 from .tower_cache import Caches, cache_images, cache_text
 from .trainer import RetrievalTrainer
@@ -16,7 +21,15 @@ from .views import Views
 
 
 def train_pairs(
-    model, processor, rows, eval_rows, args: StageArguments, objective, *, texts="captions", teacher=None
+    model: DualEncoderPreTrainedModel,
+    processor,
+    rows: Dataset,
+    eval_rows: Dataset,
+    args: StageArguments,
+    objective: nn.Module,
+    *,
+    texts: str = "captions",
+    dense_teacher: DualEncoderPreTrainedModel | None = None,
 ) -> RetrievalTrainer:
     """Train one stage, select on the evaluation rows, and return the trainer holding the best model.
 
@@ -26,42 +39,44 @@ def train_pairs(
         args: of this stage.
         objective: module `(PairEmbeddings, epoch) -> (loss, parts)`.
         texts: `captions` or `dense_text`: what the training pairs hold.
-        teacher: a frozen model whose text side embeds the dense text of each pair in each step, or None.
+        dense_teacher: a frozen model whose text side embeds the dense text of each pair in each step, or None.
     """
     freeze(model, args.model)
     data, training = args.data, args.training
     caches, eval_caches = build_caches(model, processor, rows, eval_rows, args, texts)
+    with_teachers = texts == "captions" and args.objective.needs_teachers
     dataset = PairDataset(
         rows,
         processor,
         texts=texts,
         image_augmentation=data.image_augmentation,
         text_augmentation=0.0 if caches.text else data.text_augmentation,
-        with_dense=teacher is not None,
+        with_dense=dense_teacher is not None,
+        with_teachers=with_teachers,
         caches=caches,
         seed=training.seed,
     )
     check_batch(len(dataset), training)
+    if with_teachers:
+        objective = structured(objective, args.objective, dataset.teachers.means(), model.config.projection_dim)
     trainer = RetrievalTrainer(
         model=with_lora(model, args.model.lora_rank) if args.model.lora else model,
-        args=training,
-        objective=objective
-        if texts == "dense_text"
-        else structured(objective, args.objective, dataset, model.config.projection_dim),
+        args=args.for_trainer(),
+        objective=objective,
         processor=processor,
         train_dataset=dataset,
         data_collator=PairCollator(processor),
         eval_rows=eval_rows,
         eval_caches=eval_caches,
-        teacher=copy.deepcopy(teacher),
+        dense_teacher=copy.deepcopy(dense_teacher),
     )
-    trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
+    trainer.train(resume_from_checkpoint=args.checkpoint)
     if args.model.lora:
         trainer.model = trainer.model.merge_and_unload()
     return trainer
 
 
-def selected(trainer: RetrievalTrainer):
+def selected(trainer: RetrievalTrainer) -> tuple[DualEncoderPreTrainedModel, Any, dict[str, Any]]:
     """The trained model, its processor and its metrics.
 
     The metrics hold `eval_intervals`, name -> (low, high): 95 % by bootstrap over images. The model's scores get the
@@ -73,7 +88,7 @@ def selected(trainer: RetrievalTrainer):
     return trainer.model, trainer.processing_class, metrics
 
 
-def freeze(model, args: TowerArguments):
+def freeze(model: DualEncoderPreTrainedModel, args: TowerArguments):
     """Freeze the towers that the arguments name; a frozen tower stays in eval mode."""
     for tower, frozen in ((model.vision_model, args.freeze_vision), (model.text_model, args.freeze_text)):
         if frozen:
@@ -87,34 +102,37 @@ def check_batch(size: int, args: RetrievalTrainingArguments):
         raise ValueError(f"{size} training items do not fill one batch of {batch}: set --per_device_train_batch_size")
 
 
-def build_caches(model, processor, rows, eval_rows, args: StageArguments, texts: str):
+def build_caches(
+    model: DualEncoderPreTrainedModel, processor, rows: Dataset, eval_rows: Dataset, args: StageArguments, texts: str
+) -> tuple[Caches, Caches]:
     """Run frozen towers once, where the arguments ask for it: caches for training and for evaluation.
 
     Raises:
         ValueError: a cache of a tower that is trained.
     """
-    training, found, evaluated = args.training, Caches(), Caches()
+    training, caches, eval_caches = args.training, Caches(), Caches()
     for kind in ("vision", "text"):
         if getattr(training, f"cache_{kind}") and not getattr(args.model, f"freeze_{kind}"):
             raise ValueError(f"--cache_{kind} needs --freeze_{kind}: a tower that is trained cannot be cached")
-    folder = Path(training.output_dir).parent / "cache"
+    folder = args.root / "cache"
     if training.cache_vision or training.cache_text:
         model.to(training.device)  # Trainer would move it, but only after the caches are filled
     if training.cache_vision:
         views = Views(training.cache_views, args.data.image_augmentation)
-        found.vision = cache_images(model, model.vision_model, model.vision_tokens, processor, rows, folder, views)
-        evaluated.vision = cache_images(model, model.vision_model, model.vision_tokens, processor, eval_rows, folder)
+        vision = (model, model.vision_model, model.vision_tokens, processor)
+        caches.vision = cache_images(*vision, rows, folder, views)
+        eval_caches.vision = cache_images(*vision, eval_rows, folder)
         prior = getattr(model, "instruction_model", None)
         if prior is not None:
             facts = (model.config.instruction_scale or [], model.config.instruction_shift or [])
-            scene = lambda pixels: model.instruct(pixels)[:, None]  # noqa: E731  (one token per image)
-            found.scene = cache_images(model, prior, scene, processor, rows, folder, views, facts)
-            evaluated.scene = cache_images(model, prior, scene, processor, eval_rows, folder, facts=facts)
+            scene = (model, prior, lambda pixels: model.instruct(pixels)[:, None], processor)  # one token per image
+            caches.scene = cache_images(*scene, rows, folder, views, facts)
+            eval_caches.scene = cache_images(*scene, eval_rows, folder, facts=facts)
     if training.cache_text:
         strings = rows["dense_text"] if texts == "dense_text" else _flat(rows["captions"])
-        found.text = cache_text(model, processor, list(strings), folder)
-        evaluated.text = cache_text(model, processor, _flat(eval_rows["captions"]), folder)
-    return found, evaluated
+        caches.text = cache_text(model, processor, list(strings), folder)
+        eval_caches.text = cache_text(model, processor, _flat(eval_rows["captions"]), folder)
+    return caches, eval_caches
 
 
 def _flat(captions) -> list[str]:

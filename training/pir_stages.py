@@ -1,127 +1,100 @@
-"""PIR's prior: a scene classifier on any vision backbone; its backbone becomes the frozen instruction encoder.
+"""PIR's two stages: the prior, a scene classifier, then retrieval under its instruction."""
 
-The official code instructs with a ResNet-50 whose weights never load (a non-strict load hides it), so with noise. Here
-a weight that does not load is an error, the classifier's accuracy on held-out images is reported, and its batch-norm
-statistics stay what they were when it instructs.
-"""
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-from transformers import AutoImageProcessor, AutoModelForImageClassification, Trainer
+from transformers import AutoImageProcessor, AutoModelForImageClassification
+from transformers.image_processing_utils import BaseImageProcessor
 
-from ..data.rows import row_image
-from ..modeling.towers import copy_tower, hold_batch_norm, load_tower
-from ..processing.processing_dual_encoder import square_image_processor
-from .augmentation import AUGMENTATIONS, DrawnDataset
+from ..modeling.modeling_pir import PIRModel
+from ..modeling.towers import weights_of
+from ..processing.processing_pir import PIRProcessor
+from .arguments import PIRObjectiveArguments
+from .objectives import PIRObjective
+from .pair_stage import selected, train_pairs
+from .prior import train_prior
 from .stages import Splits, StageArguments
-from .trainer import WholeCheckpoints
+
+STAGES = ("prior", "retrieval")
 
 
-class SceneDataset(DrawnDataset):
-    """Pictures and their classes."""
-
-    def __init__(self, rows, image_processor, classes: list[str], augmentation: str = "none", seed: int = 0):
-        super().__init__(seed)
-        self.rows, self.image_processor = rows, image_processor
-        self.targets = [classes.index(label) for label in rows["label"]]
-        self.augment = AUGMENTATIONS[augmentation]
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def __getitem__(self, position: int) -> dict:
-        image = row_image(self.rows[position])
-        if self.augment is not None:
-            image = self.augment(image, self.image_processor.size["height"], self.rng(position))
-        pixels = self.image_processor(image, return_tensors="pt")["pixel_values"][0]
-        return {"pixel_values": pixels, "labels": self.targets[position]}
-
-
-class SceneTrainer(WholeCheckpoints, Trainer):
-    """Trainer whose resume and best model keep every weight, and whose accuracy counts every image.
-
-    Some published backbones have their batch-norm folded into the weights (mean 0, variance 1): in train mode, features
-    that were fine would vanish. So batch-norm is held unless the arguments say otherwise.
-    """
-
-    hold_batch_norm = True
-
-    def compute_loss(self, model, inputs, *args, **kwargs):
-        """Cross-entropy."""
-        if model.training and self.hold_batch_norm:
-            hold_batch_norm(model)
-        return super().compute_loss(model, inputs, *args, **kwargs)
-
-    def get_eval_dataloader(self, eval_dataset=None):
-        """Drop no last batch: the stock Trainer drops it from evaluation, too."""
-        drop, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
-        try:
-            return super().get_eval_dataloader(eval_dataset)
-        finally:
-            self.args.dataloader_drop_last = drop
-
-
-def train_instruction(splits: Splits, args: StageArguments):
-    """Fine-tune `args.model.instruction` on the training rows' labels, and select on the evaluation rows' accuracy.
-
-    Returns:
-        The classifier (`AutoModelForImageClassification`), its image processor and its metrics: `eval_accuracy` in per
-        cent.
+def check_stages(stages: dict[str, StageArguments]):
+    """Refuse a prior that would not be used.
 
     Raises:
-        ValueError: no labels, a class that only the evaluation rows know, or weights that do not load.
+        ValueError: both stages, and a model without instruction.
     """
-    if "label" not in splits.evaluation.column_names:
-        raise ValueError(
-            f"{args.data.eval_split} has no scene classes, so the prior's accuracy cannot be measured there"
-        )
-    train, held_out = (labelled(rows) for rows in (splits.train, splits.evaluation))
-    classes = sorted(set(train["label"]))
-    unknown = sorted(set(held_out["label"]) - set(classes))
-    if unknown:
-        raise ValueError(f"{args.data.eval_split} has scene classes that {args.data.train_split} lacks: {unknown[:5]}")
-    model, image_processor = build_classifier(args.model.instruction, classes, args.model.image_size)
-    # Some classifiers take `num_items_in_batch` of Trainer and do not count by it (ResNet): their mean would
-    # be multiplied by the accumulation steps and by the processes.
-    model.accepts_loss_kwargs = False
-    trainer = SceneTrainer(
-        model=model,
-        args=args.training,
-        processing_class=image_processor,
-        train_dataset=SceneDataset(train, image_processor, classes, args.data.image_augmentation, args.training.seed),
-        eval_dataset=SceneDataset(held_out, image_processor, classes),
-        compute_metrics=lambda found: {
-            "accuracy": 100.0 * float((found.predictions.argmax(-1) == found.label_ids).mean())
-        },
+    if len(stages) < 2:
+        return
+    model = stages["retrieval"].model
+    if not (model.use_instruction and model.instruction_layers):
+        raise ValueError("a model without instruction would not use the prior: add --stages retrieval")
+
+
+def needs_label(stages: dict[str, StageArguments]) -> bool:
+    """Whether every training row must have a scene class."""
+    return "prior" in stages or stages["retrieval"].objective.affiliation_weight > 0
+
+
+def train_stage(splits: Splits, args: StageArguments, prior: tuple | None) -> tuple[Any, Any, dict[str, Any]]:
+    """Train one stage of a run; return the selected model, its processor and its metrics.
+
+    Args:
+        splits: prepared rows.
+        args: of this stage.
+        prior: classifier and image processor of the stage before, if this run had one.
+    """
+    if args.stage == "prior":
+        return train_prior(splits, args)
+    # From its folder, which the first process wrote: every process then loads the same encoder.
+    instruction = args.model.instruction if prior is None else args.root / "prior" / "best"
+    return train_retrieval(splits, args, instruction)
+
+
+def load(stage: str, folder: Path | str) -> tuple[Any, Any]:
+    """Read what a finished stage saved."""
+    with weights_of(folder):
+        if stage == "prior":
+            pictures = AutoImageProcessor.from_pretrained(folder, backend="pil")
+            return AutoModelForImageClassification.from_pretrained(folder), pictures
+        return PIRModel.from_pretrained(folder), PIRProcessor.from_pretrained(folder)
+
+
+def train_retrieval(
+    splits: Splits, args: StageArguments, instruction: str | Path | None
+) -> tuple[PIRModel, PIRProcessor, dict[str, Any]]:
+    """Build PIR around its towers, train it, and return model, processor and metrics."""
+    model, processor = fresh_model(args, instruction)
+    objective = objective_of(args.objective, legacy=args.model.legacy)
+    return selected(train_pairs(model, processor, splits.train, splits.evaluation, args, objective))
+
+
+def fresh_model(args: StageArguments, instruction: str | Path | None) -> tuple[PIRModel, PIRProcessor]:
+    """The untrained model around pretrained towers, and its processor.
+
+    Args:
+        args: of the stage `retrieval`.
+        instruction: Hub id or folder of the instruction encoder, or None.
+    """
+    processor = PIRProcessor.from_vision_text_pretrained(
+        args.model.vision,
+        args.model.text,
+        args.model.image_size,
+        max_length=args.data.max_text_length,
+        imagenet=args.model.imagenet_normalisation,
     )
-    trainer.hold_batch_norm = args.model.freeze_vision_batch_norm
-    trainer.train(resume_from_checkpoint=args.training.resume_from_checkpoint)
-    return trainer.model, image_processor, trainer.evaluate()
+    numbers = args.model.numbers()
+    if args.model.use_instruction and args.model.instruction_layers and instruction is not None:
+        pictures = AutoImageProcessor.from_pretrained(instruction, backend="pil")
+        numbers |= normalisation_between(processor.image_processor, pictures)
+    source = None if instruction is None else str(instruction)
+    return PIRModel.from_vision_text_pretrained(args.model.vision, args.model.text, source, **numbers), processor
 
 
-def labelled(rows):
-    """The rows that have a scene class."""
-    known = [row for row, label in enumerate(rows["label"]) if label]
-    return rows if len(known) == len(rows) else rows.select(known)
-
-
-def build_classifier(source: str, classes: list[str], image_size: int):
-    """A classifier on a pretrained backbone, every weight of which is loaded, and its image processor."""
-    tower = load_tower(source, "vision_config")
-    config = tower.config
-    config.num_labels = len(classes)
-    config.id2label, config.label2id = dict(enumerate(classes)), {name: i for i, name in enumerate(classes)}
-    try:
-        model = AutoModelForImageClassification.from_config(config)
-    except ValueError:
-        raise ValueError(
-            f"{source}: transformers has no image classifier on a {config.model_type}; choose another backbone"
-        ) from None
-    copy_tower(tower, getattr(model, model.base_model_prefix), source)
-    found = AutoImageProcessor.from_pretrained(source, backend="pil")
-    return model, square_image_processor(image_size, found.image_mean, found.image_std)
-
-
-def normalisation_between(vision_processor, instruction_processor) -> dict:
+def normalisation_between(
+    vision_processor: BaseImageProcessor, instruction_processor: BaseImageProcessor
+) -> dict[str, list[float]]:
     """`instruction_scale` and `instruction_shift` of [`PIRConfig`]: from the one's normalisation to the other's."""
     ours, theirs = vision_processor, instruction_processor
     scale = [a / b for a, b in zip(ours.image_std, theirs.image_std)]
@@ -129,3 +102,15 @@ def normalisation_between(vision_processor, instruction_processor) -> dict:
     if np.allclose(scale, 1) and np.allclose(shift, 0):
         return {}
     return {"instruction_scale": scale, "instruction_shift": shift}
+
+
+def objective_of(args: PIRObjectiveArguments, legacy: bool) -> PIRObjective:
+    """Build the objective that the arguments describe."""
+    return PIRObjective(
+        contrast=args.contrast,
+        temperature=args.temperature,
+        margin=args.margin,
+        affiliation_weight=args.affiliation_weight,
+        affiliation_temperature=args.affiliation_temperature,
+        legacy=legacy,
+    )

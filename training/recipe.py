@@ -15,6 +15,7 @@ import yaml
 from transformers import HfArgumentParser
 
 RENAMED = {  # flags of earlier versions: what became of them
+    "teacher": "now dense_teacher",
     "max_dense_length": "every text is cut at max_text_length",
     "structure_distance": "removed; relations are compared by their mean absolute difference",
     "structure_temperature": "removed; it only scaled the loss: set structure_weight",
@@ -30,7 +31,7 @@ def parse_stages(
     Args:
         argv: the command line.
         stages: names of the sections a recipe may have; the first two are the default of `--stages`.
-        kinds: dataclasses of arguments (`arguments.py`); the last one has `output_dir`.
+        kinds: dataclasses of arguments (`arguments.py`).
         defaults: what a recipe of this system need not say; recipe and flags win over it.
 
     Returns:
@@ -60,13 +61,12 @@ def parse_stages(
         words = _as_flags({**common, **sections[stage]}) + flags + staged[stage]
         parser = _Parser(kinds, allow_abbrev=False)
         try:
-            *found, left = parser.parse_args_into_dataclasses(words, return_remaining_strings=True)
+            *arguments, left = parser.parse_args_into_dataclasses(words, return_remaining_strings=True)
         except ValueError as error:
             raise ValueError(f"{path or 'flags'}, stage {stage}: {error}") from None
         if left:
             raise ValueError(f"{path or 'flags'}, stage {stage}: unknown keys or flags: {left}{_renamed(left)}")
-        found[-1].output_dir = str(Path(found[-1].output_dir) / stage)
-        parsed[stage] = tuple(found)
+        parsed[stage] = tuple(arguments)
     return parsed, list(wanted)
 
 

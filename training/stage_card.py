@@ -1,11 +1,14 @@
 """What a trained model says of itself: the facts for its model card, from the arguments that made it."""
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+
+from datasets import Dataset
 
 from ..data.rows import row_image
 from ..files.digests import settings_digest
-from .stages import StageArguments
+from .stages import StageArguments, publish
 
 RECIPE_FIELDS = ("model", "data", "objective")
 METRICS = ("recall", "rsum", "precision", "accuracy")
@@ -43,6 +46,22 @@ def card_of(stages: dict[str, StageArguments], results: dict, name: str) -> dict
         "base_models": [tower for tower in towers if tower],
         "datasets": [args.data.data],
     }
+
+
+def publish_run(stages: dict[str, StageArguments], model, processor, results: dict[str, dict], rows: Dataset):
+    """Write the Hub folder of a run, on its first process.
+
+    Args:
+        stages: for each stage that was run, its arguments, in order.
+        model, processor: of the last stage.
+        results: for each stage, its metrics.
+        rows: of the evaluation split; `--card_images` of its pictures become examples of the card.
+    """
+    args = list(stages.values())[-1]
+    if args.training.process_index != 0:
+        return
+    examples = partial(widget_examples, model=model, processor=processor, rows=rows, count=args.training.card_images)
+    publish(args.root, model, processor, card_of(stages, results, args.root.name), results, examples)
 
 
 def widget_examples(folder: Path, model, processor, rows, count: int) -> list[dict]:

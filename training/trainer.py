@@ -17,6 +17,8 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 from ..evaluation.calibration import calibrate_logit_scale
 from ..evaluation.embed import embed_rows, row_metrics
 from ..hub_cards.model_card import write_model_card
+from .batches import PairBatch
+from .dense_teacher import teach
 from .objectives import PairEmbeddings
 from .tower_cache import CachedRowInputs, Caches
 
@@ -54,7 +56,8 @@ class RetrievalTrainer(WholeCheckpoints, Trainer):
         processor: saved beside the model; prepares evaluation inputs.
         eval_rows: prepared rows (`prepare_rows`) for `evaluate`.
         eval_caches: `Caches` of the evaluation rows.
-        teacher: frozen stage-1 model for the online teacher; never saved, never a submodule of the model.
+        dense_teacher: frozen stage-1 model that embeds dense texts in each step; never saved, never a submodule of
+            the model.
         card: what `write_model_card` should say of the data, the towers and the results.
         **kwargs: as for `Trainer`; `args` is a `RetrievalTrainingArguments`.
 
@@ -71,7 +74,7 @@ class RetrievalTrainer(WholeCheckpoints, Trainer):
         processor,
         eval_rows=None,
         eval_caches: Caches | None = None,
-        teacher=None,
+        dense_teacher: nn.Module | None = None,
         card: dict | None = None,
         **kwargs,
     ):
@@ -82,56 +85,49 @@ class RetrievalTrainer(WholeCheckpoints, Trainer):
             )
         super().__init__(eval_dataset=eval_rows, processing_class=processor, **kwargs)
         self.objective = objective.to(self.args.device)
-        self.teacher = teacher.to(self.args.device).eval().requires_grad_(False) if teacher is not None else None
+        self.dense_teacher = None
+        if dense_teacher is not None:
+            self.dense_teacher = dense_teacher.to(self.args.device).eval().requires_grad_(False)
         self.eval_caches = eval_caches or Caches()
         self.card = card or {}
         self.last_embeds = None  # of the last evaluation: images, texts, rows of the images
         self.loss_parts: dict[str, list[torch.Tensor]] = {}
         self.add_callback(_Epochs(self))
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+    def compute_loss(self, model, inputs: PairBatch, return_outputs=False, num_items_in_batch=None):
         """Embed the local batch, gather the global one with gradients, and ask the objective."""
-        inputs = dict(inputs)
-        image_ids = inputs.pop("image_ids")
-        dense, labels = inputs.pop("dense_text_embeds", None), inputs.pop("scene_labels", None)
-        teacher_image, teacher_text = (
-            inputs.pop("teacher_image", inputs.get("scene_states")),
-            inputs.pop("teacher_text", None),
-        )
-        dense_ids, dense_mask = inputs.pop("dense_input_ids", None), inputs.pop("dense_attention_mask", None)
-        if dense_ids is not None and self.teacher is not None:
-            with self.accelerator.autocast():  # as the student: in float32, a long text costs as much as all the rest
-                dense = self._teach(dense_ids, dense_mask)
-        teacher_text = dense if teacher_text is None else teacher_text
-        outputs = model(**inputs)
+        dense_text_embeds = self._dense_text_embeds(inputs)
+        outputs = model(**inputs.model_inputs())
         pairs = PairEmbeddings(
-            image_embeds=_gathered(outputs.image_embeds),
-            text_embeds=_gathered(outputs.text_embeds),
-            text_vectors=_gathered(outputs.text_model_output.pooler_output),
-            image_ids=_gathered(image_ids),
-            dense_text_embeds=None if dense is None else _gathered(dense),
-            labels=None if labels is None else _gathered(labels),
-            image_teacher=None if teacher_image is None else _gathered(teacher_image),
-            text_teacher=None if teacher_text is None else _gathered(teacher_text),
-            process_ids=_gathered(torch.full_like(image_ids, self.args.process_index)),
+            image_embeds=outputs.image_embeds,
+            text_embeds=outputs.text_embeds,
+            text_vectors=outputs.text_model_output.pooler_output,
+            image_ids=inputs.image_ids,
+            dense_text_embeds=dense_text_embeds,
+            labels=inputs.scene_labels,
+            image_teacher=inputs.image_teacher,
+            text_teacher=inputs.text_teacher,
+            process_ids=torch.full_like(inputs.image_ids, self.args.process_index),
         )
-        loss, parts = self.objective(pairs, self._epoch())
+        loss, parts = self.objective(pairs.map(_gathered), self._epoch())
         if not torch.isfinite(loss):
             raise FloatingPointError(
                 f"the loss is {loss.item()} at step {self.state.global_step} (parts: "
-                f"{ {name: part.item() for name, part in parts.items()} }; image rows {image_ids[:8].tolist()} ...). "
-                "Lower the learning rate, raise max_grad_norm's effect, or train in bf16 or float32 instead of fp16"
+                f"{ {name: part.item() for name, part in parts.items()} }; image rows {inputs.image_ids[:8].tolist()} "
+                "...). Lower the learning rate, lower max_grad_norm, or train in bf16 or float32 instead of fp16"
             )
         for name, part in parts.items():
             self.loss_parts.setdefault(f"loss_{name}", []).append(part.detach())
         return (loss, outputs) if return_outputs else loss
 
-    @torch.no_grad()
-    def _teach(self, ids, mask):
-        # Official code leaves its "frozen" teacher in train mode: dropout on, statistics moving. The model's own
-        # `train` would keep its towers in eval mode, because they are frozen.
-        nn.Module.train(self.teacher, self.model.training and self.teacher.config.legacy)
-        return self.teacher.get_text_features(ids, attention_mask=mask).pooler_output
+    def _dense_text_embeds(self, batch: PairBatch) -> torch.Tensor | None:
+        """What the dense teacher says of a batch: now, or before training."""
+        if self.dense_teacher is None:
+            return batch.dense_text_embeds
+        with self.accelerator.autocast():  # as the student: in float32, a long text costs as much as all the rest
+            return teach(
+                self.dense_teacher, batch.dense_input_ids, batch.dense_attention_mask, training=self.model.training
+            )
 
     def _epoch(self) -> float:
         return float(self.state.epoch or 0.0)

@@ -8,7 +8,8 @@ from datasets import Dataset
 from torch.utils.data import DataLoader
 
 from vsehub.training.augmentation import corrupt_words, random_crop_flip
-from vsehub.training.pairs import PairCollator, PairDataset
+from vsehub.training.batches import PairCollator
+from vsehub.training.pairs import PairDataset
 from vsehub.training.views import Views
 
 IDS = [2, 10, 11, 12, 13, 14, 15, 3]
@@ -43,13 +44,12 @@ def test_each_caption_is_an_item_and_captions_of_one_image_share_its_id(rows, ti
 
 
 def test_a_batch_has_what_the_model_and_the_objective_take(rows, tiny_processor, tiny_model):
-    data = PairDataset(rows, tiny_processor, with_dense=20)
+    data = PairDataset(rows, tiny_processor, with_dense=True)
     batch = PairCollator(tiny_processor)([data[i] for i in (0, 5, 8)])
-    assert batch["pixel_values"].shape == (3, 3, 32, 32) and batch["image_ids"].tolist() == [0, 2, 4]
-    assert batch["dense_text_embeds"][:, 0].tolist() == [0.0, 2.0, 4.0]
-    assert batch["dense_input_ids"].shape == batch["dense_attention_mask"].shape
-    names = ("input_ids", "attention_mask", "pixel_values")
-    assert tiny_model(**{name: batch[name] for name in names}).logits_per_image.shape == (3, 3)
+    assert batch.pixel_values.shape == (3, 3, 32, 32) and batch.image_ids.tolist() == [0, 2, 4]
+    assert batch.dense_text_embeds[:, 0].tolist() == [0.0, 2.0, 4.0]
+    assert batch.dense_input_ids.shape == batch.dense_attention_mask.shape
+    assert tiny_model(**batch.model_inputs()).logits_per_image.shape == (3, 3)
 
 
 def test_items_follow_from_seed_epoch_and_position_alone(rows, tiny_processor):

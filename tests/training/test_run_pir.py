@@ -20,6 +20,8 @@ from vsehub.data.arguments import DataArguments
 from vsehub.data.rows import prepare_rows
 from vsehub.processing.processing_dual_encoder import square_image_processor
 from vsehub.training import run_pir
+from vsehub.training.arguments import PIR_ARGUMENTS
+from vsehub.training.pir_stages import STAGES, fresh_model
 
 SMALL = """--image_size 32 --projection_dim 16 --attention_heads 2 --filter_size 9 --dropout 0 --instruction_layers 1
 --cycles 1 --text_augmentation 0 --per_device_train_batch_size 8 --logging_steps 1 --eval_strategy steps
@@ -191,7 +193,7 @@ def test_what_is_missing_is_named(scenes, tmp_path):
         run(scenes, tmp_path, "--label_column", "kind")
     with pytest.raises(ValueError, match="instruction encoder"):
         flags = ["--data", scenes[1], "--vision", scenes[3], "--text", scenes[5]]
-        run_pir.build(_parsed([*flags, *SMALL]), None)
+        fresh_model(_parsed([*flags, *SMALL]), None)
     with pytest.raises(ValueError, match="not in the checkpoint"):
         broken = tmp_path / "broken"
         shutil.copytree(scenes[7], broken)
@@ -203,7 +205,7 @@ def _parsed(words):
     from vsehub.training.recipe import parse_stages
     from vsehub.training.stages import StageArguments
 
-    return StageArguments(*parse_stages(words, run_pir.STAGES, run_pir.PIR_ARGUMENTS)[0]["retrieval"])
+    return StageArguments("retrieval", *parse_stages(words, STAGES, PIR_ARGUMENTS)[0]["retrieval"])
 
 
 def _forget(folder, name):
@@ -223,7 +225,7 @@ def test_labels_come_from_a_column_of_any_kind_or_from_file_names(scenes):
 
 def test_an_image_without_a_class_is_one_of_its_own_and_teaches_the_prior_nothing(scenes, tmp_path, tiny_processor):
     from vsehub.training.pairs import PairDataset
-    from vsehub.training.pir_stages import labelled
+    from vsehub.training.prior import labelled
 
     rows = scene_rows(6, 0).remove_columns("label").cast_column("image", Image(decode=False))
     names = ["field_1.png", "00578.png", "field_2.png", "river_1.png", "00579.png", "river_2.png"]

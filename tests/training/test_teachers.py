@@ -115,16 +115,16 @@ def test_student_and_teacher_see_the_same_crop(world, tmp_path, tiny_processor):
     root, _ = world
     assert main([*words(root, "views"), "--views", "3"]) == 0
     rows = prepare_rows(DataArguments(data=str(root / "views")), "train", None, need_dense=False)
-    dataset = PairDataset(rows, tiny_processor, image_augmentation="crop")
+    dataset = PairDataset(rows, tiny_processor, image_augmentation="crop", with_teachers=True)
     teacher, seen = teachers.ImageTeacher(str(root / "vit"), "cpu"), set()
     for epoch in range(12):
         dataset.set_epoch(epoch)
         for position in (0, 7):
             item = dataset[position]
-            assert item["teacher_image"].shape == (32,)
+            assert item["image_teacher"].shape == (32,)
             again = torch.from_numpy(teacher.embed(teacher.prepare([item["image"]]))[0])
-            assert torch.allclose(item["teacher_image"].float(), again.float(), atol=2e-3)
-            seen.add((position, item["teacher_image"].float().sum().item()))
+            assert torch.allclose(item["image_teacher"].float(), again.float(), atol=2e-3)
+            seen.add((position, item["image_teacher"].float().sum().item()))
     assert len(seen) == 2 * 3  # all views come up
     with pytest.raises(ValueError, match="--image_augmentation crop"):
         PairDataset(rows, tiny_processor, image_augmentation="rand_augment")

@@ -17,10 +17,13 @@ from vsehub.data.arguments import DataArguments
 from vsehub.data.rows import prepare_rows
 from vsehub.evaluation.evaluate import evaluate_model
 from vsehub.training import pair_stage, run_d2s
+from vsehub.training import trainer as trainer_module
 from vsehub.training.arguments import D2S_ARGUMENTS
-from vsehub.training.d2s_stages import STAGES, with_teacher_column
+from vsehub.training.batches import PairCollator
+from vsehub.training.d2s_stages import STAGES
+from vsehub.training.dense_teacher import add_dense_text_embeds, teach
 from vsehub.training.objectives import D2SObjective
-from vsehub.training.pairs import PairCollator, PairDataset
+from vsehub.training.pairs import PairDataset
 from vsehub.training.recipe import parse_stages
 from vsehub.training.stages import StageArguments
 from vsehub.training.trainer import RetrievalTrainer, load_whole
@@ -153,7 +156,7 @@ def test_caches_of_frozen_towers_change_nothing_but_rounding(scenes, tmp_path, c
 
 def test_caches_are_filled_on_the_device_of_the_training(make_tiny_model, scenes, tmp_path, monkeypatch):
     parsed, _ = parse_stages([*scenes, *SMALL, "--output_dir", str(tmp_path)], STAGES, D2S_ARGUMENTS)
-    args = StageArguments(*parsed["baseline"])
+    args = StageArguments("baseline", *parsed["baseline"])
     args.model.freeze_vision = args.training.cache_vision = True
     monkeypatch.setattr(type(args.training), "device", torch.device("meta"))
     monkeypatch.setattr(pair_stage, "cache_images", lambda model, *inputs: model.device)
@@ -165,17 +168,17 @@ def test_a_teacher_column_that_the_data_brings_is_used_or_refused_by_its_width(s
     teacher = D2SVSEModel.from_pretrained(both_stages[0] / "pretrain" / "best")
     processor = D2SVSEProcessor.from_pretrained(both_stages[0] / "pretrain" / "best")
     parsed, _ = parse_stages([*scenes, *SMALL, "--output_dir", str(tmp_path)], STAGES, D2S_ARGUMENTS)
-    args = StageArguments(*parsed["finetune"])
+    args = StageArguments("finetune", *parsed["finetune"])
     rows = prepare_rows(args.data, "train", None, need_dense=True)
     own = [[0.5] * 16] * len(rows)
-    kept = with_teacher_column(rows.add_column("dense_text_embeds", own), teacher, processor, args)
+    kept = add_dense_text_embeds(rows.add_column("dense_text_embeds", own), teacher, processor, "cpu")
     assert kept["dense_text_embeds"][:2] == own[:2]
-    made = with_teacher_column(rows, teacher, processor, args)
+    made = add_dense_text_embeds(rows, teacher, processor, "cpu")
     with torch.no_grad():
         expected = teacher.eval().get_text_features(**processor(text=rows["dense_text"][3], return_tensors="pt"))
     assert torch.allclose(torch.tensor(made["dense_text_embeds"][3]), expected.pooler_output[0], atol=1e-5)
     with pytest.raises(ValueError, match="vectors of 4 numbers"):
-        with_teacher_column(rows.add_column("dense_text_embeds", [[1.0] * 4] * len(rows)), teacher, processor, args)
+        add_dense_text_embeds(rows.add_column("dense_text_embeds", [[1.0] * 4] * len(rows)), teacher, processor, "cpu")
 
 
 def test_a_trained_tower_cannot_be_cached(scenes, tmp_path):
@@ -184,7 +187,7 @@ def test_a_trained_tower_cannot_be_cached(scenes, tmp_path):
 
 
 def test_the_online_teacher_and_text_augmentation_train(scenes, tmp_path):
-    run(scenes, tmp_path, "--teacher", "online", "--text_augmentation", "0.3", "--max_steps", "2")
+    run(scenes, tmp_path, "--dense_teacher", "online", "--text_augmentation", "0.3", "--max_steps", "2")
 
 
 def test_lora_trains_adapters_and_leaves_a_plain_merged_model(scenes, tmp_path):
@@ -230,24 +233,22 @@ def test_a_nan_loss_names_the_step_and_the_remedy(scenes, tmp_path):
 
 
 def test_the_online_teacher_computes_in_the_precision_of_the_student(scenes, tmp_path, monkeypatch):
-    seen, teach = set(), RetrievalTrainer._teach
+    seen = set()
 
-    def spy(self, *inputs):
+    def spy(*inputs, **kwargs):
         seen.add(torch.is_autocast_enabled("cpu"))
-        return teach(self, *inputs)
+        return teach(*inputs, **kwargs)
 
-    monkeypatch.setattr(RetrievalTrainer, "_teach", spy)
-    run(scenes, tmp_path, "--teacher", "online", "--max_steps", "2", "--bf16", "True")
+    monkeypatch.setattr(trainer_module, "teach", spy)
+    run(scenes, tmp_path, "--dense_teacher", "online", "--max_steps", "2", "--bf16", "True")
     assert seen == {True}
 
 
 @pytest.mark.parametrize("legacy", [True, False])
-def test_only_a_legacy_teacher_follows_the_student_into_train_mode(scenes, tmp_path, legacy):
-    trainer = trainer_of(scenes, tmp_path)
-    teacher = trainer.teacher = copy.deepcopy(trainer.model).eval().requires_grad_(False)
+def test_only_a_legacy_teacher_follows_the_student_into_train_mode(tiny_model, legacy):
+    teacher = copy.deepcopy(tiny_model).eval().requires_grad_(False)
     teacher.config.legacy = legacy
-    trainer.model.train()
-    trainer._teach(torch.tensor([[2, 5, 3]]), torch.ones(1, 3, dtype=torch.long))
+    teach(teacher, torch.tensor([[2, 5, 3]]), torch.ones(1, 3, dtype=torch.long), training=True)
     assert {module.training for module in teacher.text_model.modules()} == {legacy} == {teacher.text_head.training}
 
 

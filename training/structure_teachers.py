@@ -1,0 +1,73 @@
+"""Which features teach the structure of each training pair: those of `vsehub teachers`, or what the run has anyway."""
+
+import json
+
+import torch
+from datasets import Dataset
+
+from .teachers import VIEWS, read_teachers
+from .tower_cache import TowerCache
+from .views import PLAIN, Views
+
+
+class StructureTeachers:
+    """Features of the image and the text teacher for structure-aware distillation.
+
+    They come from the columns that `vsehub teachers` adds. A modality without a column is taught by what the run has
+    anyway; nowhere else does one teacher take the part of another:
+
+    - images: the scene vectors of PIR's prior, if they are cached (`--cache_vision True`);
+    - texts: the embeddings of D2S-VSE's dense teacher, if they are a column (`--dense_teacher cached`).
+
+    Args:
+        rows: prepared rows.
+        scenes: cached scene vectors, one per image and view, or None.
+        dense_text_embeds: (R, D) of the dense teacher, or None.
+
+    Raises:
+        ValueError: a modality has no teacher.
+    """
+
+    def __init__(self, rows: Dataset, scenes: TowerCache | None = None, dense_text_embeds: torch.Tensor | None = None):
+        columns = read_teachers(rows)
+        self.image_features = None if columns is None else columns.image
+        self.text_features = None if columns is None else columns.text
+        self.scenes, self.dense_text_embeds = scenes, dense_text_embeds
+        image_is_taught = self.image_features is not None or scenes is not None
+        text_is_taught = self.text_features is not None or dense_text_embeds is not None
+        if not (image_is_taught and text_is_taught):
+            raise ValueError(
+                "--structure_weight and --representation_*_weight need features of both teachers in the data: make "
+                "them with `vsehub teachers DATA --image MODEL --text MODEL --out DATA2` and train on DATA2"
+            )
+
+    def image(self, row: int, view: int) -> torch.Tensor:
+        """The image teacher's features (G_I,) of one view of a row's picture."""
+        if self.image_features is None:
+            return self.scenes[row * self.scenes.views + view][0]
+        views = self.image_features[row]
+        return views[view % len(views)]
+
+    def text(self, row: int, caption: int) -> torch.Tensor:
+        """The text teacher's features (G_T,) of one caption of a row."""
+        return self.dense_text_embeds[row] if self.text_features is None else self.text_features[row][caption]
+
+    def means(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Means of the features over the dataset, (G_I,) and (G_T,)."""
+        if self.image_features is not None:
+            image = self.image_features.float().mean((0, 1))
+        else:
+            image = torch.stack([self.scenes[item][0].float() for item in range(len(self.scenes))]).mean(0)
+        if self.text_features is not None:
+            text = torch.cat([captions.float() for captions in self.text_features]).mean(0)
+        else:
+            text = self.dense_text_embeds.mean(0)
+        return image, text
+
+
+def teacher_views(rows: Dataset) -> Views:
+    """The views of each image that the image teacher saw; the plain image where the data have no teacher."""
+    return Views(**json.loads(rows[0][VIEWS])) if VIEWS in rows.column_names else PLAIN
+
+
+__all__ = ["StructureTeachers", "teacher_views"]
