@@ -20,7 +20,7 @@ def parse_resume(flag: str | bool | None) -> Resume:
     if str(flag).lower() in ("true", NEWEST):
         return NEWEST
     if not (Path(flag) / "trainer_state.json").exists():
-        raise FileNotFoundError(f"--resume_from_checkpoint {flag}: not a checkpoint of a run (checkpoint-N)")
+        raise FileNotFoundError(f"--resume_from_checkpoint {flag}: no checkpoint of a run (checkpoint-N)")
     return Path(flag)
 
 

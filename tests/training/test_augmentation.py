@@ -1,10 +1,10 @@
-"""PIR's crop, flip and RandAugment: what each operation does at the paper's level, and that a seed decides all."""
+"""Crops, flips, RandAugment and corrupted words: what each does at the papers' level, and that a seed decides all."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from vsehub.training.augmentation import AUGMENTATIONS, crop_and_distort, rand_augment, random_crop_flip
+from vsehub.training.augmentation import AUGMENTATIONS, corrupt_words, crop_and_distort, rand_augment, random_crop_flip
 
 
 class Chosen:
@@ -72,3 +72,42 @@ def test_every_name_of_the_arguments_has_its_augmentation():
     from vsehub.data.arguments import DataArguments
 
     assert set(get_args(DataArguments.__annotations__["image_augmentation"])) == set(AUGMENTATIONS)
+
+
+IDS = [2, 10, 11, 12, 13, 14, 15, 3]
+WORDS = [None, 0, 0, 1, 2, 3, 4, None]  # the first word has two pieces
+
+
+def test_crops_keep_the_square_and_the_ratio():
+    from PIL import Image
+
+    picture = Image.fromarray(np.arange(64 * 48 * 3, dtype=np.uint8).reshape(48, 64, 3))
+    rng = np.random.default_rng(0)
+    assert all(random_crop_flip(picture, 24, rng).size == (24, 24) for _ in range(20))
+    whole = random_crop_flip(Image.new("RGB", (10, 10), (9, 9, 9)), 24, rng)
+    assert (np.asarray(whole) == 9).all()
+
+
+def test_word_corruption_masks_half_replaces_a_tenth_and_deletes_the_rest():
+    rng = np.random.default_rng(0)
+    words = [None, *range(1000), None]
+    ids = [2, *[500] * 1000, 3]
+    counts = {"mask": 0, "replace": 0, "delete": 0}
+    for _ in range(50):
+        new = corrupt_words(ids, words, 0.2, 4, 100, rng)
+        assert new[0] == 2 and new[-1] == 3
+        counts["mask"] += new.count(4)
+        counts["delete"] += len(ids) - len(new)
+        counts["replace"] += sum(token not in (2, 3, 4, 500) for token in new)
+    shares = {name: count / 50_000 for name, count in counts.items()}
+    assert shares == pytest.approx({"mask": 0.1, "replace": 0.02, "delete": 0.08}, abs=0.005)
+
+
+def test_all_pieces_of_a_word_share_its_fate_and_a_caption_never_vanishes():
+    rng = np.random.default_rng(1)
+    for _ in range(300):
+        new = corrupt_words(IDS, WORDS, 0.5, 4, 10, rng)  # a vocabulary of 10: random tokens are none of these
+        assert (10 in new) == (11 in new)
+        assert len(new) > 2
+    for _ in range(100):
+        assert len(corrupt_words([2, 10, 3], [None, 0, None], 1.0, 4, 100, rng)) > 2

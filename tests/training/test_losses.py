@@ -1,3 +1,5 @@
+"""The losses against closed forms and loops."""
+
 import math
 
 import pytest
@@ -5,11 +7,13 @@ import torch
 from torch.nn import functional as F
 
 from vsehub.training.losses import AffiliationLoss, ContrastiveLoss, EmbeddingDistillationLoss, HingeLoss, nt_xent
-from vsehub.training.objectives import D2SObjective, PairEmbeddings
 
 
 def unit(*shape, seed=0):
     return F.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+LABELS = torch.tensor([0, 0, 1, 2, 2, 2])
 
 
 def test_equal_scores_cost_the_margin_per_hardest_negative_each_way():
@@ -103,32 +107,47 @@ def test_nt_xent_equals_its_loops():
     assert nt_xent(first, second, 0.2).item() == pytest.approx((total / 10).item(), rel=1e-5)
 
 
-def test_unknown_names_are_refused():
+def test_an_unknown_distance_is_refused():
     with pytest.raises(ValueError, match="distance"):
         EmbeddingDistillationLoss("kl")
-    with pytest.raises(ValueError, match="align"):
-        D2SObjective(align="triplet")
 
 
-def pairs(teacher=True):
-    vectors = torch.randn(6, 4, generator=torch.Generator().manual_seed(2))
-    dense = torch.randn(6, 4, generator=torch.Generator().manual_seed(3)) if teacher else None
-    return PairEmbeddings(unit(6, 4), F.normalize(vectors, dim=-1), vectors, torch.arange(6), dense)
+def test_the_affiliation_equals_its_loops():
+    images, texts, tau = unit(6, 4), unit(6, 4, seed=1), 0.07
+    same = [[j for j in range(6) if LABELS[j] == LABELS[i]] for i in range(6)]
+    image_centres = [sum(images[j] for j in rows) / len(rows) for rows in same]
+    text_centres = [sum(texts[j] for j in rows) / len(rows) for rows in same]
+    total = 0.0
+    for i in range(6):
+        of_image = torch.stack([images[i] @ centre for centre in text_centres]) / tau
+        of_centre = torch.stack([image_centres[i] @ text for text in texts]) / tau
+        total += -(of_image.log_softmax(0)[same[i]].mean() + of_centre.log_softmax(0)[same[i]].mean()) / 12
+    assert AffiliationLoss(tau)(images, texts, LABELS).item() == pytest.approx(float(total), abs=1e-5)
 
 
-def test_the_hinge_sums_all_negatives_first_and_then_takes_the_hardest():
-    objective = D2SObjective(ramp_epochs=0, mean_warmup_epochs=1)
-    batch = pairs(teacher=False)
-    everything = HingeLoss()(batch.image_embeds, batch.text_embeds, batch.image_ids, hardest=False)
-    hardest = HingeLoss()(batch.image_embeds, batch.text_embeds, batch.image_ids)
-    assert objective(batch, 0.99)[0] == everything and objective(batch, 1.0)[0] == hardest
+def test_with_global_centres_shared_and_one_to_one_targets_are_one_loss_with_one_gradient():
+    images, texts = unit(6, 4).requires_grad_(), unit(6, 4, seed=1).requires_grad_()
+    shared, single = (AffiliationLoss(0.07, one)(images, texts, LABELS) for one in (False, True))
+    assert shared.item() == pytest.approx(single.item(), abs=1e-6)
+    for a, b in zip(torch.autograd.grad(shared, (images, texts)), torch.autograd.grad(single, (images, texts))):
+        assert torch.allclose(a, b, atol=1e-6)
 
 
-def test_the_ramp_scales_alignment_but_not_distillation():
-    objective = D2SObjective(ramp_epochs=1)
-    loss, parts = objective(pairs(), 0.25)
-    assert loss.item() == pytest.approx(0.25 * parts["align"].item() + parts["distill"].item(), abs=1e-5)
+def test_with_centres_per_process_the_two_targets_differ_and_centres_stay_at_home():
+    images, texts, groups = unit(6, 4), unit(6, 4, seed=1), torch.tensor([0, 0, 0, 0, 1, 1])
+    shared, single = (AffiliationLoss(0.07, one)(images, texts, LABELS, groups) for one in (False, True))
+    assert abs(shared.item() - single.item()) > 1e-3
+    alone = AffiliationLoss(0.07, True)(images, texts, torch.tensor([0, 0, 1, 2, 3, 3]))  # row 3's class split in two
+    assert single.item() == pytest.approx(alone.item(), abs=1e-6)
 
 
-def test_weight_zero_switches_distillation_off():
-    assert "distill" not in D2SObjective(distill_weight=0)(pairs(), 2.0)[1]
+def test_classes_of_one_make_the_affiliation_the_image_to_text_half_of_a_contrast():
+    images, texts = unit(5, 4), unit(5, 4, seed=1)
+    expected = F.cross_entropy(images @ texts.t() / 0.07, torch.arange(5))
+    assert AffiliationLoss(0.07)(images, texts, torch.arange(5)).item() == pytest.approx(expected.item(), abs=1e-6)
+
+
+def test_perfectly_gathered_classes_cost_the_logarithm_of_their_size():
+    embeds = torch.eye(3)[LABELS]
+    loss = AffiliationLoss(0.01)(embeds, embeds, LABELS)  # log 2 twice, log 1 once, log 3 thrice
+    assert loss.item() == pytest.approx((2 * math.log(2) + 3 * math.log(3)) / 6, abs=1e-4)

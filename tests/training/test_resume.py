@@ -26,7 +26,7 @@ def test_anything_else_is_the_folder_of_a_checkpoint(tmp_path):
     path = checkpoint(tmp_path, 3)
     assert parse_resume(str(path)) == path
     for wrong in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(FileNotFoundError, match="not a checkpoint of a run"):
+        with pytest.raises(FileNotFoundError, match="no checkpoint of a run"):
             parse_resume(str(wrong))
 
 

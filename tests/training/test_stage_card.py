@@ -1,0 +1,55 @@
+"""What a run's model card says, and the examples beside it."""
+
+from pathlib import Path
+
+import pytest
+from small_runs import SMALL
+
+from vsehub.training.arguments import D2S_ARGUMENTS
+from vsehub.training.d2s_stages import STAGES
+from vsehub.training.stage_card import card_of, publish_run, widget_examples
+from vsehub.training.stages import read_stages
+
+METRICS = {"eval_rsum": 123.456, "eval_text_to_image_recall@1": 7.891, "eval_loss": 3.0, "eval_runtime": 9.0}
+
+
+@pytest.fixture
+def stages(scenes, tmp_path):
+    flags = ["--output_dir", str(tmp_path / "mine"), "--dense_text", "/home/somebody/dense.parquet"]
+    return read_stages([*scenes, *SMALL, *flags], STAGES, D2S_ARGUMENTS)
+
+
+def test_a_card_has_the_metrics_of_the_last_stage_and_the_towers(stages, scenes):
+    results = {"pretrain": {"eval_rsum": 1.0}, "finetune": {**METRICS, "eval_intervals": {"rsum": (120.0, 127.0)}}}
+    card = card_of(stages, results, "mine")
+    (result,) = card["results"]
+    assert result["metrics"] == {"rsum": 123.46, "text_to_image_recall@1": 7.89}
+    assert result["split"] == "validation" and result["intervals"] == {"rsum": (120.0, 127.0)}
+    assert card["name"] == "mine" and card["base_models"] == [scenes[3], scenes[5]]
+
+
+def test_a_card_names_no_folder_of_dense_text(stages):
+    facts = card_of(stages, {stage: METRICS for stage in stages}, "mine")["training"]
+    assert facts["dense text"] == "dense.parquet" and "/home" not in str(facts)
+    assert facts["pretrain"].startswith("4 steps of 8 pairs per process, learning rate 0.0002")
+
+
+def test_other_arguments_have_another_hash(stages):
+    results = {stage: METRICS for stage in stages}
+    before = card_of(stages, results, "mine")["training"]["hash of the arguments"]
+    stages["finetune"].objective.margin = 0.3
+    assert card_of(stages, results, "mine")["training"]["hash of the arguments"] != before
+
+
+def test_examples_are_pictures_with_ranked_captions(rows, tiny_model, tiny_processor, tmp_path):
+    first, second = widget_examples(tmp_path, tiny_model, tiny_processor, rows, 2)
+    assert (tmp_path / first["src"]).exists() and second["src"] == "example_1.jpg"
+    assert first["labels"][0] == rows[0]["captions"][0] and len(first["labels"]) == 4
+    scores = [line["score"] for line in first["output"]]
+    assert scores == sorted(scores, reverse=True) and sum(scores) == pytest.approx(1)
+
+
+def test_only_the_first_process_publishes(stages, tiny_model, tiny_processor, rows, monkeypatch):
+    monkeypatch.setattr(type(stages["finetune"].training), "process_index", 1)
+    publish_run(stages, tiny_model, tiny_processor, {stage: METRICS for stage in stages}, rows)
+    assert not Path(stages["finetune"].root).exists()
