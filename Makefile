@@ -29,9 +29,11 @@ demo-compare: $(READY)  ## the demo over 3 seeds, beside a sparse-only baseline 
 demo-pir: $(READY)  ## train PIR on generated overhead scenes, draw what it believes
 	$(BIN)/vsehub demo-pir
 
-check: $(READY)  ## lint and formatting
+check: $(READY)  ## lint, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	@mkdir -p .mypy && ln -sfn .. .mypy/vsehub
+	$(BIN)/mypy
 
 test: check  ## lint and the fast tests
 	$(BIN)/python -m pytest -q
@@ -60,5 +62,5 @@ test-space: demo demo-pir  ## the Gradio Space in headless Chromium (needs `chro
 		MODEL=$(CURDIR)/runs/$$run/hub GALLERY=$(CURDIR)/runs/$$run/gallery \
 		bin/python -m pytest -q -p no:cacheprovider test_space.py) || exit 1; done
 
-clean:  ## remove .venv and runs
-	rm -rf $(VENV) $(SPACE) runs
+clean:  ## remove environments, caches and runs
+	rm -rf $(VENV) $(SPACE) .mypy runs

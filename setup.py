@@ -15,6 +15,7 @@ setup(
     package_dir={NAME: "."},
     packages=[NAME, *(f"{NAME}.{folder}" for folder in find_packages(exclude=OUTSIDE))],
     package_data={
+        NAME: ["py.typed"],
         f"{NAME}.training": ["recipes/*.yaml"],
         f"{NAME}.hub_cards": ["templates/*", "metric/*", "demo/*"],
     },
@@ -45,6 +46,7 @@ setup(
             "pytest",
             "hypothesis",
             "ruff",
+            "mypy",
             "matplotlib",
             "sentence-transformers>=6",
             "rasterio",

@@ -5,6 +5,7 @@
 Nothing is installed; only the packages' metadata are read. Ends with status 1 if a set does not resolve.
 """
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -16,19 +17,29 @@ SETS = {
     "oldest": ["--constraint", ".github/lowest.txt"],
     "newest": [],
 }
-LOST = ("mteb==1.", "mteb==0.")  # what a resolver falls back to, silently, when the rest is pinned too high
+FALLEN = ("mteb==1.", "mteb==0.")  # what a resolver falls back to, silently, when the rest is pinned too high
+
+
+def requirements() -> list[str]:
+    """What setup.py asks for, with the extra `test`; read from its text, so that nothing is built."""
+    calls = [node for node in ast.walk(ast.parse((ROOT / "setup.py").read_text())) if isinstance(node, ast.Call)]
+    call = next(call for call in calls if getattr(call.func, "id", "") == "setup")
+    values = {word.arg: word.value for word in call.keywords}
+    return ast.literal_eval(values["install_requires"]) + ast.literal_eval(values["extras_require"])["test"]
 
 
 def resolve(python: str, options: list[str]) -> list[str]:
-    """The requirements of the extra `test` as `NAME==VERSION`, or an error that tells why there are none."""
-    command = [sys.executable, "-m", "uv", "pip", "compile", "setup.py", "--extra", "test", *options]
+    """The resolved requirements as `NAME==VERSION`, or an error that tells why there are none."""
+    command = [sys.executable, "-m", "uv", "pip", "compile", "-", *options, "--no-header", "--no-annotate"]
     command += ["--python-version", python, "--python-platform", "linux", "--only-binary", ":all:"]
-    command += ["--no-python-downloads", "--no-header", "--no-annotate"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    asked = "\n".join(requirements())
+    done = subprocess.run(
+        [*command, "--no-python-downloads"], cwd=ROOT, input=asked, capture_output=True, text=True, encoding="utf-8"
+    )
     if done.returncode:
         raise RuntimeError(done.stderr.strip())
     lines = done.stdout.split()
-    if fallen := [line for line in lines if line.startswith(LOST)]:
+    if fallen := [line for line in lines if line.startswith(FALLEN)]:
         raise RuntimeError(f"falls back to {', '.join(fallen)}")
     return lines
 

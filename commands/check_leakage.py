@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int:
         prints_of_split(source, split, args.image_root, args.image_column, args.other is not None)
         for source, split in ((args.data, args.split_a), (args.other or args.data, args.split_b))
     ]
-    leaks = find_leaks(*sides)
+    leaks = find_leaks(sides[0], sides[1])
     lines = [line for name, side in zip((args.split_a, args.split_b), sides) for line in left_out(name, side)]
     content = {"leaks": [asdict(leak) for leak in leaks], "unreadable": [side.unreadable for side in sides]}
     tell(args, "\n".join([*lines, table(leaks, len(sides[1].ids))]), content)

@@ -55,7 +55,9 @@ class Parser(argparse.ArgumentParser):
         """Add a flag; options are those of `argparse`."""
         self.flag_group.add_argument(*names, **options)
 
-    def parse_args(self, args: list[str] | None = None, namespace=None) -> argparse.Namespace:
+    def parse_args(  # type: ignore[override]  # argparse's is overloaded for namespaces of one's own
+        self, args: list[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
         """Parse a command line; with `--quiet`, silence the libraries.
 
         Raises:

@@ -42,7 +42,7 @@ def join_pictures(
     _check_ids([ids[row] for row in first], name)
     if len(groups) == len(rows):
         return rows, first
-    columns = {}
+    columns: dict[str, list] = {}
     for column in BESIDE_CAPTIONS:
         if column in rows.column_names:
             values = list(rows[column])

@@ -231,7 +231,7 @@ def _names_files(rows: Dataset) -> bool:
     return len(rows) > 0 and not isinstance(image_source(rows[0]["image"]), bytes)
 
 
-def _date(path: str | None) -> tuple[int, int]:
+def _date(path: str | bytes | None) -> tuple[int, int]:
     try:
         found = os.stat(path)
     except (OSError, TypeError, ValueError):

@@ -13,6 +13,7 @@ Images stay undecoded (bytes or a path) until they are used.
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset, Image, load_dataset
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
@@ -207,14 +208,14 @@ def _annotations(path: Path, content: list, split: str, root: Path) -> Dataset:
     if not rows:
         raise ValueError(f"{path}: no rows")
     labelled = all("label" in row for row in rows.values())
-    rows = [{**row, "image": {"bytes": None, "path": resolve_image(root, name)}} for name, row in rows.items()]
-    return Dataset.from_list([row if labelled else {k: v for k, v in row.items() if k != "label"} for row in rows])
+    placed = [{**row, "image": {"bytes": None, "path": resolve_image(root, name)}} for name, row in rows.items()]
+    return Dataset.from_list([row if labelled else {k: v for k, v in row.items() if k != "label"} for row in placed])
 
 
 def _karpathy(path: Path, content, split: str, root: Path) -> Dataset:
     """Karpathy's json; `train` includes COCO's `restval`."""
     wanted = {split, "restval"} if split == "train" else {"val"} if split == "validation" else {split}
-    rows = []
+    rows: list[dict[str, Any]] = []
     images = content.get("images") if isinstance(content, dict) else None
     if not images:
         raise ValueError(f"{path}: not a Karpathy json: it has no 'images'")

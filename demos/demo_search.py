@@ -36,14 +36,14 @@ def main(hub: str, gallery: str, out: str) -> int:
     processor = AutoProcessor.from_pretrained(hub, trust_remote_code=True)
     print(f"loaded {type(model).__name__} from {type(model).__module__.split('.')[0]}, without vsehub")
     image_embeds = model.encode_image(images, processor=processor)
-    rows = []
+    rows: list[tuple] = []
     for query in text_queries(scenes):
         scores = (model.encode_text([query], processor=processor) @ image_embeds.t())[0]
         best = scores.topk(TOP)
-        found = zip(best.indices.tolist(), best.values.tolist())
-        hits = [(images[i], score, says(query, scenes[i])) for i, score in found]
-        found, total = sum(right for *_, right in hits), sum(says(query, scene) for scene in scenes)
-        print(f"{query!r}: {found} of the first {TOP} are right; {total} of {len(scenes)} pictures are")
+        best_first = zip(best.indices.tolist(), best.values.tolist())
+        hits = [(images[i], score, says(query, scenes[i])) for i, score in best_first]
+        right, total = sum(fits for *_, fits in hits), sum(says(query, scene) for scene in scenes)
+        print(f"{query!r}: {right} of the first {TOP} are right; {total} of {len(scenes)} pictures are")
         rows.append((query, hits))
     text_embeds = model.encode_text(captions, processor=processor)
     best = (image_embeds[:1] @ text_embeds.t())[0].topk(TOP)

@@ -25,7 +25,7 @@ class TieGroups(NamedTuple):
     above: np.ndarray  # (P,) items that score higher, earlier positives included
     tied: np.ndarray  # (P,) items that score the same, the group's positives included
     positives: np.ndarray  # (P,) how many of those are positives
-    count: int  # Q
+    num_queries: int  # Q
     group: np.ndarray | None = None  # number of each pair's group, in the order of the pairs; -1 for none
 
 
@@ -56,7 +56,7 @@ def restricted(groups: TieGroups, pairs: np.ndarray, fewer: np.ndarray) -> TieGr
     width = 1 + int(max(pairs[1].max(initial=0), fewer[1].max(initial=0)))
     index = np.searchsorted(pairs[0] * width + pairs[1], fewer[0] * width + fewer[1])
     kept, group, counts = np.unique(groups.group[index], return_inverse=True, return_counts=True)
-    return TieGroups(groups.query[kept], groups.above[kept], groups.tied[kept], counts, groups.count, group)
+    return TieGroups(groups.query[kept], groups.above[kept], groups.tied[kept], counts, groups.num_queries, group)
 
 
 def unique_pairs(queries, items) -> np.ndarray:

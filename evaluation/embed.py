@@ -110,4 +110,5 @@ def row_metrics(rows, embeds, folds: int = 0) -> dict[str, float]:
     """Recalls of prepared rows and their embeddings, and what else the data allow."""
     texts = [text for captions in rows["captions"] for text in captions]
     outcomes = protocol_outcomes("recall", *embeds, texts=texts)
-    return outcomes.metrics() | further_metrics(*embeds, folds=folds, labels=labels_of(rows))
+    images, captions, owners = embeds
+    return outcomes.metrics() | further_metrics(images, captions, owners, folds=folds, labels=labels_of(rows))

@@ -145,10 +145,11 @@ def _outcomes(rows, embeds, truths: dict) -> dict[str, Outcomes]:
 
 def _graded(rows, embeds, by: str | None) -> dict[str, float]:
     """NDCG within and across modalities, by captions or classes."""
+    images, texts, owners = embeds
     if by == "captions":
-        return graded_metrics(*embeds, rouge_l_relevance(list(rows["captions"])))
+        return graded_metrics(images, texts, owners, rouge_l_relevance(list(rows["captions"])))
     if by == "classes":
-        return graded_metrics(*embeds, class_relevance(rows["label"], embeds[2]))
+        return graded_metrics(images, texts, owners, class_relevance(rows["label"], owners))
     return {}
 
 

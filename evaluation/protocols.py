@@ -4,6 +4,7 @@ Every protocol gives `Outcomes`, what each query came to; metrics are means over
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,7 @@ class Protocol:
     repeats: bool = False  # also recalls in which an identical caption is as good as one's own
 
 
-COCO = {"images": 5000, "captions": 5, "spare": True}
+COCO: dict[str, Any] = {"images": 5000, "captions": 5, "spare": True}
 PROTOCOLS = {
     "recall": Protocol("any split: R@1, R@5, R@10 both ways, rSum, mR, ranks; duplicate-aware", repeats=True),
     "flickr30k-1k": Protocol("1,000 images, 5 captions each: R@1, R@5, R@10, rSum", 1000, 5),
@@ -128,12 +129,13 @@ def protocols_outcomes(
 
 def _folded(folds: int, images, texts, owners) -> Outcomes:
     """Every query within its fold; folds are equally large, so means over all queries are means over folds."""
-    whole, parts = Outcomes(images={way: [] for way in WAYS}), []
+    whole, parts = Outcomes(), []
+    images_of = {way: [] for way in WAYS}
     for rows, inside in fold_rows(owners, len(images), folds):
         parts.append(image_text_outcomes(images[rows], texts[inside], owners[inside] - rows.start, KS))
         for way in WAYS:
-            whole.images[way].append(parts[-1].images[way] + rows.start)
-    whole.images = {way: np.concatenate(found) for way, found in whole.images.items()}
+            images_of[way].append(parts[-1].images[way] + rows.start)
+    whole.images = {way: np.concatenate(rows) for way, rows in images_of.items()}
     means = [name for name in parts[0].values if "median" not in name]  # a median over all folds is no mean of theirs
     whole.values = {name: np.concatenate([part.values[name] for part in parts]) for name in means}
     whole.sums = parts[0].sums
@@ -154,7 +156,7 @@ def _over_one_gallery(positives: dict[str, dict], images, texts, owners) -> dict
         for way, pairs in both.items():
             some = counted[way] if best_only else restricted(counted[way], union[way], inside[name][way])
             asked = np.unique(pairs[0])
-            some = some._replace(query=np.searchsorted(asked, some.query), count=len(asked))
+            some = some._replace(query=np.searchsorted(asked, some.query), num_queries=len(asked))
             lost = np.searchsorted(asked, pairs[0, pairs[1] == OUTSIDE])
             groups[way] = _with_last(some, lost, len(texts) if way == WAYS[0] else len(images))
             of_images[way] = asked if way == WAYS[0] else owners[asked]
@@ -171,7 +173,8 @@ def _with_last(groups: TieGroups, queries: np.ndarray, size: int) -> TieGroups:
     columns = (queries, np.full(len(queries), size), counts, counts)
     joined = [np.concatenate(both) for both in zip(groups[:4], columns)]
     order = np.argsort(joined[0], kind="stable")
-    return TieGroups(*(column[order] for column in joined), groups.count)
+    query, above, tied, positives = (column[order] for column in joined)
+    return TieGroups(query, above, tied, positives, groups.num_queries)
 
 
 __all__ = ["PROTOCOLS", "Protocol", "captions_that_count", "protocol_of", "protocol_outcomes", "protocols_outcomes"]

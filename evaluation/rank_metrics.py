@@ -18,7 +18,8 @@ from .counting import TieGroups
 def best_groups(groups: TieGroups) -> TieGroups:
     """Each query's highest group."""
     first = np.r_[True, groups.query[1:] != groups.query[:-1]][: len(groups.query)]
-    return TieGroups(*(column[first] for column in groups[:4]), groups.count)
+    query, above, tied, positives = (column[first] for column in groups[:4])
+    return TieGroups(query, above, tied, positives, groups.num_queries)
 
 
 def recalls(groups: TieGroups, k: int) -> np.ndarray:
@@ -78,11 +79,11 @@ def binary_ndcgs(groups: TieGroups, k: int) -> np.ndarray:
 
 def _relevant(groups: TieGroups) -> np.ndarray:
     """How many positives each query has, (Q,)."""
-    return np.bincount(groups.query, groups.positives, groups.count).astype(np.int64)
+    return np.bincount(groups.query, groups.positives, groups.num_queries).astype(np.int64)
 
 
 def _per_query(groups: TieGroups, values: np.ndarray) -> np.ndarray:
-    return np.bincount(groups.query, values, groups.count)
+    return np.bincount(groups.query, values, groups.num_queries)
 
 
 __all__ = [

@@ -47,7 +47,7 @@ def whole_file(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
     Raises:
         OSError: it cannot be written; `path` is as it was.
     """
-    text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
+    text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
     with whole_path(path) as draft, open(draft, mode, **text) as file:
         yield file
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from huggingface_hub import HfApi
 from torch import distributed as dist
+from transformers import PreTrainedModel, ProcessorMixin
 
 from .companions import CUSTOM_PIPELINES, PIPELINE, write_companions
 
@@ -110,7 +111,7 @@ def auto_class_entry(cls: type) -> str:
     return f"{cls.__module__.rpartition('.')[2]}.{cls.__name__}"
 
 
-def self_contained_model(cls: type) -> type:
+def self_contained_model(cls: type[PreTrainedModel]) -> type[PreTrainedModel]:
     """Make `save_pretrained`, hence `push_to_hub`, of an installed model write its code beside the weights.
 
     Every other class, a user's subclass too, keeps the rules of transformers.
@@ -143,7 +144,7 @@ def self_contained_model(cls: type) -> type:
     return cls
 
 
-def self_contained_processor(cls: type) -> type:
+def self_contained_processor(cls: type[ProcessorMixin]) -> type[ProcessorMixin]:
     """The same for a processor class; its `auto_map` lives in `processor_config.json` alone."""
     original = cls.save_pretrained
 

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def by_length(texts: Sequence[str], indices: Iterable[int] | None = None) -> list[int]:

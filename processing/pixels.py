@@ -54,7 +54,7 @@ def opening(name):
         raise BadImageError(f"{name}: does not decode ({reason})") from None
 
 
-def format_of(head: bytes, name: str = "") -> str | None:
+def format_of(head: bytes, name: str | os.PathLike = "") -> str | None:
     """Name the format of a file by its first `HEAD` bytes, and by its suffix where a format has no signature."""
     for kind, signature in SIGNATURES.items():
         if signature.match(head):

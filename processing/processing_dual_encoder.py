@@ -41,7 +41,7 @@ def text_positions(text_config) -> int | None:
     return positions
 
 
-class DualEncoderProcessorKwargs(ProcessingKwargs, total=False):
+class DualEncoderProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[call-arg]  # a TypedDict
     """Defaults of a call: pad to the longest caption, cut at the tokenizer's `model_max_length`."""
 
     _defaults = {"text_kwargs": {"padding": True, "truncation": True}}
@@ -110,8 +110,8 @@ class DualEncoderProcessor(ProcessorMixin):
         try:
             tokenizer = AutoTokenizer.from_pretrained(text)
         except (ValueError, KeyError):  # a model without one; a folder or repository that is not there is an OSError
-            tokenizer = []
-        if len(tokenizer) <= len(getattr(tokenizer, "all_special_tokens", [])):  # some classes start with no words
+            tokenizer = None
+        if tokenizer is None or len(tokenizer) <= len(tokenizer.all_special_tokens):  # some classes start with no words
             raise ValueError(f"{text} has no tokenizer: put its tokenizer.json or vocabulary beside the weights")
         if tokenizer.pad_token is None:  # GPT-2, Llama: padding is masked, so that any token can stand there
             tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token

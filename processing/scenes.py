@@ -84,7 +84,7 @@ def _is_plain(source, kind) -> bool:
     except UnidentifiedImageError:
         return False
     with image:
-        tags = image.tag_v2
+        tags = image.tag_v2  # type: ignore[attr-defined]  # of Pillow's class for TIFF
         return (
             image.mode in PLAIN_MODES
             and set(np.atleast_1d(tags.get(BITS, 1)).tolist()) in ({1}, {8})

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from ..data.folders import SUFFIXES, Folder, holds_pictures, holds_tables, list_folder
 from ..data.rows import image_source
@@ -60,7 +61,8 @@ class Collection:
             tile = 512
         cut = {"tile": tile, "overlap": overlap} if tile else {"tile": None, "overlap": None}
         self.settings = {"data": data, "split": split, **cut, **settings}
-        self._rows, self._scenes = None, {}
+        self._rows: Any = None
+        self._scenes = {}
         self.notes: list[dict] = []
         self.blank = 0
 

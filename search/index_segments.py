@@ -1,5 +1,6 @@
 """Segments of an index: some unit vectors and the table of what they stand for, in memory or mapped from files."""
 
+from collections import Counter
 from functools import cached_property
 
 import numpy as np
@@ -81,8 +82,7 @@ def items_table(items: list[dict]) -> pa.Table:
     if not all(isinstance(found, str) and found for found in ids):
         raise ValueError("every item needs an id, a text that is not empty")
     if len(set(ids)) < len(ids):
-        seen = set()
-        twice = next(found for found in ids if found in seen or seen.add(found))
+        twice = next(name for name, times in Counter(ids).items() if times > 1)
         raise ValueError(f"id {twice!r} is given twice; ids are unique in an index")
     return pa.Table.from_pylist(items, schema=SCHEMA)
 

@@ -13,6 +13,7 @@ import itertools
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import transformers
@@ -164,7 +165,7 @@ class Retriever:
             for item, score in zip(self.index.items(rows), scores)
         ]
 
-    def cutoff_for(self, image=None, cutoff: float | str | None = "auto") -> float | None:
+    def cutoff_for(self, image=None, cutoff: float | Literal["auto"] | None = "auto") -> float | None:
         """The least cosine of a hit: `auto` is the calibrated one for texts alone, where there is one."""
         if cutoff != "auto":
             return cutoff

@@ -7,6 +7,7 @@ Rows are numbered across segments; a row's number may change with a merge, its i
 
 import contextlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -207,7 +208,8 @@ class VectorIndex:
             return [(np.zeros(0, np.int64), np.zeros(0))] * len(queries)
         self._check_dimension(queries.shape[1], "queries")
         left_out = self._deleted if where is None else self._deleted | ~np.asarray(where, bool)
-        found, count = [None] * len(queries), k + MARGIN
+        found: list[Any] = [None] * len(queries)
+        count = k + MARGIN
         exact = exact or where is not None  # a walk through a graph ends among rows that are out before it meets one
         todo, covered = np.arange(len(queries)), self._covered(exact)
         while len(todo):  # again, with more candidates, where those of the first time end within a tie
@@ -233,7 +235,8 @@ class VectorIndex:
 
     def items(self, rows) -> list[dict]:
         """Items of some rows, in their order."""
-        rows, found = np.asarray(rows, int), [None] * len(rows)
+        rows = np.asarray(rows, int)
+        found: list[Any] = [None] * len(rows)
         for start, segment in self._placed():
             mine = np.flatnonzero((rows >= start) & (rows < start + len(segment)))
             for place, item in zip(mine, segment.table.take(rows[mine] - start).to_pylist() if len(mine) else ()):

@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from ...files.text import printable
 from .answers import UnusableAnswerError, caption_in, has_reasoning, opens_reasoning
@@ -142,7 +143,7 @@ class TransformersCaptioner:
         import torch
 
         inputs, request, tokenizer = self._inputs(batch), self.request, self.processor.tokenizer
-        options = {"do_sample": False}
+        options: dict[str, Any] = {"do_sample": False}
         if request.temperature > 0:  # top_k: transformers would quietly keep the 50 likeliest tokens only
             options = {"do_sample": True, "temperature": request.temperature, "top_p": request.top_p, "top_k": 0}
         options.update(max_new_tokens=request.max_new_tokens, num_beams=1, pad_token_id=tokenizer.pad_token_id)

@@ -133,7 +133,8 @@ class ServerCaptioner:
     def _work(self, inbox, outbox, stop):
         while (item := inbox.get()) is not None and not stop.is_set():
             try:
-                outbox.put(self._ask(*item, stop))
+                image_id, image = item
+                outbox.put(self._ask(image_id, image, stop))
             except Exception as error:  # raised again where the answers are read
                 outbox.put(error)
 

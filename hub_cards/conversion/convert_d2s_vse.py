@@ -7,6 +7,7 @@ stage 1. The converted model has `legacy=True`: it computes what the official co
 
 import re
 from pathlib import Path
+from typing import Any
 
 from ...files.digests import file_digest
 from ...files.whole import whole_folder
@@ -96,7 +97,7 @@ def convert(
             raise CheckpointError(f"{checkpoint}: no {TEACHER}* in it; only stage-2 files have a teacher")
         as_stage_1 = {key.removeprefix("long_"): value for key, value in teacher.items()}
         parts[teacher_out] = as_stage_1 | {key: state[key] for key in state if key.startswith("img_enc.")}
-    facts = {"source": Path(checkpoint).name, "sha256": file_digest(checkpoint)}
+    facts: dict[str, Any] = {"source": Path(checkpoint).name, "sha256": file_digest(checkpoint)}
     facts |= {"image_size": size, "image_size_from": size_from}
     towers = {"vision_config": vision_config, "text_config": text_config}
     models = {folder: _model(part, options, towers, facts, folder != out) for folder, part in parts.items()}

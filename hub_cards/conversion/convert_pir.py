@@ -7,6 +7,7 @@ was not strict), so the converter looks whether the instruction encoder and BERT
 
 import re
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Regex, normalizers, processors
 from transformers import PreTrainedTokenizerFast
@@ -212,8 +213,9 @@ def _split_qkv(state):
 
 def _check_options(options, checkpoint):
     """Refuse options that are not what their names say."""
-    kinds = dict.fromkeys(("filter_size", "head", "image_res", "embed_dim", "instru_num", "cycle_num"), int)
-    for name, kind in {**kinds, "is_baseline": bool, "dropout_r": (int, float)}.items():
+    whole = ("filter_size", "head", "image_res", "embed_dim", "instru_num", "cycle_num")
+    kinds: dict[str, Any] = {**dict.fromkeys(whole, int), "is_baseline": bool, "dropout_r": (int, float)}
+    for name, kind in kinds.items():
         value = options.get(name, kind() if isinstance(kind, type) else 0)
         if not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool):
             raise CheckpointError(f"{checkpoint}: config.{name} is {value!r}, which cannot be")

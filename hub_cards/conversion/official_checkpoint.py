@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from transformers import CONFIG_MAPPING, AutoTokenizer, BertTokenizer
+from transformers import CONFIG_MAPPING, AutoTokenizer, BertTokenizer, PreTrainedModel
 from transformers.utils import logging
 
 from ...processing.processing_dual_encoder import forget_last_call, text_positions
@@ -250,7 +250,7 @@ def load_tokenizer(source: str | Path, text_config):
     return tokenizer
 
 
-def load_strictly(cls: type, config, state: dict[str, torch.Tensor], their_name, computed: str):
+def load_strictly(cls: type[PreTrainedModel], config, state: dict[str, torch.Tensor], their_name, computed: str):
     """Build `cls(config)` with the weights of `state`: our names and, inside towers, those of transformers 4.x.
 
     The weights go through a folder, because `from_pretrained` knows what the installed transformers calls by
