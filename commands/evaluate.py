@@ -7,9 +7,11 @@ from .flags import (
     add_data_flags,
     add_device,
     add_json,
+    add_trust,
     chosen_device,
     data_arguments,
     dtype_name,
+    loading_options,
     natural_int,
     positive_int,
     tell,
@@ -38,6 +40,7 @@ def parser() -> Parser:
         default="float32",
         help="of the model (default: %(default)s)",
     )
+    add_trust(parser)
     add_device(parser)
     parser.add("--save_embeddings", metavar="FILE", help="write the embeddings to this safetensors file")
     parser.add("--embeddings", metavar="FILE", help="read them from it; refused if they are of another model or data")
@@ -62,6 +65,7 @@ def main(argv: list[str]) -> int:
         save_embeddings=args.save_embeddings,
         dtype=args.dtype,
         batch_size=args.batch_size,
+        **loading_options(args, args.model),
     )
     data = data_arguments(args, label_column=args.label_column)
     metrics, record = evaluation(args.model, data, args.split, options)

@@ -3,7 +3,17 @@
 from pathlib import Path
 
 from ..files.outputs import output_file
-from .flags import Parser, add_bands, add_device, add_json, chosen_device, positive_int, tell
+from .flags import (
+    Parser,
+    add_bands,
+    add_device,
+    add_json,
+    add_trust,
+    chosen_device,
+    loading_options,
+    positive_int,
+    tell,
+)
 
 
 def parser() -> Parser:
@@ -20,6 +30,7 @@ def parser() -> Parser:
     parser.add("--k", "--top", type=positive_int, default=5, help="how many texts are drawn (default: %(default)s)")
     add_bands(parser)
     parser.add("--out", default="explain.png", help="where the picture goes (default: %(default)s)")
+    add_trust(parser)
     add_device(parser, default="cpu")
     add_json(parser, "believed boxes and texts")
     return parser
@@ -28,12 +39,13 @@ def parser() -> Parser:
 def main(argv: list[str]) -> int:
     """Write the picture; print the believed boxes and the texts."""
     args = parser().parse_args(argv)
+    loading = loading_options(args, args.model)
     output_file(args.out)
     lines = Path(args.texts).read_text(encoding="utf-8").split("\n") if args.texts else []
     texts = [text for text in (*args.text, *lines) if text.strip()]
     from ..plots.explanation import explain
 
-    made = explain(args.model, args.image, texts, args.bands, args.k, chosen_device(args.device))
+    made = explain(args.model, args.image, texts, args.bands, args.k, chosen_device(args.device), **loading)
     made.picture.save(args.out)
     lines = [f"belief {belief:.3f} at pixels {box}" for box, belief in made.boxes]
     lines += [f"{score:7.3f}  {text}" for text, score in made.hits]

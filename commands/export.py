@@ -1,6 +1,6 @@
 """`vsehub export MODEL OUT`: the two sides of a model as two ONNX graphs, or the model in bfloat16."""
 
-from .flags import Parser, add_json, dtype_name, tell
+from .flags import Parser, add_json, add_trust, dtype_name, loading_options, tell
 
 
 def parser() -> Parser:
@@ -20,6 +20,7 @@ def parser() -> Parser:
         default="float32",
         help="bfloat16 (or bf16) goes with --to transformers",
     )
+    add_trust(parser)
     add_json(parser, "how far the export is from the model")
     return parser
 
@@ -27,11 +28,12 @@ def parser() -> Parser:
 def main(argv: list[str]) -> int:
     """Export a saved model; print how far it is from it."""
     args = parser().parse_args(argv)
+    loading = loading_options(args, args.model)
     if args.to == "onnx" and args.dtype != "float32":
         raise ValueError(f"--dtype {args.dtype} writes a folder for transformers: add --to transformers")
     from ..hub_cards.conversion.export_onnx import export_model
 
-    report = export_model(args.model, args.out, args.to, args.dtype)
+    report = export_model(args.model, args.out, args.to, args.dtype, **loading)
     if args.to == "onnx":
         text = "largest difference from the model: " + ", ".join(f"{k} {v:.1e}" for k, v in report.items())
     else:

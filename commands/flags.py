@@ -6,11 +6,13 @@ Nothing here, nor at the top of a verb's file, imports torch or transformers: `v
 import argparse
 import difflib
 import json
+import logging
 import math
 import os
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from ..data.arguments import DataArguments
 from ..files.outputs import output_file
@@ -180,6 +182,47 @@ def add_device(parser: Parser, default: str = "auto"):
     )
 
 
+def add_trust(parser: Parser):
+    """Add `--revision` and `--trust_remote_code`, see `loading_options`."""
+    parser.add("--revision", help="commit, tag or branch of the model on the Hub")
+    parser.add(
+        "--trust_remote_code",
+        action="store_true",
+        help="run the code that the model brings; goes with --revision COMMIT, the one that you have read",
+    )
+
+
+def loading_options(args: argparse.Namespace, model: str | None) -> dict:
+    """What `from_pretrained` is told of a model that the command line names.
+
+    Raises:
+        ValueError: a revision of a folder; code that would run although nobody said which.
+    """
+    here = model is not None and os.path.isdir(model)
+    if args.revision and (here or model is None):
+        raise ValueError("--revision goes with a model on the Hub that is named here: a folder has one version")
+    if args.trust_remote_code:
+        if model is None:
+            raise ValueError("--trust_remote_code goes with --model: no index decides whose code runs")
+        if not here and not re.fullmatch("[0-9a-f]{40}", args.revision or ""):
+            raise ValueError(
+                f"--trust_remote_code runs the code of {model}: add --revision COMMIT, the one you have read"
+            )
+        if here:
+            _own_code_alone(model)
+    options = {"trust_remote_code": args.trust_remote_code}
+    return options | ({"revision": args.revision} if args.revision else {})
+
+
+def _own_code_alone(folder: str):
+    """Refuse a folder whose settings name code in a repository, which no commit would pin."""
+    for path in Path(folder).glob("*.json"):
+        if re.search(r'"auto_map"[^}]*--', path.read_text(encoding="utf-8", errors="replace")):
+            raise ValueError(
+                f"{path} takes code from another repository: copy that code into the folder, or name the repository"
+            )
+
+
 def chosen_device(name: str):
     """The `torch.device` that `--device` names; `auto` is the GPU if there is one. accelerate takes the same.
 
@@ -208,6 +251,7 @@ def hush():
         os.environ[name] = "1"
     os.environ |= {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_VERBOSITY": "error", "DATASETS_VERBOSITY": "error"}
     os.environ["PYTHONWARNINGS"] = "ignore"  # of processes that are started from here
+    logging.getLogger("vsehub").setLevel(logging.ERROR)
     for name in ("transformers.utils.logging", "datasets.utils.logging"):
         if name in sys.modules:
             sys.modules[name].set_verbosity_error()

@@ -7,7 +7,18 @@ Its sub-verbs are `vsehub index export INDEX` and `vsehub index calibrate INDEX`
 import importlib
 import sys
 
-from .flags import Parser, add_bands, add_device, add_json, chosen_device, natural_int, positive_int, tell
+from .flags import (
+    Parser,
+    add_bands,
+    add_device,
+    add_json,
+    add_trust,
+    chosen_device,
+    loading_options,
+    natural_int,
+    positive_int,
+    tell,
+)
 
 SUB_VERBS = {"export": "index_export", "calibrate": "index_calibrate"}
 KINDS = ("auto", "flat", "hnsw", "ivf")
@@ -36,6 +47,7 @@ def parser() -> Parser:
     parser.add("--captions_column", help="shown with hits, not searched")
     parser.add("--batch_size", type=positive_int, default=32, help="default: %(default)s")
     parser.add("--workers", type=positive_int, help="decoding threads (default: one per core, at most 8)")
+    add_trust(parser)
     add_device(parser)
     add_json(parser, "what was done")
     return parser
@@ -46,6 +58,7 @@ def main(argv: list[str]) -> int:
     if argv and argv[0] in SUB_VERBS:
         return importlib.import_module(f".{SUB_VERBS[argv[0]]}", __package__).main(argv[1:])
     args = parser().parse_args(argv)
+    loading = loading_options(args, args.model)
     from ..search.collection import Collection
     from ..search.refresh import REPORT, index_collection
 
@@ -53,7 +66,9 @@ def main(argv: list[str]) -> int:
     names = ("image_root", "image_column", "captions_column", "bands", "fast")
     settings = {name: getattr(args, name) for name in names}
     collection = Collection(args.data, args.split, args.tile, args.overlap, **settings)
-    done = index_collection(collection, args.out, args.model, args.update, args.kind, args.batch_size, args.workers)
+    done = index_collection(
+        collection, args.out, args.model, args.update, args.kind, args.batch_size, args.workers, **loading
+    )
     if done is not None:  # on the first process
         text = (
             f"{args.out}: {done.rows} rows; {done.embedded} embedded, {done.unchanged} unchanged, "

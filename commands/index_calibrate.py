@@ -7,9 +7,11 @@ from .flags import (
     add_data_flags,
     add_device,
     add_json,
+    add_trust,
     chosen_device,
     data_arguments,
     fraction,
+    loading_options,
     natural_int,
     remark,
     tell,
@@ -39,6 +41,7 @@ def parser() -> Parser:
         help="fraction of irrelevant queries that should return no hit (default: %(default)s)",
     )
     parser.add("--model", help="where the model lies now, if it moved")
+    add_trust(parser)
     add_device(parser, default="cpu")
     add_json(parser, "the cut-off and what it does")
     return parser
@@ -47,6 +50,7 @@ def parser() -> Parser:
 def main(argv: list[str]) -> int:
     """Read the pairs, choose the cut-off, keep it in the index."""
     args = parser().parse_args(with_reject_share(argv))
+    loading = loading_options(args, args.model)
     if args.limit < 2:
         raise ValueError(f"--limit {args.limit}: a cut-off needs at least two images")
     off_topic = lines_of(args.off_topic) if args.off_topic else []
@@ -59,7 +63,7 @@ def main(argv: list[str]) -> int:
     rows = prepare_rows(data_arguments(args), args.split, None, need_dense=False, limit=args.limit)
     owners = [number for number, texts in enumerate(rows["captions"]) for _ in texts]
     texts = [text for several in rows["captions"] for text in several]
-    retriever = Retriever.open(args.index, args.model)
+    retriever = Retriever.open(args.index, args.model, **loading)
     retriever.model.to(chosen_device(args.device))
     images = [image_source(image) for image in rows["image"]]
     cutoff = retriever.calibrate(images, texts, owners, off_topic, args.reject_share)

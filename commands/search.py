@@ -4,7 +4,18 @@ import json
 from pathlib import Path
 
 from ..files.outputs import output_file
-from .flags import Parser, add_device, add_json, chosen_device, finite, fraction, positive_int, tell
+from .flags import (
+    Parser,
+    add_device,
+    add_json,
+    add_trust,
+    chosen_device,
+    finite,
+    fraction,
+    loading_options,
+    positive_int,
+    tell,
+)
 
 
 def parser() -> Parser:
@@ -24,6 +35,7 @@ def parser() -> Parser:
     parser.add("--model", help="where the model lies now, if it moved")
     parser.add("--html", help="write a page with thumbnails here")
     parser.add("--geojson", help="write the outlines of hits in scenes here")
+    add_trust(parser)
     add_device(parser, default="cpu")
     add_json(parser, "query and hits")
     return parser
@@ -44,6 +56,7 @@ def table(hits: list, cutoff: float | None) -> str:
 def main(argv: list[str]) -> int:
     """Load the model of the index, search, print or write the hits."""
     args = parser().parse_args(with_json_alone(argv))
+    loading = loading_options(args, args.model)
     for path in filter(None, (args.html, args.geojson)):
         output_file(path)
     from ..processing.scenes import open_any
@@ -51,7 +64,7 @@ def main(argv: list[str]) -> int:
     from ..search.retriever import Retriever
 
     image = open_any(args.image) if args.image else None
-    retriever = Retriever.open(args.index, args.model)
+    retriever = Retriever.open(args.index, args.model, **loading)
     retriever.model.to(chosen_device(args.device))
     calibrated = (retriever.index.cutoff or {}).get("text") if image is None else None
     cutoff = None if args.no_cutoff else calibrated if args.cutoff is None else args.cutoff

@@ -2,6 +2,10 @@
 
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, SiglipTextConfig
 
+# Settings that transformers takes from a config.json and may answer by fetching compiled code from the Hub.
+KERNEL_SETTINGS = ("attn_implementation", "experts_implementation", "kernel_config", "use_kernels")
+QUANTIZERS = ("bitsandbytes", "torchao")  # those that run what is installed; FP8 and MXFP4 fetch their kernels
+
 
 class DualEncoderConfig(PreTrainedConfig):
     """Base configuration: a vision tower, a text tower and the space they share.
@@ -56,9 +60,46 @@ class DualEncoderConfig(PreTrainedConfig):
         super().__init__(**kwargs)
 
     @classmethod
+    def from_dict(cls, config_dict, **kwargs):
+        """Make the configuration that a config.json holds.
+
+        Raises:
+            ValueError: it asks for code from the Hub, see `refuse_kernels`.
+        """
+        refuse_kernels(config_dict)
+        return super().from_dict(config_dict, **kwargs)
+
+    @classmethod
     def from_vision_text_configs(cls, vision_config, text_config, **kwargs):
         """Compose the configuration from the configurations of two towers."""
         return cls(vision_config=vision_config.to_dict(), text_config=text_config.to_dict(), **kwargs)
+
+
+def refuse_kernels(settings: dict):
+    """Refuse a configuration that was received and names code to be fetched; a caller may name it when loading.
+
+    Args:
+        settings: a config.json, with whatever it nests.
+
+    Raises:
+        ValueError: an attention kernel `organisation/name`, or a quantizer that fetches its kernels.
+    """
+    for name, value in settings.items():
+        kernel = name.strip("_").removesuffix("_internal") in KERNEL_SETTINGS and not isinstance(value, (bool, int))
+        if kernel and "/" in str(value) or (kernel and name == "kernel_config" and value):
+            raise ValueError(
+                f"its config.json asks for code from the Hub ({name}: {value}), which no configuration may: delete the "
+                "line, and name the kernel yourself when you load the model"
+            )
+        if name == "quantization_config" and isinstance(value, dict):
+            method = str(value.get("quant_method", "bitsandbytes")).lower()
+            if method not in QUANTIZERS:
+                raise ValueError(
+                    f"its config.json is quantized by {method!r}, which may fetch code from the Hub: of models that "
+                    f"are received, {' and '.join(QUANTIZERS)} are loaded"
+                )
+        if isinstance(value, dict):
+            refuse_kernels(value)
 
 
 def tower_width(config) -> int:
@@ -97,8 +138,12 @@ def tower_config(config, default: str = ""):
     if isinstance(config, dict):
         if "model_type" not in config:
             raise ValueError("a tower configuration needs its 'model_type' (for instance 'vit', 'bert')")
+        if config["model_type"] not in CONFIG_MAPPING:
+            raise ValueError(
+                f"this transformers knows no {config['model_type']!r} as a tower: update it, or take another model"
+            )
         return CONFIG_MAPPING[config["model_type"]](**config)
     return config
 
 
-__all__ = ["DualEncoderConfig"]
+__all__ = ["DualEncoderConfig", "refuse_kernels"]

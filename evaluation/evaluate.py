@@ -34,6 +34,13 @@ class EvaluationOptions:
     save_embeddings: str | None = None  # file to write them to
     dtype: str = "float32"  # or `bfloat16`, or `auto`
     batch_size: int = 64
+    revision: str | None = None  # commit, tag or branch of a Hub id
+    trust_remote_code: bool = False  # run the code that the repository brings
+
+    @property
+    def loading(self) -> dict:
+        """What every loading call is told."""
+        return {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
 
 
 def evaluate_model(source: str, data: DataArguments, split: str, folds: int = 0, **options) -> dict[str, float]:
@@ -77,9 +84,9 @@ def evaluation(source: str, data: DataArguments, split: str, options: Evaluation
         fold_rows(owners, len(rows), options.folds)
     if options.graded == "classes" and labels_of(rows) is None:
         raise ValueError(f"{data.data} has no scene classes to grade by: name their column with --label_column")
-    model, processor = _loaded(source, accelerator.device, with_weights=not options.embeddings)
+    model, processor = _loaded(source, accelerator.device, not options.embeddings, options.loading)
     with weights_of(source):
-        facts = embedding_facts(source, rows, split, dtype, processor.tokenizer.model_max_length)
+        facts = embedding_facts(source, rows, split, dtype, processor.tokenizer.model_max_length, options.loading)
     if options.embeddings:
         embeds = read_embeddings(options.embeddings, facts)
     else:
@@ -117,15 +124,15 @@ def resolved_dtype(name: str, device: torch.device) -> str:
     return "bfloat16" if device.type == "cpu" and known is not None and known() else "float32"
 
 
-def _loaded(source: str, device: torch.device, with_weights: bool):
+def _loaded(source: str, device: torch.device, with_weights: bool, loading: dict):
     """The model, or None without weights, and its processor."""
     model = None
     with weights_of(source):
         if with_weights:
-            model = AutoModel.from_pretrained(source).to(device)
+            model = AutoModel.from_pretrained(source, **loading).to(device)
             if not isinstance(model, DualEncoderPreTrainedModel):
                 raise ValueError(f"{source} is a {type(model).__name__}, not an image-text model of vsehub")
-        return model, AutoProcessor.from_pretrained(source)
+        return model, AutoProcessor.from_pretrained(source, **loading)
 
 
 def _embeds(model, processor, rows, accelerator, dtype: str, batch_size: int):

@@ -19,7 +19,7 @@ from ..files.whole import whole_path
 TENSORS = ("image_embeds", "text_embeds", "text_to_image")
 
 
-def embedding_facts(source: str, rows, split: str, dtype: str, max_length: int) -> dict[str, str]:
+def embedding_facts(source: str, rows, split: str, dtype: str, max_length: int, loading: dict) -> dict[str, str]:
     """What embeddings depend on.
 
     Args:
@@ -28,10 +28,11 @@ def embedding_facts(source: str, rows, split: str, dtype: str, max_length: int) 
         split: their name.
         dtype: `float32` or `bfloat16`.
         max_length: tokens kept of a caption.
+        loading: `revision` and `trust_remote_code`, as the model was loaded.
     """
     return {
         "model": Path(source).resolve().name if Path(source).is_dir() else source,
-        "revision": model_revision(source),
+        "revision": model_revision(source, **loading),
         "data": data_fingerprint(rows),
         "split": split,
         "dtype": dtype,
@@ -39,10 +40,11 @@ def embedding_facts(source: str, rows, split: str, dtype: str, max_length: int) 
     }
 
 
-def model_revision(source: str) -> str:
+def model_revision(source: str, revision: str | None = None, trust_remote_code: bool = False) -> str:
     """The commit of a Hub repository, or a digest of all weights and settings of a folder."""
     if not Path(source).is_dir():
-        return str(AutoConfig.from_pretrained(source)._commit_hash)
+        config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
+        return str(config._commit_hash)
     return remembered(source, folder_state(source), ["folder"], lambda: folder_digest(source))
 
 

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, SiglipTextConfig, SiglipTextModel
 
+from ..configuration.configuration_dual_encoder import refuse_kernels
+
 ENCODER_ALONE = ("t5", "mt5", "umt5", "t5gemma")
 
 
@@ -85,9 +87,9 @@ def _from_config(config, **kwargs) -> nn.Module:
     AutoModel.register(SiglipTextConfig, SiglipTextModel, exist_ok=True)  # as in load_tower
     auto = _auto_class(config)
     try:
-        return auto.from_config(config, add_pooling_layer=False, **kwargs)
+        return auto.from_config(config, add_pooling_layer=False, trust_remote_code=False, **kwargs)
     except TypeError:  # ResNet, ConvNeXt, DINOv2, CLIP: their constructors do not know the argument
-        return auto.from_config(config, **kwargs)
+        return auto.from_config(config, trust_remote_code=False, **kwargs)
 
 
 def _auto_class(config):
@@ -119,6 +121,11 @@ def weights_of(source):
     except Exception as error:
         if type(error).__name__ == "SafetensorError":
             raise ValueError(f"{source}: its weights are not whole ({error}); copy or download them again") from None
+        if "trust_remote_code" in str(error):
+            raise ValueError(
+                f"{source} needs code of its own, and none is run that nobody asked for: name a model of vsehub or of "
+                "transformers; or read its code and give --trust_remote_code with --revision COMMIT"
+            ) from None
         if not isinstance(error, (OSError, ValueError)) or source in str(error):
             raise
         if os.path.isdir(source):
@@ -134,9 +141,10 @@ def load_tower(source: str, part: str) -> nn.Module:
     """
     AutoModel.register(SiglipTextConfig, SiglipTextModel, exist_ok=True)  # AutoModel knows SigLIP only whole
     with weights_of(source):
-        config = AutoConfig.from_pretrained(source)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        refuse_kernels(config.to_dict() | {"attn_implementation": config._attn_implementation})
         config = getattr(config, part, config)
-        kwargs = {"config": config, "output_loading_info": True, "dtype": torch.float32}
+        kwargs = {"config": config, "output_loading_info": True, "dtype": torch.float32, "trust_remote_code": False}
         try:
             tower, info = _auto_class(config).from_pretrained(source, add_pooling_layer=False, **kwargs)
         except TypeError:  # as in _from_config

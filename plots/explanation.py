@@ -29,6 +29,8 @@ def explain(
     bands: Sequence[int] | None = None,
     top: int = 5,
     device: str | torch.device = "cpu",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
 ) -> Explanation:
     """Draw the belief over an image and rank texts beside it.
 
@@ -39,16 +41,20 @@ def explain(
         bands: of a multi-band TIFF: red, green, blue, counted from 1.
         top: how many texts are kept.
         device: where the model runs.
+        revision: commit, tag or branch of a Hub id.
+        trust_remote_code: run the code that the repository brings.
 
     Raises:
         ValueError: a model that has no belief, or an image that does not decode.
     """
+    loading = {"revision": revision, "trust_remote_code": trust_remote_code}
     picture = open_any(image, name=image, bands=bands)
     with weights_of(source):
-        model = AutoModel.from_pretrained(source).eval().to(device)
+        model = AutoModel.from_pretrained(source, **loading).eval().to(device)
     if not hasattr(model, "belief") or not model.config.use_instruction:
         raise ValueError(f"{source} has no belief: only PIR models with an instruction encoder do")
-    processor = AutoProcessor.from_pretrained(source)
+    with weights_of(source):
+        processor = AutoProcessor.from_pretrained(source, **loading)
     pixels = processor(images=picture, return_tensors="pt")["pixel_values"].to(device)
     grid, hits = belief_grid(model, pixels)[0].cpu(), []
     if texts:

@@ -66,6 +66,7 @@ class DualEncoderProcessor(ProcessorMixin):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):
         """Load a processor; its tokenizer cuts captions at its own limit, not at that of a call before it was saved."""
+        kwargs["trust_remote_code"] = bool(kwargs.get("trust_remote_code"))  # undecided, its parts would ask on stdin
         loaded = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         forget_last_call((loaded[0] if isinstance(loaded, tuple) else loaded).tokenizer)  # return_unused_kwargs
         return loaded
@@ -99,8 +100,8 @@ class DualEncoderProcessor(ProcessorMixin):
         mean, std = IMAGENET_MEAN, IMAGENET_STD
         if vision is not None and not imagenet:
             try:
-                found = AutoImageProcessor.from_pretrained(vision, backend="pil")
-            except OSError:
+                found = AutoImageProcessor.from_pretrained(vision, backend="pil", trust_remote_code=False)
+            except (OSError, ValueError):  # none, or one that only code of its own could read
                 raise ValueError(
                     f"{vision} has no image processor, so its mean and std are unknown: put its "
                     "preprocessor_config.json beside the weights, or use ImageNet's "
@@ -108,7 +109,7 @@ class DualEncoderProcessor(ProcessorMixin):
                 ) from None
             mean, std = found.image_mean, found.image_std
         try:
-            tokenizer = AutoTokenizer.from_pretrained(text)
+            tokenizer = AutoTokenizer.from_pretrained(text, trust_remote_code=False)
         except (ValueError, KeyError):  # a model without one; a folder or repository that is not there is an OSError
             tokenizer = None
         if tokenizer is None or len(tokenizer) <= len(tokenizer.all_special_tokens):  # some classes start with no words
@@ -118,7 +119,8 @@ class DualEncoderProcessor(ProcessorMixin):
         if tokenizer.pad_token is None:
             raise ValueError(f"{text}: its tokenizer has no token to pad with: set its pad_token and save it again")
         forget_last_call(tokenizer)
-        limits = (tokenizer.model_max_length, text_positions(AutoConfig.from_pretrained(text)), max_length)
+        config = AutoConfig.from_pretrained(text, trust_remote_code=False)
+        limits = (tokenizer.model_max_length, text_positions(config), max_length)
         tokenizer.model_max_length = min(limit for limit in limits if limit)
         return cls(square_image_processor(image_size, mean, std), tokenizer)
 

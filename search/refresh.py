@@ -46,6 +46,7 @@ def index_collection(
     kind: str | None = None,
     batch_size: int = 32,
     workers: int | None = None,
+    **loading,
 ) -> Done | None:
     """Embed a collection into the index of a folder, which is made if there is none.
 
@@ -57,6 +58,7 @@ def index_collection(
         kind: of `approximate.KINDS`, or `auto`; None is `flat`, or what the index has.
         batch_size: pictures at a time, in each process.
         workers: decoding threads; default one per core, at most 8.
+        **loading: of `Retriever.from_pretrained`, such as `revision`.
 
     Returns:
         What was done; None on all processes but the first.
@@ -72,27 +74,27 @@ def index_collection(
         raise ValueError(f"batch_size and workers must be at least 1, not {batch_size} and {workers}")
     collection.check(may_be_empty=update)
     accelerator = Accelerator()
-    retriever = _opened(out, model, update, kind, accelerator)
+    retriever = _opened(out, model, update, kind, accelerator, loading)
     with retriever.index.lock() if accelerator.is_main_process else contextlib.nullcontext():
         done = refresh(retriever, collection, accelerator, batch_size, workers)
     done.rows = len(retriever.index)
     return done if accelerator.is_main_process else None
 
 
-def _opened(out, model: str | None, update: bool, kind: str | None, accelerator) -> Retriever:
+def _opened(out, model: str | None, update: bool, kind: str | None, accelerator, loading: dict) -> Retriever:
     """The index to write to, made by process 0 if there is none, and its model."""
     there = Store(out).exists()
     accelerator.wait_for_everyone()  # before anyone makes it
     if there and not update:
         raise IndexFolderError(f"{out} holds an index: --update brings it up to date, or name another --out")
     if there:
-        retriever = Retriever.open(out, model)
+        retriever = Retriever.open(out, model, **loading)
         if kind is not None and kind != retriever.index.kind and accelerator.is_main_process:
             retriever.index.note(kind=kind)
     else:
         if model is None:
             raise ValueError("say which model embeds the pictures: --model FOLDER or Hub id")
-        retriever = Retriever.from_pretrained(model)
+        retriever = Retriever.from_pretrained(model, **loading)
         retriever.index.kind = kind or "flat"
         if accelerator.is_main_process:
             retriever.save(out)

@@ -10,6 +10,7 @@ Nothing is guessed: `text=` is never opened as a file or an address, however it 
 """
 
 import itertools
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +23,14 @@ from transformers import AutoModel, AutoProcessor
 
 from ..files.digests import fingerprint, weights_digest
 from ..files.remembered import folder_state, remembered
+from ..files.text import printable
 from ..modeling.towers import weights_of
 from ..processing.scenes import open_any
 from .cutoff import best_of_others, calibrated_cutoff
 from .embedding_stream import embed_stream
 from .vector_index import VectorIndex
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -70,14 +74,16 @@ class Retriever:
             model: Hub id, folder, or a model in memory (then a `processor` too, unless it lies beside its weights).
             index: a `VectorIndex`, the folder of one, or None for an empty one in memory.
             processor: of the model.
-            **kwargs: of `AutoModel.from_pretrained`, such as `revision`.
+            **kwargs: of `AutoModel.from_pretrained`, such as `revision`. `trust_remote_code` is False unless given.
         """
         made_by = None
+        kwargs["trust_remote_code"] = bool(kwargs.get("trust_remote_code"))  # undecided, transformers asks on stdin
         if isinstance(model, (str, os.PathLike)):
             source = str(model)
             if source.startswith(("/", ".", "~")) and not Path(source).exists():
                 raise FileNotFoundError(f"{source}: no such folder; if the model moved, say where to (--model)")
-            shared = {name: kwargs[name] for name in ("revision", "local_files_only", "cache_dir") if name in kwargs}
+            names = ("revision", "local_files_only", "cache_dir", "token", "trust_remote_code")
+            shared = {name: kwargs[name] for name in names if name in kwargs}
             before = folder_state(source)
             with weights_of(source):
                 model = AutoModel.from_pretrained(source, **kwargs)
@@ -93,12 +99,21 @@ class Retriever:
 
     @classmethod
     def open(cls, folder, model=None, **kwargs):
-        """Open a saved index with the model that made it, or with `model`: a copy of it elsewhere, or in memory."""
+        """Open a saved index with the model that made it, or with `model`: a copy of it elsewhere, or in memory.
+
+        Raises:
+            ValueError: the index names no model, or code would be trusted on the word of the index alone.
+        """
         index = VectorIndex.open(folder)
         if model is None:
             model = (index.model or {}).get("id")
             if not model:
                 raise ValueError(f"{folder} does not say where its model lies: name it (model=..., --model)")
+            if kwargs.get("trust_remote_code"):
+                raise ValueError(f"{folder} names the model {model}, whose code is not run on its word: give --model")
+            if not Path(model).is_dir():
+                said = "%s names the model %s, which is now loaded from the Hub or its cache"
+                logger.warning(said, printable(folder), printable(model))
             if index.model.get("revision"):
                 kwargs = {"revision": index.model["revision"], **kwargs}
         return cls.from_pretrained(model, index, **kwargs)

@@ -192,9 +192,9 @@ def export_dtype(model: DualEncoderPreTrainedModel, processor, out: Path, dtype:
     return {name: float((exact[name] * F.normalize(rough[name], dim=-1)).sum(-1).mean()) for name in exact}
 
 
-def copy_card(source: str, out: Path, dtype: str, report: dict):
+def copy_card(source: str, out: Path, dtype: str, report: dict, revision: str | None = None):
     """Take the model's card along, if it has one, and say in it what was done to the weights."""
-    path = cached_file(source, "README.md", _raise_exceptions_for_missing_entries=False)
+    path = cached_file(source, "README.md", revision=revision, _raise_exceptions_for_missing_entries=False)
     if path is not None:
         cosines = ", ".join(f"{name} {value:.5f}" for name, value in report.items())
         said = (
@@ -204,7 +204,14 @@ def copy_card(source: str, out: Path, dtype: str, report: dict):
         (out / "README.md").write_text(f"{card}\n\n## Number format\n\n{said}\n", encoding="utf-8")
 
 
-def export_model(source: str, out: str | Path, to: str = "onnx", dtype: str = "float32") -> dict[str, float]:
+def export_model(
+    source: str,
+    out: str | Path,
+    to: str = "onnx",
+    dtype: str = "float32",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> dict[str, float]:
     """Write a saved model in another form.
 
     Args:
@@ -212,6 +219,8 @@ def export_model(source: str, out: str | Path, to: str = "onnx", dtype: str = "f
         out: a folder that is new or empty.
         to: `onnx` (two graphs) or `transformers` (a folder that AutoModel loads).
         dtype: `float32` or `bfloat16`, of the latter.
+        revision: commit, tag or branch of a Hub id.
+        trust_remote_code: run the code that the repository brings.
 
     Returns:
         By side, `visual` and `textual`: the largest difference from the model (onnx), or the mean cosine with float32.
@@ -224,15 +233,16 @@ def export_model(source: str, out: str | Path, to: str = "onnx", dtype: str = "f
     out = output_folder(out)
     if out.exists() and any(out.iterdir()):
         raise FileExistsError(f"{out} is not empty: choose a new folder")
+    loading = {"revision": revision, "trust_remote_code": trust_remote_code}
     with weights_of(source):
-        model = AutoModel.from_pretrained(source)
+        model = AutoModel.from_pretrained(source, **loading)
         if not isinstance(model, DualEncoderPreTrainedModel):
             raise ValueError(f"{source} is a {type(model).__name__}, not an image-text model of vsehub")
-        processor = AutoProcessor.from_pretrained(source)
+        processor = AutoProcessor.from_pretrained(source, **loading)
     if to == "onnx":
         return export_onnx(model, processor, out)
     report = export_dtype(model, processor, out, getattr(torch, dtype))
-    copy_card(source, out, dtype, report)
+    copy_card(source, out, dtype, report, revision)
     return report
 
 

@@ -236,7 +236,7 @@ def load_tokenizer(source: str | Path, text_config):
     """
     path = Path(source)
     if path.is_dir():
-        tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
         forget_last_call(tokenizer)
     elif path.is_file():
         words = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
