@@ -93,14 +93,14 @@ def stage1_of(args: StageArguments) -> tuple[D2SVSEModel, D2SVSEProcessor]:
     source = args.model.stage1_model
     if not source:
         raise ValueError("stage 2 alone needs the result of stage 1: --stage1_model FOLDER, or run both stages")
-    config = AutoConfig.from_pretrained(source)
+    config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     if config.model_type != D2SVSEConfig.model_type:
         raise ValueError(f"--stage1_model {source} is a {config.model_type}, not a stage-1 model of D2S-VSE")
     for tower in ("vision", "text"):
         named, own = getattr(args.model, tower), getattr(config, f"{tower}_config")
         if named == getattr(D2SModelArguments, tower):
             continue
-        other = AutoConfig.from_pretrained(named)
+        other = AutoConfig.from_pretrained(named, trust_remote_code=False)
         other = getattr(other, f"{tower}_config", other)
         if (own.model_type, _width(own)) != (other.model_type, _width(other)):
             raise ValueError(

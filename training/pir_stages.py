@@ -56,8 +56,8 @@ def load(stage: str, folder: Path | str) -> tuple[Any, Any]:
     """Read what a finished stage saved."""
     with weights_of(folder):
         if stage == "prior":
-            pictures = AutoImageProcessor.from_pretrained(folder, backend="pil")
-            return AutoModelForImageClassification.from_pretrained(folder), pictures
+            pictures = AutoImageProcessor.from_pretrained(folder, backend="pil", trust_remote_code=False)
+            return AutoModelForImageClassification.from_pretrained(folder, trust_remote_code=False), pictures
         return PIRModel.from_pretrained(folder), PIRProcessor.from_pretrained(folder)
 
 
@@ -86,7 +86,7 @@ def fresh_model(args: StageArguments, instruction: str | Path | None) -> tuple[P
     )
     numbers = args.model.numbers()
     if args.model.use_instruction and args.model.instruction_layers and instruction is not None:
-        pictures = AutoImageProcessor.from_pretrained(instruction, backend="pil")
+        pictures = AutoImageProcessor.from_pretrained(instruction, backend="pil", trust_remote_code=False)
         numbers |= normalisation_between(processor.image_processor, pictures)
     source = None if instruction is None else str(instruction)
     return PIRModel.from_vision_text_pretrained(args.model.vision, args.model.text, source, **numbers), processor

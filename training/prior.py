@@ -120,11 +120,11 @@ def build_classifier(source: str, classes: list[str], image_size: int) -> tuple[
     config.num_labels = len(classes)
     config.id2label, config.label2id = dict(enumerate(classes)), {name: i for i, name in enumerate(classes)}
     try:
-        model = AutoModelForImageClassification.from_config(config)
+        model = AutoModelForImageClassification.from_config(config, trust_remote_code=False)
     except ValueError:
         raise ValueError(
             f"{source}: transformers has no image classifier on a {config.model_type}; choose another backbone"
         ) from None
     copy_tower(tower, getattr(model, model.base_model_prefix), source)
-    pictures = AutoImageProcessor.from_pretrained(source, backend="pil")
+    pictures = AutoImageProcessor.from_pretrained(source, backend="pil", trust_remote_code=False)
     return model, square_image_processor(image_size, pictures.image_mean, pictures.image_std)

@@ -99,7 +99,7 @@ class ImageTeacher:
     def __init__(self, source: str, device: str | torch.device):
         self.device = device
         self.model = load_tower(source, "vision_config").to(device).eval()
-        self.processor = AutoImageProcessor.from_pretrained(source, backend="pil")
+        self.processor = AutoImageProcessor.from_pretrained(source, backend="pil", trust_remote_code=False)
         sides = self.processor.crop_size or self.processor.size
         self.size = sides.get("height") or sides["shortest_edge"]
 
@@ -119,7 +119,7 @@ class TextTeacher:
     def __init__(self, source: str, device: str | torch.device):
         self.device = device
         self.model = load_tower(source, "text_config").to(device).eval()
-        self.tokenizer = AutoTokenizer.from_pretrained(source)
+        self.tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
 
     def prepare(self, texts: list[str]) -> dict[str, torch.Tensor]:
         """Turn captions into inputs of `embed`."""

@@ -66,7 +66,7 @@ def pool_text(backbone, inputs: dict) -> torch.Tensor:
 
 def train_image_teacher(source: str, rows: Rows, out: Path, size: int, augmentation: str, settings: dict) -> str:
     """Fine-tune a vision backbone on two views of each image; return its folder."""
-    processor = AutoImageProcessor.from_pretrained(source, backend="pil")
+    processor = AutoImageProcessor.from_pretrained(source, backend="pil", trust_remote_code=False)
     augment = AUGMENTATIONS[augmentation]
     if augment is None:
         raise ValueError("two views of an image must differ: set --image_augmentation to crop or rand_augment")
@@ -100,7 +100,7 @@ def several_captions(rows: Rows) -> list[list[str]]:
 
 def train_text_teacher(source: str, rows: Rows, out: Path, settings: dict) -> str:
     """Fine-tune a text backbone on two captions of each image; return its folder."""
-    tokenizer = AutoTokenizer.from_pretrained(source)
+    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     several = several_captions(rows)
 
     def draw(captions: list[str], rng: np.random.Generator) -> tuple:
