@@ -85,7 +85,7 @@ def refuse_kernels(settings: dict):
         ValueError: an attention kernel `organisation/name`, or a quantizer that fetches its kernels.
     """
     for name, value in settings.items():
-        kernel = name.strip("_").removesuffix("_internal") in KERNEL_SETTINGS and not isinstance(value, (bool, int))
+        kernel = str(name).strip("_").removesuffix("_internal") in KERNEL_SETTINGS and not isinstance(value, (bool, int))
         if kernel and "/" in str(value) or (kernel and name == "kernel_config" and value):
             raise ValueError(
                 f"its config.json asks for code from the Hub ({name}: {value}), which no configuration may: delete the "

@@ -192,6 +192,7 @@ def test_a_received_configuration_names_no_kernel(settings):
 )
 def test_what_needs_no_download_is_allowed(settings):
     refuse_kernels(settings)
+    refuse_kernels(settings | {"id2label": {0: "a/b"}})
 
 
 @pytest.mark.parametrize("name", ["attn_implementation", "_attn_implementation"])
