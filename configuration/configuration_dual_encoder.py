@@ -85,8 +85,9 @@ def refuse_kernels(settings: dict):
         ValueError: an attention kernel `organisation/name`, or a quantizer that fetches its kernels.
     """
     for name, value in settings.items():
-        kernel = str(name).strip("_").removesuffix("_internal") in KERNEL_SETTINGS and not isinstance(value, (bool, int))
-        if kernel and "/" in str(value) or (kernel and name == "kernel_config" and value):
+        setting = str(name).strip("_").removesuffix("_internal")
+        names_kernel = setting in KERNEL_SETTINGS and "/" in str(value)
+        if names_kernel or (setting == "kernel_config" and value):
             raise ValueError(
                 f"its config.json asks for code from the Hub ({name}: {value}), which no configuration may: delete the "
                 "line, and name the kernel yourself when you load the model"
