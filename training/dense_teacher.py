@@ -3,6 +3,8 @@
 Its vectors are computed once and become a column of the training rows, or in each step on augmented dense text.
 """
 
+from collections.abc import Sequence
+
 import torch
 from datasets import Dataset
 from torch import nn
@@ -37,7 +39,7 @@ def add_dense_text_embeds(
     texts = list(rows["dense_text"])
     vectors = torch.empty(len(texts), dim)
 
-    def prepare(batch: list[int]) -> dict[str, torch.Tensor]:
+    def prepare(batch: Sequence[int]) -> dict[str, torch.Tensor]:
         return tokenize(processor.tokenizer, [texts[row] for row in batch])
 
     def embed(tokens: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -1,5 +1,7 @@
 """Rows to training items. An item follows from (seed, epoch, position) alone, never from a worker."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from datasets import Dataset
@@ -73,7 +75,8 @@ class PairDataset(DrawnDataset):
     def __getitem__(self, position: int) -> dict:
         row, caption = self.items[position]
         rng = self.rng(position)
-        item, view = {"image_id": row}, 0
+        item: dict[str, Any] = {"image_id": row}
+        view = 0
         if self.caches.vision is not None:
             view = int(rng.integers(self.caches.vision.views))
             place = row * self.caches.vision.views + view

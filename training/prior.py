@@ -6,7 +6,7 @@ statistics stay what they were when it instructs.
 """
 
 from datasets import Dataset
-from transformers import AutoImageProcessor, AutoModelForImageClassification, PreTrainedModel, Trainer
+from transformers import AutoImageProcessor, AutoModelForImageClassification, PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
 
 from ..data.rows import row_image
@@ -44,7 +44,7 @@ class SceneDataset(DrawnDataset):
         return {"pixel_values": pixels, "labels": self.targets[position]}
 
 
-class SceneTrainer(WholeCheckpoints, Trainer):
+class SceneTrainer(WholeCheckpoints):
     """Trainer whose resume and best model keep every weight, and whose accuracy counts every image.
 
     Some published backbones have their batch-norm folded into the weights (mean 0, variance 1): in training mode, their

@@ -9,6 +9,7 @@ On the command line a stage's key is written `--pretrain.max_steps 600`.
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -98,7 +99,7 @@ def read_recipe(path: str) -> dict:
     return recipe
 
 
-def load_recipe(path: str, given: list[str] = ()) -> dict:
+def load_recipe(path: str, given: Sequence[str] = ()) -> dict:
     """Read a recipe; `$NAME` in its values comes from the environment.
 
     Args:

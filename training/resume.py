@@ -19,9 +19,10 @@ def parse_resume(flag: str | bool | None) -> Resume:
         return None
     if str(flag).lower() in ("true", NEWEST):
         return NEWEST
-    if not (Path(flag) / "trainer_state.json").exists():
+    folder = Path(str(flag))
+    if not (folder / "trainer_state.json").exists():
         raise FileNotFoundError(f"--resume_from_checkpoint {flag}: no checkpoint of a run (checkpoint-N)")
-    return Path(flag)
+    return folder
 
 
 def checkpoint_of(resume: Resume, folder: Path) -> Path | None:

@@ -15,7 +15,7 @@ from transformers import set_seed
 from ..data.arguments import DataArguments
 from ..data.rows import prepare_rows
 from ..hub_cards.model_card import write_model_card
-from .arguments import RetrievalTrainingArguments, StructureArguments, TowerArguments
+from .arguments import RetrievalTrainingArguments
 from .recipe import parse_stages
 from .resume import NEWEST, Resume, checkpoint_of, parse_resume
 
@@ -28,14 +28,15 @@ class StageArguments:
 
     Args:
         stage: its name.
-        model, data, objective: the arguments of the system.
+        model, data, objective: the arguments of the system; those of D2S-VSE and of PIR extend `TowerArguments` and
+            `StructureArguments`.
         training: those of Trainer; `output_dir` is the folder of the run, in which the stage has a folder of its name.
     """
 
     stage: str
-    model: TowerArguments
+    model: Any
     data: DataArguments
-    objective: StructureArguments
+    objective: Any
     training: RetrievalTrainingArguments
     resume: Resume = field(init=False)
 
@@ -165,14 +166,15 @@ def run_stages(
             continue
         done.unlink(missing_ok=True)
         set_seed(args.training.seed)  # before the heads are drawn, not only before the first batch
-        *previous, results[stage] = train(args, previous)
+        model, processor, results[stage] = train(args, previous)
+        previous = model, processor
         if args.training.process_index == 0:
-            save(*previous, args.best)
+            save(model, processor, args.best)
             done.write_text(json.dumps(results[stage]))
             name = args.training.metric_for_best_model
             print(f"{stage}: {name.removeprefix('eval_')} {results[stage][name]:.1f} on {args.data.eval_split}")
         PartialState().wait_for_everyone()  # the next stage may read what this one saved
-    return tuple(previous), results
+    return previous, results
 
 
 def save(model, processor, folder: Path):

@@ -5,6 +5,7 @@ code matches rows by their position in two files). Work is kept in parts: a kill
 """
 
 import json
+from collections import abc
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -180,7 +181,7 @@ def _is_whole(path: Path) -> bool:
 def _image_features(rows: Dataset, teacher: ImageTeacher, views: Views, batch_size: int) -> list:
     """Features of every view of every picture, (R, V, G_I)."""
 
-    def prepare(batch: list[tuple[int, int]]) -> dict[str, torch.Tensor]:
+    def prepare(batch: abc.Sequence[tuple[int, int]]) -> dict[str, torch.Tensor]:
         return teacher.prepare([views.open(rows[row], view, teacher.size) for row, view in batch])
 
     batches = batches_of([(row, view) for row in range(len(rows)) for view in range(views.count)], batch_size)
@@ -192,7 +193,7 @@ def _text_features(rows: Dataset, teacher: TextTeacher, batch_size: int) -> list
     """Features of each row's captions, for each row (its captions, G_T)."""
     texts = [text for captions in rows["captions"] for text in captions]
 
-    def prepare(batch: list[int]) -> dict[str, torch.Tensor]:
+    def prepare(batch: abc.Sequence[int]) -> dict[str, torch.Tensor]:
         return teacher.prepare([texts[index] for index in batch])
 
     order = by_length(texts)

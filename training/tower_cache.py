@@ -5,6 +5,7 @@ tower's time. A cache belongs to the tower's weights, the inputs and the image s
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,7 +95,7 @@ def cache_images(
     pictures_of = pictures_digest(map(image_source, rows["image"]))
     path = Path(folder) / f"vision-{tower_digest(tower, pictures_of, seen, list(facts))}"
 
-    def prepare(batch: list[tuple[int, int]]) -> dict[str, torch.Tensor]:
+    def prepare(batch: Sequence[tuple[int, int]]) -> dict[str, torch.Tensor]:
         images = [views.open(rows[row], view, size) for row, view in batch]
         return {"pixel_values": pictures(images, return_tensors="pt")["pixel_values"]}
 
@@ -108,14 +109,14 @@ def cache_images(
     return TowerCache(path, views.count)
 
 
-def cache_text(model, processor, texts: list[str], folder: str, batch_size: int = 128) -> TowerCache:
+def cache_text(model, processor, texts: list[str], folder: str | Path, batch_size: int = 128) -> TowerCache:
     """Cache the text tower over `texts`, cut where the processor cuts them."""
     tokenizer = processor.tokenizer
     facts = ["left"] if tokenizer.padding_side == "left" else []  # earlier versions cached other states there
     key = tower_digest(model.text_model, texts, tokenizer.model_max_length, *facts)
     path = Path(folder) / f"text-{key}"
 
-    def prepare(batch: list[int]) -> dict[str, torch.Tensor]:
+    def prepare(batch: Sequence[int]) -> dict[str, torch.Tensor]:
         return tokenize(tokenizer, [texts[index] for index in batch])
 
     def run(inputs: dict[str, torch.Tensor]) -> list[np.ndarray]:
@@ -123,7 +124,7 @@ def cache_text(model, processor, texts: list[str], folder: str, batch_size: int 
         _, hidden = run_text_tower(model.text_model, inputs["input_ids"], mask)
         return [state[keep].half().cpu().numpy() for state, keep in zip(hidden, mask.bool())]
 
-    def in_order(window: list[int]) -> list[np.ndarray]:
+    def in_order(window: Sequence[int]) -> list[np.ndarray]:
         """The states of a window's texts, in the order of the file."""
         batches = batches_of(by_length(texts, window), batch_size)
         states = {}

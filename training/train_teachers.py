@@ -48,8 +48,8 @@ class TwoViewModel(nn.Module):
     def forward(self, first: dict, second: dict) -> dict:
         """Return the loss."""
         hold_batch_norm(self.backbone)
-        embeds = (F.normalize(self.pool(self.backbone, inputs).float(), dim=-1) for inputs in (first, second))
-        return {"loss": nt_xent(*embeds, self.temperature)}
+        one, other = (F.normalize(self.pool(self.backbone, inputs).float(), dim=-1) for inputs in (first, second))
+        return {"loss": nt_xent(one, other, self.temperature)}
 
 
 def pool_image(backbone, inputs: dict) -> torch.Tensor:

@@ -6,6 +6,7 @@ memory differ from those on disk), knows no cross-process negatives, and uploads
 
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import upload_folder
@@ -26,8 +27,8 @@ OBJECTIVE_FILE = "objective.safetensors"
 NOT_FOR_THE_HUB = ["_*", "checkpoint-*", "*.bin", "*.pt", "*.pth", OBJECTIVE_FILE, "bad_samples.jsonl"]
 
 
-class WholeCheckpoints:
-    """For a `Trainer`: resume and load the best model through `from_pretrained`, so that no weight is lost."""
+class WholeCheckpoints(Trainer):
+    """A `Trainer` that resumes and load the best model through `from_pretrained`, so that no weight is lost."""
 
     def train(self, resume_from_checkpoint=None, *args, **kwargs):
         """Train; a checkpoint that has all `max_steps` is only loaded, where the stock Trainer takes one step more."""
@@ -48,7 +49,7 @@ class WholeCheckpoints:
         self._load_from_checkpoint(self.state.best_model_checkpoint)
 
 
-class RetrievalTrainer(WholeCheckpoints, Trainer):
+class RetrievalTrainer(WholeCheckpoints):
     """Trains a dual encoder with an objective over embeddings of the global batch.
 
     Args:
@@ -65,6 +66,8 @@ class RetrievalTrainer(WholeCheckpoints, Trainer):
         ValueError: several GPUs and one process.
     """
 
+    optimizer: Any
+    lr_scheduler: Any
     loss_is_scaled_for_ga = False  # a loss per batch: Trainer divides it by the accumulation steps
 
     def __init__(
@@ -90,7 +93,7 @@ class RetrievalTrainer(WholeCheckpoints, Trainer):
             self.dense_teacher = dense_teacher.to(self.args.device).eval().requires_grad_(False)
         self.eval_caches = eval_caches or Caches()
         self.card = card or {}
-        self.last_embeds = None  # of the last evaluation: images, texts, rows of the images
+        self.last_embeds: tuple | None = None  # of the last evaluation: images, texts, rows of the images
         self.loss_parts: dict[str, list[torch.Tensor]] = {}
         self.add_callback(_Epochs(self))
 
@@ -150,7 +153,7 @@ class RetrievalTrainer(WholeCheckpoints, Trainer):
                 if parameter.requires_grad:
                     groups.setdefault((tower, decays), []).append(parameter)
             own = [p for p in self.objective.parameters() if p.requires_grad]
-            groups = [
+            options = [
                 {
                     "params": parameters,
                     "lr": args.learning_rate * (args.tower_lr_scale if tower else 1.0),
@@ -159,7 +162,7 @@ class RetrievalTrainer(WholeCheckpoints, Trainer):
                 for (tower, decays), parameters in sorted(groups.items())
             ] + [{"params": own, "lr": args.objective_lr or args.learning_rate, "weight_decay": 0.0}]
             optimizer_class, kwargs = self.get_optimizer_cls_and_kwargs(args, target)
-            self.optimizer = optimizer_class([group for group in groups if group["params"]], **kwargs)
+            self.optimizer = optimizer_class([group for group in options if group["params"]], **kwargs)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps, optimizer=None):
