@@ -21,7 +21,7 @@ from .flags import (
 )
 
 SUB_VERBS = {"export": "index_export", "calibrate": "index_calibrate"}
-KINDS = ("auto", "flat", "hnsw", "ivf")
+KINDS = ("auto", "flat", "hnsw")
 
 
 def parser() -> Parser:

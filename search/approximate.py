@@ -1,4 +1,4 @@
-"""Approximate search for large indexes: HNSW or IVF of faiss, over the first rows of an index.
+"""Approximate search for large indexes: HNSW of faiss, over the first rows of an index.
 
 Rows added later are searched exactly beside it until they are enough to be worth adding.
 """
@@ -9,7 +9,7 @@ import numpy as np
 
 from .nearest import load_faiss
 
-KINDS = ("flat", "hnsw", "ivf")
+KINDS = ("flat", "hnsw")
 LARGE = 200_000  # `auto` is HNSW from here on: an exact query costs some 15 ms on one core
 LINKS, BUILD_EFFORT, SEARCH_EFFORT = 32, 80, 64  # HNSW: M, efConstruction, efSearch
 ROWS_AT_ONCE = 65_536
@@ -34,23 +34,15 @@ def require_faiss():
     """
     faiss = load_faiss()
     if faiss is None:
-        raise ImportError('HNSW and IVF need faiss: pip install "vsehub[index]", or take --kind flat')
+        raise ImportError('HNSW needs faiss: pip install "vsehub[index]", or take --kind flat')
     return faiss
 
 
-def build(kind: str, segments: list[np.ndarray]):
-    """Build a graph of kind `hnsw` or `ivf` over the rows of all segments, each (R, D)."""
+def build(segments: list[np.ndarray]):
+    """Build a graph over the rows of all segments, each (R, D)."""
     faiss = require_faiss()
-    rows, dimension = sum(map(len, segments)), segments[0].shape[1]
-    if kind == "hnsw":
-        graph = faiss.IndexHNSWFlat(dimension, LINKS, faiss.METRIC_INNER_PRODUCT)
-        graph.hnsw.efConstruction = BUILD_EFFORT
-    else:
-        lists = max(1, min(int(4 * rows**0.5), rows // 39))  # faiss wants 39 points to place a centre
-        graph = faiss.IndexIVFFlat(faiss.IndexFlatIP(dimension), dimension, lists, faiss.METRIC_INNER_PRODUCT)
-        step = max(1, rows // (64 * lists))
-        sample = np.concatenate([np.asarray(segment[::step]) for segment in segments])
-        graph.train(np.ascontiguousarray(sample))
+    graph = faiss.IndexHNSWFlat(segments[0].shape[1], LINKS, faiss.METRIC_INNER_PRODUCT)
+    graph.hnsw.efConstruction = BUILD_EFFORT
     extend(graph, segments)
     return graph
 
@@ -76,17 +68,8 @@ def search(graph, queries: np.ndarray, count: int, left_out: np.ndarray | None =
     if left_out is not None and left_out[: graph.ntotal].any():
         kept = np.packbits(~left_out[: graph.ntotal], bitorder="little")
         selector = faiss.IDSelectorBitmap(kept)
-    if kind_of(graph) == "ivf":
-        effort = max(1, graph.nlist // 12)
-        params = faiss.SearchParametersIVF(sel=selector, nprobe=effort)
-    else:
-        params = faiss.SearchParametersHNSW(sel=selector, efSearch=max(SEARCH_EFFORT, 2 * count))
+    params = faiss.SearchParametersHNSW(sel=selector, efSearch=max(SEARCH_EFFORT, 2 * count))
     return graph.search(queries, min(count, graph.ntotal), params=params)[1]
-
-
-def kind_of(graph) -> str:
-    """Tell which kind a graph is."""
-    return "ivf" if hasattr(graph, "nlist") else "hnsw"
 
 
 def write(graph, path):
@@ -109,4 +92,4 @@ def read(path, memory_map: bool = True):
         raise
 
 
-__all__ = ["KINDS", "build", "extend", "kind_for", "kind_of", "read", "require_faiss", "search", "write"]
+__all__ = ["KINDS", "build", "extend", "kind_for", "read", "require_faiss", "search", "write"]

@@ -27,7 +27,7 @@ class VectorIndex:
 
     Args:
         model: what made the vectors: `id`, `revision`, `digest`; None takes whatever is added.
-        kind: `flat` (exact), `hnsw`, `ivf`, or `auto` by size.
+        kind: `flat` (exact), `hnsw`, or `auto` by size.
 
     Use `create` or `open` for one in a folder.
     """
@@ -78,6 +78,8 @@ class VectorIndex:
             raise TypeError("sources and cutoff are dictionaries")
         self._files = {name: manifest[name] for name in ("deleted", "graph")}
         self._graph_rows = manifest["graph_rows"]
+        if self.kind == "ivf":  # of an earlier version: searched exactly, until a change builds an HNSW graph
+            self.kind, self._files["graph"], self._graph_rows = "hnsw", None, 0
         self._deleted = np.zeros(sum(map(len, self._segments)), bool)
         if self._files["deleted"]:
             self._deleted[np.load(store.folder / self._files["deleted"], allow_pickle=False)] = True
@@ -361,7 +363,7 @@ class VectorIndex:
         rows = sum(map(len, segments))
         kind = search_graph.kind_for(self.kind, rows)
         graph, name, covered = self._graph, self._files["graph"], self._graph_rows
-        if covered > same or kind == "flat" or (graph is not None and search_graph.kind_of(graph) != kind):
+        if covered > same or kind == "flat":
             graph, name, covered = None, None, 0
         lag = max(GRAPH_LAG[0], GRAPH_LAG[1] * rows)
         wanted = kind != "flat" and rows > covered and (force or rows - covered > lag)
@@ -370,7 +372,7 @@ class VectorIndex:
         ends = np.cumsum([0, *map(len, segments)])
         outside = [s.vectors[max(0, covered - start) :] for s, start in zip(segments, ends) if start + len(s) > covered]
         if not covered:
-            graph = search_graph.build(kind, outside)
+            graph = search_graph.build(outside)
         else:
             if name:  # one that is mapped from a file cannot grow
                 graph = search_graph.read(self._store.folder / name, memory_map=False)

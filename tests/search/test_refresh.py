@@ -102,10 +102,9 @@ def test_a_second_source_leaves_the_first_alone_and_other_models_are_refused(
     )
 
 
-@pytest.mark.parametrize("kind", ["hnsw", "ivf"])
-def test_kinds_find_what_flat_finds(index, kind, tmp_path, tiny_folder, capsys):
+def test_hnsw_finds_what_flat_finds(index, tmp_path, tiny_folder, capsys):
     pytest.importorskip("faiss")
-    index("--kind", kind)
+    index("--kind", "hnsw")
     assert VectorIndex.open(tmp_path / "index")._graph_rows == 6
     assert main(["search", str(tmp_path / "index"), "a dog", "--json", "--k", "3"]) == 0
     hits = json.loads(capsys.readouterr().out)["hits"]
