@@ -89,10 +89,15 @@ def compare(out: str | Path, seeds: tuple[int, ...]) -> tuple[str, dict]:
 
 
 def in_a_clean_process(script: str, *words):
-    """Run a script of this folder in a process of its own, offline."""
+    """Run a script of this folder in a process of its own, offline, with the files of `plots/` to draw with.
+
+    What it says is progress, and goes where progress goes.
+    """
+    here = Path(__file__).parent
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
-    path = Path(__file__).parent / script
-    subprocess.run([sys.executable, str(path), *map(str, words)], check=True, env=environment)
+    environment["PYTHONPATH"] = str(here.parent / "plots")
+    command = [sys.executable, str(here / script), *map(str, words)]
+    subprocess.run(command, check=True, env=environment, stdout=sys.stderr)
 
 
 def save_pictures(data: Path, folder: Path, facts: list[dict] | None = None):

@@ -1,6 +1,7 @@
 """Explain test images in a process that cannot import vsehub: `demo_belief.py HUB GALLERY OUT.png`.
 
 For each image: its belief map, and the five captions that are nearest to it; captions of its class are marked green.
+The folder `plots/` is on the path.
 """
 
 import json
@@ -8,12 +9,13 @@ import sys
 from pathlib import Path
 
 import torch
-from belief_map import belief_grid, sheet  # beside this file
-from demo_search import Forbidden
+from belief_map import belief_grid, overlay  # of plots/
+from contact_sheet import Row, Tile, contact_sheet, enlarged  # of plots/
+from demo_search import Forbidden  # beside this file
 from PIL import Image
 
 
-def main(hub: str, gallery: str, out: str) -> int:
+def explain(hub: str, gallery: str, out: str) -> int:
     """Load, embed, retrieve, draw; print how much of the belief lies on the objects."""
     sys.meta_path.insert(0, Forbidden())
     from transformers import AutoModel, AutoProcessor
@@ -42,8 +44,8 @@ def main(hub: str, gallery: str, out: str) -> int:
             for j, score in zip(best.indices.tolist(), best.values.tolist())
         ]
         print(f"{scenes[i]['label']}: {hits[0][0]!r} first, {sum(right for *_, right in hits)} of 5 of its class")
-        rows.append((images[i], grids[i], hits))
-    sheet(rows).save(out)
+        rows.append(Row([Tile(images[i]), Tile(overlay(enlarged(images[i]), grids[i]))], hits))
+    contact_sheet(rows).save(out)
     return 0
 
 
@@ -52,4 +54,4 @@ def _some_labels(scenes) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(explain(*sys.argv[1:]))

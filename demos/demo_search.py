@@ -1,14 +1,14 @@
 """Search a Hub folder in a process that cannot import vsehub: `demo_search.py HUB GALLERY OUT.png`.
 
 Answers three text queries with pictures and one picture with captions, and draws a contact sheet: each row shows the
-query, the five best hits and their cosines; right hits are framed green.
+query, the five best hits and their cosines; right hits are framed green. The folder `plots/` is on the path.
 """
 
 import json
 import sys
 from pathlib import Path
 
-from PIL import Image, ImageDraw
+from PIL import Image
 
 
 class Forbidden:
@@ -21,10 +21,10 @@ class Forbidden:
         return None
 
 
-TILE, GAP, TOP = 132, 12, 5
+TOP = 5  # hits
 
 
-def main(hub: str, gallery: str, out: str) -> int:
+def search(hub: str, gallery: str, out: str) -> int:
     """Load, embed, search, draw."""
     sys.meta_path.insert(0, Forbidden())
     from transformers import AutoModel, AutoProcessor
@@ -50,8 +50,20 @@ def main(hub: str, gallery: str, out: str) -> int:
     hits = [(captions[i], s, says(captions[i], scenes[0])) for i, s in zip(best.indices.tolist(), best.values.tolist())]
     print(f"the first picture: {sum(right for *_, right in hits)} of the first {TOP} captions are right")
     rows.append((images[0], hits))
-    contact_sheet(rows).save(out)
+    draw(rows, out)
     return 0
+
+
+def draw(rows: list[tuple], out: str):
+    """Draw queries and their hits, (content, cosine, whether it is right)."""
+    from contact_sheet import Row, Tile, contact_sheet  # of plots/
+
+    drawn = []
+    for query, hits in rows:
+        ranked = enumerate(hits, 1)
+        tiles = [Tile(content, f"{place}.  {score:.3f}", right) for place, (content, score, right) in ranked]
+        drawn.append(Row([Tile(query), *tiles]))
+    contact_sheet(drawn).save(out)
 
 
 def text_queries(scenes) -> list[str]:
@@ -79,38 +91,5 @@ def things_of(text: str) -> list[str]:
     return text.split(" and ")
 
 
-def contact_sheet(rows):
-    """Draw the rows: a query, then its hits with scores; right ones framed."""
-    width, height = GAP + (TOP + 1) * (TILE + GAP), GAP + len(rows) * (TILE + 30)
-    sheet = Image.new("RGB", (width, height), "white")
-    pen = ImageDraw.Draw(sheet)
-    for number, (query, hits) in enumerate(rows):
-        top = GAP + number * (TILE + 30)
-        _tile(sheet, pen, query, GAP, top, None)
-        for place, (content, score, right) in enumerate(hits, 1):
-            left = GAP + place * (TILE + GAP)
-            _tile(sheet, pen, content, left, top, "#1a9641" if right else "#bbbbbb")
-            pen.text((left, top + TILE + 4), f"{place}.  {score:.3f}", fill="black")
-    return sheet
-
-
-def _tile(sheet, pen, content, left, top, frame):
-    if isinstance(content, str):
-        pen.multiline_text((left + 6, top + 6), _wrapped(content, 20), fill="black", spacing=3)
-    else:
-        sheet.paste(content.convert("RGB").resize((TILE, TILE), Image.Resampling.NEAREST), (left, top))
-    if frame:
-        pen.rectangle((left - 2, top - 2, left + TILE + 1, top + TILE + 1), outline=frame, width=4)
-
-
-def _wrapped(text: str, width: int) -> str:
-    lines = [""]
-    for word in text.split():
-        if len(lines[-1]) + len(word) > width:
-            lines.append("")
-        lines[-1] = f"{lines[-1]} {word}".strip()
-    return "\n".join(lines)
-
-
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(search(*sys.argv[1:]))

@@ -1,13 +1,13 @@
-"""Belief over an image, drawn: which tokens the instruction believes. Needs Pillow, numpy and a model, not vsehub."""
+"""Belief over an image, drawn: which tokens the instruction believes.
 
-import textwrap
+Needs Pillow, numpy, torch and a model, not vsehub: the demo draws with it in a process that cannot import vsehub, and
+the Space in `hub_cards/demo/` ships a copy.
+"""
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 
-TILE, GAP, TEXT = 176, 12, 360
-RIGHT, WRONG = "#1a9641", "#999999"
 STOPS = np.array([[12, 8, 80], [120, 28, 109], [237, 105, 37], [252, 255, 164]], float)  # dark to light
 
 
@@ -44,30 +44,13 @@ def overlay(image: Image.Image, grid: torch.Tensor, alpha: float = 0.55) -> Imag
 def believed_boxes(grid: torch.Tensor, size: tuple[int, int], count: int = 5) -> list[tuple[tuple[int, ...], float]]:
     """The most believed cells as pixel boxes (left, top, right, bottom) of an image of `size` (w, h), with belief."""
     rows, columns = grid.shape
-    found = []
+    boxes = []
     for place in grid.flatten().argsort(descending=True)[:count].tolist():
         row, column = divmod(place, columns)
         edges = (column * size[0] / columns, row * size[1] / rows)
         edges += ((column + 1) * size[0] / columns, (row + 1) * size[1] / rows)
-        found.append((tuple(round(edge) for edge in edges), float(grid[row, column])))
-    return found
+        boxes.append((tuple(round(edge) for edge in edges), float(grid[row, column])))
+    return boxes
 
 
-def sheet(rows: list[tuple]) -> Image.Image:
-    """Draw rows of (image, belief grid, [(text, score, right or None), ...]): image, belief over it, texts beside."""
-    width, height = GAP + 2 * (TILE + GAP) + TEXT, GAP + len(rows) * (TILE + GAP)
-    canvas = Image.new("RGB", (width, height), "white")
-    pen = ImageDraw.Draw(canvas)
-    for number, (image, grid, texts) in enumerate(rows):
-        top = GAP + number * (TILE + GAP)
-        large = image.convert("RGB").resize((TILE, TILE), Image.Resampling.BICUBIC)
-        canvas.paste(large, (GAP, top))
-        canvas.paste(overlay(large, grid), (2 * GAP + TILE, top))
-        left, line = 3 * GAP + 2 * TILE, top
-        for text, score, right in texts:
-            words = textwrap.shorten(f"{score:.3f}  {text}", 58, placeholder=" ...")
-            colour = "black" if right is None else RIGHT if right else WRONG
-            pen.rectangle((left - 2, line + 2, left + 2, line + 14), fill=colour)
-            pen.text((left + 8, line + 2), words, fill=colour)
-            line += TILE // max(5, len(texts))
-    return canvas
+__all__ = ["belief_grid", "believed_boxes", "overlay"]

@@ -10,7 +10,8 @@ from transformers import AutoModel, AutoProcessor
 from ..hub_cards import installed  # noqa: F401  (registers our classes with AutoModel and AutoProcessor)
 from ..modeling.towers import weights_of
 from ..processing.scenes import open_any
-from .belief_map import belief_grid, believed_boxes, sheet
+from .belief_map import belief_grid, believed_boxes, overlay
+from .contact_sheet import Row, Tile, contact_sheet, enlarged
 
 
 @dataclass
@@ -61,7 +62,8 @@ def explain(
         scores = model.encode_text(texts, processor=processor) @ model.encode_image([picture], processor=processor)[0]
         best = torch.topk(scores, min(top, len(texts)))
         hits = [(texts[i], score) for i, score in zip(best.indices.tolist(), best.values.tolist())]
-    drawn = sheet([(picture, grid, [(text, score, None) for text, score in hits])])
+    tiles = [Tile(picture), Tile(overlay(enlarged(picture), grid))]
+    drawn = contact_sheet([Row(tiles, [(text, score, None) for text, score in hits])])
     return Explanation(drawn, believed_boxes(grid, picture.size), hits)
 
 

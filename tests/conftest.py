@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from transformers import BertConfig, BertTokenizer, ResNetConfig, ViTConfig
 
-from vsehub import D2SVSEConfig, D2SVSEModel, D2SVSEProcessor, PIRConfig, PIRModel
+from vsehub import D2SVSEConfig, D2SVSEModel, D2SVSEProcessor, PIRConfig, PIRModel, PIRProcessor
 from vsehub.processing.processing_dual_encoder import square_image_processor
 
 torch.set_num_threads(1)
@@ -166,6 +166,16 @@ def tiny_folder(tmp_path_factory, _session_model, tiny_processor):
     folder = tmp_path_factory.mktemp("tiny_model")
     _session_model.save_pretrained(folder)
     tiny_processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pir_folder(tmp_path_factory, make_tiny_pir_model, tiny_tokenizer):
+    """A folder with a tiny PIR model and its processor; read only."""
+    folder = tmp_path_factory.mktemp("tiny_pir")
+    model = make_tiny_pir_model(instruction_scale=[1.5, 1.0, 0.5], instruction_shift=[0.0, 0.1, 0.2])
+    model.save_pretrained(folder)
+    PIRProcessor(square_image_processor(32), tiny_tokenizer).save_pretrained(folder)
     return folder
 
 

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 
 import gradio as gr
-import numpy as np
 import torch
+from belief_map import belief_grid, overlay  # beside this file: a copy of plots/belief_map.py
 from PIL import Image
 from transformers import AutoModel, AutoProcessor
 
@@ -41,19 +41,12 @@ def search(text: str, image, count: int):
     return [(str(paths[row]), f"{paths[row].name}: {score:.3f}") for score, row in zip(best.values, best.indices)]
 
 
-@torch.no_grad()
 def believe(image):
-    """Lay the belief map over a picture: red where the scene encoder believes."""
+    """Lay the belief map over a picture: light where the scene encoder believes."""
     if image is None:
         raise gr.Error("Give a picture.")
-    pixels = processor(images=image, return_tensors="pt")["pixel_values"]
-    belief = model.belief(pixels)[0, 1:]  # without the class token
-    side = round(len(belief) ** 0.5)
-    heat = belief[: side * side].reshape(side, side)
-    heat = ((heat - heat.min()) / (heat.max() - heat.min()).clamp(min=1e-9)).numpy()
-    picture = image.convert("RGB").resize((448, 448))
-    mask = Image.fromarray((heat * 170).astype(np.uint8)).resize(picture.size, Image.Resampling.BILINEAR)
-    return Image.composite(Image.new("RGB", picture.size, "red"), picture, mask)
+    grid = belief_grid(model, processor(images=image, return_tensors="pt")["pixel_values"])[0]
+    return overlay(image.convert("RGB").resize((448, 448)), grid)
 
 
 with gr.Blocks(title="Image-text search") as demo:

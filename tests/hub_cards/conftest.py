@@ -12,9 +12,6 @@ from looks import FLOOR
 from PIL import Image
 from transformers import AutoModel, AutoProcessor
 
-from vsehub import PIRProcessor
-from vsehub.processing.processing_dual_encoder import square_image_processor
-
 HERE = Path(__file__).parent
 
 
@@ -122,13 +119,3 @@ def floor(tmp_path_factory):
         if done.returncode:
             pytest.skip(f"pip cannot install transformers {FLOOR}: {done.stderr.strip()[-300:]}")
     return {"PYTHONPATH": target}
-
-
-@pytest.fixture(scope="session")
-def pir_folder(tmp_path_factory, make_tiny_pir_model, tiny_tokenizer):
-    """A folder with a tiny PIR model and its processor; read only."""
-    folder = tmp_path_factory.mktemp("tiny_pir")
-    model = make_tiny_pir_model(instruction_scale=[1.5, 1.0, 0.5], instruction_shift=[0.0, 0.1, 0.2])
-    model.save_pretrained(folder)
-    PIRProcessor(square_image_processor(32), tiny_tokenizer).save_pretrained(folder)
-    return folder
