@@ -131,7 +131,7 @@ def probe_text(tower: nn.Module, longest: int, pad_token_id: int = 0, name: str 
         changed[0, -1] = ids[0, 0]
         mask[0] = 1
         causal = length > 1 and torch.equal(states[0, 0], _text_states(tower, changed, mask, name)[0, 0])
-        usable = _longest(tower, longest, name)
+        usable = longest_text(tower, longest, name)
         unused = _unused(tower, lambda: _text_states(tower, ids, mask, name))
     return TextProbe(usable, states.shape[2], vocabulary, causal, unused)
 
@@ -203,8 +203,9 @@ def _check_border(tower, pixels, tokens, name):
         )
 
 
-def _longest(tower, longest: int, name) -> int:
-    """Find the longest text up to `longest` that the tower reads: tables may have fewer usable rows than they show."""
+@torch.no_grad()
+def longest_text(tower: nn.Module, longest: int, name: str = "text tower") -> int:
+    """Find how many tokens, up to `longest`, a text tower reads: tables may have fewer usable rows than they show."""
 
     def reads(length: int) -> bool:
         ids = torch.full((1, length), 3, device=next(tower.parameters()).device)
@@ -278,4 +279,4 @@ def _short(error: Exception) -> str:
     return text if len(text) <= 200 else f"{text[:200]} ..."
 
 
-__all__ = ["TextProbe", "VisionProbe", "check_vocabulary", "probe_text", "probe_vision"]
+__all__ = ["TextProbe", "VisionProbe", "check_vocabulary", "longest_text", "probe_text", "probe_vision"]

@@ -19,6 +19,7 @@ from .arguments import D2SModelArguments, D2SObjectiveArguments
 from .dense_teacher import add_dense_text_embeds
 from .objectives import D2SObjective
 from .pair_stage import selected, train_pairs
+from .preflight import cap_text_length
 from .stages import Splits, StageArguments
 from .trainer import RetrievalTrainer
 
@@ -81,6 +82,7 @@ def fresh_model(args: D2SModelArguments, data: DataArguments) -> tuple[D2SVSEMod
         max_length=data.max_text_length,
         imagenet=args.imagenet_normalisation,
     )
+    cap_text_length(model, processor)
     return model, processor
 
 

@@ -4,9 +4,13 @@ Rows are pairs: row i of the images belongs to row i of the texts. Rows with equ
 and never each other's negatives. Shapes: N pairs of the global batch, D shared space.
 """
 
+from functools import partial
+
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+from .chunked import chunked_sum, log_sums, row_blocks
 
 
 def new_temperature(initial: float, learned: bool = True) -> nn.Parameter:
@@ -46,14 +50,63 @@ class HingeLoss(nn.Module):
 
     def forward(self, image_embeds, text_embeds, image_ids, hardest: bool = True) -> torch.Tensor:
         """Return the scalar loss of unit vectors (N, D), (N, D) and ids (N,)."""
-        scores = image_embeds @ text_embeds.t()
-        own = scores.diagonal()
-        same = image_ids[:, None] == image_ids[None]
-        of_images = (self.margin + scores - own[:, None]).clamp(min=0).masked_fill(same, 0.0)
-        of_texts = (self.margin + scores - own[None]).clamp(min=0).masked_fill(same, 0.0)
-        if hardest:
-            return of_images.amax(1).sum() + of_texts.amax(0).sum()
-        return of_images.sum() + of_texts.sum()
+        own = (image_embeds * text_embeds).sum(1)
+        size = len(own)
+        if not hardest:
+            share = partial(_hinge_of_rows, self.margin, image_ids)
+            return chunked_sum(share, size, size, image_embeds, text_embeds, own)
+        text_of_image, image_of_text, exists = hardest_negatives(image_embeds, text_embeds, image_ids)
+        of_images = self.margin + (image_embeds * text_embeds[text_of_image]).sum(1) - own
+        of_texts = self.margin + (image_embeds[image_of_text] * text_embeds).sum(1) - own
+        return ((of_images.clamp(min=0) + of_texts.clamp(min=0)) * exists).sum()
+
+
+def _hinge_of_rows(
+    margin: float, ids: torch.Tensor, block: slice, images: torch.Tensor, texts: torch.Tensor, own: torch.Tensor
+) -> torch.Tensor:
+    """Both hinges of a block of images against all texts."""
+    scores = images[block] @ texts.t() + margin
+    costs = (scores - own[block, None]).clamp(min=0) + (scores - own).clamp(min=0)
+    return costs.masked_fill(ids[block, None] == ids, 0.0).sum()
+
+
+@torch.no_grad()
+def hardest_negatives(
+    image_embeds: torch.Tensor, text_embeds: torch.Tensor, image_ids: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Which text is the hardest negative of each image, and which image of each text, (N,) both.
+
+    Returns:
+        Rows of texts, rows of images, and whether a pair has a negative at all (N,).
+    """
+    size = len(image_ids)
+    text_of_image = torch.empty(size, dtype=torch.long, device=image_ids.device)
+    image_of_text = torch.zeros_like(text_of_image)
+    highest = image_embeds.new_full((size,), -torch.inf)
+    for block in row_blocks(size, size):
+        scores = image_embeds[block] @ text_embeds.t()
+        scores = scores.masked_fill(image_ids[block, None] == image_ids, -torch.inf)
+        text_of_image[block] = scores.argmax(1)
+        values, rows = scores.max(0)
+        image_of_text = torch.where(values > highest, rows + block.start, image_of_text)
+        highest = torch.maximum(highest, values)
+    return text_of_image, image_of_text, highest > -torch.inf
+
+
+def group_means(vectors: torch.Tensor, groups: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Means of the rows of each group.
+
+    Args:
+        vectors: (N, D).
+        groups: (N,), or (N, K) for groups that K numbers name.
+
+    Returns:
+        Means (C, D), the number of rows of each group (C,), and the group of each row (N,).
+    """
+    names, members = torch.unique(groups, dim=0, return_inverse=True)
+    counts = torch.bincount(members, minlength=len(names)).to(vectors.dtype)
+    sums = vectors.new_zeros(len(names), vectors.shape[1]).index_add(0, members, vectors)
+    return sums / counts[:, None], counts, members
 
 
 class ContrastiveLoss(nn.Module):
@@ -72,10 +125,14 @@ class ContrastiveLoss(nn.Module):
 
     def forward(self, image_embeds, text_embeds, image_ids) -> torch.Tensor:
         """Return the scalar loss of unit vectors (N, D), (N, D) and ids (N,)."""
-        logits = image_embeds @ text_embeds.t() / held(self.temperature)
-        target = (image_ids[:, None] == image_ids[None]).to(logits.dtype)
-        target = target / target.sum(1, keepdim=True)
-        return (F.cross_entropy(logits, target) + F.cross_entropy(logits.t(), target)) / 2
+        tau = held(self.temperature)
+        # A target shared by several rows asks for their mean score, which is the score of their mean.
+        of_texts, _, image = group_means(text_embeds, image_ids)
+        of_images = group_means(image_embeds, image_ids)[0]
+        sums_of_images, sums_of_texts = log_sums(image_embeds, text_embeds, tau)
+        from_images = sums_of_images - (image_embeds * of_texts[image]).sum(1) / tau
+        from_texts = sums_of_texts - (text_embeds * of_images[image]).sum(1) / tau
+        return (from_images.mean() + from_texts.mean()) / 2
 
 
 class AffiliationLoss(nn.Module):
@@ -106,17 +163,25 @@ class AffiliationLoss(nn.Module):
         With `groups` (N,), a row's centre is the mean over its class within its own group: the official code, where a
         group is a process.
         """
-        same = labels[:, None] == labels[None]
-        together = same if groups is None else same & (groups[:, None] == groups[None])
-        mean = together.to(image_embeds.dtype)
-        mean = mean / mean.sum(1, keepdim=True)
-        target = torch.eye(len(labels), device=labels.device) if self.one_to_one else same
-        target = target.to(image_embeds.dtype)
-        target = target / target.sum(1, keepdim=True)
         tau = held(self.temperature)
-        of_images = F.cross_entropy(image_embeds @ (mean @ text_embeds).t() / tau, target)
-        of_centres = F.cross_entropy((mean @ image_embeds) @ text_embeds.t() / tau, target)
-        return (of_images + of_centres) / 2
+        of_class = labels if groups is None else torch.stack([labels, groups], dim=1)
+        text_centres, counts, centre = group_means(text_embeds, of_class)  # C centres, each standing for its rows
+        image_centres = group_means(image_embeds, of_class)[0]
+        if self.one_to_one:
+            wanted_centres, wanted_texts = text_centres[centre], text_embeds
+        else:  # the mean over the rows of the class, whatever their groups
+            class_texts, _, row_class = group_means(text_embeds, labels)
+            wanted_centres = wanted_texts = class_texts[row_class]
+        # A centre that stands for n rows is n equal columns: n times its exponential.
+        bias = counts.log() * tau
+        width = text_embeds.new_ones(len(text_embeds), 1)
+        sums_of_images, _ = log_sums(
+            torch.cat([image_embeds, width], 1), torch.cat([text_centres, bias[:, None]], 1), tau
+        )
+        sums_of_centres, _ = log_sums(image_centres, text_embeds, tau)
+        of_images = sums_of_images - (image_embeds * wanted_centres).sum(1) / tau
+        of_centres = sums_of_centres[centre] - (image_centres[centre] * wanted_texts).sum(1) / tau
+        return (of_images.mean() + of_centres.mean()) / 2
 
 
 def nt_xent(first: torch.Tensor, second: torch.Tensor, temperature: float = 0.1) -> torch.Tensor:
@@ -157,6 +222,8 @@ __all__ = [
     "ContrastiveLoss",
     "EmbeddingDistillationLoss",
     "HingeLoss",
+    "group_means",
+    "hardest_negatives",
     "held",
     "new_temperature",
     "nt_xent",

@@ -1,6 +1,8 @@
 """One stage of training on image-text pairs: freeze, cache, adapt, train, select. The same for every system."""
 
 import copy
+import sys
+from collections.abc import Iterable
 from typing import Any
 
 from datasets import Dataset
@@ -14,6 +16,7 @@ from .batches import PairCollator
 from .lora import with_lora
 from .objectives import structured
 from .pairs import PairDataset
+from .preflight import count_cut, freeze_without_gradient
 from .stages import StageArguments
 from .tower_cache import Caches, cache_images, cache_text
 from .trainer import RetrievalTrainer
@@ -43,6 +46,10 @@ def train_pairs(
     """
     freeze(model, args.model)
     data, training = args.data, args.training
+    if training.world_size > 1:
+        freeze_without_gradient(model)
+    if training.process_index == 0:
+        _tell_cuts(processor.tokenizer, rows[texts])
     caches, eval_caches = build_caches(model, processor, rows, eval_rows, args, texts)
     with_teachers = texts == "captions" and args.objective.needs_teachers
     dataset = PairDataset(
@@ -74,6 +81,14 @@ def train_pairs(
     if args.model.lora:
         trainer.model = trainer.model.merge_and_unload()
     return trainer
+
+
+def _tell_cuts(tokenizer, column: Iterable[str | list[str]]):
+    """Say how many of the training texts are longer than what is read of them."""
+    texts = (text for item in column for text in ([item] if isinstance(item, str) else item))
+    cut, count = count_cut(tokenizer, texts)
+    if cut:
+        print(f"{cut} of {count} texts are cut at {tokenizer.model_max_length} tokens", file=sys.stderr)
 
 
 def selected(trainer: RetrievalTrainer) -> tuple[DualEncoderPreTrainedModel, Any, dict[str, Any]]:

@@ -13,6 +13,7 @@ from ..processing.processing_pir import PIRProcessor
 from .arguments import PIRObjectiveArguments
 from .objectives import PIRObjective
 from .pair_stage import selected, train_pairs
+from .preflight import cap_text_length
 from .prior import train_prior
 from .stages import Splits, StageArguments
 
@@ -89,7 +90,9 @@ def fresh_model(args: StageArguments, instruction: str | Path | None) -> tuple[P
         pictures = AutoImageProcessor.from_pretrained(instruction, backend="pil", trust_remote_code=False)
         numbers |= normalisation_between(processor.image_processor, pictures)
     source = None if instruction is None else str(instruction)
-    return PIRModel.from_vision_text_pretrained(args.model.vision, args.model.text, source, **numbers), processor
+    model = PIRModel.from_vision_text_pretrained(args.model.vision, args.model.text, source, **numbers)
+    cap_text_length(model, processor)
+    return model, processor
 
 
 def normalisation_between(

@@ -13,6 +13,7 @@ from functools import partial
 
 from vsehub.training.arguments import D2S_ARGUMENTS
 from vsehub.training.d2s_stages import STAGES, check_stages, load, needs_dense_text, train_stage
+from vsehub.training.preflight import preflight
 from vsehub.training.stage_card import publish_run
 from vsehub.training.stages import read_splits, read_stages, run_stages
 
@@ -21,6 +22,7 @@ def main(argv: list[str] | None = None, defaults: dict | None = None) -> int:
     """Run the stages one after the other and write the Hub folder; `defaults` are as for `parse_stages`."""
     stages = read_stages(argv, STAGES, D2S_ARGUMENTS, defaults)
     check_stages(stages)
+    preflight(stages)
     splits = read_splits(next(iter(stages.values())), need_dense=needs_dense_text(stages))
     (model, processor), results = run_stages(stages, partial(train_stage, splits), load)
     publish_run(stages, model, processor, results, splits.evaluation)

@@ -14,6 +14,7 @@ from functools import partial
 
 from vsehub.training.arguments import PIR_ARGUMENTS
 from vsehub.training.pir_stages import STAGES, check_stages, load, needs_label, train_stage
+from vsehub.training.preflight import preflight
 from vsehub.training.stage_card import publish_run
 from vsehub.training.stages import read_splits, read_stages, run_stages
 
@@ -22,6 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the stages one after the other and, if there is a retrieval model, write the Hub folder."""
     stages = read_stages(argv, STAGES, PIR_ARGUMENTS)
     check_stages(stages)
+    preflight(stages)
     last = list(stages.values())[-1]
     splits = read_splits(last, need_label=needs_label(stages), need_captions="retrieval" in stages)
     (model, processor), results = run_stages(stages, partial(train_stage, splits), load)

@@ -8,11 +8,14 @@ Everything here is for training only: its state belongs to the objective, never 
 Shapes: N rows of the global batch, M rows of the memory bank, D shared space, G_I and G_T widths of the teachers.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .losses import held, new_temperature
+from .chunked import chunked_sum, log_sums
+from .losses import group_means, held, new_temperature
 
 RELATIONS = ("own", "fused")
 DISTANCES = ("mae", "mse")
@@ -91,15 +94,21 @@ class StructureDistillationLoss(nn.Module):
             columns = [torch.cat([current, earlier]) for current, earlier in zip(rows, self.bank.read())]
             if self.training:
                 self.bank.write(*rows)
-        images, texts, of_images, of_texts = (cosines(*pair) for pair in zip(rows, columns))
+        images, texts, of_images, of_texts = (
+            [F.normalize(side.float(), dim=-1) for side in pair] for pair in zip(rows, columns)
+        )
         if self.relation == "own":
             parts = {
-                "structure_image": self._compare(images, of_images),
-                "structure_text": self._compare(texts, of_texts),
+                "structure_image": self._compare(images, lambda block, _: _scores(of_images, block)),
+                "structure_text": self._compare(texts, lambda block, _: _scores(of_texts, block)),
             }
             return (parts["structure_image"] + parts["structure_text"]) / 2, parts
-        target = self.text_share * of_texts + (1 - self.text_share) * of_images
-        loss = self._compare(cosines(_fused(*rows[:2]), _fused(*columns[:2])), target)
+
+        def target(block: slice, share: torch.Tensor) -> torch.Tensor:
+            return share * _scores(of_texts, block) + (1 - share) * _scores(of_images, block)
+
+        fused = [F.normalize(image + text, dim=-1) for image, text in zip(images, texts)]
+        loss = self._compare(fused, target)
         parts = {"structure": loss}
         if self.text_share.requires_grad:
             parts["balance"] = self._compare(of_images, target) + self._compare(of_texts, target)
@@ -107,24 +116,34 @@ class StructureDistillationLoss(nn.Module):
             parts["text_share"] = self.text_share.detach()[0]
         return loss, parts
 
-    def _compare(self, student: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Mean distance of two relation matrices (N, N + M) off the diagonal; 0 where there is no pair."""
-        others = 1.0 - torch.eye(*student.shape, device=student.device)  # boolean indexing costs more than all the rest
-        pairs = max(1, student.numel() - len(student))
-        difference = (student - target) * others
-        if self.distance == "mae":
-            return difference.abs().sum() / pairs / self.temperature
-        return (difference**2).sum() / pairs / self.temperature**2
+    def _compare(self, vectors: list[torch.Tensor], target: Callable) -> torch.Tensor:
+        """Mean distance of two relation matrices (N, N + M) off the diagonal; 0 where there is no pair.
+
+        Args:
+            vectors: unit vectors of the rows (N, D) and of the columns (N + M, D), whose cosines are compared.
+            target: (block of rows, text share) -> what the cosines of the block should be.
+        """
+        rows, columns = (len(side) for side in vectors)
+        pairs = max(1, rows * (columns - 1))
+
+        def share(block: slice, row_vectors: torch.Tensor, column_vectors: torch.Tensor, text_share: torch.Tensor):
+            difference = row_vectors[block] @ column_vectors.t() - target(block, text_share)
+            own = torch.arange(rows, device=difference.device)[block, None]
+            difference = difference.masked_fill(own == torch.arange(columns, device=difference.device), 0.0)
+            return difference.abs().sum() if self.distance == "mae" else (difference**2).sum()
+
+        scale = self.temperature if self.distance == "mae" else self.temperature**2
+        return chunked_sum(share, rows, columns, *vectors, self.text_share) / pairs / scale
+
+
+def _scores(vectors: list[torch.Tensor], block: slice) -> torch.Tensor:
+    return vectors[0][block] @ vectors[1].t()
 
 
 @torch.no_grad()
 def _centred(features: torch.Tensor, mean: torch.Tensor | None) -> torch.Tensor:
     features = features.detach().float()
     return features if mean is None else features - mean
-
-
-def _fused(image_embeds: torch.Tensor, text_embeds: torch.Tensor) -> torch.Tensor:
-    return F.normalize(image_embeds.float(), dim=-1) + F.normalize(text_embeds.float(), dim=-1)
 
 
 class MemoryBank(nn.Module):
@@ -182,8 +201,10 @@ def soft_positive_contrast(
     rows: torch.Tensor, columns: torch.Tensor, image_ids: torch.Tensor, temperature: torch.Tensor | float
 ) -> torch.Tensor:
     """Cross-entropy of each row over the columns; rows and columns of one image share the target equally."""
-    target = (image_ids[:, None] == image_ids[None]).to(rows.dtype)
-    return F.cross_entropy(rows @ columns.t() / temperature, target / target.sum(1, keepdim=True))
+    wanted, _, image = group_means(columns, image_ids)
+    temperature = torch.as_tensor(temperature, dtype=rows.dtype, device=rows.device).reshape(1)
+    sums, _ = log_sums(rows, columns, temperature)
+    return (sums - (rows * wanted[image]).sum(1) / temperature).mean()
 
 
 def cosines(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:

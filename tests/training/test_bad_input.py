@@ -81,7 +81,7 @@ ALONE = ["--stages", "finetune", "--stage1_model"]
         (["--vision", "@empty"], "empty"),
         (["--vision", "@no_processor"], "no_processor has no image processor.*--imagenet_normalisation"),
         (["--vision", "@text"], "this bert tower does not run on pictures .*choose another --vision"),
-        (["--text", "@vit"], "this vit tower has no word embedding: choose another --text"),
+        (["--text", "@vit"], "vit has no tokenizer: put its tokenizer.json"),
         (["--text", "@no_words"], "no_words has no tokenizer: put its tokenizer.json"),
         (["--eval_split", "test"], "--eval_split test.*vsehub evaluate"),
         (["--eval_split", "test[:50%]"], "cannot be a test split"),
