@@ -12,7 +12,7 @@ from ..modeling.modeling_dual_encoder import DualEncoderPreTrainedModel
 from ..modeling.tower_probe import TextProbe, VisionProbe, check_vocabulary, longest_text, probe_text, probe_vision
 from ..modeling.towers import load_tower
 from ..processing.processing_dual_encoder import DualEncoderProcessor
-from .arguments import TowerArguments
+from .arguments import PIRModelArguments, TowerArguments
 from .stages import StageArguments
 
 
@@ -58,9 +58,8 @@ def check_towers(args: TowerArguments, data: DataArguments) -> TowerReport:
         ValueError, OSError: what does not fit, with the flag to change.
     """
     probe = check_vision(args.vision, args.image_size, "vision")
-    instruction = getattr(args, "instruction", None)
-    if instruction and args.use_instruction and args.instruction_layers:
-        check_vision(instruction, args.image_size, "instruction")
+    if isinstance(args, PIRModelArguments) and args.instruction and args.use_instruction and args.instruction_layers:
+        check_vision(args.instruction, args.image_size, "instruction")
     processor = DualEncoderProcessor.from_vision_text_pretrained(
         args.vision, args.text, args.image_size, data.max_text_length, args.imagenet_normalisation
     )
