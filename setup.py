@@ -1,14 +1,21 @@
 """The repository root is the import package: `modeling/` is installed as `vsehub.modeling`, never as `modeling`."""
 
+import re
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
 NAME = "vsehub"
+HERE = Path(__file__).resolve().parent
+VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "__init__.py").read_text(encoding="utf-8"), re.M)
 OUTSIDE = ["tests", "tests.*", "benchmarks", "benchmarks.*", "docs", "runs", "runs.*", "local", "local.*"]
 
 setup(
     name=NAME,
-    version="0.1.0",
+    version=VERSION[1],  # read, not imported: the package needs what is about to be installed
     description="Visual-semantic embeddings for the Hugging Face Hub: D2S-VSE, PIR and structure-aware distillation",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
     script_name="setup.py",  # so that build_py leaves this very file out of the wheel
