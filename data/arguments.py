@@ -1,4 +1,4 @@
-"""Which rows of which source, by which names of columns: the flags that training and the verbs share."""
+"""The data flags that training and the verbs share: source, splits, names of columns."""
 
 from dataclasses import dataclass, field
 from typing import Literal

@@ -1,4 +1,4 @@
-"""Images that two sources, or two splits, share; exactly, or resized, re-encoded, turned.
+"""Find images that two sources or splits share: exact copies, resized, re-encoded, turned or mirrored ones.
 
 Every image becomes a small colour thumbnail, centred and of unit length; a dot product is then a correlation, and all
 pairs cost one blocked matrix product for each of the eight ways to turn and mirror a square. Pairs that correlate are

@@ -1,4 +1,4 @@
-"""From a source to rows one can train on: columns found, captions cleaned, every image decoded once, nothing silent.
+"""Read a source into checked rows: columns renamed, captions cleaned, every image decoded once.
 
 A bad row (an image that does not decode, no caption, no dense text where it is needed) stops the run with its name and
 the remedy, or is left out and listed in `bad_samples.jsonl`, as `on_bad_sample` says.

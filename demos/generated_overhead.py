@@ -1,4 +1,4 @@
-"""Generated overhead scenes for PIR: small objects that make the class, in a large background that all classes share.
+"""Generated overhead scenes for PIR: small objects decide the class, the background is common to all classes.
 
 Each scene has a ground, patches of other grounds, a road or two, stray houses and trees, and somewhere the objects of
 its class. Captions name some of what is really there: how many objects, their colour, the ground. Several scenes fit

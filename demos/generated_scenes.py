@@ -1,4 +1,4 @@
-"""A generated image-text dataset in which dense text matters: small scenes, short captions that leave most unsaid.
+"""A generated image-text dataset in which dense text matters: a short caption mentions little of its scene.
 
 Each scene has three or four coloured shapes on a tinted, noisy background, and neighbours that differ from it in one.
 A dense text lists all objects; a short caption, of which there are two a scene, mentions one or two, so that it fits

@@ -1,4 +1,4 @@
-"""A temperature for presentation: how sure a softmax over captions may be, learned from validation pairs."""
+"""Fit `logit_scale` on validation pairs, so that the softmax scores of zero-shot pipelines are calibrated."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""Is model B better than model A? Two evaluations of the same queries, paired, with intervals and p-values."""
+"""Compare two evaluations of the same queries, paired, with intervals and p-values."""
 
 from .record import read_record
 from .significance import Comparison, compare_outcomes

@@ -1,4 +1,4 @@
-"""Count, for every query, how many items score above its positives and how many tie with them: no sort, no full matrix.
+"""Count for every query how many items score above its positives and how many tie: no sort, no full score matrix.
 
 The score matrix is computed tile by tile and counted both ways at once, against the scores of the positives. These are
 probed beforehand in small products, and must come out of the tiles to the last bit; where a library's sums depend on

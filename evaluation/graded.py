@@ -1,4 +1,4 @@
-"""Retrieval with graded relevance: within one modality, and from one into both at once (Yang et al., IEEE TIP 2024).
+"""NDCG within one modality, and from one modality into both at once (Yang et al., IEEE TIP 2024).
 
 Relevance is ROUGE-L between a caption and the captions of an image, as TERN defines it, or equality of classes. NDCG
 has linear gain and a discount of log2(rank + 1); tied scores share the mean of their gains, which is its expectation.

@@ -1,4 +1,4 @@
-"""CxC and ECCV Caption: which further captions and images of the COCO 5K test set describe each other.
+"""Read CxC and ECCV Caption: further captions and images of the COCO 5K test set that describe each other.
 
 A folder holds `{cxc,eccv,original}_{image_to_caption,caption_to_image}.json`, COCO id to a list of COCO ids, and
 `coco_test_ids.npy`, the caption ids in the order of the test set: the data of the package `eccv_caption`. Sources:

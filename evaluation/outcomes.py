@@ -1,4 +1,4 @@
-"""What every query of an evaluation came to, from which metrics, intervals and comparisons follow."""
+"""The outcome of every query of an evaluation, from which metrics, intervals and comparisons are computed."""
 
 from dataclasses import dataclass, field
 

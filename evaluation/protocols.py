@@ -1,4 +1,4 @@
-"""The evaluation protocols of the literature by name: what the data must look like, and what is reported.
+"""The evaluation protocols of the literature by name: which data each needs and what it reports.
 
 Every protocol gives `Outcomes`, what each query came to; metrics are means over them.
 """

@@ -1,4 +1,4 @@
-"""Image-text retrieval from embeddings: who is ranked against whom, and the metrics of the papers.
+"""Image-text retrieval metrics from embeddings: recall@k, rSum, ranks, duplicate-aware recall.
 
 Worked example, 2 images and 4 texts that belong to images [0, 0, 1, 1]:
 

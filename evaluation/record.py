@@ -1,4 +1,4 @@
-"""The json of an evaluation: metrics at the top, and under `evaluation` all that a comparison with another one needs.
+"""The JSON record of an evaluation: metrics at the top and, under `evaluation`, what a comparison needs.
 
 Per protocol: metrics, their intervals, and what every query came to. Values are per cent, or ranks from 1.
 """

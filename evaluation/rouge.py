@@ -1,4 +1,4 @@
-"""ROUGE-L between captions as the relevance of images, as TERN defines it or as the package `rouge_score` computes it.
+"""ROUGE-L between captions, used as graded relevance: as TERN defines it, or as the package `rouge_score` does.
 
 Sources: Lin, ROUGE, 2004; Messina et al., TERN, ICPR 2020. The common subsequences are rapidfuzz's.
 """

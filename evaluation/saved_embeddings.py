@@ -1,4 +1,4 @@
-"""Embeddings of a split in one file, and of what they are: evaluating again by another protocol embeds nothing.
+"""Save the embeddings of a split with a description, so that another protocol needs no embedding again.
 
 The file is safetensors: `image_embeds` (N, D), `text_embeds` (T, D), `text_to_image` (T,), and as metadata the model,
 its revision, the data, the split, and how they were embedded. It is refused where one of these differs.

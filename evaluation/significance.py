@@ -1,4 +1,4 @@
-"""How sure a metric is, and whether two models differ, image by image: the captions of one stand or fall together.
+"""Bootstrap intervals of a metric and permutation tests between two models; the unit is the image with its captions.
 
 Intervals are percentiles of the bootstrap over images (Efron and Tibshirani, 1993, ch. 13). The test permutes which of
 two models an image's outcomes are said to come from; its p-value is exact for up to 13 images and by chance drawn

@@ -1,4 +1,4 @@
-"""Count a tile of scores against the positives of its rows and columns: what is above them, what reaches them."""
+"""Count within one tile of the score matrix: how many scores are above each positive, how many are equal."""
 
 import numpy as np
 import torch

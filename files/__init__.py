@@ -1,1 +1,1 @@
-"""Is it written whole, by one writer, and what was left out."""
+"""Writing files completely, locks, digests, and the list of samples that were left out."""

@@ -1,4 +1,4 @@
-"""Where results go, looked at before the work: hours of embedding must not end in a name that cannot be written."""
+"""Check output paths before long jobs start."""
 
 from pathlib import Path
 

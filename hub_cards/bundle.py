@@ -1,4 +1,4 @@
-"""Sources to a Hub repository: the files that a class needs, flat, with imports that the Hub's loader knows.
+"""Copy the source files that a class needs into its Hub repository, flat, as the Hub's loader expects.
 
 transformers loads remote code from one flat folder and finds further files by matching `from .name import` in
 the text. Our sources lie in folders, so the files that are reachable from a class are copied side by side and

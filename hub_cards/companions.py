@@ -1,4 +1,4 @@
-"""Beside weights and code in a Hub folder: a pipeline, an endpoint's handler, sentence-transformers' files.
+"""Other files of a Hub repository: the pipeline, the endpoint handler, the files of sentence-transformers.
 
 Each is small and static: whoever opens the folder through another door finds what that door expects.
 """

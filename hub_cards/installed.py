@@ -1,4 +1,4 @@
-"""The classes of this installation, each made self-contained: what they save loads where vsehub is absent."""
+"""The installed classes, whose `save_pretrained` writes a self-contained repository."""
 
 from ..configuration.configuration_d2s_vse import D2SVSEConfig
 from ..configuration.configuration_pir import PIRConfig

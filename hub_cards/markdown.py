@@ -1,4 +1,4 @@
-"""Any text as Markdown that shows it, whatever it holds: names of models and data come from users."""
+"""Escape text from users (names of models and data), so that Markdown shows it as it is."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""`README.md` of a saved Hub folder: what the model is, how to use it, what was measured and how, what is not known."""
+"""Write the model card: what the model is, how to use it, what was measured and how, and its limits."""
 
 import importlib.metadata
 import json

@@ -1,4 +1,4 @@
-"""A saved model becomes a Hub repository, in one commit.
+"""Upload a saved model to a Hub repository in one commit.
 
 Readers see the whole old version or the whole new one. Only what a reader needs travels: safetensors, configuration,
 code, processor, card; no pickle, no optimizer, no training checkpoint.

@@ -1,4 +1,4 @@
-"""The contract that every dual encoder of vsehub keeps: outputs, towers, forward, and typed `encode_*` calls.
+"""Base class of the dual encoders: outputs, towers, `forward`, `encode_image` and `encode_text`.
 
 A subclass sets `vision_model` and `text_model` and implements `pool_image` and `pool_text`.
 

@@ -1,4 +1,4 @@
-"""What a tower does, learned by running it on a few made-up inputs, before any data are read.
+"""Measure a tower by running it on a few made-up inputs, before any data are read.
 
 A configuration does not tell reliably how wide a tower's output is, how many positions it can use, whether padding
 reaches its tokens, or whether it draws random numbers while it evaluates. One dry forward pass does.

@@ -1,4 +1,4 @@
-"""Backbones of transformers as towers: built, loaded whole or not at all, copied, run, and frozen where unused."""
+"""Towers are backbones of transformers: build, load completely, copy, run, and freeze unused weights."""
 
 import inspect
 import os

@@ -1,4 +1,4 @@
-"""Before the model: pixels and tokens. After it: ranks."""
+"""Pictures, scenes and captions to tensors."""
 
 from transformers import AutoProcessor
 

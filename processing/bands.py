@@ -1,4 +1,4 @@
-"""What the numbers of a raster mean: which bands are the picture, their depth, and what in them is no picture.
+"""What the numbers of a raster mean: which bands make the picture, their depth, and which pixels are not valid.
 
 A palette's indices, ink, inverted greys, premultiplied colours, signed and complex numbers become red, green and blue
 (or grey) here, before anything is stretched; so whole pictures, tiles and boxes cannot differ in it.

@@ -1,4 +1,4 @@
-"""Many inputs through a tower: what goes into one batch, how a batch is padded, and the loop that runs the batches.
+"""Batches for a tower: which inputs go together, how they are padded, and the loop that runs them.
 
 Whatever embeds a whole data set (evaluation, caches of frozen towers, features of teachers) goes through `run_batches`,
 so that a faster way of running a tower has one place to be written.

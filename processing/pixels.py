@@ -1,4 +1,4 @@
-"""Files and bytes to upright 8-bit RGB pictures. Half a picture is an error, never a picture.
+"""Decode files and bytes to upright 8-bit RGB pictures; a damaged picture is an error.
 
 A file is what its first bytes say, whatever it is called, and only the one decoder of that format sees it. Pillow alone
 drops alpha onto hidden colours, turns 16-bit images white and ignores EXIF orientation; each is put right here, without

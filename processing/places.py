@@ -1,4 +1,4 @@
-"""Where the pixels of a scene lie on the earth, as GeoJSON geometries: RFC 7946, longitude and latitude of WGS 84.
+"""The place of a scene's pixels on the earth as GeoJSON: RFC 7946, longitude and latitude in WGS 84.
 
 From the affine transform and the coordinate system, from ground control points, or from rational polynomials (RPCs, at
 height 0 above the ellipsoid), as rasterio computes them. What lies in a sidecar file is not looked at.

@@ -1,4 +1,4 @@
-"""What there is to index: a folder of pictures, one picture or scene, or the rows of a dataset; and what of it is new.
+"""List what is to be indexed (a folder, a picture, a scene, a dataset) and which of it is new or changed.
 
 A unit is what changes as a whole: a file (all tiles of a scene) or a row. It is known by its size and a stamp: the time
 of a file, the CRC-32 of bytes inside a table.

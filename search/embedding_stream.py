@@ -1,4 +1,4 @@
-"""Pictures from anywhere to unit vectors, decoding ahead in threads while the model runs.
+"""Embed a stream of pictures; threads decode the next ones while the model runs.
 
 Pillow decodes and resizes outside Python's lock, so threads are enough. A picture that cannot be used becomes a line of
 a report and never stops the stream.

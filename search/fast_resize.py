@@ -1,4 +1,4 @@
-"""Pictures to pixels several times faster than the processor, for search: close to what it makes, not the same.
+"""Decode and resize pictures faster than the processor does; the pixels differ a little.
 
 Exact: decode whole, resize, rescale and normalise in float on the host. Fast: decode a JPEG at the smallest eighth that
 is no smaller than the model's square, resize in 8 bit, and normalise on the device. Pictures that are less than twice

@@ -1,4 +1,4 @@
-"""Segments of an index: some unit vectors and the table of what they stand for, in memory or mapped from files."""
+"""A segment of an index: unit vectors and a table that describes them, in memory or memory-mapped."""
 
 from collections import Counter
 from functools import cached_property

@@ -1,4 +1,4 @@
-"""An index on disk: files that never change once written, and one manifest that names them.
+"""The files of an index: data files that never change, and one manifest that names the current ones.
 
 A change writes new files beside the old ones, makes them durable, and renames a new manifest over the old: that rename
 is the change. Killed before it, the folder is the old index; killed after it, the new one. Files that no manifest names

@@ -1,4 +1,4 @@
-"""Exact nearest neighbours by inner product: faiss where it is installed, numpy where not, the same rows either way.
+"""Exact nearest neighbours by inner product, with faiss or numpy; both return the same rows.
 
 Both engines only propose candidates, in float32 and each with its own rounding. The candidates are scored again in
 float64, row by row, and ties go to the lower row: that makes the answer one of the data, not of the engine.

@@ -1,4 +1,4 @@
-"""Hits as a page that needs no server and no network, and as GeoJSON."""
+"""Search results as a self-contained HTML page, and as GeoJSON."""
 
 import base64
 import html

@@ -1,4 +1,4 @@
-"""Build an index of a collection of pictures, and later bring it up to date: what is unchanged is not embedded again.
+"""Build an index of a collection, and update it later; unchanged pictures are not embedded again.
 
 A killed job loses at most the pictures since the last save. Several processes (`accelerate launch`) share the work.
 """

@@ -1,4 +1,4 @@
-"""A durable index of embeddings: add, delete and search by cosine, each change whole or not at all.
+"""A durable index of embeddings: add, delete and search by cosine; a change is stored completely or not at all.
 
 Rows live in segments. A change appends one, merged with those before it that are no larger (so there are few, and a
 row is copied about log2(changes) times in its life); deleted rows are marked, and swept out when they are a fifth.

@@ -218,7 +218,8 @@ def _check_options(options, checkpoint):
     for name, kind in kinds.items():
         value = options.get(name, kind() if isinstance(kind, type) else 0)
         if not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool):
-            raise CheckpointError(f"{checkpoint}: config.{name} is {value!r}, which cannot be")
+            expected = {int: "an integer", bool: "true or false"}.get(kind, "a number")
+            raise CheckpointError(f"{checkpoint}: config.{name} is {value!r}; expected {expected}")
 
 
 def _config(state, options, towers, baseline):

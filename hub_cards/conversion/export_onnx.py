@@ -1,4 +1,4 @@
-"""The two sides of a model as two ONNX graphs, or the model in bfloat16.
+"""Export the image side and the text side of a model as two ONNX graphs, or the model in bfloat16.
 
 `visual/model.onnx` maps pixel values (B, 3, S, S) to unit vectors (B, D), `textual/model.onnx` ids and mask (B, L) to
 unit vectors (B, D); batch and length are free. Beside them lie the preprocessing and the tokenizer, as immich reads

@@ -1,4 +1,4 @@
-"""Research checkpoints: opened without running anything in them, loaded without losing a weight.
+"""Read research checkpoints without running code in them and without losing a weight.
 
 What every converter needs: the file's tensors and options, the tower configurations that its tensors imply, and
 a load in which every tensor is used and every weight is filled.
