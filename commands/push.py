@@ -1,5 +1,8 @@
 """`vsehub push MODEL REPO`: a saved model becomes a Hub repository, in one commit."""
 
+from pathlib import Path
+
+from ..files.text import printable
 from .flags import Parser, add_json, tell
 
 
@@ -15,9 +18,17 @@ def main(argv: list[str]) -> int:
     parser.add("--private", action="store_true", help="of a repository that is made now")
     parser.add("--tag", help="such as v1; never moved later")
     parser.add("--message", help="of the commit")
+    parser.add("--dry_run", action="store_true", help="list what would be uploaded; nothing is sent")
     add_json(parser, "the commit's address")
     args = parser.parse_args(argv)
-    from ..hub_cards.push import push
+    from ..hub_cards.push import push, shipped_files
+
+    if args.dry_run:
+        sizes = {name: path.stat().st_size for name, path in shipped_files(Path(args.model))}
+        lines = [f"{size:14,}  {printable(name)}" for name, size in sizes.items()]
+        text = "\n".join([*lines, f"{sum(sizes.values()):14,}  bytes in {len(sizes)} files; nothing was sent"])
+        tell(args, text, {"repo": args.repo, "files": sizes})
+        return 0
 
     address = push(args.model, args.repo, args.private, args.tag, args.message)
     tell(args, address, {"repo": args.repo, "commit": address})

@@ -6,7 +6,6 @@ code, processor, card; no pickle, no optimizer, no training checkpoint.
 
 import json
 import re
-from fnmatch import fnmatch
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
@@ -15,11 +14,8 @@ from safetensors import safe_open
 
 from ..modeling.towers import weights_of
 from .model_card import REPO_ID, SOMEWHERE
+from .shipped import files_to_ship
 
-# A model of SentencePiece (SigLIP's words) is data, no pickle.
-WANTED = ("*.safetensors", "*.json", "*.py", "*.txt", "*.jinja", "*.model", "README.md", "LICENSE*")
-PICTURES = ("*.jpg", "*.jpeg", "*.png")  # of the card's widget
-NEVER = ("objective.safetensors", "trainer_state.json", "bad_samples*", "validation.json", ".*", "_*")
 TAG = re.compile(r"\w([\w.-]*\w)?", re.ASCII)
 OURS = ("D2SVSEModel", "PIRModel")
 
@@ -72,15 +68,7 @@ def shipped_files(folder: Path) -> list[tuple[str, Path]]:
     named = _config(folder).get("architectures") or [None]
     if not isinstance(named, list) or named[0] not in OURS:
         raise ValueError(f"{folder} holds {named}, not a model of vsehub ({' or '.join(OURS)})")
-    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    names = [path.relative_to(folder).as_posix() for path in paths]
-    wanted = [
-        (name, path)
-        for name, path in zip(names, paths)
-        if any(fnmatch(path.name, pattern) for pattern in WANTED + PICTURES)
-        and not any(fnmatch(part, pattern) for part in path.relative_to(folder).parts for pattern in NEVER)
-        and not any(part.startswith("checkpoint-") for part in path.relative_to(folder).parts)
-    ]
+    wanted = files_to_ship(folder)
     have = {name for name, _ in wanted}
     needs = {
         "weights (model.safetensors)": have & {"model.safetensors", "model.safetensors.index.json"},

@@ -13,18 +13,18 @@ from huggingface_hub import upload_folder
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerState
-from transformers.trainer_utils import EvalLoopOutput, TrainOutput
+from transformers.trainer_utils import EvalLoopOutput, HubStrategy, TrainOutput
 
 from ..evaluation.calibration import calibrate_logit_scale
 from ..evaluation.embed import embed_rows, row_metrics
 from ..hub_cards.model_card import write_model_card
+from ..hub_cards.shipped import files_to_ship
 from .batches import PairBatch
 from .dense_teacher import teach
 from .objectives import PairEmbeddings
 from .tower_cache import CachedRowInputs, Caches
 
 OBJECTIVE_FILE = "objective.safetensors"
-NOT_FOR_THE_HUB = ["_*", "checkpoint-*", "*.bin", "*.pt", "*.pth", OBJECTIVE_FILE, "bad_samples.jsonl"]
 
 
 class WholeCheckpoints(Trainer):
@@ -243,14 +243,22 @@ class RetrievalTrainer(WholeCheckpoints):
         if not self.is_world_process_zero():
             return None
         self.create_model_card()
+        return self._upload(self.args.output_dir, commit_message, not blocking, token=token, revision=revision)
+
+    def _push_from_checkpoint(self, checkpoint_folder):
+        """Upload a checkpoint's model; Trainer's own would send the optimizer and whatever lies in the folder."""
+        if self.is_world_process_zero() and self.args.hub_strategy != HubStrategy.END:
+            self._upload(checkpoint_folder, f"Training in progress, step {self.state.global_step}", False)
+
+    def _upload(self, folder: str, message: str, in_background: bool, token=None, revision=None):
         return upload_folder(
             repo_id=self.hub_model_id,
-            folder_path=self.args.output_dir,
-            commit_message=commit_message,
+            folder_path=folder,
+            commit_message=message,
             token=token or self.args.hub_token,
-            revision=revision,
-            run_as_future=not blocking,
-            ignore_patterns=NOT_FOR_THE_HUB,
+            revision=revision or self.args.hub_revision,
+            run_as_future=in_background,
+            allow_patterns=[name for name, _ in files_to_ship(folder)],
         )
 
 

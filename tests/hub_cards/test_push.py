@@ -46,9 +46,9 @@ def test_a_second_push_replaces_and_forgets_in_one_commit_and_refuses_what_is_wr
     other = tmp_path / "pir"
     shutil.copytree(pir_folder, other)
     (other / "README.md").write_text("# PIR\n")
-    (folder / "extra.txt").write_text("old")
+    (folder / "merges.txt").write_text("old")
     run_client("client_push_verb.py", json.dumps([[str(folder), "tester/two", "--tag", "v1"]]), **online)
-    (folder / "extra.txt").unlink()
+    (folder / "merges.txt").unlink()
     runs = [[str(folder), "tester/two"], [str(folder), "tester/two", "--tag", "v1"], [str(other), "tester/two"]]
     runs += [[str(folder), "a/b/c"], [str(tmp_path / "none"), "tester/x"]]
     report, _ = run_client("client_push_verb.py", json.dumps(runs), **online)
@@ -57,7 +57,7 @@ def test_a_second_push_replaces_and_forgets_in_one_commit_and_refuses_what_is_wr
         assert words in row["printed"]
     repository = loopback_hub.repositories["tester/two"]
     assert len(repository.commits) == 3
-    assert "extra.txt" in repository.files("v1") and "extra.txt" not in repository.files("main")
+    assert "merges.txt" in repository.files("v1") and "merges.txt" not in repository.files("main")
 
 
 def test_every_snippet_of_the_published_card_runs_as_it_stands(pir_folder, tmp_path, run_client, online):
@@ -72,7 +72,7 @@ def test_every_snippet_of_the_published_card_runs_as_it_stands(pir_folder, tmp_p
 def test_the_words_of_a_tokenizer_travel_whatever_their_file(folder):
     names = ("spiece.model", "vocab.txt", "merges.txt", "vocab.json")
     for name in names:
-        (folder / name).write_bytes(b"words")
+        (folder / name).write_bytes(b'"words"')
     assert set(names) <= {name for name, _ in shipped_files(folder)}
 
 
