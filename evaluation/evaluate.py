@@ -11,7 +11,7 @@ from ..data.arguments import DataArguments
 from ..data.rows import prepare_rows
 from ..files.outputs import output_file
 from ..modeling.modeling_dual_encoder import DualEncoderPreTrainedModel
-from ..modeling.towers import weights_of
+from ..modeling.towers import load_errors
 from .embed import RowInputs, embed_rows, further_metrics, labels_of
 from .graded import class_relevance, graded_metrics, rouge_l_relevance
 from .ground_truth import read_ground_truth
@@ -70,7 +70,7 @@ def evaluation(source: str, data: DataArguments, split: str, options: Evaluation
             where the data have none.
     """
     _check(options)
-    with weights_of(source):  # that there is one, before the data are read
+    with load_errors(source):  # that there is one, before the data are read
         pass
     accelerator = Accelerator()
     dtype = resolved_dtype(options.dtype, accelerator.device)
@@ -85,7 +85,7 @@ def evaluation(source: str, data: DataArguments, split: str, options: Evaluation
     if options.graded == "classes" and labels_of(rows) is None:
         raise ValueError(f"{data.data} has no scene classes to grade by: name their column with --label_column")
     model, processor = _loaded(source, accelerator.device, not options.embeddings, options.loading)
-    with weights_of(source):
+    with load_errors(source):
         facts = embedding_facts(source, rows, split, dtype, processor.tokenizer.model_max_length, options.loading)
     if options.embeddings:
         embeds = read_embeddings(options.embeddings, facts)
@@ -127,7 +127,7 @@ def resolved_dtype(name: str, device: torch.device) -> str:
 def _loaded(source: str, device: torch.device, with_weights: bool, loading: dict):
     """The model, or None without weights, and its processor."""
     model = None
-    with weights_of(source):
+    with load_errors(source):
         if with_weights:
             model = AutoModel.from_pretrained(source, **loading).to(device)
             if not isinstance(model, DualEncoderPreTrainedModel):

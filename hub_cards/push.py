@@ -12,7 +12,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
 from safetensors import safe_open
 
-from ..modeling.towers import weights_of
+from ..modeling.towers import load_errors
 from .model_card import REPO_ID, SOMEWHERE
 from .shipped import files_to_ship
 
@@ -82,7 +82,10 @@ def shipped_files(folder: Path) -> list[tuple[str, Path]]:
     _check_shards(folder, have)
     for name, path in wanted:
         if name.endswith(".safetensors"):
-            with weights_of(folder), safe_open(path, "pt"):  # reads the header, and that the file is as long as it says
+            with (
+                load_errors(folder),
+                safe_open(path, "pt"),
+            ):  # reads the header and compares the length of the file
                 pass
     return wanted
 

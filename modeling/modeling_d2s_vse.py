@@ -2,7 +2,7 @@
 
 Notable:
 - both sides pool with GPO, a learned weighting of *sorted* features (Chen et al., CVPR 2021);
-- a mask-token decoder writes, from a short caption, what a dense caption would have said, and adds it to the caption;
+- a mask-token decoder predicts from a short caption what a dense caption would add, and adds it to the caption;
 - one residual formula, `l2(t + r)`, in training and inference; padding never reaches an embedding. The official code
   does otherwise in both: see `legacy` in [`D2SVSEConfig`].
 
@@ -25,7 +25,7 @@ from .towers import build_tower
 
 
 class TextParts(NamedTuple):
-    """What a caption becomes on its way into the shared space."""
+    """Intermediate results of the text side."""
 
     words: torch.Tensor  # (B, L, D) word features
     pooled: torch.Tensor  # (B, D) t, pooled and layer-normalised
@@ -35,9 +35,9 @@ class TextParts(NamedTuple):
 class MaskedBatchNorm1d(nn.BatchNorm1d):
     """Batch normalisation over the real tokens of the *global* batch.
 
-    Padding would otherwise pull the statistics towards whatever the padding embeds to, and an embedding would depend on
-    its batch-mates' lengths. Across processes, sum, square sum and count are reduced with gradients, so that two
-    processes compute what one would (`SyncBatchNorm` does so on GPUs only).
+    Otherwise padding would change the statistics, and an embedding would depend on the lengths of the other texts in
+    its batch. Across processes, sum, square sum and count are reduced with gradients, so that two processes compute
+    what one would (`SyncBatchNorm` does so on GPUs only).
     """
 
     def forward(self, features: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
@@ -118,10 +118,10 @@ class DecoderLayer(nn.Module):
 
 
 class MaskTokenDecoder(nn.Module):
-    """Let M learned tokens read a caption's words and themselves, and return their mean (paper, eq. of section 3.3).
+    """M learned tokens attend to a caption's words and to each other; the result is their mean (paper, section 3.3).
 
-    The sequence is always [words ; mask tokens]. Attention has no order, so `token_placement` is nothing but the
-    positions that are added, where `decoder_positions` is on; they count real words only, so padding changes nothing.
+    The sequence is always [words ; mask tokens]. Attention ignores order, so `token_placement` only decides which
+    positions are added with `decoder_positions`. Positions count real words only, so padding changes nothing.
     """
 
     def __init__(self, config: D2SVSEConfig):
@@ -222,7 +222,7 @@ class D2SVSEModel(DualEncoderPreTrainedModel):
         return TextParts(words, pooled, self.mask_token_decoder(words, None if self.config.legacy else attention_mask))
 
     def _combine(self, parts: TextParts) -> torch.Tensor:
-        """Add what was decoded to what was said (paper, eq. 5)."""
+        """Add the decoder's vector to the pooled caption (paper, eq. 5)."""
         if parts.decoded is None:
             return parts.pooled
         decoded = parts.decoded

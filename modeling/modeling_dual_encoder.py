@@ -81,7 +81,7 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
-        """Load a model as transformers does, and note where from: `encode_*` find the processor of that revision."""
+        """Load a model as transformers does, and keep its source, so that `encode_*` load the processor beside it."""
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         model.freeze_for_good()  # loading replaced the parameters that the constructor froze
@@ -122,12 +122,12 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
         return [self.vision_model, self.text_model]
 
     def freeze_for_good(self):
-        """Freeze what is never trained, whatever a recipe says: weights that no embedding depends on."""
+        """Freeze the weights that are never trained because no embedding depends on them."""
         for tower in self.towers():
             freeze_unused(tower)
 
     def train(self, mode: bool = True):
-        """Set training mode, but keep in eval mode what must not move: frozen towers, batch-norm of the images."""
+        """Set training mode, but keep frozen towers and the batch-norm of the vision tower in eval mode."""
         super().train(mode)
         if mode:
             for tower in self.towers():
@@ -162,13 +162,13 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
 
         Args:
             pixel_values: from the processor.
-            vision_hidden_states: what the vision tower made of them earlier; they replace its run.
+            vision_hidden_states: cached output of the vision tower, used instead of running it.
             output_attentions, output_hidden_states: passed to the vision tower.
-            **image_inputs: what else the subclass's `pool_image` takes.
+            **image_inputs: further arguments of the subclass's `pool_image`.
 
         Returns:
-            `pooler_output` (B, D), not normalised, and of the tower `last_hidden_state` (B, N, C) and, where they are
-            asked for, `hidden_states` and `attentions`.
+            `pooler_output` (B, D), not normalised, and the tower's `last_hidden_state` (B, N, C) and, if requested,
+            `hidden_states` and `attentions`.
         """
         flags = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
         tower, hidden = None, vision_hidden_states
@@ -190,8 +190,8 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
         """Embed captions (T, L), or the text tower's hidden states (T, L, C).
 
         Returns:
-            `pooler_output` (T, D), not normalised, and of the tower `last_hidden_state` (T, L, C) and, where they are
-            asked for, `hidden_states` and `attentions`.
+            `pooler_output` (T, D), not normalised, and the tower's `last_hidden_state` (T, L, C) and, if requested,
+            `hidden_states` and `attentions`.
         """
         if attention_mask is None or self.reads_padding():
             shape = (input_ids if text_hidden_states is None else text_hidden_states).shape[:2]
@@ -208,7 +208,7 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
         return _features(text_hidden_states, self.pool_text(text_hidden_states, attention_mask), tower)
 
     def reads_padding(self) -> bool:
-        """Whether padding takes part in texts; it should not."""
+        """Whether padding influences the embeddings of texts: only in the official code of some systems."""
         return False
 
     @can_return_tuple
@@ -230,11 +230,11 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
         Args:
             input_ids, attention_mask, token_type_ids: (T, L), from the processor.
             pixel_values: (B, 3, H, W), from the processor.
-            vision_hidden_states, text_hidden_states: the towers' last hidden states, (B, N, C) and (T, L, C), computed
-                earlier with frozen towers; they replace `pixel_values` and `input_ids`.
+            vision_hidden_states, text_hidden_states: cached last hidden states of frozen towers, (B, N, C) and
+                (T, L, C), used instead of `pixel_values` and `input_ids`.
             return_loss: also return the symmetric contrastive loss; row i of the images belongs to row i of the texts.
             output_attentions, output_hidden_states: passed to the towers.
-            **image_inputs: what else the subclass's `get_image_features` takes.
+            **image_inputs: further arguments of the subclass's `get_image_features`.
 
         Raises:
             ValueError: neither modality is given, or `return_loss` without pairs.
@@ -288,9 +288,9 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
     def encode_text(self, texts, batch_size: int = 64, processor=None) -> torch.Tensor:
         """Embed captions: a list of N strings to unit vectors (N, D), float32 on the CPU.
 
-        The processor is looked up beside the weights unless it is passed. Texts are sorted by length, so that little
-        padding is computed; the order of the result is the order given. A warning tells how many captions were longer
-        than the processor reads.
+        The processor is loaded from the folder of the weights unless it is passed. Texts are sorted by length to save
+        padding; the results are in the order of the texts. A warning tells how many captions were longer than the
+        processor reads.
 
         Raises:
             TypeError: something else than strings.
@@ -303,7 +303,7 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
                     f"encode_text takes strings; item {row} is a {type(text).__name__} (use encode_image for pictures)"
                 )
             if not text.strip():
-                raise ValueError(f"encode_text: item {row} is empty; leave it out or give it words")
+                raise ValueError(f"encode_text: item {row} is empty; leave it out")
             if any("\ud800" <= letter <= "\udfff" for letter in text):  # half of a UTF-16 pair, or an undecoded byte
                 raise ValueError(f"encode_text: item {row} is not Unicode text: {text!r}")
         processor = processor or self._own_processor()
@@ -353,8 +353,8 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
             for start in range(0, len(order), batch_size):
                 rows = order[start : start + batch_size]
                 output = self(**prepare(rows).to(self.device))
-                found = output.image_embeds if output.text_embeds is None else output.text_embeds
-                embeds[torch.tensor(rows)] = F.normalize(found.float(), dim=-1).cpu()  # bfloat16 is off by 0.4 %
+                vectors = output.image_embeds if output.text_embeds is None else output.text_embeds
+                embeds[torch.tensor(rows)] = F.normalize(vectors.float(), dim=-1).cpu()  # bfloat16 is off by 0.4 %
         finally:
             self.train(training)
         return embeds

@@ -3,8 +3,8 @@
 Notable:
 - a frozen scene encoder gives one instruction vector per image; its dot products with the image tokens are the belief,
   which decides which tokens are kept and which one is read out (VIR);
-- a text reads itself again and again, each cycle with a layer of its own (LCA);
-- both sides add what they found to their class token: `l2(cls + local)`;
+- a text attends to itself in several cycles, each with its own layer (LCA);
+- both sides add their local vector to their class token: `l2(cls + local)`;
 - padding never reaches an embedding and tokens are sorted by logits. The official code does otherwise in both: see
   `legacy` in [`PIRConfig`].
 
@@ -26,7 +26,7 @@ from .towers import build_tower, copy_tower, image_tokens, load_tower
 
 
 class ImageParts(NamedTuple):
-    """What an image becomes on its way into the shared space."""
+    """Intermediate results of the image side."""
 
     tokens: torch.Tensor  # (B, N, D) projected tokens, the class token first
     instruction: torch.Tensor | None  # (B, D) u; None without an instruction encoder
@@ -35,7 +35,7 @@ class ImageParts(NamedTuple):
 
 
 class VisualInstruction(nn.Module):
-    """VIR: filter tokens by belief, let TELs ask them with the instruction, and read one vector out (section 3.2)."""
+    """VIR (section 3.2): TELs query the most believed tokens with the instruction, and one vector is read out."""
 
     def __init__(self, config: PIRConfig):
         super().__init__()
@@ -47,7 +47,7 @@ class VisualInstruction(nn.Module):
 
     def forward(self, tokens: torch.Tensor, instruction: torch.Tensor | None):
         """Map tokens (B, N, D) and instruction (B, D) to the local vector (B, D) and the belief logits (B, N)."""
-        if instruction is None:  # the image instructs itself: no belief, nothing to filter, the class token is read
+        if instruction is None:  # the image's own tokens are the queries: no token is filtered, the class token is read
             hidden = tokens
             for layer, linear in zip(self.layers, self.maps):
                 hidden = layer(hidden, linear(hidden))
@@ -72,7 +72,7 @@ class VisualInstruction(nn.Module):
 
 
 class LanguageCycles(nn.Module):
-    """LCA: a text reads itself `cycles` times, each time asked by a linear map of what it became (section 3.3)."""
+    """LCA (section 3.3): `cycles` layers in which a text is queried by a linear map of its own current state."""
 
     def __init__(self, config: PIRConfig):
         super().__init__()
@@ -230,7 +230,7 @@ class PIRModel(DualEncoderPreTrainedModel):
         return pooled
 
     def belief(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """How much the instruction believes each token: (B, 3, H, W) to (B, N), rows sum to 1, class token first.
+        """Softmax of the belief logits, one weight per token: (B, 3, H, W) to (B, N), class token first.
 
         Raises:
             ValueError: a model without instruction encoder.

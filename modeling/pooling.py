@@ -15,18 +15,18 @@ def run_gru(
 ) -> torch.Tensor:
     """Run one direction of a GRU over (B, N, P), left to right, from a zero state: (B, N, P)."""
     state = inputs.new_zeros(1, inputs.shape[0], w_hh.shape[1])
-    # The second True is `train`: without it, cuDNN keeps nothing for the backward pass and refuses it. One layer has no
-    # dropout, so that it changes no value.
+    # The second True is `train`: without it, cuDNN keeps nothing for the backward pass and refuses it. It changes no
+    # value, because one layer has no dropout.
     with torch.autocast(inputs.device.type, enabled=False):  # on a GPU it would run in float16, whatever was asked for
         output, _ = torch.gru(inputs, state, [w_ih, w_hh, b_ih, b_hh], True, 1, 0.0, True, False, True)
-    return output.contiguous()  # the operator below promises so
+    return output.contiguous()  # as the fake of the operator below says
 
 
 def _one_operator():
-    """`run_gru` as one operator for `torch.compile`, which would unroll it step by step, or break the graph.
+    """Register `run_gru` as one operator; `torch.compile` would unroll it step by step, or break the graph.
 
-    The backward pass runs the recurrence again. A module may be imported under several names (installed, from the Hub),
-    each with its own operator.
+    The backward pass runs the recurrence again. This file may be imported under several names (installed, from the
+    Hub), each with its own operator.
     """
     name = re.sub(r"\W", "_", __name__) + "::run_gru"
     operator = torch.library.custom_op(name, run_gru, mutates_args=())
@@ -38,8 +38,8 @@ def _one_operator():
                 x.detach().requires_grad_(need) for x, need in zip(context.saved_tensors, context.needs_input_grad)
             ]
             wanted = [x for x in given if x.requires_grad]
-            found = iter(torch.autograd.grad(run_gru(*given), wanted, gradient))
-        return tuple(next(found) if x.requires_grad else None for x in given)
+            gradients = iter(torch.autograd.grad(run_gru(*given), wanted, gradient))
+        return tuple(next(gradients) if x.requires_grad else None for x in given)
 
     operator.register_autograd(backward, setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs))
     return operator
@@ -49,9 +49,9 @@ compiled_gru = _one_operator()
 
 
 class RankGRU(nn.Module):
-    """The weights of a bidirectional GRU of P inputs and P units under the names of `torch.nn.GRU`.
+    """A bidirectional GRU of P inputs and P units whose weights have the names of `torch.nn.GRU`.
 
-    `torch.compile` refuses to look into `torch.nn.GRU` itself.
+    `torch.nn.GRU` itself cannot be traced by `torch.compile`.
     """
 
     def __init__(self, width: int):
@@ -80,8 +80,8 @@ class GPO(nn.Module):
     """Pool a padded set of vectors into one.
 
     The weights depend on the set's size alone: a bidirectional GRU reads sinusoidal encodings of the ranks 0..n-1, a
-    linear layer scores each rank, and a softmax at a low temperature makes weights of the scores. Each feature is
-    sorted on its own, descending, before it is weighted, so the order of the set and its padding do not matter.
+    linear layer scores each rank, and a softmax at a low temperature turns the scores into weights. Each feature is
+    sorted separately, descending, before it is weighted, so the order of the set and its padding do not matter.
 
     Args:
         position_dim: P, even; also the GRU's width per direction.
@@ -107,7 +107,7 @@ class GPO(nn.Module):
         outside = ranks >= lengths.unsqueeze(1)  # (B or 1, N)
         weights = self.weights(lengths, outside)  # (B or 1, N)
         ordered = features.sort(dim=1, descending=True).values  # (B, N, D), padding last
-        ordered = ordered.masked_fill(outside.unsqueeze(-1), 0.0)  # 0 * finfo.min would poison the gradient
+        ordered = ordered.masked_fill(outside.unsqueeze(-1), 0.0)  # 0 * finfo.min would spoil the gradient
         return (ordered * weights.to(ordered.dtype).unsqueeze(-1)).sum(1)
 
     def weights(self, lengths: torch.Tensor, outside: torch.Tensor) -> torch.Tensor:
@@ -128,7 +128,7 @@ class GPO(nn.Module):
         return torch.softmax(scores / self.temperature, dim=-1)
 
     def _encoding(self, size: int, device: torch.device) -> torch.Tensor:
-        """Sinusoidal encodings of the ranks, (size, P); computed here because a buffer would not survive `meta`."""
+        """Sinusoidal encodings of the ranks, (size, P); not a buffer, which would be lost on the device `meta`."""
         return sinusoid(torch.arange(size, device=device), self.position_dim)
 
 

@@ -1,4 +1,4 @@
-"""TEL, PIR's transformer encoder layer: a sequence reads itself, then is asked by an external one (PIR, section 3.2).
+"""TEL, PIR's transformer encoder layer: self-attention, then cross-attention with external queries (section 3.2).
 
 Shapes: B batch, N tokens of the sequence, D features.
 """
@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 
 class TEL(nn.Module):
-    """`TEL(S, C) = CA(C, SA(S))`: the queries of the cross-attention are external, residual, keys and values are not.
+    """`TEL(S, C) = CA(C, SA(S))`: the queries of the cross-attention are C; residual, keys and values come from S.
 
     Args:
         dim, heads, dropout: D, attention heads, dropout on attention weights and on both branches.
@@ -26,9 +26,9 @@ class TEL(nn.Module):
 
         Args:
             sequence: S.
-            external: C, the queries: (B, N, D), or (B, 1, D) for one query that all positions share. N equal queries
-                get N equal answers, so one is computed and broadcast: exact in eval mode; in training the positions
-                share a dropout mask on the attention weights.
+            external: C, the queries: (B, N, D), or (B, 1, D) for one query that all positions share. Equal queries have
+                equal results, so one is computed and broadcast: exact in eval mode; in training the positions share a
+                dropout mask on the attention weights.
             mask: (B, N), non-zero where a token may be attended to; None means everywhere.
         """
         mask = None if mask is None else mask.bool()[:, None, None, :]

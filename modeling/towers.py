@@ -28,10 +28,10 @@ def run_text_tower(
     token_type_ids: torch.Tensor | None = None,
     **kwargs,
 ):
-    """Run a text backbone on (T, L), wherever the padding is, as if it were on the right.
+    """Run a text backbone on (T, L) with the padding moved to the right.
 
-    Tokenizers of language models pad on the left, where towers that count positions from the first column would see
-    other positions for a caption in a batch than for the same caption alone.
+    Tokenizers of language models pad on the left. A tower that counts positions from the first column would then give a
+    caption other positions in a batch than alone.
 
     Returns:
         The tower's output, whose tokens have the padding on the right, and its last hidden state (T, L, C) in the
@@ -71,13 +71,13 @@ def hold_batch_norm(model: nn.Module):
 
 
 def build_tower(config) -> nn.Module:
-    """Build a tower without weights; what `last_hidden_state` does not need is left out or, else, frozen (DDP)."""
+    """Build an untrained tower; parts that `last_hidden_state` does not need are left out, or else frozen."""
     try:
         tower = _from_config(config)
     except ValueError as error:
         if "attention" not in str(error):
             raise
-        # An implementation that was asked of the whole model; a convolutional tower knows none of them.
+        # The attention implementation was asked of the whole model; a convolutional tower has none.
         tower = _from_config(config, attn_implementation="eager")
     freeze_unused(tower)
     return tower
@@ -93,23 +93,23 @@ def _from_config(config, **kwargs) -> nn.Module:
 
 
 def _auto_class(config):
-    """`AutoModel`, but for T5 and its kin, of which the encoder alone reads a text."""
+    """`AutoModel`; for T5 and similar models, the class that loads the encoder alone."""
     return AutoModelForTextEncoding if config.model_type in ENCODER_ALONE else AutoModel
 
 
 def freeze_unused(tower: nn.Module):
-    """Freeze what `last_hidden_state` does not need: under DDP, a parameter without gradient is an error."""
+    """Freeze the weights that `last_hidden_state` does not need: a parameter without gradient is an error in DDP."""
     for name, parameter in tower.named_parameters():
         if _is_unused(name, tower.config.model_type):
             parameter.requires_grad_(False)
 
 
 @contextmanager
-def weights_of(source):
-    """Turn what an absent or torn model raises while it is read into an error that names the model and the remedy.
+def load_errors(source: str | os.PathLike):
+    """Turn the errors of loading a missing or damaged model into one that names the model and the remedy.
 
     Raises:
-        ValueError, OSError: a file, a folder that is not there, or one that is not whole.
+        ValueError, OSError: a file, a folder that does not exist, or a model that is incomplete.
     """
     source = str(source)
     if os.path.isfile(source):
@@ -120,7 +120,7 @@ def weights_of(source):
         yield
     except Exception as error:
         if type(error).__name__ == "SafetensorError":
-            raise ValueError(f"{source}: its weights are not whole ({error}); copy or download them again") from None
+            raise ValueError(f"{source}: its weights are damaged ({error}); copy or download them again") from None
         if "trust_remote_code" in str(error):
             raise ValueError(
                 f"{source} needs code of its own, and none is run that nobody asked for: name a model of vsehub or of "
@@ -129,18 +129,18 @@ def weights_of(source):
         if not isinstance(error, (OSError, ValueError)) or source in str(error):
             raise
         if os.path.isdir(source):
-            raise ValueError(f"{source} is not a whole model ({error}); copy or download it again") from None
-        raise OSError(f"{source}: no such folder here, nor to be had from the Hub ({error})") from None
+            raise ValueError(f"{source} is not a complete model ({error}); copy or download it again") from None
+        raise OSError(f"{source}: no such folder, and it could not be loaded from the Hub ({error})") from None
 
 
 def load_tower(source: str, part: str) -> nn.Module:
     """Load a pretrained tower in float32; of a two-tower checkpoint such as CLIP, its `part`.
 
     Raises:
-        ValueError: the checkpoint lacks weights that the architecture has, or its file is torn.
+        ValueError: the checkpoint lacks weights that the architecture has, or its file is damaged.
     """
     AutoModel.register(SiglipTextConfig, SiglipTextModel, exist_ok=True)  # AutoModel knows SigLIP only whole
-    with weights_of(source):
+    with load_errors(source):
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         refuse_kernels(config.to_dict() | {"attn_implementation": config._attn_implementation})
         config = getattr(config, part, config)
@@ -160,7 +160,7 @@ def load_tower(source: str, part: str) -> nn.Module:
 
 
 def copy_tower(source: nn.Module, target: nn.Module, name: str):
-    """Copy every weight that `target` has; a weight that `source` lacks is an error, never a warning."""
+    """Copy every weight that `target` has; a weight that `source` lacks is an error, not a warning."""
     report = target.load_state_dict(source.state_dict(), strict=False)
     left = [key for key in report.unexpected_keys if not _is_unused(key, source.config.model_type)]
     if report.missing_keys or left:
@@ -168,7 +168,7 @@ def copy_tower(source: nn.Module, target: nn.Module, name: str):
 
 
 def _is_unused(key: str, model_type: str) -> bool:
-    """Tell whether a weight has no part in `last_hidden_state`: a tower's own pooling, a pre-training's mask token."""
+    """Whether `last_hidden_state` does not depend on a weight: the tower's own pooling, or a mask token."""
     own = {"clip_vision_model": "post_layernorm.", "convnext": "layernorm.", "convnextv2": "layernorm."}
     key = key.removeprefix("vision_model.").removeprefix("text_model.")
     pooling = key.startswith(("pooler.", "head.", own.get(model_type, "pooler."))) or ".pooler." in key
@@ -185,5 +185,5 @@ __all__ = [
     "load_tower",
     "run_text_tower",
     "run_vision_tower",
-    "weights_of",
+    "load_errors",
 ]

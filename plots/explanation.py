@@ -8,7 +8,7 @@ from PIL import Image
 from transformers import AutoModel, AutoProcessor
 
 from ..hub_cards import installed  # noqa: F401  (registers our classes with AutoModel and AutoProcessor)
-from ..modeling.towers import weights_of
+from ..modeling.towers import load_errors
 from ..processing.scenes import open_any
 from .belief_map import belief_grid, believed_boxes, overlay
 from .contact_sheet import Row, Tile, contact_sheet, enlarged
@@ -50,11 +50,11 @@ def explain(
     """
     loading = {"revision": revision, "trust_remote_code": trust_remote_code}
     picture = open_any(image, name=image, bands=bands)
-    with weights_of(source):
+    with load_errors(source):
         model = AutoModel.from_pretrained(source, **loading).eval().to(device)
     if not hasattr(model, "belief") or not model.config.use_instruction:
         raise ValueError(f"{source} has no belief: only PIR models with an instruction encoder do")
-    with weights_of(source):
+    with load_errors(source):
         processor = AutoProcessor.from_pretrained(source, **loading)
     pixels = processor(images=picture, return_tensors="pt")["pixel_values"].to(device)
     grid, hits = belief_grid(model, pixels)[0].cpu(), []

@@ -24,7 +24,7 @@ from transformers import AutoModel, AutoProcessor
 from ..files.digests import fingerprint, weights_digest
 from ..files.remembered import folder_state, remembered
 from ..files.text import printable
-from ..modeling.towers import weights_of
+from ..modeling.towers import load_errors
 from ..processing.scenes import open_any
 from .cutoff import best_of_others, calibrated_cutoff
 from .embedding_stream import embed_stream
@@ -85,11 +85,11 @@ class Retriever:
             names = ("revision", "local_files_only", "cache_dir", "token", "trust_remote_code")
             shared = {name: kwargs[name] for name in names if name in kwargs}
             before = folder_state(source)
-            with weights_of(source):
+            with load_errors(source):
                 model = AutoModel.from_pretrained(source, **kwargs)
             _image_text_model(model)
             made_by = _fingerprint_of_files(model, source, before, kwargs)
-            with weights_of(source):
+            with load_errors(source):
                 processor = processor or AutoProcessor.from_pretrained(source, **shared)
         elif processor is None and _image_text_model(model):
             processor = model._own_processor()

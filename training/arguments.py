@@ -1,4 +1,4 @@
-"""Every flag of a training run; a recipe's keys are the same names."""
+"""Every flag of a training run; the keys of a recipe have the same names."""
 
 from dataclasses import dataclass, field, fields
 from typing import ClassVar, Literal
@@ -11,7 +11,7 @@ from ..data.arguments import DataArguments
 
 @dataclass
 class TowerArguments:
-    """Which towers, and what every model around two towers has."""
+    """The towers, and the settings that all systems share."""
 
     vision: str = field(
         default="google/vit-base-patch16-224-in21k", metadata={"help": "Hub id or folder of any vision backbone."}
@@ -22,7 +22,7 @@ class TowerArguments:
     projection_dim: int = 512
     image_size: int = 384
     imagenet_normalisation: bool = field(
-        default=False, metadata={"help": "ImageNet's mean and std whatever the tower expects, as the official code."}
+        default=False, metadata={"help": "Use ImageNet's mean and std, whatever the tower expects (official code)."}
     )
     legacy: bool = field(default=False, metadata={"help": "Reproduce the official code's quirks; see the config."})
     freeze_vision: bool = False
@@ -35,7 +35,7 @@ class TowerArguments:
     lora_rank: int = 16
 
     def numbers(self) -> dict:
-        """The fields that are fields of the model's configuration, too."""
+        """The fields that are also fields of the model's configuration."""
         mine = {item.name for item in fields(self)} - {item.name for item in fields(TowerArguments)}
         common = {"projection_dim", "image_size", "legacy", "freeze_vision_batch_norm"}
         return {name: getattr(self, name) for name in sorted(common | mine) if name not in self.sources}
@@ -47,7 +47,9 @@ class TowerArguments:
 class D2SModelArguments(TowerArguments):
     """The numbers of D2S-VSE; see `D2SVSEConfig`."""
 
-    stage1_model: str | None = field(default=None, metadata={"help": "A finished stage 1 to start stage 2 from."})
+    stage1_model: str | None = field(
+        default=None, metadata={"help": "Folder of a finished stage 1 from which stage 2 starts."}
+    )
     num_mask_tokens: int = 100
     decoder_layers: int = 4
     decoder_heads: int = 4
@@ -91,8 +93,8 @@ class StructureArguments:
     structure_weight: float = field(
         default=0.0,
         metadata={
-            "help": "0: none. The paper's is 2 (beside a hinge, which is a sum: times the pairs of a step); needs the "
-            "columns of `vsehub teachers`."
+            "help": "0: none; paper: 2. Beside a hinge, which is a sum over the batch, multiply it by the pairs of a "
+            "step. Needs the columns of `vsehub teachers`."
         },
     )
     structure_relation: Literal["own", "fused"] = "own"
@@ -120,7 +122,7 @@ class StructureArguments:
 
 @dataclass
 class D2SObjectiveArguments(StructureArguments):
-    """What D2S-VSE minimises; see `D2SObjective`."""
+    """The losses of D2S-VSE; see `D2SObjective`."""
 
     align: Literal["hinge", "infonce"] = "hinge"
     margin: float = 0.2
@@ -137,12 +139,12 @@ class D2SObjectiveArguments(StructureArguments):
 
 @dataclass
 class PIRObjectiveArguments(StructureArguments):
-    """What PIR minimises; see `PIRObjective`."""
+    """The losses of PIR; see `PIRObjective`."""
 
     contrast: Literal["infonce", "triplet"] = "infonce"
     temperature: float = 0.07
     margin: float = 0.2
-    affiliation_weight: float = field(default=1.0, metadata={"help": "0: no affiliation, and no labels are needed."})
+    affiliation_weight: float = field(default=1.0, metadata={"help": "0: no affiliation loss; labels are not needed."})
     affiliation_temperature: float = 0.07
 
 
@@ -154,12 +156,16 @@ class RetrievalTrainingArguments(TrainingArguments):
     per_device_train_batch_size: int = 128
     per_device_eval_batch_size: int = 64
     learning_rate: float = 2e-4
-    tower_lr_scale: float = field(default=0.1, metadata={"help": "The towers' learning rate as a share of the heads'."})
+    tower_lr_scale: float = field(
+        default=0.1, metadata={"help": "Learning rate of the towers as a fraction of learning_rate."}
+    )
     objective_lr: float | None = field(
         default=None, metadata={"help": "Learning rate of the objective's own parameters; default learning_rate."}
     )
     weight_decay: float = 1e-4
-    decay_biases_and_norms: bool = field(default=True, metadata={"help": "PIR's recipe leaves them out."})
+    decay_biases_and_norms: bool = field(
+        default=True, metadata={"help": "Apply weight decay to biases and norms, too (PIR's recipe: False)."}
+    )
     num_train_epochs: float = 30
     max_grad_norm: float = 2.0
     lr_milestones: list[float] | None = field(
@@ -172,19 +178,19 @@ class RetrievalTrainingArguments(TrainingArguments):
     cache_vision: bool = field(
         default=False,
         metadata={
-            "help": "Run the frozen vision tower once and keep its tokens; no image augmentation beyond cache_views."
+            "help": "Run the frozen vision tower once and cache its tokens; images are augmented only by cache_views."
         },
     )
     cache_text: bool = field(
         default=False,
-        metadata={"help": "Run the frozen text tower once and keep its tokens; no text augmentation."},
+        metadata={"help": "Run the frozen text tower once and cache its tokens; texts are not augmented."},
     )
     cache_views: int = field(
         default=1, metadata={"help": "Augmented views per image in the vision cache; the first is the plain image."}
     )
     card_images: int = field(
         default=0,
-        metadata={"help": "Evaluation pictures that go into the Hub folder as examples; their licence must allow it."},
+        metadata={"help": "Number of evaluation pictures published as examples; their licence must allow it."},
     )
     dataloader_drop_last: bool = True
     dataloader_pin_memory: bool = field(default_factory=torch.cuda.is_available)

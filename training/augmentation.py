@@ -1,14 +1,19 @@
-"""Augmentations as the papers' code has them, drawn from a generator that the caller seeds per item."""
+"""The augmentations of the papers' code; the caller passes a random generator that is seeded for each item."""
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 
 class DrawnDataset(Dataset):
-    """A dataset whose items follow from (seed, epoch, position) alone.
+    """A dataset whose items depend on (seed, epoch, position) alone.
 
-    The epoch lies in shared memory: workers that outlive an epoch would otherwise show the first one's draws for ever.
+    The epoch is in shared memory: otherwise, workers that live for several epochs would repeat the first one's draws.
     """
 
     def __init__(self, seed: int):
@@ -16,19 +21,19 @@ class DrawnDataset(Dataset):
 
     @property
     def epoch(self) -> int:
-        """Which draw the items show."""
+        """The epoch whose draws the items show."""
         return int(self._epoch)
 
     def set_epoch(self, epoch: int):
-        """Choose which draw the items show."""
+        """Choose the epoch whose draws the items show."""
         self._epoch.fill_(epoch)
 
     def rng(self, position: int) -> np.random.Generator:
-        """The generator of an item."""
+        """The random generator of an item."""
         return np.random.default_rng((self.seed, self.epoch, position))
 
 
-def random_crop_flip(image, size: int, rng: np.random.Generator, smallest: float = 0.6):
+def random_crop_flip(image: "Image.Image", size: int, rng: np.random.Generator, smallest: float = 0.6) -> "Image.Image":
     """Crop both sides by one ratio r ~ U(smallest, 1) at a random place, stretch to a square, flip half the time."""
     from PIL import Image
 
@@ -40,7 +45,7 @@ def random_crop_flip(image, size: int, rng: np.random.Generator, smallest: float
     return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else image
 
 
-def crop_and_distort(image, size: int, rng: np.random.Generator, smallest: float = 0.5):
+def crop_and_distort(image: "Image.Image", size: int, rng: np.random.Generator, smallest: float = 0.5) -> "Image.Image":
     """PIR's recipe: crop a random area (share U(smallest, 1), aspect 3/4 to 4/3), flip half the time, RandAugment."""
     from PIL import Image
 
@@ -50,8 +55,10 @@ def crop_and_distort(image, size: int, rng: np.random.Generator, smallest: float
     return rand_augment(image, rng)
 
 
-def _random_area(width: int, height: int, smallest: float, rng) -> tuple[float, float, float, float]:
-    """Draw a box (left, top, right, bottom); where ten draws do not fit, the whole image."""
+def _random_area(
+    width: int, height: int, smallest: float, rng: np.random.Generator
+) -> tuple[float, float, float, float]:
+    """Draw a box (left, top, right, bottom); the whole image if ten draws do not fit into it."""
     for _ in range(10):
         area = width * height * rng.uniform(smallest, 1.0)
         aspect = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
@@ -62,10 +69,12 @@ def _random_area(width: int, height: int, smallest: float, rng) -> tuple[float, 
     return (0.0, 0.0, float(width), float(height))
 
 
-def rand_augment(image, rng: np.random.Generator, operations: int = 2, magnitude: int = 7):
+def rand_augment(
+    image: "Image.Image", rng: np.random.Generator, operations: int = 2, magnitude: int = 7
+) -> "Image.Image":
     """RandAugment (Cubuk et al., 2020) as PIR sets it: two of ten operations at level 7 of 10, each with chance 1/2.
 
-    At that level: enhancement factor 1.36, shear 0.21, shift 7 pixels, rotation 21 degrees; what comes in is grey.
+    At that level: enhancement factor 1.36, shear 0.21, shift 7 pixels, rotation 21 degrees; uncovered pixels are grey.
     """
     from PIL import Image, ImageEnhance, ImageOps
 
@@ -101,7 +110,14 @@ def rand_augment(image, rng: np.random.Generator, operations: int = 2, magnitude
 AUGMENTATIONS = {"none": None, "crop": random_crop_flip, "rand_augment": crop_and_distort}
 
 
-def corrupt_words(ids: list[int], words: list[int | None], rate: float, mask_id: int, vocab_size: int, rng):
+def corrupt_words(
+    ids: list[int],
+    words: list[int | None],
+    rate: float,
+    mask_id: int,
+    vocab_size: int,
+    rng: np.random.Generator,
+) -> list[int]:
     """Select words with probability `rate`; mask 50 % of those, replace 10 % by random tokens, delete 40 %.
 
     Args:
@@ -109,10 +125,10 @@ def corrupt_words(ids: list[int], words: list[int | None], rate: float, mask_id:
         words: the word that each token belongs to, None for special tokens (`BatchEncoding.word_ids`).
         rate: paper 0.2.
         mask_id, vocab_size: of the tokenizer.
-        rng: a numpy generator.
+        rng: a random generator.
 
     Returns:
-        The new ids. A caption never loses all its words.
+        The new ids; the old ones if no word would be left.
     """
     actions = {}
     for word in dict.fromkeys(w for w in words if w is not None):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 
 from ..processing.batching import pad_ids, pad_states
+from ..processing.processing_dual_encoder import DualEncoderProcessor
 
 
 @dataclass(eq=False)
@@ -82,7 +83,7 @@ MODEL_INPUTS = (
 class PairCollator:
     """Items of a `PairDataset` to one `PairBatch`; texts are padded to the longest."""
 
-    def __init__(self, processor):
+    def __init__(self, processor: DualEncoderProcessor):
         self.processor = processor
 
     def __call__(self, items: list[dict]) -> PairBatch:

@@ -13,7 +13,7 @@ from transformers import AutoConfig
 from ..configuration.configuration_d2s_vse import D2SVSEConfig
 from ..data.arguments import DataArguments
 from ..modeling.modeling_d2s_vse import D2SVSEModel
-from ..modeling.towers import weights_of
+from ..modeling.towers import load_errors
 from ..processing.processing_d2s_vse import D2SVSEProcessor
 from .arguments import D2SModelArguments, D2SObjectiveArguments
 from .dense_teacher import add_dense_text_embeds
@@ -68,7 +68,7 @@ def train_stage(
 
 def load(stage: str, folder: Path | str) -> tuple[D2SVSEModel, D2SVSEProcessor]:
     """Read what a finished stage saved."""
-    with weights_of(folder):
+    with load_errors(folder):
         return D2SVSEModel.from_pretrained(folder), D2SVSEProcessor.from_pretrained(folder)
 
 

@@ -1,20 +1,26 @@
-"""LoRA on both towers of a dual encoder (PEFT): which modules get adapters, and which train whole."""
+"""LoRA on both towers of a dual encoder (PEFT): which modules get adapters, and which are trained in full."""
 
 import re
+from typing import TYPE_CHECKING
 
 from torch import nn
 
-# What transformers has called the linear layers of its backbones, 5.0 to today: an adapter's pattern names them all,
-# so that it does not depend on the version that it was made with.
+from ..modeling.modeling_dual_encoder import DualEncoderPreTrainedModel
+
+if TYPE_CHECKING:
+    from peft import LoraConfig, PeftModel
+
+# Names of the linear layers of transformers' backbones from 5.0 to today. The pattern of an adapter contains all of
+# them, so that it does not depend on the version that it was made with.
 KNOWN = """query key value dense q_proj k_proj v_proj o_proj out_proj qkv proj fc1 fc2 linear1 linear2 up_proj down_proj
 gate_proj q_lin k_lin v_lin out_lin lin1 lin2 reduction wi wo Wqkv Wi Wo intermediate output""".split()
 
 
-def tower_targets(model) -> str:
-    """A pattern for `LoraConfig(target_modules=...)`: every linear layer of both towers, whatever they are called.
+def tower_targets(model: DualEncoderPreTrainedModel) -> str:
+    """A pattern for `LoraConfig(target_modules=...)`: every linear layer of both towers, whatever its name.
 
-    A convolutional tower without a linear layer has none; then its convolutions get the adapters. A frozen tower gets
-    none: it would be trained after all, or, where its states are cached, never run.
+    In a convolutional tower without linear layers, the convolutions get the adapters. A frozen tower gets none:
+    adapters would train it after all or, if its states are cached, would never be used.
 
     Raises:
         ValueError: both towers are frozen.
@@ -22,7 +28,7 @@ def tower_targets(model) -> str:
     towers = {"vision_model": model.vision_model, "text_model": model.text_model}
     towers = {name: tower for name, tower in towers.items() if any(p.requires_grad for p in tower.parameters())}
     if not towers:
-        raise ValueError("LoRA adapts towers, and both are frozen: leave --lora out")
+        raise ValueError("--lora trains adapters in the towers, and both are frozen: leave it out")
     parts = []
     for tower, backbone in towers.items():
         kinds = _leaves(backbone, nn.Linear) or _leaves(backbone, nn.Conv2d)
@@ -31,8 +37,8 @@ def tower_targets(model) -> str:
     return "|".join(parts)
 
 
-def _leaves(backbone: nn.Module, kind, but=()) -> set[str]:
-    """Last names of the modules of a kind."""
+def _leaves(backbone: nn.Module, kind: type[nn.Module], but: tuple[type[nn.Module], ...] = ()) -> set[str]:
+    """Last names of the modules of one class."""
     return {
         name.rpartition(".")[2]
         for name, module in backbone.named_modules()
@@ -41,12 +47,12 @@ def _leaves(backbone: nn.Module, kind, but=()) -> set[str]:
     }  # fmt: skip
 
 
-def lora_config(model, rank: int = 16, alpha: int | None = None):
-    """Adapters in both towers; everything outside them (projections, pooling, decoder, ...) trains whole.
+def lora_config(model: DualEncoderPreTrainedModel, rank: int = 16, alpha: int | None = None) -> "LoraConfig":
+    """Adapters in both towers; everything outside them (projections, pooling, decoder, ...) is trained in full.
 
     Args:
         model: `D2SVSEModel` or `PIRModel`.
-        rank, alpha: of the adapters; alpha is twice the rank where it is not given.
+        rank, alpha: of the adapters; alpha defaults to twice the rank.
 
     Returns:
         A `LoraConfig` for `peft.get_peft_model`. Its `save_pretrained` writes adapters and heads, not the towers.
@@ -57,8 +63,8 @@ def lora_config(model, rank: int = 16, alpha: int | None = None):
     return LoraConfig(r=rank, lora_alpha=alpha or 2 * rank, target_modules=tower_targets(model), modules_to_save=heads)
 
 
-def with_lora(model, rank: int = 16):
-    """Wrap a model in the adapters of its towers that are not frozen (`PeftModel`)."""
+def with_lora(model: DualEncoderPreTrainedModel, rank: int = 16) -> "PeftModel":
+    """Add adapters to the towers of a model that are not frozen."""
     from peft import get_peft_model
 
     return get_peft_model(model, lora_config(model, rank))

@@ -1,8 +1,8 @@
-"""What a stage minimises: which embeddings feed which losses, with which weights.
+"""The objective of a stage: which embeddings enter which losses, with which weights.
 
-An objective is a module that the trainer owns: its parameters and buffers (temperatures, projections, queues) are
-optimised in a group of their own and saved in training checkpoints, never with the model. It sees embeddings of the
-global batch and ids, not batches, so that gathering, gradient caching or chunking can be put under it.
+An objective is a module of the trainer: its parameters and buffers (temperatures, projections, queues) are optimised in
+a parameter group of their own and saved in training checkpoints, never with the model. It sees embeddings of the global
+batch and ids, not batches, so gathering, gradient caching and chunking are independent of it.
 """
 
 from collections.abc import Callable
@@ -53,7 +53,7 @@ class D2SObjective(nn.Module):
         align: `hinge` (paper: all negatives during the first `mean_warmup_epochs`, then the hardest) or `infonce`.
         margin, temperature: of the hinge, of InfoNCE.
         mean_warmup_epochs: how long the hinge sums over all negatives.
-        ramp_epochs: the alignment loss grows from 0 to its full weight over so many epochs (paper: 1).
+        ramp_epochs: over this many epochs, the alignment loss grows from 0 to its full weight (paper: 1).
         distance, distill_weight: of the distillation; 0 switches it off.
     """
 
@@ -100,13 +100,13 @@ class PIRObjective(nn.Module):
     """Contrast plus affiliation to scene classes (PIR, section 3.4): L = L_c + weight * L_a.
 
     Args:
-        contrast: `infonce` (captions of one image share the target, as the official code) or `triplet` (its ablation:
-            the sum of all hinge violations).
+        contrast: `infonce` (captions of one image share the target, as in the official code) or `triplet` (the ablation
+            of the paper: the sum of all hinge violations).
         temperature, margin: of the two.
         affiliation_weight: 0 switches the affiliation off; else every row needs a class label.
         affiliation_temperature: initial value; learned.
-        legacy: class centres per process, one-to-one targets, and a triplet loss in which captions of one image are
-            each other's negatives, as the official code.
+        legacy: as the official code, class centres per process, one-to-one targets, and a triplet loss in which
+            captions of one image are negatives of each other.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class PIRObjective(nn.Module):
         """Return the loss and its parts.
 
         Raises:
-            ValueError: an affiliation without labels.
+            ValueError: there is an affiliation loss, and no labels.
         """
         image, text = pairs.image_embeds.float(), pairs.text_embeds.float()
         if isinstance(self.contrast, HingeLoss):
@@ -154,9 +154,9 @@ class StructuredObjective(nn.Module):
     """Another objective plus structure-aware distillation (Yang et al., IEEE TIP 2024).
 
     Args:
-        objective: what is minimised beside it.
-        structure: its loss.
-        weight: of the structure (paper: 2).
+        objective: the other objective.
+        structure: the structure loss.
+        weight: of the structure loss (paper: 2).
         representation: losses to projected teachers by modality (`image`, `text`), with their weights.
     """
 

@@ -11,6 +11,7 @@ from torch import nn
 from ..evaluation.protocols import protocols_outcomes
 from ..evaluation.significance import intervals
 from ..modeling.modeling_dual_encoder import DualEncoderPreTrainedModel
+from ..processing.processing_dual_encoder import DualEncoderProcessor
 from .arguments import RetrievalTrainingArguments, TowerArguments
 from .batches import PairCollator
 from .lora import with_lora
@@ -25,7 +26,7 @@ from .views import Views
 
 def train_pairs(
     model: DualEncoderPreTrainedModel,
-    processor,
+    processor: DualEncoderProcessor,
     rows: Dataset,
     eval_rows: Dataset,
     args: StageArguments,
@@ -118,7 +119,12 @@ def check_batch(size: int, args: RetrievalTrainingArguments):
 
 
 def build_caches(
-    model: DualEncoderPreTrainedModel, processor, rows: Dataset, eval_rows: Dataset, args: StageArguments, texts: str
+    model: DualEncoderPreTrainedModel,
+    processor: DualEncoderProcessor,
+    rows: Dataset,
+    eval_rows: Dataset,
+    args: StageArguments,
+    texts: str,
 ) -> tuple[Caches, Caches]:
     """Run frozen towers once, where the arguments ask for it: caches for training and for evaluation.
 
@@ -150,5 +156,5 @@ def build_caches(
     return caches, eval_caches
 
 
-def _flat(captions) -> list[str]:
+def _flat(captions: Iterable[list[str]]) -> list[str]:
     return [text for texts in captions for text in texts]

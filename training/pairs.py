@@ -7,6 +7,7 @@ import torch
 from datasets import Dataset
 
 from ..data.rows import row_image
+from ..processing.processing_dual_encoder import DualEncoderProcessor
 from .augmentation import AUGMENTATIONS, DrawnDataset, corrupt_words
 from .dense_teacher import DENSE_TEXT_EMBEDS
 from .structure_teachers import StructureTeachers, teacher_views
@@ -37,7 +38,7 @@ class PairDataset(DrawnDataset):
     def __init__(
         self,
         rows: Dataset,
-        processor,
+        processor: DualEncoderProcessor,
         texts: str = "captions",
         image_augmentation: str = "none",
         text_augmentation: float = 0.0,

@@ -8,7 +8,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 from transformers.image_processing_utils import BaseImageProcessor
 
 from ..modeling.modeling_pir import PIRModel
-from ..modeling.towers import weights_of
+from ..modeling.towers import load_errors
 from ..processing.processing_pir import PIRProcessor
 from .arguments import PIRObjectiveArguments
 from .objectives import PIRObjective
@@ -55,7 +55,7 @@ def train_stage(splits: Splits, args: StageArguments, prior: tuple | None) -> tu
 
 def load(stage: str, folder: Path | str) -> tuple[Any, Any]:
     """Read what a finished stage saved."""
-    with weights_of(folder):
+    with load_errors(folder):
         if stage == "prior":
             pictures = AutoImageProcessor.from_pretrained(folder, backend="pil", trust_remote_code=False)
             return AutoModelForImageClassification.from_pretrained(folder, trust_remote_code=False), pictures

@@ -33,7 +33,7 @@ def parse_stages(
         argv: the command line.
         stages: names of the sections a recipe may have; the first two are the default of `--stages`.
         kinds: dataclasses of arguments (`arguments.py`).
-        defaults: what a recipe of this system need not say; recipe and flags win over it.
+        defaults: settings of the system; the recipe and the flags override them.
 
     Returns:
         For each stage the parsed argument objects, in the order of `kinds`, and the stages to run.
@@ -72,13 +72,13 @@ def parse_stages(
 
 
 def _renamed(left: list[str]) -> str:
-    """Say what became of a flag of earlier versions."""
+    """Explain flags of earlier versions."""
     flags = {word.partition("=")[0].removeprefix("--") for word in left}
     return "".join(f" ({old}: {now})" for old, now in RENAMED.items() if old in flags)
 
 
 class _Parser(HfArgumentParser):
-    """Bad flags are one error, not two pages of usage and an exit."""
+    """Raise an error for bad flags, instead of printing two pages of usage and exiting."""
 
     def error(self, message):
         raise ValueError(message)
@@ -133,7 +133,7 @@ def _as_flags(values: dict) -> list[str]:
 
 
 def _split_flags(argv: list[str], stages) -> tuple[list[str], dict[str, list[str]], list[str]]:
-    """Sort words into common flags, flags of one stage (`--pretrain.x`), and the stages to run (`--stages a b`)."""
+    """Separate common flags, flags of one stage (`--pretrain.x`), and the stages to run (`--stages a b`)."""
     flags, staged, wanted, target = [], {stage: [] for stage in stages}, [], None
     for word in argv:
         if word.startswith("--"):

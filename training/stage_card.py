@@ -1,4 +1,4 @@
-"""What a trained model says of itself: the facts for its model card, from the arguments that made it."""
+"""The Hub folder of a run: its model card, made from the arguments of the run, and examples."""
 
 from dataclasses import asdict
 from functools import partial
@@ -8,6 +8,8 @@ from datasets import Dataset
 
 from ..data.rows import row_image
 from ..files.digests import settings_digest
+from ..modeling.modeling_dual_encoder import DualEncoderPreTrainedModel
+from ..processing.processing_dual_encoder import DualEncoderProcessor
 from .stages import StageArguments, publish
 
 RECIPE_FIELDS = ("model", "data", "objective")
@@ -48,7 +50,13 @@ def card_of(stages: dict[str, StageArguments], results: dict, name: str) -> dict
     }
 
 
-def publish_run(stages: dict[str, StageArguments], model, processor, results: dict[str, dict], rows: Dataset):
+def publish_run(
+    stages: dict[str, StageArguments],
+    model: DualEncoderPreTrainedModel,
+    processor: DualEncoderProcessor,
+    results: dict[str, dict],
+    rows: Dataset,
+):
     """Write the Hub folder of a run, on its first process.
 
     Args:
@@ -64,8 +72,10 @@ def publish_run(stages: dict[str, StageArguments], model, processor, results: di
     publish(args.root, model, processor, card_of(stages, results, args.root.name), results, examples)
 
 
-def widget_examples(folder: Path, model, processor, rows, count: int) -> list[dict]:
-    """Put `count` pictures of the evaluation rows into a Hub folder, each with what the model says of four captions.
+def widget_examples(
+    folder: Path, model: DualEncoderPreTrainedModel, processor: DualEncoderProcessor, rows: Dataset, count: int
+) -> list[dict]:
+    """Put `count` pictures of the evaluation rows into a Hub folder, each with the model's scores of four captions.
 
     Returns:
         `examples` of `write_model_card`: the picture's own first caption, three other rows', and their scores.
@@ -98,7 +108,7 @@ def _facts(stages: dict[str, StageArguments], results: dict) -> dict:
             facts[stage] += f"; accuracy {results[stage]['eval_accuracy']:.1f} % on {args.data.eval_split}"
     facts["objective"] = ", ".join(f"{name} {value}" for name, value in asdict(args.objective).items())
     if "pretrain" in stages or "finetune" in stages:
-        source = args.data.dense_text  # a file's name, never where it lies on somebody's machine
+        source = args.data.dense_text  # the name of a file, not its path on somebody's machine
         facts["dense text"] = Path(source).name if "/" in source else source
     facts["image augmentation"] = args.data.image_augmentation
     frozen = [name for name in ("vision", "text") if getattr(args.model, f"freeze_{name}")]

@@ -2,11 +2,15 @@
 
 import zlib
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..data.rows import row_image
 from .augmentation import AUGMENTATIONS
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,7 @@ class Views:
     count: int = 1
     augmentation: str = "crop"
 
-    def open(self, row: dict, view: int, size: int):
+    def open(self, row: dict, view: int, size: int) -> "Image.Image":
         """Open the picture of a prepared row in one view; augmented views are squares of `size` pixels."""
         image, augment = row_image(row), AUGMENTATIONS[self.augmentation]
         if not view or augment is None:

@@ -18,7 +18,7 @@ from transformers.utils import cached_file
 from ...files.outputs import output_folder
 from ...modeling.modeling_dual_encoder import DualEncoderPreTrainedModel
 from ...modeling.pooling import GPO
-from ...modeling.towers import weights_of
+from ...modeling.towers import load_errors
 from ...processing.processing_dual_encoder import text_positions
 
 TOLERANCE = 1e-4
@@ -234,7 +234,7 @@ def export_model(
     if out.exists() and any(out.iterdir()):
         raise FileExistsError(f"{out} is not empty: choose a new folder")
     loading = {"revision": revision, "trust_remote_code": trust_remote_code}
-    with weights_of(source):
+    with load_errors(source):
         model = AutoModel.from_pretrained(source, **loading)
         if not isinstance(model, DualEncoderPreTrainedModel):
             raise ValueError(f"{source} is a {type(model).__name__}, not an image-text model of vsehub")

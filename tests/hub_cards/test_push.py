@@ -124,5 +124,5 @@ def test_what_is_not_whole_is_refused_before_the_hub_is_asked(folder):
     weights = (folder / "model.safetensors").read_bytes()
     for part in (b"", weights[:100], weights[:-1]):
         (folder / "model.safetensors").write_bytes(part)
-        with pytest.raises(ValueError, match="its weights are not whole"):
+        with pytest.raises(ValueError, match="its weights are damaged"):
             push(folder, "tester/x")

@@ -181,7 +181,7 @@ def test_hostile_calls_say_what_is_wrong(retriever, tiny_pictures, tmp_path, tin
         (lambda: retriever.calibrate(pictures, ["a", "b"], owners=[0, -1]), "owners must number"),
         (lambda: retriever.calibrate(pictures, ["a", "b"], owners=[0]), "owners must number"),
         (lambda: Retriever.from_pretrained(tiny_folder / "config.json"), "is a file: name the folder"),
-        (lambda: Retriever.from_pretrained(tmp_path / "torn"), "torn is not a whole model"),
+        (lambda: Retriever.from_pretrained(tmp_path / "torn"), "torn is not a complete model"),
         (lambda: Retriever.from_pretrained(None), "needs an image-text model"),
     ]:
         with pytest.raises(ValueError, match=said):

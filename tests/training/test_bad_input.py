@@ -75,7 +75,7 @@ ALONE = ["--stages", "finetune", "--stage1_model"]
         ([*ALONE, "@empty"], "empty"),
         ([*ALONE, "@vit"], "is a vit, not a stage-1 model"),
         ([*ALONE, "@bare"], "no file named model.safetensors.*bare"),
-        ([*ALONE, "@torn"], "torn: its weights are not whole .*download them again"),
+        ([*ALONE, "@torn"], "torn: its weights are damaged .*download them again"),
         ([*ALONE, "@stage1", "--vision", "@resnet"], "is a resnet, but .* trained with a vit"),
         (["--vision", "@nowhere"], "--vision .*nowhere: no such folder"),
         (["--vision", "@empty"], "empty"),
@@ -107,7 +107,7 @@ def test_evaluation_refuses(refused):
     assert "no such folder" in refused("@nowhere", "--data", "@data", verb="evaluate")
     assert "is a ViTModel, not an image-text model" in refused("@vit", "--data", "@data", verb="evaluate")
     assert "split 'dev'" in refused("@stage1", "--data", "@data", "--split", "dev", verb="evaluate")
-    assert "not whole" in refused("@torn", "--data", "@data", verb="evaluate")
+    assert "damaged" in refused("@torn", "--data", "@data", verb="evaluate")
 
 
 def encoded(image, kind, **kwargs) -> bytes:
