@@ -53,7 +53,10 @@ def left_out(name: str, side) -> list[str]:
 
 def table(leaks: list, images: int) -> str:
     """How many pairs there are, and the first of them."""
-    exact, shared = sum(leak.kind == "exact" for leak in leaks), len({leak.b_row for leak in leaks})
+    exact, shared = (
+        sum(leak.kind == "exact" for leak in leaks),
+        len({name for leak in leaks for name in (leak.b_row, *leak.b_same)}),
+    )
     lines = [f"{len(leaks)} pairs ({exact} exact, {len(leaks) - exact} near); {shared} of {images} images of B"]
     lines += [
         f"  {leak.kind:5} {leak.a_id} ~ {leak.b_id}  {leak.transform}, correlation {leak.correlation:.3f}"

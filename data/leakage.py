@@ -6,7 +6,7 @@ looked at again: the fine structure of a larger grey thumbnail, which similar sc
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -18,6 +18,7 @@ from .sources import read_source
 
 COARSE, FINE = 16, 32  # sides of the two thumbnails
 LOOKS_ALIKE, SAME_STRUCTURE = 0.94, 0.75  # correlations of a copy; see benchmarks/leakage.py
+LIKELIEST = 16  # candidates looked at again, of each image: a thousand near copies are not a million pairs
 FLAT = 2.0  # grey levels of deviation; below, a picture (sea, sand, a blank tile) has nothing to compare
 TURNS = ("as it is", "turned by 90", "turned by 180", "turned by 270")
 TURNS += ("mirrored", "mirrored, turned by 90", "mirrored, turned by 180", "mirrored, turned by 270")
@@ -25,7 +26,7 @@ TURNS += ("mirrored", "mirrored, turned by 90", "mirrored, turned by 180", "mirr
 
 @dataclass
 class Leak:
-    """An image of A that is in B, too."""
+    """An image of A that is in B, too, and the images of either side with the very same pixels."""
 
     a_row: int
     b_row: int
@@ -34,6 +35,8 @@ class Leak:
     kind: str  # exact (same bytes or same pixels) or near
     transform: str  # how A's image looks in B
     correlation: float  # of the coarse thumbnails
+    a_same: list[str] = field(default_factory=list)  # ids of further images of A with these pixels
+    b_same: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -49,31 +52,57 @@ class Prints:
 
 
 def find_leaks(a: Prints, b: Prints, block: int = 2048) -> list[Leak]:
-    """Pair the images of A with those of B; rows of one pair are reported once, under their best transform.
+    """Pair the images of A with those of B, each under its best transform.
 
-    Flat pictures (deviation below FLAT grey levels) and unreadable ones are paired by bytes or pixels alone.
+    Images of one side with the same pixels are one (`a_same`, `b_same`); of its near copies an image is compared with
+    the `LIKELIEST`. Flat pictures (deviation below FLAT grey levels) are paired by their pixels alone, unreadable ones
+    not at all.
     """
-    found = {}
-    for place in (0, 1):
-        rows = {}
-        for row, digests in enumerate(b.digests):
-            rows.setdefault(digests[place], []).append(row)
-        for row, digests in enumerate(a.digests):
-            for other in rows.get(digests[place], []) if digests[place] else []:
-                found[row, other] = Leak(row, other, a.ids[row], b.ids[other], "exact", TURNS[0], 1.0)
-    gallery = b.coarse.reshape(len(b.ids), -1)
+    groups = _same_pixels(a), _same_pixels(b)
+    found: dict[tuple[int, int], Leak] = {}
+    for pixels, rows in groups[0].items():
+        if pixels in groups[1]:
+            pair = rows[0], groups[1][pixels][0]
+            found[pair] = Leak(*pair, a.ids[pair[0]], b.ids[pair[1]], "exact", TURNS[0], 1.0)
+    firsts = [np.array([rows[0] for rows in group.values()], int) for group in groups]
+    gallery = b.coarse[firsts[1]].reshape(len(firsts[1]), -1)
     for turn, name in enumerate(TURNS):
-        turned = turn_all(a.coarse, turn).reshape(len(a.ids), -1)
-        for start in range(0, len(a.ids), block):
+        turned = turn_all(a.coarse[firsts[0]], turn).reshape(len(firsts[0]), -1)
+        for start in range(0, len(turned), block):
             scores = turned[start : start + block] @ gallery.T
-            for row, other in zip(*np.nonzero(scores > LOOKS_ALIKE)):
-                pair, score = (int(row) + start, int(other)), float(scores[row, other])
+            for row, other in zip(*np.nonzero(_likeliest(scores) & (scores > LOOKS_ALIKE))):
+                pair, score = (int(firsts[0][row + start]), int(firsts[1][other])), float(scores[row, other])
                 if pair in found and (found[pair].kind == "exact" or found[pair].correlation >= score):
                     continue
                 structure = turn_all(a.fine[pair[0]][None], turn)[0]
                 if float((structure * b.fine[pair[1]]).sum()) > SAME_STRUCTURE:
                     found[pair] = Leak(*pair, a.ids[pair[0]], b.ids[pair[1]], "near", name, score)
+    for leak in found.values():
+        leak.a_same, leak.b_same = (
+            [side.ids[row] for row in group[side.digests[own][1]][1:]]
+            for side, group, own in zip((a, b), groups, (leak.a_row, leak.b_row))
+        )
     return [found[pair] for pair in sorted(found)]
+
+
+def _same_pixels(prints: Prints) -> dict[str, list[int]]:
+    """Digest of pixels -> rows that have them, without those that do not decode."""
+    groups: dict[str, list[int]] = {}
+    for row, (_, pixels) in enumerate(prints.digests):
+        if pixels:
+            groups.setdefault(pixels, []).append(row)
+    return groups
+
+
+def _likeliest(scores: np.ndarray) -> np.ndarray:
+    """Where a score is among the `LIKELIEST` of its row or of its column, (N, M) bool."""
+    likely = np.zeros(scores.shape, bool)
+    for axis in (0, 1):
+        if scores.shape[axis] <= LIKELIEST:
+            return np.ones(scores.shape, bool)
+        best = np.argpartition(-scores, LIKELIEST, axis).take(range(LIKELIEST), axis)
+        np.put_along_axis(likely, best, True, axis)
+    return likely
 
 
 def turn_all(pictures: np.ndarray, turn: int) -> np.ndarray:

@@ -9,6 +9,8 @@ import numpy as np
 
 from . import counting
 
+LONGEST = 100_000  # words of a caption: comparing two such ones takes a second, and grows with the square
+
 
 def rouge_l_relevance(
     captions: list[list[str]], beta: float = 1.2, variant: str = "tern", dtype=np.float32
@@ -26,7 +28,7 @@ def rouge_l_relevance(
 
     Raises:
         ImportError: without rapidfuzz.
-        ValueError: another variant.
+        ValueError: another variant, or a caption of more than `LONGEST` words.
     """
     try:
         from rapidfuzz.distance import LCSseq
@@ -42,13 +44,17 @@ def rouge_l_relevance(
         for several in captions
         for text in several
     ]
+    if max(map(len, letters), default=0) > LONGEST:
+        raise ValueError(
+            f"a caption has {max(map(len, letters)):,} words, at most {LONGEST:,} are compared: shorten it"
+        )
     lengths = np.array([max(1, len(text)) for text in letters], np.float64)
     starts = np.cumsum([0, *(len(several) for several in captions)])[:-1]
     found = np.empty((len(letters), len(captions)), dtype)
     step = max(1, counting.SCORES_AT_ONCE // (4 * max(1, len(letters))))
     for start in range(0, len(letters), step):
         part = slice(start, start + step)
-        common = cdist(letters[part], letters, scorer=LCSseq.similarity, dtype=np.uint16)  # (b, T)
+        common = cdist(letters[part], letters, scorer=LCSseq.similarity, dtype=np.uint32)  # (b, T)
         if variant == "rouge_score":  # F1 = 2 common / (one length + other length); empty texts have nothing in common
             found[part] = np.maximum.reduceat(2 * common / (lengths[part, None] + lengths), starts, axis=1)
             continue

@@ -17,8 +17,13 @@ import torch
 from transformers import AutoModel, AutoProcessor
 
 LARGEST = 20_000_000  # bytes of one encoded image
+ENCODED = 100_000_000  # bytes of all of them, as base64
 MOST = 256  # items of one request
+CHARACTERS = 10_000  # of one text; a tower reads a few hundred tokens
+ALL_CHARACTERS = 200_000  # of all texts of one request
 PIXELS = 128_000_000  # of all images of one request: a few KB can hold 100 megapixels
+DEEP = 8  # a pixel of more than 8 bits costs as much as so many others: it is stretched in float64
+SCANS = 64  # of one JPEG: each goes over all pixels, and costs the sender a few bytes
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # of Pillow's others, some start a process (Ghostscript)
 
 
@@ -79,8 +84,10 @@ class EndpointHandler:
         given = [] if given is None else given if isinstance(given, list) else [given]
         if len(given) > MOST:
             raise ValueError(f"at most {MOST} images a request, got {len(given)}")
+        if sum(len(image) for image in given if isinstance(image, str)) > ENCODED:
+            raise ValueError(f"at most {ENCODED // 1_000_000} MB of base64 a request: send fewer or smaller images")
         images = [image if hasattr(image, "getbands") else _opened(image, row) for row, image in enumerate(given)]
-        pixels = sum(image.width * image.height for image in images)
+        pixels = sum(_cost(image) for image in images)
         if pixels > PIXELS:
             raise ValueError(f"at most {PIXELS:,} pixels a request, got {pixels:,}: send fewer or smaller images")
         for row, image in enumerate(images):
@@ -97,7 +104,20 @@ def _opened(text, row: int):
         raise ValueError(f"image {row} must be a base64 string of at most {LARGEST // 1_000_000} MB")
     text = text.partition("base64,")[2] if text.startswith("data:") else text
     with _refusing(row):
-        return Image.open(io.BytesIO(base64.b64decode(text, validate=True)), formats=FORMATS)
+        data = base64.b64decode(text, validate=True)
+        scans = data.count(b"\xff\xda") if data.startswith(b"\xff\xd8") else 0
+        if scans > SCANS:
+            raise ValueError(f"a JPEG of {scans} scans, at most {SCANS} are decoded")
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+
+
+def _cost(image) -> int:
+    """Pixels that decoding makes, known from the header: of a TIFF, of its tile if that is larger than the picture."""
+    width, height = image.size
+    tags = getattr(image, "tag_v2", {})
+    if 322 in tags:  # TileWidth; 323 is TileLength
+        width, height = max(width, int(tags[322])), max(height, int(tags.get(323, 0)))
+    return width * height * (DEEP if image.mode[:1] in ("I", "F") else 1)
 
 
 @contextmanager
@@ -118,4 +138,8 @@ def _texts(given, name: str) -> list[str]:
     for row, text in enumerate(given):
         if not isinstance(text, str) or not text.strip():
             raise ValueError(f"{name} {row} must be a string with words")
+        if len(text) > CHARACTERS:
+            raise ValueError(f"{name} {row} has {len(text):,} characters, at most {CHARACTERS:,} are read")
+    if sum(map(len, given)) > ALL_CHARACTERS:
+        raise ValueError(f"at most {ALL_CHARACTERS:,} characters a request: send fewer texts")
     return given

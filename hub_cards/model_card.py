@@ -16,6 +16,7 @@ from .markdown import fenced, one_line, plain, public_name
 TEMPLATES = Path(__file__).parent / "templates"
 REPO_ID = re.compile(r"(?!.*(--|\.\.))\w[\w.-]{0,95}(/\w[\w.-]{0,95})?", re.ASCII)
 SOMEWHERE = "path/to/this/repository"  # in the snippets, until `push` knows where the model goes
+PICTURE_NAME = re.compile(r"\w[\w.-]*", re.ASCII)  # nothing that Markdown or an address would read as its own
 LICENSE_ID = re.compile(r"[a-z0-9][a-z0-9.-]*")
 NOT_IN_LICENSE_ID = re.compile(r"[^a-z0-9.]+")  # the Hub wants an id as license_name, too; the text has the name
 CITATION = """@inproceedings{{{key},
@@ -130,8 +131,10 @@ def _evaluation(
 
 def _example(number, src="", labels=(), output=()) -> dict:
     """Complete and check one example; the widget separates labels by commas."""
-    if not src or Path(src).name != src or not labels:
-        raise ValueError(f"examples[{number}] needs src, the name of a picture in the folder, and labels")
+    if not PICTURE_NAME.fullmatch(str(src)) or not labels:
+        raise ValueError(
+            f"examples[{number}] needs src, the name of a picture in the folder (letters, digits, - _ .), and labels"
+        )
     clean = [one_line(label).replace(",", ";") for label in labels]
     rows = [{"label": one_line(r["label"]).replace(",", ";"), "score": round(float(r["score"]), 4)} for r in output]
     return {"src": src, "candidate_labels": ", ".join(clean), "output": rows}
