@@ -2,23 +2,17 @@
 
 import io
 import json
-import os
 
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 from datasets import Dataset
 from PIL import Image
 from safetensors.torch import load_file
 
 from vsehub.__main__ import main as vsehub
-from vsehub.data.arguments import DataArguments
-from vsehub.data.rows import prepare_rows
-from vsehub.evaluation.embed import RowInputs, embed_rows
 from vsehub.evaluation.protocols import PROTOCOLS, Protocol
 from vsehub.evaluation.ranking import image_text_metrics
-from vsehub.evaluation.saved_embeddings import data_fingerprint
 
 IMAGES = 12
 
@@ -90,18 +84,6 @@ def test_folds_count_ties_in_expectation(place):
     assert found["2_fold_text_to_image_recall@1"] == pytest.approx(100 / 3)
 
 
-@pytest.mark.parametrize("size", [3, 7, 64])
-def test_equal_captions_have_equal_vectors_whatever_their_batch(tiny_model, tiny_processor, size):
-    texts = [text for i in range(40) for text in ("a red boat", f"zx qv jk{i % 10}")]  # as many letters, more tokens
-    rows = Dataset.from_dict({"image": [painted(0)] * 40, "image_id": list(map(str, range(40)))})
-    rows = rows.add_column("captions", [texts[i : i + 2] for i in range(0, 80, 2)])
-    _, embeds, owners = embed_rows(tiny_model, RowInputs(tiny_processor, rows), Accelerator(), size)
-    assert owners.tolist() == [i // 2 for i in range(80)]
-    assert len(embeds[::2].unique(dim=0)) == 1 and len(embeds.unique(dim=0)) == 11
-    alone = tiny_model.encode_text(texts, processor=tiny_processor)
-    torch.testing.assert_close(embeds, alone, atol=1e-6, rtol=0)
-
-
 @pytest.mark.parametrize(
     ("model", "data", "flags", "expected"),
     [
@@ -153,22 +135,6 @@ def test_bfloat16_is_near_and_recorded(place):
     assert half["image_embeds"].dtype == torch.float32
     assert (full["image_embeds"] * half["image_embeds"]).sum(1).min() > 0.99
     assert json.loads((place / "h.json").read_text())["evaluation"]["dtype"] == "bfloat16"
-
-
-def test_a_copy_of_the_data_elsewhere_is_the_same_data_and_a_changed_picture_is_not(tmp_path):
-    for name in ("here", "there", "changed"):
-        (tmp_path / name).mkdir()
-        for number in range(3):
-            (tmp_path / name / f"{number}.png").write_bytes(painted(number + (name == "changed"))["bytes"])
-        os.utime(tmp_path / name / "0.png", (1, len(name)))
-    images = [{"split": "test", "filename": f"{n}.png", "sentences": [{"raw": "a dog"}]} for n in range(3)]
-    (tmp_path / "karpathy.json").write_text(json.dumps({"images": images}))
-    rows = (
-        prepare_rows(DataArguments(str(tmp_path / "karpathy.json"), str(tmp_path / name)), "test", None, False)
-        for name in ("here", "there", "changed")
-    )
-    here, there, changed = map(data_fingerprint, rows)
-    assert here == there != changed
 
 
 def test_two_models_are_compared_and_other_data_refused(place, capsys):
