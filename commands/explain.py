@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ..files.outputs import output_file
+from ..files.whole import whole_path
 from .flags import (
     Parser,
     add_bands,
@@ -46,7 +47,8 @@ def main(argv: list[str]) -> int:
     from ..plots.explanation import explain
 
     made = explain(args.model, args.image, texts, args.bands, args.k, chosen_device(args.device), **loading)
-    made.picture.save(args.out)
+    with whole_path(args.out) as draft:
+        made.picture.save(draft)
     lines = [f"belief {belief:.3f} at pixels {box}" for box, belief in made.boxes]
     lines += [f"{score:7.3f}  {text}" for text, score in made.hits]
     lines.append(f"picture: {args.out}")

@@ -7,6 +7,7 @@ Its sub-verbs are `vsehub index export INDEX` and `vsehub index calibrate INDEX`
 import importlib
 import sys
 
+from ..files.bad_samples import BAD_SAMPLES
 from .flags import (
     Parser,
     add_bands,
@@ -60,7 +61,7 @@ def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
     loading = loading_options(args, args.model)
     from ..search.collection import Collection
-    from ..search.refresh import REPORT, index_collection
+    from ..search.refresh import index_collection
 
     chosen_device(args.device)
     names = ("image_root", "image_column", "captions_column", "bands", "fast")
@@ -73,7 +74,7 @@ def main(argv: list[str]) -> int:
         text = (
             f"{args.out}: {done.rows} rows; {done.embedded} embedded, {done.unchanged} unchanged, "
             f"{done.removed} removed"
-            + (f"; {done.bad} bad, listed in {REPORT}" if done.bad else "")
+            + (f"; {done.bad} bad, listed in {BAD_SAMPLES}" if done.bad else "")
             + (f"; {done.blank} blank tiles left out" if done.blank else "")
             + (f"; no pictures: {done.others}" if done.others else "")
         )

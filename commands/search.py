@@ -1,9 +1,9 @@
 """`vsehub search INDEX "a red boat"`: what is nearest to a text, a picture, or a picture changed by a text."""
 
-import json
 from pathlib import Path
 
 from ..files.outputs import output_file
+from ..files.whole import write_json, write_text
 from .flags import (
     Parser,
     add_device,
@@ -66,15 +66,14 @@ def main(argv: list[str]) -> int:
     image = open_any(args.image) if args.image else None
     retriever = Retriever.open(args.index, args.model, **loading)
     retriever.model.to(chosen_device(args.device))
-    calibrated = (retriever.index.cutoff or {}).get("text") if image is None else None
-    cutoff = None if args.no_cutoff else calibrated if args.cutoff is None else args.cutoff
+    cutoff = None if args.no_cutoff else retriever.cutoff_for(image, "auto" if args.cutoff is None else args.cutoff)
     hits = retriever.search(args.text, image, args.k, args.weight, cutoff)
     if args.html:
         query = " + ".join(part for part in (args.image and Path(args.image).name, args.text) if part)
         page = html_page(query, hits, picture_opener(retriever.index), image)
-        Path(args.html).write_text(page, encoding="utf-8")
+        write_text(args.html, page)
     if args.geojson:
-        Path(args.geojson).write_text(json.dumps(geojson(hits), indent=1), encoding="utf-8")
+        write_json(args.geojson, geojson(hits), indent=1)
     query = {"text": args.text, "image": args.image, "cutoff": cutoff}
     tell(args, table(hits, cutoff), {"query": query, "hits": [vars(hit) for hit in hits]})
     return 0

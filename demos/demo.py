@@ -18,6 +18,7 @@ from transformers.utils import logging
 from ..data.arguments import DataArguments
 from ..evaluation.evaluate import evaluate_model
 from ..evaluation.tables import table
+from ..files.whole import whole_folder, write_json
 from ..training import run_d2s
 from .generated_scenes import write_dataset, write_towers
 
@@ -39,7 +40,7 @@ def demo(out: str | Path, seed: int = 0) -> tuple[str, dict]:
         "D2S-VSE (both stages)": train(root, root, seed, ["finetune"], root / "pretrain" / "best"),
     }
     results["D2S-VSE (both stages)"]["seconds"] += results["stage 1 (dense text)"]["seconds"]
-    (root / "metrics.json").write_text(json.dumps(results, indent=2))
+    write_json(root / "metrics.json", results)
     save_pictures(root / "data", root / "gallery")
     in_a_clean_process("demo_search.py", root / "hub", root / "gallery", root / "search.png")
     text = f"""
@@ -84,7 +85,7 @@ def compare(out: str | Path, seeds: tuple[int, ...]) -> tuple[str, dict]:
         lines.append(f"{name:12} rSum {mean:6.1f} +- {deviation:.1f} over seeds {list(seeds)}")
     lines.append(f"D2S-VSE - sparse only: {gain:+.1f} rSum; the larger standard deviation is {spread:.1f}")
     results = {"runs": named, "gain": gain, "deviation": spread}
-    (root / "compare.json").write_text(json.dumps(results, indent=2))
+    write_json(root / "compare.json", results)
     return "\n".join(lines), results
 
 
@@ -102,11 +103,11 @@ def in_a_clean_process(script: str, *words):
 
 def save_pictures(data: Path, folder: Path, facts: list[dict] | None = None):
     """Write the test scenes as files, and what is known of each (and `facts`) to `scenes.json`, for a judge."""
-    folder.mkdir(parents=True, exist_ok=True)
     rows, entries = load_dataset(str(data), split="test"), []
     label = rows.features.get("label")
-    for index, row in enumerate(rows):
-        row.pop("image").save(folder / f"{index:04}.png")
-        named = {"label": label.int2str(row["label"])} if label else {}
-        entries.append({"file": f"{index:04}.png", **row, **named, **(facts[index] if facts else {})})
-    (folder / "scenes.json").write_text(json.dumps(entries))
+    with whole_folder(folder) as draft:
+        for index, row in enumerate(rows):
+            row.pop("image").save(draft / f"{index:04}.png")
+            named = {"label": label.int2str(row["label"])} if label else {}
+            entries.append({"file": f"{index:04}.png", **row, **named, **(facts[index] if facts else {})})
+        (draft / "scenes.json").write_text(json.dumps(entries))

@@ -12,6 +12,7 @@ from transformers.utils import logging
 from ..data.arguments import DataArguments
 from ..evaluation.evaluate import evaluate_model
 from ..evaluation.tables import further_lines, table
+from ..files.whole import write_json
 from ..training import run_pir
 from .demo import in_a_clean_process, save_pictures
 from .generated_overhead import object_mask, seed_of, write_dataset, write_towers
@@ -38,7 +39,7 @@ def demo(out: str | Path, seed: int = 0) -> tuple[str, dict]:
     metrics = evaluate_model(str(root / "hub"), DataArguments(data=str(root / "data")), "test") | {"seconds": seconds}
     accuracy = json.loads((root / "validation.json").read_text())["prior"]["eval_accuracy"]
     results = {"PIR": metrics, "prior_accuracy": accuracy}
-    (root / "metrics.json").write_text(json.dumps(results, indent=2))
+    write_json(root / "metrics.json", results)
     drawn = seed_of("test")
     masks = [object_mask(drawn, index, GRID).tolist() for index in range(COUNTS["test"])]
     save_pictures(root / "data", root / "gallery", [{"objects": mask} for mask in masks])

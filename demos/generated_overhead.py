@@ -11,6 +11,8 @@ from pathlib import Path
 
 from datasets import ClassLabel, Dataset, Features, Image, List, Value
 
+from ..files.whole import whole_path
+
 SIZE, SCALE = 64, 3  # pixels of a scene; it is drawn so many times larger
 GROUNDS = {"green": (88, 128, 72), "brown": (134, 108, 76), "grey": (128, 128, 124), "sandy": (196, 178, 134)}
 COLOURS = {"white": (240, 240, 240), "red": (196, 48, 44), "blue": (52, 84, 190), "yellow": (226, 196, 60)}
@@ -203,10 +205,9 @@ def seed_of(split: str) -> int:
 
 def write_dataset(folder: str | Path, train: int, validation: int, test: int, seed: int = 0):
     """Write parquet splits that `datasets.load_dataset(folder)` reads."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     for split, count in (("train", train), ("validation", validation), ("test", test)):
-        generate(count, seed_of(split) + seed).to_parquet(folder / f"{split}-00000-of-00001.parquet")
+        with whole_path(Path(folder) / f"{split}-00000-of-00001.parquet") as draft:
+            generate(count, seed_of(split) + seed).to_parquet(draft)
 
 
 def write_towers(folder: str | Path, seed: int = 0) -> dict[str, str]:

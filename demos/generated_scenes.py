@@ -11,6 +11,8 @@ from pathlib import Path
 
 from datasets import Dataset, Features, Image, List, Value
 
+from ..files.whole import whole_path
+
 SHAPES = ("circle", "ring", "square", "triangle", "cross")
 COLOURS = {
     "red": (214, 40, 40),
@@ -109,10 +111,9 @@ def generate(count: int, seed: int, captions: int = 2) -> Dataset:
 
 def write_dataset(folder: str | Path, train: int, validation: int, test: int, seed: int = 0):
     """Write parquet splits that `datasets.load_dataset(folder)` reads."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     for number, (split, count) in enumerate((("train", train), ("validation", validation), ("test", test))):
-        generate(count, seed=1000 * number + seed).to_parquet(folder / f"{split}-00000-of-00001.parquet")
+        with whole_path(Path(folder) / f"{split}-00000-of-00001.parquet") as draft:
+            generate(count, seed=1000 * number + seed).to_parquet(draft)
 
 
 def write_towers(folder: str | Path, seed: int = 0) -> tuple[str, str]:

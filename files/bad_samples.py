@@ -6,7 +6,7 @@ Several sources may report into one folder; a new report of a source takes the p
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -35,13 +35,20 @@ class BadSample:
     source: str = ""
 
 
-def report_bad_samples(folder: str | Path, source: str, samples: Iterable[BadSample], before: str = "") -> Path | None:
+def report_bad_samples(
+    folder: str | Path,
+    source: str,
+    samples: Iterable[BadSample],
+    unread: Collection[str] = (),
+    before: str = "",
+) -> Path | None:
     """List a source's bad samples, in place of those that an earlier run listed; no samples at all: no file.
 
     Args:
         folder: of the list; it is made where there is something to list.
         source: what was read: `split NAME`, `captions NAME`, `collection NAME`.
         samples: what could not be used.
+        unread: ids of samples that were not looked at again: what was said of them stays.
         before: name of a list of an earlier version in this folder, which becomes part of this one.
 
     Returns:
@@ -53,7 +60,7 @@ def report_bad_samples(folder: str | Path, source: str, samples: Iterable[BadSam
         return None
     with one_writer(path.with_name(f".{BAD_SAMPLES}.lock"), str(path), wait=60):
         entries = [entry for file in filter(None, (old, path)) for entry in _entries(file)]
-        kept = [entry for entry in entries if _source(entry) != source]
+        kept = [entry for entry in entries if _source(entry) != source or _id(entry) in unread]
         lines = kept + [{name: value for name, value in asdict(each).items() if value is not None} for each in samples]
         if lines:
             write_text(path, "".join(f"{json.dumps(line)}\n" for line in lines))
@@ -68,7 +75,7 @@ def read_bad_samples(path: str | Path) -> list[BadSample]:
     """Read a list, also one of an earlier version; no file: no samples. What is no line of a list is left out."""
     return [
         BadSample(
-            image_id=str(entry.get("image_id", entry.get("id", ""))),
+            image_id=_id(entry),
             problem=str(entry["problem"]),
             row=entry.get("row"),
             path=entry.get("path"),
@@ -91,6 +98,10 @@ def _entries(path: Path) -> list[dict]:
             continue
         found += [entry] if isinstance(entry, dict) else []
     return found
+
+
+def _id(entry: dict) -> str:
+    return str(entry.get("image_id", entry.get("id", "")))
 
 
 def _source(entry: dict) -> str:

@@ -122,6 +122,14 @@ def write_text(path: str | Path, text: str):
         file.write(text.encode())
 
 
+def write_draft(path: str | Path, text: str):
+    """Write a text into a folder that is not whole yet, without waiting for the disk; a link is replaced."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    with open(path, "xb") as file:
+        file.write(text.encode())
+
+
 def write_json(path: str | Path, content, indent: int | None = 2):
     """Write JSON, whole or not at all."""
     write_text(path, json.dumps(content, indent=indent) + "\n")
@@ -394,6 +402,7 @@ __all__ = [
     "whole_file",
     "whole_folder",
     "whole_path",
+    "write_draft",
     "write_json",
     "write_text",
 ]

@@ -15,6 +15,7 @@ from huggingface_hub import HfApi
 from torch import distributed as dist
 from transformers import PreTrainedModel, ProcessorMixin
 
+from ..files.whole import write_draft
 from .companions import CUSTOM_PIPELINES, PIPELINE, write_companions
 
 PACKAGE = __name__.split(".")[0]
@@ -103,7 +104,7 @@ def write_sources(cls: type, folder: str | Path, beside: str | None = None):
         config = cls.config_class.__module__.rpartition(".")[2]
         sources[config] += OWNERS + "".join(f"    from .{other} import *\n" for other in sorted({*sources} - {config}))
     for stem, source in sources.items():
-        (Path(folder) / f"{stem}.py").write_text(source, encoding="utf-8")
+        write_draft(Path(folder) / f"{stem}.py", source)
 
 
 def auto_class_entry(cls: type) -> str:

@@ -6,6 +6,8 @@ Each is small and static: whoever opens the folder through another door finds wh
 import json
 from pathlib import Path
 
+from ..files.whole import write_draft
+
 PIPELINE = "vsehub.processing.pipeline_image_text_retrieval"
 TASK = "image-text-retrieval"
 CUSTOM_PIPELINES = {
@@ -40,6 +42,6 @@ def write_companions(folder: str | Path):
         ("1_Normalize/config.json", {}),
     ):
         (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text(json.dumps(content, indent=2), encoding="utf-8")
+        write_draft(folder / name, json.dumps(content, indent=2))
     source = Path(__file__).with_name("handler.py").read_text(encoding="utf-8")
-    (folder / "handler.py").write_text(source, encoding="utf-8")
+    write_draft(folder / "handler.py", source)

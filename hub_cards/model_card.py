@@ -11,6 +11,7 @@ from pathlib import Path
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from ..files.whole import write_text
 from .markdown import fenced, one_line, plain, public_name
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -80,7 +81,7 @@ def write_model_card(
         examples=[_example(number, **example) for number, example in enumerate(examples)],
         **_about_files(folder, model, name, about),
     )
-    (folder / "README.md").write_text(f"{card}\n", encoding="utf-8")
+    write_text(folder / "README.md", f"{card}\n")
     return folder / "README.md"
 
 

@@ -4,8 +4,6 @@ A killed job loses at most the pictures since the last save. Several processes (
 """
 
 import contextlib
-import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from tqdm.auto import tqdm
 
+from ..files.bad_samples import BadSample, report_bad_samples
 from .approximate import require_faiss
 from .collection import Collection
 from .embedding_stream import embed_stream
@@ -22,7 +21,6 @@ from .retriever import Retriever
 from .vector_index import VectorIndex
 
 SAVED_AT_ONCE = 2048  # files or rows between two saves
-REPORT = "bad_images.jsonl"
 
 
 @dataclass
@@ -128,7 +126,7 @@ def refresh(retriever: Retriever, collection: Collection, accelerator, batch_siz
         others = collection.folder.others if collection.files else {}
         done.others = collection.folder.told if collection.files else ""
         notes = [{"id": f"*{kind}", "path": None, "problem": f"{n} files: no picture"} for kind, n in others.items()]
-        report(index.folder, collection.name, problems + collection.notes + notes, known)
+        _report(index.folder, collection.name, problems + collection.notes + notes, known)
     accelerator.wait_for_everyone()
     return done
 
@@ -179,20 +177,10 @@ def _embedded(retriever, collection, chunk, accelerator, batch_size, workers):
     return np.stack([vector for _, vector in rows]) if rows else np.zeros((0, 0), np.float32), items, problems
 
 
-def report(folder: Path, collection: str, problems: list[dict], known: set[str]):
-    """List a collection's bad pictures in `bad_images.jsonl`, in place of what an earlier run found there.
-
-    What was said about files that are indexed and were not read again (`known`) stays.
-    """
-    path, lines = folder / REPORT, []
-    if path.exists():
-        with contextlib.suppress(ValueError, KeyError, TypeError):  # damaged: what is still bad is found again
-            found = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
-            lines = [line for line in found if line["collection"] != collection or line["id"] in known]
-    lines += [{**problem, "collection": collection} for problem in problems]
-    draft = folder / f"{REPORT}.tmp"
-    draft.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    os.replace(draft, path)
+def _report(folder: Path, collection: str, problems: list[dict], known: set[str]):
+    """List a collection's bad pictures; what was said about files that were not read again (`known`) stays."""
+    samples = [BadSample(problem["id"], problem["problem"], path=problem["path"]) for problem in problems]
+    report_bad_samples(folder, f"collection {collection}", samples, known, before="bad_images.jsonl")
 
 
-__all__ = ["REPORT", "Done", "index_collection", "refresh"]
+__all__ = ["Done", "index_collection", "refresh"]

@@ -13,8 +13,8 @@ from ..data.rows import row_image
 from ..modeling.towers import copy_tower, hold_batch_norm, load_tower
 from ..processing.processing_dual_encoder import square_image_processor
 from .augmentation import AUGMENTATIONS, DrawnDataset
+from .checkpoints import WholeCheckpoints
 from .stages import Splits, StageArguments
-from .trainer import WholeCheckpoints
 
 
 class SceneDataset(DrawnDataset):

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from transformers.trainer_utils import get_last_checkpoint
+from .checkpoints import missing_part, newest_whole
 
 NEWEST: Literal["newest"] = "newest"
 Resume = Path | Literal["newest"] | None
@@ -14,6 +14,7 @@ def parse_resume(flag: str | bool | None) -> Resume:
 
     Raises:
         FileNotFoundError: the folder is no checkpoint.
+        ValueError: it lacks a part.
     """
     if str(flag).lower() in ("none", "false"):
         return None
@@ -22,6 +23,11 @@ def parse_resume(flag: str | bool | None) -> Resume:
     folder = Path(str(flag))
     if not (folder / "trainer_state.json").exists():
         raise FileNotFoundError(f"--resume_from_checkpoint {flag}: no checkpoint of a run (checkpoint-N)")
+    if missing := missing_part(folder):
+        raise ValueError(
+            f"--resume_from_checkpoint {flag} is not whole ({missing}): name another one, or `true` for the newest "
+            "that is"
+        )
     return folder
 
 
@@ -30,12 +36,12 @@ def checkpoint_of(resume: Resume, folder: Path) -> Path | None:
 
     Args:
         resume: what the flag says.
-        folder: of the stage; its newest checkpoint is looked for there.
+        folder: of the stage; its newest whole checkpoint is looked for there.
+
+    Raises:
+        ValueError: there are checkpoints, and none is whole.
     """
-    if resume != NEWEST:
-        return resume
-    newest = get_last_checkpoint(str(folder)) if folder.is_dir() else None
-    return None if newest is None else Path(newest)
+    return newest_whole(folder) if resume == NEWEST else resume
 
 
 __all__ = ["NEWEST", "Resume", "checkpoint_of", "parse_resume"]

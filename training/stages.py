@@ -14,8 +14,10 @@ from transformers import set_seed
 
 from ..data.arguments import DataArguments
 from ..data.rows import prepare_rows
+from ..files.whole import recover, whole_folder, write_json
 from ..hub_cards.model_card import write_model_card
 from .arguments import RetrievalTrainingArguments
+from .checkpoints import refuse_non_finite
 from .recipe import parse_stages
 from .resume import NEWEST, Resume, checkpoint_of, parse_resume
 
@@ -162,6 +164,7 @@ def run_stages(
     for stage, args in stages.items():
         done = args.folder / FINISHED
         if args.resume == NEWEST and done.exists():
+            recover(args.best)
             previous, results[stage] = load(stage, args.best), json.loads(done.read_text())
             continue
         done.unlink(missing_ok=True)
@@ -170,7 +173,7 @@ def run_stages(
         previous = model, processor
         if args.training.process_index == 0:
             save(model, processor, args.best)
-            done.write_text(json.dumps(results[stage]))
+            write_json(done, results[stage], indent=None)
             name = args.training.metric_for_best_model
             print(f"{stage}: {name.removeprefix('eval_')} {results[stage][name]:.1f} on {args.data.eval_split}")
         PartialState().wait_for_everyone()  # the next stage may read what this one saved
@@ -178,13 +181,19 @@ def run_stages(
 
 
 def save(model, processor, folder: Path):
-    """Write weights, code and processor: a folder that loads anywhere."""
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
+    """Write weights, code and processor: a folder that loads anywhere, in place of what is there.
+
+    Raises:
+        FloatingPointError: a weight is NaN or infinite; what is there stays.
+    """
+    refuse_non_finite([model])
+    with whole_folder(folder) as draft:
+        model.save_pretrained(draft)
+        processor.save_pretrained(draft)
 
 
 def publish(root: Path, model, processor, card: dict, results: dict, examples: Callable = lambda folder: []):
-    """Write the Hub folder with its card, and the validation metrics of all stages beside it.
+    """Write the Hub folder with its card, in place of an older one, and the validation metrics of all stages beside it.
 
     Args:
         root: of the run.
@@ -193,8 +202,11 @@ def publish(root: Path, model, processor, card: dict, results: dict, examples: C
         results: of all stages.
         examples: folder -> pictures for the card, which it puts there.
     """
-    save(model, processor, root / "hub")
-    card["examples"] = examples(root / "hub")
-    write_model_card(root / "hub", model=model, **card)
-    (root / "validation.json").write_text(json.dumps(results, indent=2))
+    refuse_non_finite([model])
+    with whole_folder(root / "hub") as draft:
+        model.save_pretrained(draft)
+        processor.save_pretrained(draft)
+        card["examples"] = examples(draft)
+        write_model_card(draft, model=model, **card)
+    write_json(root / "validation.json", results)
     print(f"Hub folder: {root / 'hub'}")

@@ -5,6 +5,7 @@ mean of the backbone's tokens, which is the feature that the teacher gives. Neit
 the paper trained its teachers is not published.
 """
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,14 @@ import torch
 from datasets import Dataset as Rows
 from torch import nn
 from torch.nn import functional as F
-from transformers import AutoImageProcessor, AutoTokenizer, Trainer, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import AutoImageProcessor, AutoTokenizer, TrainingArguments
 
 from ..data.rows import row_image
+from ..files.whole import recover, whole_folder
 from ..modeling.towers import hold_batch_norm, image_tokens, load_tower, run_text_tower
 from ..processing.batching import tokenize
 from .augmentation import AUGMENTATIONS, DrawnDataset
+from .checkpoints import SealedCheckpoints, newest_whole, refuse_non_finite
 from .losses import nt_xent
 
 
@@ -50,6 +52,10 @@ class TwoViewModel(nn.Module):
         hold_batch_norm(self.backbone)
         one, other = (F.normalize(self.pool(self.backbone, inputs).float(), dim=-1) for inputs in (first, second))
         return {"loss": nt_xent(one, other, self.temperature)}
+
+
+class TwoViewTrainer(SealedCheckpoints):
+    """A Trainer whose checkpoints are whole or absent."""
 
 
 def pool_image(backbone, inputs: dict) -> torch.Tensor:
@@ -117,10 +123,12 @@ def train_text_teacher(source: str, rows: Rows, out: Path, settings: dict) -> st
 
 def _fit(model: TwoViewModel, dataset: TwoViews, collate, preparation, out: Path, settings: dict) -> str:
     """Train unless it was done, from the last checkpoint on; save the backbone and what prepares its inputs."""
+    recover(out)
     if not (out / "config.json").exists():
+        work = out.with_name(f"{out.name}.work")
         batch = min(settings["batch_size"], len(dataset))
         arguments = TrainingArguments(
-            output_dir=str(out / "work"),
+            output_dir=str(work),
             num_train_epochs=settings["epochs"],
             per_device_train_batch_size=batch,
             learning_rate=settings["learning_rate"],
@@ -135,9 +143,12 @@ def _fit(model: TwoViewModel, dataset: TwoViews, collate, preparation, out: Path
             remove_unused_columns=False,
             report_to="none",
         )
-        trainer = Trainer(model=model, args=arguments, train_dataset=dataset, data_collator=collate)
-        work = out / "work"
-        trainer.train(resume_from_checkpoint=get_last_checkpoint(str(work)) if work.is_dir() else None)
-        preparation.save_pretrained(out)
-        model.backbone.save_pretrained(out)  # last: config.json says that the folder is whole
+        trainer = TwoViewTrainer(model=model, args=arguments, train_dataset=dataset, data_collator=collate)
+        newest = newest_whole(work)
+        trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
+        refuse_non_finite([model])
+        with whole_folder(out) as draft:
+            preparation.save_pretrained(draft)
+            model.backbone.save_pretrained(draft)
+        shutil.rmtree(work, ignore_errors=True)
     return str(out)

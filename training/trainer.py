@@ -5,6 +5,7 @@ memory differ from those on disk), knows no cross-process negatives, and uploads
 """
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,41 +13,20 @@ import torch
 from huggingface_hub import upload_folder
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import Trainer, TrainerCallback, TrainerState
-from transformers.trainer_utils import EvalLoopOutput, HubStrategy, TrainOutput
+from transformers import TrainerCallback
+from transformers.trainer_utils import EvalLoopOutput, HubStrategy
 
 from ..evaluation.calibration import calibrate_logit_scale
 from ..evaluation.embed import embed_rows, row_metrics
 from ..hub_cards.model_card import write_model_card
 from ..hub_cards.shipped import files_to_ship
 from .batches import PairBatch
+from .checkpoints import WholeCheckpoints
 from .dense_teacher import teach
 from .objectives import PairEmbeddings
 from .tower_cache import CachedRowInputs, Caches
 
 OBJECTIVE_FILE = "objective.safetensors"
-
-
-class WholeCheckpoints(Trainer):
-    """A `Trainer` that resumes and load the best model through `from_pretrained`, so that no weight is lost."""
-
-    def train(self, resume_from_checkpoint=None, *args, **kwargs):
-        """Train; a checkpoint that has all `max_steps` is only loaded, where the stock Trainer takes one step more."""
-        if isinstance(resume_from_checkpoint, (str, os.PathLike)):
-            state = TrainerState.load_from_json(os.path.join(resume_from_checkpoint, "trainer_state.json"))
-            if 0 < self.args.max_steps <= state.global_step:
-                self.state = state
-                self._load_from_checkpoint(resume_from_checkpoint)
-                if self.args.load_best_model_at_end and state.best_model_checkpoint is not None:
-                    self._load_best_model()
-                return TrainOutput(state.global_step, 0.0, {})
-        return super().train(resume_from_checkpoint, *args, **kwargs)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
-        load_whole(resume_from_checkpoint, self.model if model is None else model)
-
-    def _load_best_model(self):
-        self._load_from_checkpoint(self.state.best_model_checkpoint)
 
 
 class RetrievalTrainer(WholeCheckpoints):
@@ -205,6 +185,10 @@ class RetrievalTrainer(WholeCheckpoints):
         metrics = {f"{metric_key_prefix}_{key}": value for key, value in metrics.items()}
         return EvalLoopOutput(predictions=embeds[:2], label_ids=None, metrics=metrics, num_samples=len(rows))
 
+    def trained_modules(self) -> Iterator[nn.Module]:
+        """The model and the objective."""
+        yield from (self.model, self.objective)
+
     def _save(self, output_dir=None, state_dict=None):
         super()._save(output_dir, state_dict)
         folder = output_dir or self.args.output_dir
@@ -219,7 +203,7 @@ class RetrievalTrainer(WholeCheckpoints):
         path = os.path.join(resume_from_checkpoint, OBJECTIVE_FILE)
         if not os.path.exists(path):
             raise ValueError(f"{path} is missing: what the objective learned is not there to go on from; start anew")
-        self.objective.load_state_dict(load_file(path, device=str(self.args.device)), strict=True)
+        self.objective.load_state_dict(load_file(path), strict=True)  # which copies it to where the objective is
 
     def create_model_card(self, *args, **kwargs):
         """Write the card of a retrieval model; Trainer's own would overwrite it with a generic one."""
@@ -274,24 +258,6 @@ class _Epochs(TrainerCallback):
 
     def on_optimizer_step(self, args, state, control, **kwargs):
         self.trainer.objective.zero_grad()
-
-
-def load_whole(folder: str, model: nn.Module):
-    """Load a saved model into `model`, every tensor of it, through `from_pretrained` (which knows old and new names).
-
-    Raises:
-        ValueError: a weight is missing, left over or of another shape.
-    """
-    if hasattr(model, "peft_config"):
-        from peft import load_peft_weights, set_peft_model_state_dict
-
-        set_peft_model_state_dict(model, load_peft_weights(folder, device="cpu"))
-        return
-    fresh, info = type(model).from_pretrained(folder, output_loading_info=True, dtype=model.dtype)
-    wrong = {kind: sorted(map(str, keys)) for kind, keys in info.items() if keys and kind != "error_msgs"}
-    if wrong:
-        raise ValueError(f"{folder} does not hold this model: {wrong}")
-    model.load_state_dict(fresh.state_dict(), strict=True)
 
 
 def _gathered(tensor: torch.Tensor) -> torch.Tensor:

@@ -16,6 +16,7 @@ from transformers import AutoModel, AutoProcessor
 from transformers.utils import cached_file
 
 from ...files.outputs import output_folder
+from ...files.whole import whole_folder
 from ...modeling.modeling_dual_encoder import DualEncoderPreTrainedModel
 from ...modeling.pooling import GPO
 from ...modeling.towers import load_errors
@@ -239,11 +240,12 @@ def export_model(
         if not isinstance(model, DualEncoderPreTrainedModel):
             raise ValueError(f"{source} is a {type(model).__name__}, not an image-text model of vsehub")
         processor = AutoProcessor.from_pretrained(source, **loading)
-    if to == "onnx":
-        return export_onnx(model, processor, out)
-    report = export_dtype(model, processor, out, getattr(torch, dtype))
-    copy_card(source, out, dtype, report, revision)
-    return report
+    with whole_folder(out) as draft:
+        if to == "onnx":
+            return export_onnx(model, processor, draft)
+        report = export_dtype(model, processor, draft, getattr(torch, dtype))
+        copy_card(source, draft, dtype, report, revision)
+        return report
 
 
 __all__ = ["export_dtype", "export_model", "export_onnx"]

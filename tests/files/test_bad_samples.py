@@ -43,6 +43,12 @@ def test_a_new_report_takes_the_place_of_the_last_one_of_its_source(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_was_said_of_samples_that_were_not_read_again_stays(tmp_path):
+    report_bad_samples(tmp_path, "collection /a", [BadSample("1", "odd bands"), BadSample("2", "torn")])
+    report_bad_samples(tmp_path, "collection /a", [BadSample("3", "torn")], unread={"1"})
+    assert [(line["image_id"], line["problem"]) for line in lines(tmp_path)] == [("1", "odd bands"), ("3", "torn")]
+
+
 def test_nothing_to_list_makes_no_file_and_no_folder(tmp_path):
     assert report_bad_samples(tmp_path / "run", "split train", []) is None
     assert not (tmp_path / "run").exists() and read_bad_samples(tmp_path / "none.jsonl") == []

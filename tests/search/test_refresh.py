@@ -14,6 +14,7 @@ from PIL import Image
 from rasters import write_raster
 
 from vsehub.__main__ import main
+from vsehub.files.bad_samples import read_bad_samples
 from vsehub.search import refresh as index_images
 from vsehub.search.vector_index import VectorIndex
 
@@ -40,7 +41,7 @@ def index(photos, tiny_folder, tmp_path, capsys):
 
 
 def reported(tmp_path):
-    return [json.loads(line) for line in (tmp_path / "index" / "bad_images.jsonl").read_text().splitlines()]
+    return read_bad_samples(tmp_path / "index" / "bad_samples.jsonl")
 
 
 def ids(tmp_path):
@@ -63,11 +64,11 @@ def test_a_folder_is_refreshed_and_only_what_changed_is_embedded(index, photos, 
     tiny_pictures[3].rotate(90).save(photos / "more" / "new.webp")
     (photos / "torn.png").write_bytes((photos / "2.png").read_bytes()[:60])
     said = index("--update")
-    assert "6 rows; 2 embedded, 4 unchanged, 1 removed; 1 bad, listed in bad_images.jsonl" in said
+    assert "6 rows; 2 embedded, 4 unchanged, 1 removed; 1 bad, listed in bad_samples.jsonl" in said
     assert ids(tmp_path) == ["1.png", "2.png", "3.jpg", "4.jpg", "5.jpg", "new.webp"]
     line, others = reported(tmp_path)
-    assert line["path"] == str(photos / "torn.png") and "does not decode" in line["problem"]
-    assert others["id"] == "*.txt" and others["problem"] == "1 files: no picture" and "no pictures: 1 .txt" in said
+    assert line.path == str(photos / "torn.png") and "does not decode" in line.problem
+    assert others.image_id == "*.txt" and others.problem == "1 files: no picture" and "no pictures: 1 .txt" in said
     after = vectors(tmp_path)
     same = {name for name in before if name in after and np.array_equal(before[name], after[name])}
     assert {os.path.basename(name) for name in same} == {"1.png", "3.jpg", "4.jpg", "5.jpg"}
@@ -89,7 +90,7 @@ def test_a_second_source_leaves_the_first_alone_and_other_models_are_refused(
     assert "7 rows; 1 embedded, 0 unchanged, 0 removed; 1 bad" in index("--update", source=tmp_path / "rows.parquet")
     assert "7 rows; 0 embedded, 1 unchanged" in index("--update", source=tmp_path / "rows.parquet")
     assert "7 rows; 0 embedded, 6 unchanged" in index("--update")
-    assert sum(line["collection"].endswith("rows.parquet:train") for line in reported(tmp_path)) == 1  # still
+    assert sum(line.source.endswith("rows.parquet:train") for line in reported(tmp_path)) == 1  # still
     item = next(i for i in VectorIndex.open(tmp_path / "index").items(range(7)) if i["row"] == 0)
     assert item["caption"] == "a / b" and item["id"].endswith("rows.parquet:train:0")
     other = tmp_path / "other"
@@ -156,6 +157,7 @@ def test_a_job_that_is_killed_goes_on(index, photos, tmp_path, tiny_folder, monk
 CHILD = """
 import os, signal, sys
 from vsehub.commands.index import main
+from vsehub.files.bad_samples import read_bad_samples
 from vsehub.search import refresh as index_images
 index_images.SAVED_AT_ONCE = 1
 real, steps = os.fsync, [0]
@@ -203,8 +205,8 @@ def test_hostile_files_end_in_pictures_or_lines_of_the_report(index, photos, tmp
     Image.new("L", (1, 900)).save(photos / "thin.png")
     Image.new("CMYK", (20, 20)).save(photos / "cmyk.jpg")
     said = index()
-    problems = [problem for problem in reported(tmp_path) if problem["path"]]
-    assert {os.path.basename(problem["path"]) for problem in problems} == {"pipe.jpg", "empty.jpg", "link.png"}
+    problems = [problem for problem in reported(tmp_path) if problem.path]
+    assert {os.path.basename(problem.path) for problem in problems} == {"pipe.jpg", "empty.jpg", "link.png"}
     assert {"thin.png", "cmyk.jpg"} <= set(ids(tmp_path)) and "8 embedded" in said
 
 
@@ -250,7 +252,7 @@ def test_a_folder_that_cannot_be_read_or_is_a_link_is_told_and_loses_nothing(ind
     shutil.move(photos / "more", tmp_path / "elsewhere")
     (photos / "linked").symlink_to(tmp_path / "elsewhere")
     assert "0 embedded, 3 unchanged, 3 removed; 1 bad" in index("--update")
-    assert reported(tmp_path)[0]["path"] == str(photos / "linked")
+    assert reported(tmp_path)[0].path == str(photos / "linked")
 
 
 def test_a_source_is_itself_however_its_path_is_spelt(index, photos, tmp_path, monkeypatch):
@@ -282,7 +284,7 @@ def test_a_name_that_is_not_unicode_and_a_torn_report_stop_nothing(index, photos
     except OSError:
         pytest.skip("this file system takes Unicode names alone")
     assert "6 rows; 6 embedded" in index()
-    report = tmp_path / "index" / "bad_images.jsonl"
-    assert "rename the file" in reported(tmp_path)[0]["problem"]
+    report = tmp_path / "index" / "bad_samples.jsonl"
+    assert "rename the file" in reported(tmp_path)[0].problem
     report.write_text('{"half')
     assert "6 rows; 0 embedded, 6 unchanged, 0 removed; 1 bad" in index("--update")

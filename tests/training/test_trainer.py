@@ -13,9 +13,10 @@ from vsehub.data.arguments import DataArguments
 from vsehub.data.rows import prepare_rows
 from vsehub.training.arguments import RetrievalTrainingArguments
 from vsehub.training.batches import PairCollator
+from vsehub.training.checkpoints import load_whole
 from vsehub.training.objectives import D2SObjective
 from vsehub.training.pairs import PairDataset
-from vsehub.training.trainer import RetrievalTrainer, load_whole
+from vsehub.training.trainer import RetrievalTrainer
 
 
 @pytest.mark.parametrize("align", ["hinge", "infonce"])
@@ -36,8 +37,10 @@ def test_a_resumed_run_is_bitwise_the_unbroken_one(scenes, tmp_path, align):
         assert torch.equal(first, second) and first.item() != pytest.approx(0.07, abs=1e-7)
         states[1].unlink()
         (tmp_path / "broken" / "baseline" / "finished.json").unlink()
-        with pytest.raises(ValueError, match="objective.safetensors is missing"):
-            run(scenes, tmp_path / "broken", *flags, "--resume_from_checkpoint", "true")
+        with pytest.raises(ValueError, match="checkpoint-6 is not whole .objective.safetensors is missing"):
+            run(scenes, tmp_path / "broken", *flags, "--resume_from_checkpoint", str(states[1].parent))
+        again = run(scenes, tmp_path / "broken", *flags, "--resume_from_checkpoint", "true")
+        assert equal(whole, again)  # from checkpoint-4, the newest that is whole
     assert not (tmp_path / "whole" / "hub" / "objective.safetensors").exists()
 
 

@@ -1,0 +1,246 @@
+"""Checkpoints that are whole or absent: written aside, sealed, renamed; a damaged one is told, and passed over.
+
+The seal lists the files of a checkpoint and their sizes, and is written last. Checkpoints of earlier versions have
+none: their parts are looked at one by one.
+"""
+
+import json
+import os
+import re
+import shutil
+import socket
+import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from safetensors import SafetensorError, safe_open
+from torch import nn
+from transformers import Trainer, TrainerState
+from transformers.trainer_utils import TrainOutput
+from transformers.utils import logging
+
+from ..files.whole import recover, whole_folder
+
+SEAL, STATE = "sealed.json", "trainer_state.json"
+NAME = re.compile(r"checkpoint-(\d+)")
+PARTS = {  # what a run needs to go on as if it had not stopped, and how its files begin
+    "weights": ("model", "adapter_model", "pytorch_model"),
+    "optimizer": ("optimizer",),
+    "scheduler": ("scheduler",),
+    "rng_state": ("rng_state",),
+}
+logger = logging.get_logger(__name__)
+
+
+class SealedCheckpoints(Trainer):
+    """A `Trainer` whose checkpoints get their names when all of them is on the disk; older ones go after that."""
+
+    _draft: str | None = None  # where a checkpoint is being written
+
+    def trained_modules(self) -> Iterable[nn.Module]:
+        """What a checkpoint holds; none of it may be NaN or infinite."""
+        yield self.model
+
+    def _get_output_dir(self, trial):
+        return self._draft or super()._get_output_dir(trial)
+
+    def _save_checkpoint(self, model, trial):
+        refuse_non_finite(self.trained_modules(), self.optimizer, self.state.global_step)
+        path = Path(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
+        push, self.args.push_to_hub = self.args.push_to_hub, False  # nothing is uploaded from a draft
+        try:
+            with whole_folder(path) if self.args.should_save else nullcontext() as mine:
+                draft = _draft_of_this_host(mine)
+                self._draft = str(draft.parent)
+                super()._save_checkpoint(model, trial)
+                self._draft = None
+                if self.state.best_model_checkpoint == str(draft):
+                    self.state.best_model_checkpoint = str(path)
+                self.accelerator.wait_for_everyone()  # each process has written its part
+                if self.args.should_save:
+                    self.state.save_to_json(str(draft / STATE))
+                    seal(draft)
+        finally:
+            self._draft, self.args.push_to_hub = None, push
+        self.accelerator.wait_for_everyone()
+        if push:
+            self._push_from_checkpoint(str(path))
+        if self.args.should_save:
+            best = Path(self.state.best_model_checkpoint or path)
+            rotate(path.parent, self.args.save_total_limit, {path.name, best.name})
+
+
+class WholeCheckpoints(SealedCheckpoints):
+    """One that also resumes and loads the best model through `from_pretrained`, so that no weight is lost."""
+
+    def train(self, resume_from_checkpoint=None, *args, **kwargs):
+        """Train; a checkpoint that has all `max_steps` is only loaded, where the stock Trainer takes one step more."""
+        if isinstance(resume_from_checkpoint, (str, os.PathLike)):
+            state = TrainerState.load_from_json(os.path.join(resume_from_checkpoint, STATE))
+            if 0 < self.args.max_steps <= state.global_step:
+                self.state = state
+                self._load_from_checkpoint(resume_from_checkpoint)
+                if self.args.load_best_model_at_end and state.best_model_checkpoint is not None:
+                    self._load_best_model()
+                return TrainOutput(state.global_step, 0.0, {})
+        return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        load_whole(resume_from_checkpoint, self.model if model is None else model)
+
+    def _load_best_model(self):
+        self._load_from_checkpoint(self.state.best_model_checkpoint)
+
+
+def load_whole(folder: str | Path, model: nn.Module):
+    """Load a saved model into `model`, every tensor of it, through `from_pretrained` (which knows old and new names).
+
+    Raises:
+        ValueError: a weight is missing, left over or of another shape.
+    """
+    if hasattr(model, "peft_config"):
+        from peft import load_peft_weights, set_peft_model_state_dict
+
+        set_peft_model_state_dict(model, load_peft_weights(folder, device="cpu"))
+        return
+    fresh, info = type(model).from_pretrained(folder, output_loading_info=True, dtype=model.dtype)
+    wrong = {kind: sorted(map(str, keys)) for kind, keys in info.items() if keys and kind != "error_msgs"}
+    if wrong:
+        raise ValueError(f"{folder} does not hold this model: {wrong}")
+    model.load_state_dict(fresh.state_dict(), strict=True)
+
+
+def seal(folder: Path):
+    """Write down which files a checkpoint has, and how long they are."""
+    files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    (folder / SEAL).write_text(json.dumps({"files": files}, indent=1))
+
+
+def checkpoints_of(folder: Path) -> list[Path]:
+    """The checkpoints of a run by step, whole or not."""
+    named = [(NAME.fullmatch(path.name), path) for path in folder.iterdir()] if folder.is_dir() else []
+    return [path for _, path in sorted((int(name[1]), path) for name, path in named if name and path.is_dir())]
+
+
+def newest_whole(folder: Path) -> Path | None:
+    """The newest checkpoint that a run can go on from; None if there is none at all.
+
+    Raises:
+        ValueError: there are some, and none is whole.
+    """
+    torn = []
+    for path in reversed(checkpoints_of(folder)):
+        missing = missing_part(path)
+        if not missing:
+            if torn and PartialState().is_main_process:
+                logger.warning("%s; going on from %s", "; ".join(torn), path)
+            return path
+        torn.append(f"{path} is not whole ({missing})")
+    if torn:
+        raise ValueError(f"{torn[0]}, and no older checkpoint is: remove it to start anew")
+    return None
+
+
+def missing_part(folder: Path) -> str:
+    """What a checkpoint lacks to go on from, with its name; nothing if it is whole."""
+    try:
+        int(json.loads((folder / STATE).read_text(encoding="utf-8"))["global_step"])
+        seal = json.loads((folder / SEAL).read_text(encoding="utf-8"))["files"] if (folder / SEAL).exists() else None
+        files = {path.name: path.stat().st_size for path in folder.iterdir()}
+        for name, size in (seal or {}).items():
+            found = (folder / name).stat().st_size
+            if found != size:
+                return f"{name} has {found:,} bytes, not {size:,}"
+    except FileNotFoundError as error:
+        return f"{os.path.relpath(error.filename, folder)} is missing"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{STATE} or {SEAL} is damaged ({error})"
+    for part, starts in PARTS.items():
+        if not any(name.startswith(starts) for name in files):
+            return f"{part} is missing"
+    return "" if seal else next(filter(None, (_damage(folder / name) for name in sorted(files))), "")
+
+
+def _damage(path: Path) -> str:
+    """What is wrong with one file of a checkpoint without a seal, as far as its form tells."""
+    if path.suffix == ".safetensors":
+        try:
+            with safe_open(path, "pt"):
+                return ""
+        except (SafetensorError, OSError) as error:
+            return f"{path.name} is damaged ({error})"
+    broken = path.suffix in (".pt", ".pth") and not zipfile.is_zipfile(path)
+    return f"{path.name} is damaged" if broken else ""
+
+
+def rotate(folder: Path, limit: int | None, protected: set[str]):
+    """Remove the oldest checkpoints, and what is left of damaged ones, down to `limit`; those named stay."""
+    for draft in folder.glob(".checkpoint-*.draft"):
+        recover(folder / draft.name[1:].rsplit(".", 2)[0])
+    if not limit or limit < 1:
+        return
+    keep = set(protected)
+    for path in reversed(checkpoints_of(folder)):
+        if path.name not in keep and (len(keep) >= limit or missing_part(path)):
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            keep.add(path.name)
+
+
+def refuse_non_finite(modules: Iterable[nn.Module], optimizer=None, step: int | None = None):
+    """Refuse to save what is NaN or infinite: it would take the place of the last good weights.
+
+    Raises:
+        FloatingPointError: names the parameter.
+    """
+    named = list(_saved_tensors(list(modules), optimizer))
+    finite = [tensor.isfinite().all() for _, tensor in named]
+    if all(torch.stack([each.cpu() for each in finite]).tolist()) if finite else True:
+        return
+    name = next(name for (name, _), ok in zip(named, finite) if not ok)
+    after = "" if step is None else f" after step {step}"
+    raise FloatingPointError(
+        f"{name} is not finite{after}, and so it is not saved; what was saved before stays. Lower the learning rate or "
+        "max_grad_norm, or train in bf16 or float32 instead of fp16"
+    )
+
+
+def _saved_tensors(modules: list[nn.Module], optimizer) -> Iterator[tuple[str, torch.Tensor]]:
+    """Parameters, running statistics, and the optimizer's state of each parameter, as far as they lie here."""
+    names = {}
+    for module in modules:
+        for name, tensor in module.named_parameters():
+            names[tensor] = name
+            yield name, _local(tensor)
+        yield from ((name, _local(tensor)) for name, tensor in module.named_buffers() if ".running_" in f".{name}")
+    for parameter, state in optimizer.state.items() if optimizer is not None else ():
+        for key, value in state.items():
+            if torch.is_tensor(value) and value.is_floating_point():
+                yield f"the optimizer's {key} of {names.get(parameter, 'a parameter')}", _local(value)
+
+
+def _local(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor.detach()
+
+
+def _draft_of_this_host(mine: Path | None) -> Path:
+    """The draft that a process writes its part to: that of its host, where each host saves, or the only one."""
+    drafts = [each for each in gather_object([(socket.gethostname(), mine)]) if each[1] is not None]
+    return next((path for host, path in drafts if host == socket.gethostname()), drafts[0][1])
+
+
+__all__ = [
+    "SealedCheckpoints",
+    "WholeCheckpoints",
+    "checkpoints_of",
+    "load_whole",
+    "missing_part",
+    "newest_whole",
+    "refuse_non_finite",
+    "rotate",
+    "seal",
+]
