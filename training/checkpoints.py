@@ -28,7 +28,7 @@ from ..files.whole import recover, whole_folder
 SEAL, STATE = "sealed.json", "trainer_state.json"
 NAME = re.compile(r"checkpoint-(\d+)")
 PARTS = {  # what a run needs to go on as if it had not stopped, and how its files begin
-    "weights": ("model", "adapter_model", "pytorch_model"),
+    "weights": ("model.", "model-", "adapter_model", "pytorch_model"),
     "optimizer": ("optimizer",),
     "scheduler": ("scheduler",),
     "rng_state": ("rng_state",),
