@@ -34,7 +34,8 @@ from vsehub.training.pir_stages import fresh_model as fresh_pir_model
 from vsehub.training.pir_stages import objective_of as pir_objective_of
 from vsehub.training.recipe import parse_stages
 from vsehub.training.stages import StageArguments
-from vsehub.training.teachers import IMAGE, TEXT, ImageTeacher, TextTeacher, add_teachers
+from vsehub.training.teacher_columns import IMAGE, TEXT
+from vsehub.training.teachers import ImageTeacher, TextTeacher, add_teachers
 
 COMMON = """--image_size 224 --projection_dim 128 --max_text_length 40 --text_augmentation 0 --image_augmentation none
 --warmup_steps 30 --per_device_train_batch_size 128 --eval_strategy no --save_strategy no --load_best_model_at_end False

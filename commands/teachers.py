@@ -26,8 +26,8 @@ def parser() -> Parser:
         "teachers org/pairs --image facebook/dinov2-base --text sentence-transformers/all-mpnet-base-v2 --out pairs/",
     )
     parser.add_place("data", "Hub id, parquet, imagefolder or json, as for training")
-    parser.add("--image", required=True, help="Hub id or folder of a vision backbone")
-    parser.add("--text", required=True, help="Hub id or folder of a text backbone and its tokenizer")
+    parser.add("--image", help="Hub id or folder of a vision backbone")
+    parser.add("--text", help="Hub id or folder of a text backbone and its tokenizer")
     parser.add("--out", required=True, help="folder for the parquet files")
     parser.add("--splits", "--split", nargs="+", default=["train"], help="which get features (default: train)")
     parser.add("--copy", nargs="*", default=["validation"], help="which are copied as they are (default: validation)")
@@ -41,7 +41,7 @@ def parser() -> Parser:
         type=natural_float,
         default=0,
         metavar="EPOCHS",
-        help="first fine-tune both teachers on the data, each within its modality (NT-Xent)",
+        help="first fine-tune the teachers on the data, each within its modality (NT-Xent)",
     )
     parser.add("--train_batch_size", type=positive_int, default=64, help="default: %(default)s")
     parser.add("--learning_rate", type=positive_float, default=2e-5, help="default: %(default)s")

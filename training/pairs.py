@@ -10,7 +10,8 @@ from ..data.rows import row_image
 from ..processing.processing_dual_encoder import DualEncoderProcessor
 from .augmentation import AUGMENTATIONS, DrawnDataset, corrupt_words
 from .dense_teacher import DENSE_TEXT_EMBEDS
-from .structure_teachers import StructureTeachers, teacher_views
+from .structure_teachers import StructureTeachers
+from .teacher_columns import teacher_views
 from .tower_cache import Caches
 from .views import Views
 

@@ -1,13 +1,10 @@
 """Which features teach the structure of each training pair: those of `vsehub teachers`, or what the run has anyway."""
 
-import json
-
 import torch
 from datasets import Dataset
 
-from .teachers import VIEWS, read_teachers
+from .teacher_columns import read_teachers
 from .tower_cache import TowerCache
-from .views import PLAIN, Views
 
 
 class StructureTeachers:
@@ -30,8 +27,7 @@ class StructureTeachers:
 
     def __init__(self, rows: Dataset, scenes: TowerCache | None = None, dense_text_embeds: torch.Tensor | None = None):
         columns = read_teachers(rows)
-        self.image_features = None if columns is None else columns.image
-        self.text_features = None if columns is None else columns.text
+        self.image_features, self.text_features = columns.image, columns.text
         self.scenes, self.dense_text_embeds = scenes, dense_text_embeds
         image_is_taught = self.image_features is not None or scenes is not None
         text_is_taught = self.text_features is not None or dense_text_embeds is not None
@@ -65,9 +61,4 @@ class StructureTeachers:
         return image, text
 
 
-def teacher_views(rows: Dataset) -> Views:
-    """The views of each image that the image teacher saw; the plain image where the data have no teacher."""
-    return Views(**json.loads(rows[0][VIEWS])) if VIEWS in rows.column_names else PLAIN
-
-
-__all__ = ["StructureTeachers", "teacher_views"]
+__all__ = ["StructureTeachers"]

@@ -19,17 +19,17 @@ from tqdm.auto import tqdm
 from transformers import AutoImageProcessor, AutoTokenizer
 
 from ..data.arguments import DataArguments
-from ..data.rows import image_source, prepare_rows
+from ..data.rows import prepare_rows
 from ..files.bad_samples import BAD_SAMPLES
-from ..files.digests import row_digest, settings_digest
+from ..files.digests import settings_digest
 from ..files.outputs import output_folder
 from ..files.whole import whole_path
 from ..modeling.towers import load_tower
 from ..processing.batching import batches_of, by_length, run_batches, tokenize
+from .teacher_columns import CHECKSUM, IMAGE, TEXT, VIEWS, checksum
 from .train_teachers import pool_image, pool_text, several_captions, train_image_teacher, train_text_teacher
 from .views import PLAIN, Views
 
-IMAGE, TEXT, CHECKSUM, VIEWS = "teacher_image_embeds", "teacher_text_embeds", "teacher_checksum", "teacher_views"
 PART = 256  # rows
 PARTS = ".parts"  # in the folder of the results: a run was here
 
@@ -38,9 +38,9 @@ PARTS = ".parts"  # in the folder of the results: a run was here
 class TeacherOptions:
     """What `write_teachers` makes; the fields are flags of `vsehub teachers`."""
 
-    image: str  # folder or Hub id of a vision backbone
-    text: str  # folder or Hub id of a text backbone and its tokenizer
     out: str  # folder of the parquet files
+    image: str | None = None  # folder or Hub id of a vision backbone
+    text: str | None = None  # folder or Hub id of a text backbone and its tokenizer
     splits: tuple[str, ...] = ("train",)  # get features
     copy: tuple[str, ...] = ("validation",)  # are copied as they are
     dense_text: str | None = None  # as for training; kept as the column `dense_text`
@@ -53,45 +53,6 @@ class TeacherOptions:
     temperature: float = 0.1
     seed: int = 0
     device: str | torch.device = "cpu"
-
-
-@dataclass
-class Teachers:
-    """Features of R rows in half precision.
-
-    Args:
-        image: (R, V, G_I), one for each of the `views`.
-        text: for each row (its captions, G_T).
-        views: of each image that the teacher saw.
-    """
-
-    image: torch.Tensor
-    text: list[torch.Tensor]
-    views: Views = PLAIN
-
-
-def read_teachers(rows: Dataset) -> Teachers | None:
-    """Read the columns of `vsehub teachers`, or None where there are none.
-
-    Raises:
-        ValueError: a row whose picture or captions are not those that its features were made of.
-    """
-    if IMAGE not in rows.column_names:
-        return None
-    for number, (image, captions, kept) in enumerate(zip(rows["image"], rows["captions"], rows[CHECKSUM])):
-        if checksum(image, captions) != kept:
-            raise ValueError(
-                f"row {number} (image_id {rows[number]['image_id']}): its teachers' features were made of another "
-                "picture or other captions; run `vsehub teachers` again"
-            )
-    image = torch.from_numpy(np.asarray(rows[IMAGE], np.float16))
-    text = [torch.from_numpy(np.asarray(found, np.float16)) for found in rows[TEXT]]
-    return Teachers(image, text, Views(**json.loads(rows[0][VIEWS])))
-
-
-def checksum(image, captions: list[str]) -> str:
-    """Digest of what a row's features belong to."""
-    return row_digest(image_source(image), captions)
 
 
 class ImageTeacher:
@@ -133,25 +94,40 @@ class TextTeacher:
 
 
 def add_teachers(
-    rows: Dataset, image: ImageTeacher, text: TextTeacher, parts: Path, batch_size: int = 32, views: Views = PLAIN
+    rows: Dataset,
+    image: ImageTeacher | None,
+    text: TextTeacher | None,
+    parts: Path,
+    batch_size: int = 32,
+    views: Views = PLAIN,
 ) -> Dataset:
-    """Add the four columns, part by part; what lies whole in the folder `parts` is not computed again.
+    """Add the columns of one or both teachers, part by part; complete parts in the folder are not computed again.
 
-    A part is named by the pictures, or the captions, that it was made of: other captions leave the images' parts alone.
+    The name of a part is a digest of the pictures, or the captions, that it was made of: if the captions change, the
+    images' parts are used again.
+
+    Args:
+        rows: prepared rows.
+        image, text: the teachers.
+        parts: folder of the parts.
+        batch_size: images, or texts, at a time.
+        views: of each image.
     """
     parts.mkdir(parents=True, exist_ok=True)
     rows = rows.remove_columns([name for name in (IMAGE, TEXT, CHECKSUM, VIEWS) if name in rows.column_names])
     images, texts = [], []
     for start in tqdm(range(0, len(rows), PART), desc="teachers"):
         chosen = rows.select(range(start, min(start + PART, len(rows))))
-        pictures = [checksum(picture, []) for picture in chosen["image"]]
-        images.append(
-            _part(parts, IMAGE, [*pictures, str(views)], partial(_image_features, chosen, image, views, batch_size))
-        )
-        texts.append(_part(parts, TEXT, list(chosen["captions"]), partial(_text_features, chosen, text, batch_size)))
+        if image is not None:
+            made_of = [*(checksum(picture, []) for picture in chosen["image"]), str(views)]
+            images.append(_part(parts, IMAGE, made_of, partial(_image_features, chosen, image, views, batch_size)))
+        if text is not None:
+            made_of = list(chosen["captions"])
+            texts.append(_part(parts, TEXT, made_of, partial(_text_features, chosen, text, batch_size)))
     sums = [checksum(picture, captions) for picture, captions in zip(rows["image"], rows["captions"])]
-    rows = concatenate_datasets([rows, concatenate_datasets(images), concatenate_datasets(texts)], axis=1)
-    return rows.add_column(CHECKSUM, sums).add_column(VIEWS, [json.dumps(asdict(views))] * len(rows))
+    columns = [concatenate_datasets(column) for column in (images, texts) if column]
+    rows = concatenate_datasets([rows, *columns], axis=1).add_column(CHECKSUM, sums)
+    return rows if image is None else rows.add_column(VIEWS, [json.dumps(asdict(views))] * len(rows))
 
 
 def _part(folder: Path, column: str, made_of: list, compute) -> Dataset:
@@ -204,7 +180,7 @@ def _text_features(rows: Dataset, teacher: TextTeacher, batch_size: int) -> list
 
 
 def write_teachers(data: DataArguments, options: TeacherOptions) -> dict[str, int]:
-    """Read splits, train the teachers if asked to, add the columns, and write parquet that trains as the data did.
+    """Read splits, train the teachers if requested, add their columns, and write parquet that can be trained on.
 
     Args:
         data: source and columns; `dense_text` is read for the splits that get features if `options.dense_text` is set.
@@ -214,7 +190,7 @@ def write_teachers(data: DataArguments, options: TeacherOptions) -> dict[str, in
         How many rows each split has.
 
     Raises:
-        ValueError, OSError: options that make no sense, or an `out` that holds something else.
+        ValueError, OSError: wrong options, or an `out` that holds something else.
     """
     _check(data, options)
     data.dense_text = options.dense_text or data.dense_text
@@ -224,25 +200,28 @@ def write_teachers(data: DataArguments, options: TeacherOptions) -> dict[str, in
         for split in (*options.splits, *options.copy)
     }
     (out / PARTS).mkdir(parents=True, exist_ok=True)
-    sources = {"image": options.image, "text": options.text}
+    image_source, text_source = options.image, options.text
     facts = [options.image, options.text] + (list(_settings(options).values()) if options.train_teachers else [])
     key = settings_digest(facts, 8)
     if options.train_teachers:
-        sources = trained(sources, splits[options.splits[0]], out / ".teachers" / key, options)
-    teachers = ImageTeacher(sources["image"], options.device), TextTeacher(sources["text"], options.device)
+        image_source, text_source = trained(splits[options.splits[0]], out / ".teachers" / key, options)
+    image = ImageTeacher(image_source, options.device) if image_source else None
+    text = TextTeacher(text_source, options.device) if text_source else None
     for split, rows in splits.items():
         if split in options.splits:
-            rows = splits[split] = add_teachers(rows, *teachers, out / PARTS / key, options.batch_size, views)
+            rows = splits[split] = add_teachers(rows, image, text, out / PARTS / key, options.batch_size, views)
         _write(rows, out / f"{split}-00000-of-00001.parquet")
     return {split: len(rows) for split, rows in splits.items()}
 
 
 def _check(data: DataArguments, args: TeacherOptions):
-    """What is wrong with the options alone, and an `out` that holds something else, such as the data.
+    """Refuse wrong options, and an `out` that holds something else, such as the data.
 
     Raises:
-        ValueError, OSError: says which.
+        ValueError, OSError: with the flag and the remedy.
     """
+    if not (args.image or args.text):
+        raise ValueError("no teacher is named: set --image, --text or both")
     sizes = {"views": args.views, "batch_size": args.batch_size, "train_batch_size": args.train_batch_size}
     wrong = [f"--{name} must be at least 1, not {value}" for name, value in sizes.items() if value < 1]
     if not 0 <= args.train_teachers < float("inf"):
@@ -258,13 +237,17 @@ def _check(data: DataArguments, args: TeacherOptions):
         raise ValueError(f"{out} is the data itself: name another folder with --out")
 
 
-def trained(sources: dict[str, str], rows: Dataset, folder: Path, args: TeacherOptions) -> dict[str, str]:
-    """Fine-tune both teachers on the rows' pictures, and on their captions; returns their folders."""
-    settings = _settings(args)
-    several_captions(rows)  # before hours of the other teacher
-    size = ImageTeacher(sources["image"], "cpu").size
-    image = train_image_teacher(sources["image"], rows, folder / "image", size, args.image_augmentation, settings)
-    return {"image": image, "text": train_text_teacher(sources["text"], rows, folder / "text", settings)}
+def trained(rows: Dataset, folder: Path, args: TeacherOptions) -> tuple[str | None, str | None]:
+    """Fine-tune the image teacher on the rows' pictures, the text teacher on their captions; return their folders."""
+    settings, image, text = _settings(args), None, None
+    if args.text:
+        several_captions(rows)  # before hours of the other teacher
+    if args.image:
+        size = ImageTeacher(args.image, "cpu").size
+        image = train_image_teacher(args.image, rows, folder / "image", size, args.image_augmentation, settings)
+    if args.text:
+        text = train_text_teacher(args.text, rows, folder / "text", settings)
+    return image, text
 
 
 def _settings(args: TeacherOptions) -> dict:

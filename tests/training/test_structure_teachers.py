@@ -15,9 +15,8 @@ from vsehub.demos.generated_overhead import write_towers as write_overhead_tower
 from vsehub.training import run_d2s, teachers
 from vsehub.training import run_pir as run_pir_script
 from vsehub.training.pairs import PairDataset
-from vsehub.training.structure_teachers import StructureTeachers, teacher_views
-from vsehub.training.teachers import read_teachers
-from vsehub.training.views import Views
+from vsehub.training.structure_teachers import StructureTeachers
+from vsehub.training.teacher_columns import read_teachers
 
 
 def test_student_and_teacher_see_the_same_crop(taught, tmp_path, tiny_processor):
@@ -49,26 +48,24 @@ def test_d2s_takes_structure_in_its_second_stage(taught, tmp_path):
 def test_pir_has_its_image_teacher_for_free_and_needs_one_for_texts(tmp_path):
     write_overhead(tmp_path / "data", train=32, validation=8, test=8)
     towers = [word for name, path in write_overhead_towers(tmp_path / "towers").items() for word in (f"--{name}", path)]
-    flags = [
-        *towers,
-        *COMMON,
-        "--text_augmentation",
-        "0",
-        "--image_size",
-        "64",
-        "--attention_heads",
-        "2",
-        "--cycles",
-        "1",
-        "--instruction_layers",
-        "1",
-    ]
-    flags += ["--stages", "retrieval", "--structure_weight", "1", "--output_dir", str(tmp_path / "run")]
+    small = "--text_augmentation 0 --image_size 64 --attention_heads 2 --cycles 1 --instruction_layers 1".split()
+    frozen = ["--stages", "retrieval", "--freeze_vision", "True", "--cache_vision", "True"]
+    flags = [*towers, *COMMON, *small, *frozen, "--structure_weight", "1", "--output_dir", str(tmp_path / "run")]
     with pytest.raises(ValueError, match="vsehub teachers"):
         run_pir_script.main([*flags, "--data", str(tmp_path / "data")])
-    teach = ["--image", towers[1], "--text", towers[3], "--out", str(tmp_path / "taught")]
-    assert main(["teachers", str(tmp_path / "data"), *teach]) == 0
+    assert main(["teachers", str(tmp_path / "data"), "--text", towers[3], "--out", str(tmp_path / "taught")]) == 0
     assert run_pir_script.main([*flags, "--data", str(tmp_path / "taught")]) == 0
+
+
+def test_d2s_has_its_text_teacher_for_free_and_needs_one_for_images(scenes, both_stages, taught, tmp_path):
+    root, _ = taught
+    flags = [*SMALL, "--text_augmentation", "0", "--structure_weight", "0.5", "--output_dir", str(tmp_path / "run")]
+    flags += [*scenes[2:], "--stages", "finetune", "--stage1_model", str(both_stages[0] / "pretrain" / "best")]
+    with pytest.raises(ValueError, match="vsehub teachers"):
+        run_d2s.main([*flags, "--data", str(root / "data")])
+    words = ["--image", str(root / "vit"), "--out", str(tmp_path / "taught"), "--dense_text", "dense_text"]
+    assert main(["teachers", str(root / "data"), *words]) == 0
+    assert run_d2s.main([*flags, "--data", str(tmp_path / "taught")]) == 0
 
 
 class Scenes:
@@ -114,7 +111,3 @@ def test_columns_of_the_data_win_over_what_the_run_has(taught):
     image_mean, text_mean = teachers.means()
     assert torch.allclose(image_mean, columns.image[:, 0].float().mean(0), atol=1e-5)
     assert torch.allclose(text_mean, torch.cat(columns.text).float().mean(0), atol=1e-5)
-
-
-def test_data_without_an_image_teacher_were_seen_plain(plain_rows):
-    assert teacher_views(plain_rows) == Views()

@@ -10,7 +10,7 @@ from vsehub.data.arguments import DataArguments
 from vsehub.data.rows import prepare_rows
 from vsehub.training import teachers, train_teachers
 from vsehub.training.losses import nt_xent
-from vsehub.training.teachers import read_teachers
+from vsehub.training.teacher_columns import read_teachers
 from vsehub.training.views import Views
 
 
