@@ -7,11 +7,11 @@ def main(argv: list[str]) -> int:
     """Write the index, say how much it is."""
     parser = Parser(
         "index export",
-        "Write an index for another engine: parquet for datasets or Qdrant, or a table of LanceDB.",
+        "Write an index for another engine: parquet (datasets, Qdrant), GeoParquet (QGIS), or a LanceDB table.",
         "index export photos.index --to parquet --out vectors.parquet",
     )
     parser.add_place("index", "folder of `vsehub index`")
-    parser.add("--to", choices=("parquet", "lance"), default="parquet", help="default: %(default)s")
+    parser.add("--to", choices=("parquet", "geoparquet", "lance"), default="parquet", help="default: %(default)s")
     parser.add("--out", required=True, help="parquet file, or folder of the LanceDB database")
     parser.add("--table", default="images", help="of the database (default: %(default)s)")
     add_json(parser, "what was written")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from tqdm.auto import tqdm
 
+from ..files.digests import file_digest
 from ..processing.pixels import BadImageError
 from ..processing.scenes import open_any
 from .rows import image_source
@@ -121,7 +122,7 @@ def prints_of(rows, title: str) -> Prints:
         ids.append(str(row.get("image_id") or _name(row["image"]) or number))
         try:
             image = open_any(source, name=ids[-1])
-            digest = _digest(source)
+            digest = hashlib.sha256(source).hexdigest() if isinstance(source, bytes) else file_digest(source)
         except (BadImageError, OSError):
             unreadable.append(ids[-1])
             digests.append(("", ""))
@@ -153,17 +154,6 @@ def prints_of_split(
     rows = rows.rename_column(image_column, "image") if image_column != "image" else rows
     keep = [name for name in ("image", "image_id", "filename") if name in rows.column_names]
     return prints_of(rows.select_columns(keep), f"looking at {split}")
-
-
-def _digest(source: bytes | str) -> str:
-    digest = hashlib.sha256()
-    if isinstance(source, bytes):
-        digest.update(source)
-    else:
-        with open(source, "rb") as file:  # a part at a time: a scene may be larger than the memory
-            while part := file.read(1 << 20):
-                digest.update(part)
-    return digest.hexdigest()
 
 
 def _unit(values: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Write an index for another engine: parquet, or a table of LanceDB."""
+"""Write an index for another engine: parquet, GeoParquet, or a table of LanceDB."""
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -8,7 +8,7 @@ from ..files.whole import whole_file
 from .index_segments import SCHEMA
 from .vector_index import VectorIndex
 
-FORMATS = ("parquet", "lance")
+FORMATS = ("parquet", "geoparquet", "lance")
 ROWS_AT_ONCE = 8192
 
 
@@ -66,11 +66,15 @@ def export_index(folder, out, to: str = "parquet", table: str = "images") -> Vec
     if to not in FORMATS:
         raise ValueError(f"no format {to!r}; there are {', '.join(FORMATS)}")
     index = VectorIndex.open(folder)
-    (output_file if to == "parquet" else output_folder)(out)
+    (output_folder if to == "lance" else output_file)(out)
     if not len(index):
         raise ValueError(f"{folder} is empty: there is nothing to export")
     if to == "parquet":
         to_parquet(index, out)
+    elif to == "geoparquet":
+        from .geoparquet import to_geoparquet
+
+        to_geoparquet(index, out)
     else:
         to_lance(index, out, table)
     return index

@@ -1,14 +1,18 @@
 """Other engines take an index over and find what it finds: parquet, datasets with faiss, LanceDB, Qdrant."""
 
 import json
+import struct
 import sys
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, load_dataset
+from PIL import Image
+from rasters import write_raster
 
 from vsehub.__main__ import main
+from vsehub.processing.places import Place
 from vsehub.search.vector_index import VectorIndex
 
 
@@ -146,3 +150,36 @@ def test_bad_words_of_calibrate_and_export_are_one_line(index, tmp_path, capsys)
         said_line = capsys.readouterr().err
         assert said in said_line and len(said_line.splitlines()) == 1
     assert not list(tmp_path.parent.glob("*.tmp"))
+
+
+def test_geoparquet_holds_outlines_vectors_and_the_model(tmp_path, tiny_folder, capsys):
+    affine = pytest.importorskip("affine", reason="the extra `geo` is not installed")
+    folder, out = tmp_path / "scenes", tmp_path / "hits.parquet"
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for name, place in {"here.tif": {"crs": "EPSG:32631", "transform": affine.Affine(30, 0, 4e5, 0, -30, 5e6)},
+                        "fiji.tif": {"crs": "EPSG:4326", "transform": affine.Affine(0.1, 0, 177, 0, -0.1, -16)},
+                        "nowhere.tif": {}}.items():  # fmt: skip
+        write_raster(folder / name, random.integers(0, 255, (32, 64, 3), dtype=np.uint8), **place)
+    Image.new("RGB", (20, 20), "red").save(folder / "photo.jpg")
+    words = ["--model", str(tiny_folder), "--out", str(tmp_path / "index"), "--tile", "32", "--overlap", "0"]
+    assert main(["index", str(folder), *words]) == 0
+    assert main(["index", "export", str(tmp_path / "index"), "--to", "geoparquet", "--out", str(out)]) == 0
+    table, index = pq.read_table(out), VectorIndex.open(tmp_path / "index")
+    rows = {row["id"].rsplit("/", 1)[1]: row for row in table.to_pylist()}
+    assert len(rows) == len(index) and rows["photo.jpg"]["geometry"] is None
+    assert {row["model_id"] for row in rows.values()} == {str(tiny_folder)} and {
+        len(row["vector"]) for row in rows.values()
+    } == {16}
+    assert {row["model_digest"] for row in rows.values()} == {index.model["digest"]}
+    geo = json.loads(table.schema.metadata[b"geo"])
+    column = geo["columns"]["geometry"]
+    assert geo["version"] == "1.1.0" and geo["primary_column"] == "geometry" and column["encoding"] == "WKB"
+    assert column["geometry_types"] == ["MultiPolygon", "Polygon"] and column["bbox"][0] == -180 and "crs" not in column
+    scene = rows["here.tif#0,0,32,32"]
+    expected = Place(scene["path"]).geometry(scene["box"])
+    order, kind, rings, points = struct.unpack_from("<BIII", scene["geometry"])
+    assert (order, kind, rings) == (1, 3, 1) and len(scene["geometry"]) == 13 + 16 * points
+    assert np.array_equal(np.frombuffer(scene["geometry"][13:]).reshape(-1, 2), expected["coordinates"][0])
+    assert struct.unpack_from("<BII", rows["fiji.tif#32,0,64,32"]["geometry"]) == (1, 3, 1)
+    assert any(struct.unpack_from("<BII", row["geometry"])[1:] == (6, 2) for row in rows.values() if row["geometry"])

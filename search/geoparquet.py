@@ -1,0 +1,86 @@
+"""An index as GeoParquet 1.1 (https://geoparquet.org), for QGIS, GeoPandas, torchgeo and STAC: outlines and vectors.
+
+Geometries are well-known binary, polygons in longitude and latitude. Rows without a place have none.
+"""
+
+import json
+import struct
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from transformers.utils import logging
+
+from ..files.whole import whole_file
+from ..processing.pixels import BadImageError
+from ..processing.places import NoPlaceError
+from .export import export_schema, vector_batches
+from .pages import outline
+from .vector_index import VectorIndex
+
+MODEL = ("id", "revision", "digest")  # what made the vectors, columns `model_id`, ...
+CODES = {"Polygon": 3, "MultiPolygon": 6}  # of well-known binary
+logger = logging.get_logger(__name__)
+
+
+def to_geoparquet(index: VectorIndex, out):
+    """Write items, `vector`, `model_id`, `model_revision`, `model_digest` and `geometry` of an index.
+
+    The file is whole or not there. Every scene is opened once, to ask where it lies; one that is gone gives rows
+    without geometry.
+    """
+    places, kinds, bounds, missing = {}, set(), [], 0
+    for _, items in index.batches():  # what there is must be known before the first row is written
+        for shape in _shapes(items, places):
+            missing += shape is None
+            if shape is not None:
+                kinds.add(shape["type"])
+                bounds = _widened(bounds, shape)
+    column = {"encoding": "WKB", "geometry_types": sorted(kinds), **({"bbox": bounds} if bounds else {})}
+    geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
+    model = [pa.field(f"model_{name}", pa.string()) for name in MODEL]
+    schema = pa.schema([*export_schema(index), *model, pa.field("geometry", pa.binary())], {"geo": json.dumps(geo)})
+    with whole_file(out) as file, pq.ParquetWriter(file, schema) as writer:
+        for batch in vector_batches(index):
+            made_by = [pa.array([(index.model or {}).get(name)] * len(batch), pa.string()) for name in MODEL]
+            shapes = [shape and well_known_binary(shape) for shape in _shapes(batch, places)]
+            columns = [*batch.columns, *made_by, pa.array(shapes, pa.binary())]
+            writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
+    if missing:
+        logger.warning("%s: %d of %d rows have no geometry", out, missing, len(index))
+
+
+def _shapes(items, places: dict) -> list[dict | None]:
+    return [_shape(path, box, places) for path, box in zip(items["path"].to_pylist(), items["box"].to_pylist())]
+
+
+def _shape(path, box, places: dict) -> dict | None:
+    try:
+        return outline(path, box, places)[0]
+    except (BadImageError, NoPlaceError):
+        return None
+
+
+def _polygons(geometry: dict) -> list:
+    return [geometry["coordinates"]] if geometry["type"] == "Polygon" else geometry["coordinates"]
+
+
+def _widened(bounds: list[float], geometry: dict) -> list[float]:
+    """West, south, east and north of what there was and a geometry."""
+    points = [point for rings in _polygons(geometry) for ring in rings for point in ring]
+    lons, lats = zip(*points, *([bounds[:2], bounds[2:]] if bounds else []))
+    return [min(lons), min(lats), max(lons), max(lats)]
+
+
+def well_known_binary(geometry: dict) -> bytes:
+    """A GeoJSON Polygon or MultiPolygon as little-endian well-known binary (OGC 06-103r4, 8.2)."""
+    code, parts = CODES[geometry["type"]], geometry["coordinates"]
+    head = struct.pack("<BII", 1, code, len(parts))
+    if geometry["type"] == "MultiPolygon":
+        polygons = ({"type": "Polygon", "coordinates": rings} for rings in parts)
+        return head + b"".join(map(well_known_binary, polygons))
+    return head + b"".join(
+        struct.pack(f"<I{2 * len(ring)}d", len(ring), *(number for point in ring for number in point)) for ring in parts
+    )
+
+
+__all__ = ["to_geoparquet", "well_known_binary"]
