@@ -11,9 +11,11 @@ from itertools import islice
 
 import torch
 
-from ..processing.pixels import BadImageError, to_rgb
+from ..processing.pixels import BadImageError, opening, to_rgb
 from ..processing.scenes import open_any
 from .fast_resize import FastResize
+
+MOST_HELD = 64_000_000  # bytes of tiles that wait for the model
 
 
 def embed_stream(
@@ -46,13 +48,22 @@ def embed_stream(
     pool = ThreadPoolExecutor(workers)
     try:
         while True:
-            while len(waiting) <= 2 * workers and (batch := list(islice(entries, batch_size))):
-                waiting.append(pool.submit(_prepared, batch, processor, resize, bands))
+            while (
+                len(waiting) <= 2 * workers
+                and sum(held for _, held in waiting) < MOST_HELD
+                and (batch := list(islice(entries, batch_size)))
+            ):
+                waiting.append((pool.submit(_prepared, batch, processor, resize, bands), _bytes_held(batch)))
             if not waiting:
                 return
-            yield _embedded(model, resize, *waiting.popleft().result())
+            yield _embedded(model, resize, *waiting.popleft()[0].result())
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _bytes_held(batch) -> int:
+    """Of the pictures that are in memory already: tiles of a scene."""
+    return sum(3 * source.width * source.height for _, source in batch if hasattr(source, "getbands"))
 
 
 def _prepared(batch, processor, resize, bands):
@@ -81,7 +92,9 @@ def _opened(item, source, resize, bands):
     if not _is_unicode(item["id"]):  # no table can hold it
         raise BadImageError(f"{item['id']!r}: the name is not Unicode; rename the file")
     if hasattr(source, "getbands"):
-        return to_rgb(source)  # as the processor does itself; twice is harmless
+        with opening(item["id"]):
+            source.load()  # a file that Pillow opened is read only now
+            return to_rgb(source)  # as the processor does itself; twice is harmless
     if isinstance(source, BadImageError):
         raise source
     if source is None:

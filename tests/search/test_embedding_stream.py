@@ -9,6 +9,7 @@ from PIL import Image
 
 from vsehub.processing.pixels import open_image
 from vsehub.processing.processing_dual_encoder import square_image_processor
+from vsehub.search import embedding_stream
 from vsehub.search.embedding_stream import embed_stream
 from vsehub.search.fast_resize import FastResize
 
@@ -123,3 +124,24 @@ def test_names_that_no_table_can_hold_and_numbers_are_problems(tiny_model, tiny_
     assert "rename the file" in first and "path or bytes, not int" in second
     with pytest.raises(ValueError, match="at least 1"):
         list(embed_stream(tiny_model, tiny_processor, entries, 0))
+
+
+def test_few_tiles_wait_in_memory_for_the_model(tiny_model, tiny_processor, monkeypatch):
+    monkeypatch.setattr(embedding_stream, "MOST_HELD", 3 * 64 * 64 * 3 * 4)  # three batches of four tiles
+    taken = []
+
+    def tiles():
+        for number in range(80):
+            taken.append(number)
+            yield {"id": str(number)}, Image.new("RGB", (64, 64), (number, 0, 0))
+
+    most, seen = 0, 0
+    for items, _, _ in embed_stream(tiny_model, tiny_processor, tiles(), batch_size=4, workers=8):
+        most, seen = max(most, len(taken) - seen), seen + len(items)
+    assert seen == 80 and most <= 4 * 4
+
+
+def test_a_picture_in_memory_that_does_not_decode_is_a_problem(tiny_model, tiny_processor, jpegs):
+    torn = Image.open(io.BytesIO(jpegs[0][: len(jpegs[0]) // 2]))
+    ((items, _, problems),) = embed_stream(tiny_model, tiny_processor, [({"id": "a"}, torn), ({"id": "b"}, jpegs[1])])
+    assert [item["id"] for item in items] == ["b"] and "a: does not decode" in problems[0]["problem"]
