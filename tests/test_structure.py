@@ -28,6 +28,7 @@ SHIPPED = (
 COVERED_ELSEWHERE = {
     "processing/processing_d2s_vse.py": "processing/test_processing_dual_encoder.py",
     "processing/processing_pir.py": "processing/test_processing_dual_encoder.py",
+    "search/geoparquet.py": "search/test_export.py",
     "hub_cards/installed.py": "test_front_door.py",
     "hub_cards/demo/belief_map.py": "hub_cards/demo/test_app.py",
     "hub_cards/metric/app.py": "hub_cards/metric/test_retrieval_recall.py",

@@ -1,4 +1,4 @@
-"""What an index makes of scenes and foreign files: tiles, blank tiles, pages, bad files; no verb ends with one of them."""
+"""What an index makes of scenes and foreign files: tiles, blank tiles, pages, bad files that end no verb."""
 
 import json
 import os
