@@ -95,7 +95,7 @@ def unit(vectors, what: str = "vector") -> np.ndarray:
     """
     vectors = np.ascontiguousarray(vectors, np.float32)
     if vectors.ndim != 2:
-        raise ValueError(f"{what}s must be a matrix (rows, dimension), not of shape {vectors.shape}")
+        raise ValueError(f"{what}: a matrix (rows, dimension) is needed, got shape {vectors.shape}")
     lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
     wrong = np.flatnonzero(~np.isfinite(lengths) | (lengths == 0))
     if len(wrong):

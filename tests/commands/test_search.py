@@ -1,27 +1,16 @@
 """`vsehub search`: text, picture, both; JSON, a page that runs nothing, outlines of hits in scenes."""
 
 import json
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from PIL import Image
+from markup import tags_of
 from rasters import write_raster
 
 from vsehub.__main__ import main
-from vsehub.processing.pixels import BadImageError
-from vsehub.search.pages import geojson, html_page
-from vsehub.search.retriever import Hit, Retriever
+from vsehub.search.retriever import Retriever
 
 Affine = pytest.importorskip("affine", reason="the extra `geo` is not installed").Affine
-HOSTILE = [
-    "<script>alert(1)</script>",
-    '"><img src=x onerror=alert(1)>',
-    "' onmouseover='alert(1)",
-    "</title><script>1</script>",
-    "</style>{{7*7}}&lt;b&gt;",
-    "a\u202eb\U0001f600\0",
-]
 
 
 @pytest.fixture(scope="module")
@@ -73,24 +62,6 @@ def test_no_index_is_one_line(tmp_path, capsys):
     assert "holds no index: make one with `vsehub index`" in capsys.readouterr().err
 
 
-class Tags(HTMLParser):
-    """Collects the tags and the attributes of a page."""
-
-    def __init__(self):
-        super().__init__()
-        self.found, self.attributes = set(), []
-
-    def handle_starttag(self, tag, attrs):
-        self.found.add(tag)
-        self.attributes += attrs
-
-
-def tags_of(page):
-    parser = Tags()
-    parser.feed(page)
-    return parser
-
-
 def test_the_page_is_self_contained(index, capsys, tmp_path):
     picture = str(index / "photos" / "0 <b>'\"&.png")
     search(index, capsys, "a <i>dog</i>", "--image", picture, "--html", str(tmp_path / "page.html"))
@@ -100,34 +71,6 @@ def test_the_page_is_self_contained(index, capsys, tmp_path):
     assert all(value.startswith("data:") for name, value in tags.attributes if name in ("src", "href"))
     assert "http:" not in page and "url(" not in page
     assert "default-src 'none'" in page and not tags.found & {"script", "i", "link", "iframe"}
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-def test_nothing_in_a_name_or_caption_becomes_markup(name):
-    def gone(hit):
-        raise BadImageError(f"{hit.path}: no such file")
-
-    hits = [Hit(id=name, score=0.5, path=name, caption=name)]
-    page = html_page(name, hits, gone, Image.new("RGBA", (900, 10)))
-    tags = tags_of(page)
-    assert tags.found <= {
-        "html",
-        "head",
-        "meta",
-        "title",
-        "style",
-        "body",
-        "h1",
-        "img",
-        "ol",
-        "li",
-        "p",
-        "b",
-        "br",
-        "small",
-    }
-    assert not any(attribute.startswith("on") for attribute, _ in tags.attributes)
-    assert "Nothing here" in html_page(name, [], gone)
 
 
 @pytest.mark.parametrize("epsg", [4326, 32631])
@@ -164,11 +107,6 @@ def test_a_scene_without_a_coordinate_system_gives_its_pixel_box_and_a_message(t
     assert caplog.text.count("names no coordinate system; pixel_box tells where a hit is") == 1
     (feature,) = json.loads((tmp_path / "hits.geojson").read_text())["features"]
     assert feature["geometry"] is None and "no coordinate system" in feature["properties"]["no_geometry"]
-
-
-def test_a_photograph_has_no_place():
-    found = geojson([Hit(id="a.jpg", score=0.1, path="a.jpg")])
-    assert found["features"][0]["geometry"] is None and found["features"][0]["properties"]["pixel_box"] is None
 
 
 def test_an_empty_index_says_so(tmp_path, tiny_folder, capsys):

@@ -8,10 +8,8 @@ import torch
 from PIL import Image
 
 from vsehub.processing.pixels import open_image
-from vsehub.processing.processing_dual_encoder import square_image_processor
 from vsehub.search import embedding_stream
 from vsehub.search.embedding_stream import embed_stream
-from vsehub.search.fast_resize import FastResize
 
 
 def photograph(seed, size=(640, 480)):
@@ -67,26 +65,10 @@ def test_fast_mode_is_near(tiny_model, tiny_processor, jpegs):
     assert (cosines >= 0.999).all() and not np.array_equal(exact, fast)
 
 
-def test_fast_pixels_of_a_whole_picture_are_the_processors(tiny_processor, jpegs):
-    images = [open_image(jpegs[2]), open_image(encoded(photograph(5, (50, 33)), "PNG"))]
-    resize = FastResize(tiny_processor)
-    expected = tiny_processor(images=images, return_tensors="pt")["pixel_values"]
-    assert (resize.finish(resize.prepare(images)) - expected).abs().max() < 1e-5
-
-
 def test_only_jpegs_are_decoded_scaled_and_never_below_the_square(jpegs):
     sizes = [open_image(data, least_side=60).size for data in jpegs]
     assert sizes == [(80, 60), (100, 160), (40, 40)]
     assert open_image(encoded(photograph(1), "PNG"), least_side=60).size == (640, 480)
-
-
-def test_fast_mode_refuses_a_processor_that_it_does_not_know(tiny_processor):
-    class Cropping:
-        image_processor = square_image_processor(32)
-
-    Cropping.image_processor.size = {"shortest_edge": 32}
-    with pytest.raises(ValueError, match="leave --fast away"):
-        FastResize(Cropping)
 
 
 def test_what_spoils_a_batch_is_found_and_reported(tiny_model, tiny_processor, jpegs):

@@ -9,7 +9,6 @@ import torch
 from vsehub.files import remembered
 from vsehub.files.digests import fingerprint
 from vsehub.search import retriever as retriever_module
-from vsehub.search.cutoff import best_of_others, calibrated_cutoff
 from vsehub.search.index_store import IndexFolderError
 from vsehub.search.retriever import Retriever
 
@@ -137,19 +136,6 @@ def test_a_text_that_names_a_file_is_a_text(retriever, photos):
             retriever.search(**wrong)
     with pytest.raises(ValueError, match="2 ids for 1 items"):
         retriever.add_images([photos[0]], ids=["a", "b"])
-
-
-def test_the_cut_off_rejects_irrelevant_queries():
-    noise, own = np.linspace(0, 0.5, 101), np.linspace(0.3, 0.9, 61)
-    found = calibrated_cutoff(own, noise, reject_share=0.95)
-    assert 0.475 <= found["text"] < 0.48 and found["rejected"] >= 0.95
-    assert found["kept"] == np.mean(own >= found["text"])
-    assert calibrated_cutoff(own, [0.2] * 5, reject_share=1)["text"] > 0.2  # a tie is rejected
-    for wrong in ([], [np.nan]):
-        with pytest.raises(ValueError):
-            calibrated_cutoff(own, wrong)
-    scores = best_of_others(np.eye(3)[:2], np.eye(3), [0, 1])
-    assert scores.tolist() == [0, 0]
 
 
 def test_a_calibrated_search_may_find_nothing(retriever, photos, tiny_captions, tmp_path):
