@@ -121,6 +121,11 @@ def load_errors(source: str | os.PathLike):
     except Exception as error:
         if type(error).__name__ == "SafetensorError":
             raise ValueError(f"{source}: its weights are damaged ({error}); copy or download them again") from None
+        if type(error).__name__ == "UnpicklingError":  # torch's text advises to open it unsafely
+            raise ValueError(
+                f"{source}: its pickled weights hold more than tensors, and nothing of them was run: take a repository "
+                "with model.safetensors"
+            ) from None
         if "trust_remote_code" in str(error):
             raise ValueError(
                 f"{source} needs code of its own, and none is run that nobody asked for: name a model of vsehub or of "

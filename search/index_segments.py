@@ -66,6 +66,8 @@ class Segment:
     def open(cls, folder, files):
         """Map a segment from its files."""
         vectors = np.load(folder / files[0], mmap_mode="r", allow_pickle=False)
+        if vectors.dtype != np.float32:
+            raise TypeError(f"{files[0]} holds {vectors.dtype}, not float32")
         return cls(vectors, source=pa.memory_map(str(folder / files[1])), files=files)
 
 

@@ -3,9 +3,11 @@
 import base64
 import html
 import io
+import os
 
 from transformers.utils import logging
 
+from ..data.sources import path_of
 from ..processing.pixels import BadImageError
 from ..processing.places import NoPlaceError, Place
 from ..processing.scenes import open_any
@@ -49,7 +51,10 @@ def html_page(query: str, hits: list, picture_of, query_image=None) -> str:
 
 
 def picture_opener(index):
-    """A function that opens the picture of a hit of this `VectorIndex` as it was indexed; None for a text."""
+    """A function that opens the picture of a hit of this `VectorIndex` as it was indexed; None for a text.
+
+    A collection's pictures come from that collection alone, and none is fetched because an index says so.
+    """
     collections = {}
 
     def picture_of(hit):
@@ -58,11 +63,23 @@ def picture_opener(index):
         settings = index.sources.get(hit.collection)
         if settings is None:  # added from Python, by its path
             return open_any(hit.path, name=hit.id, least_side=THUMBNAIL)
+        if not path_of(settings["data"], settings.get("split") or "train").exists():
+            raise BadImageError(f"{hit.id}: {settings['data']} is not on this machine, and no page fetches it")
+        if settings.get("split") is None and not _lies_in(hit.path, settings["data"]):
+            raise BadImageError(f"{hit.id}: does not lie in its collection, {settings['data']}")
         if hit.collection not in collections:
             collections[hit.collection] = Collection(**settings)
         return collections[hit.collection].picture(vars(hit), THUMBNAIL)
 
     return picture_of
+
+
+def _lies_in(path: str | None, data: str) -> bool:
+    """Whether a file is that of a collection, or lies in its folder, links followed."""
+    if path is None:
+        return False
+    path, data = os.path.realpath(path), os.path.realpath(data)
+    return path == data or path.startswith(os.path.join(data, ""))
 
 
 def _thumbnail(image) -> str:

@@ -6,6 +6,7 @@ Rows are numbered across segments; a row's number may change with a merge, its i
 """
 
 import contextlib
+import math
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,7 @@ class VectorIndex:
         return index
 
     def _opened(self, store, manifest):
+        _check_types(manifest)
         self._store, self.generation = store, manifest["generation"]
         for name in ("model", "kind", "dimension", "cutoff", "sources"):
             setattr(self, name, manifest[name])
@@ -382,6 +384,33 @@ class VectorIndex:
             with self._store.writing(name) as path:
                 search_graph.write(graph, path)
         return graph, name, rows
+
+
+def _check_types(manifest: dict):
+    """Refuse a manifest whose values are of other kinds than ours.
+
+    Raises:
+        TypeError, KeyError, ValueError: which the store turns into one line.
+    """
+    model, cutoff, sources = manifest["model"], manifest["cutoff"], manifest["sources"]
+    if model is not None:
+        texts = isinstance(model, dict) and isinstance(model["id"], str) and isinstance(model["digest"], str)
+        if not texts or not isinstance(model.get("revision"), (str, type(None))):
+            raise TypeError("the model has an id, a revision and a digest, all of them texts")
+    if not isinstance(manifest["kind"], str) or isinstance(manifest["rows"], bool):
+        raise TypeError("kind is a text and rows a number")
+    if cutoff is not None and not (isinstance(cutoff, dict) and isinstance(cutoff.get("text", 0.0), (int, float))):
+        raise TypeError("cutoff is a dictionary of numbers")
+    if cutoff and not math.isfinite(cutoff.get("text", 0.0)):
+        raise ValueError("the cut-off is not finite")
+    settings = isinstance(sources, dict) and all(
+        isinstance(found, dict) and isinstance(found.get("data"), str) for found in sources.values()
+    )
+    if not settings:
+        raise TypeError("sources are dictionaries with `data`")
+    for pair in manifest["segments"]:
+        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(name, str) for name in pair):
+            raise TypeError("a segment is the names of two files")
 
 
 def _called(model: dict) -> str:

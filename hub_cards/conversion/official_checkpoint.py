@@ -61,6 +61,7 @@ def open_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
     for key, value in state.items():
         if not isinstance(key, str) or not isinstance(value, torch.Tensor):
             raise CheckpointError(f"{path}: 'model' holds a {type(value).__name__} at {key!r}, not tensors alone")
+        _check_tensor(path, key, value)
         if not torch.isfinite(value).all():
             raise CheckpointError(f"{path}: {key} holds NaN or infinity")
     options = content.get("opt", content.get("config"))
@@ -68,6 +69,17 @@ def open_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
     if options is not None and not isinstance(options, dict):
         raise CheckpointError(f"{path}: its options are a {type(options).__name__}, not names and values")
     return {key.removeprefix("module."): value for key, value in state.items()}, dict(options or {})
+
+
+def _check_tensor(path: Path, key: str, value: torch.Tensor):
+    """Refuse a tensor that has no numbers, or that says it has more than the file holds: using it would make them."""
+    if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
+        kind = value.device.type if value.device.type != "cpu" else str(value.layout).removeprefix("torch.")
+        raise CheckpointError(f"{path}: {key} is a {kind} tensor; the official files hold plain ones")
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        raise CheckpointError(
+            f"{path}: {key} says that it has shape {tuple(value.shape)}, but the file holds less of it"
+        )
 
 
 def check_folders(*folders: str | Path | None):
