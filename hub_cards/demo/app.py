@@ -16,13 +16,18 @@ MODEL = os.environ.get("MODEL", "org/name")
 OPTIONS = {"trust_remote_code": True, "revision": os.environ.get("REVISION", "main")}
 GALLERY = Path(os.environ.get("GALLERY", "gallery"))
 KINDS = (".jpg", ".jpeg", ".png", ".webp")
+FORMATS = ("JPEG", "PNG", "WEBP")  # of Pillow's others, some start a process (Ghostscript)
+PIXELS = 64_000_000  # of an upload; Pillow refuses twice as many
+
 
 model = AutoModel.from_pretrained(MODEL, **OPTIONS).eval()
 processor = AutoProcessor.from_pretrained(MODEL, **OPTIONS)
+home = GALLERY.resolve()
 paths = sorted(path for path in GALLERY.rglob("*") if path.suffix.lower() in KINDS)
+paths = [path for path in paths if path.is_file() and path.resolve().is_relative_to(home)]  # no links out of it
 if not paths:
     raise SystemExit(f"no pictures in {GALLERY.resolve()}: put some there")
-index = torch.cat([model.encode_image([Image.open(path)], processor=processor) for path in paths])
+index = torch.cat([model.encode_image([Image.open(path, formats=FORMATS)], processor=processor) for path in paths])
 has_belief = getattr(model, "instruction_model", None) is not None
 
 
@@ -55,7 +60,7 @@ with gr.Blocks(title="Image-text search") as demo:
     )
     with gr.Tab("Search"):
         with gr.Row():
-            words = gr.Textbox(label="Words", placeholder="two boats at a pier", elem_id="words")
+            words = gr.Textbox(label="Words", max_length=1000, placeholder="two boats at a pier", elem_id="words")
             picture = gr.Image(label="or a picture", type="pil", height=180)
             top = gr.Slider(1, 24, value=8, step=1, label="How many")
         button = gr.Button("Search", variant="primary", elem_id="search")
@@ -68,4 +73,11 @@ with gr.Blocks(title="Image-text search") as demo:
             given.change(believe, given, shown)
 
 if __name__ == "__main__":
-    demo.launch(server_name=os.environ.get("HOST", "127.0.0.1"), allowed_paths=[str(GALLERY.resolve())])
+    Image.init()
+    Image.ID[:] = FORMATS  # of uploads, too, which gradio opens
+    Image.MAX_IMAGE_PIXELS = PIXELS
+    demo.launch(
+        server_name=os.environ.get("HOST", "127.0.0.1"),
+        allowed_paths=[str(path.resolve()) for path in paths],  # the pictures alone, whatever else lies beside them
+        max_file_size="20mb",
+    )
