@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     if verb not in VERBS:
         near = difflib.get_close_matches(verb, VERBS, 1)
         remedy = f"did you mean {near[0]}?" if near else f"there are {', '.join(VERBS)}"
-        print(f"vsehub: no verb {argv[0]!r}; {remedy}", file=sys.stderr)
+        _complain(f"vsehub: no verb {argv[0]!r}; {remedy}")
         return 2
     try:
         _none_empty(rest)
@@ -54,14 +54,22 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except KeyboardInterrupt:
-        print(f"vsehub {verb}: interrupted", file=sys.stderr)
+        _complain(f"vsehub {verb}: interrupted")
         return 130
     except Exception as error:
         network = type(error).__module__.startswith("httpx")  # the Hub's client lets its transport's errors out
         if not (network or isinstance(error, EXPECTED)) or os.environ.get("VSEHUB_TRACEBACK"):
             raise
-        print(f"vsehub {verb}: {printable(_told(error))}", file=sys.stderr)
+        _complain(f"vsehub {verb}: {printable(_told(error))}")
         return 2
+
+
+def _complain(line: str):
+    """Print an error; where nobody reads errors any more, nothing."""
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def _none_empty(words: list[str]):

@@ -11,10 +11,11 @@ import math
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from ..data.arguments import DataArguments
+from ..data.arguments import DataArguments, underscored
 from ..files.outputs import output_file
 from ..files.whole import write_text
 
@@ -111,14 +112,6 @@ class Parser(argparse.ArgumentParser):
             ValueError: always.
         """
         raise ValueError(message)
-
-
-def underscored(word: str) -> str:
-    """A flag in the spelling of `TrainingArguments`: `--image-root=a-b` as `--image_root=a-b`."""
-    if not word.startswith("--"):
-        return word
-    name, equals, value = word.partition("=")
-    return f"--{name[2:].replace('-', '_')}{equals}{value}"
 
 
 def add_json(parser: Parser, what: str):
@@ -252,6 +245,7 @@ def hush():
     os.environ |= {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_VERBOSITY": "error", "DATASETS_VERBOSITY": "error"}
     os.environ["PYTHONWARNINGS"] = "ignore"  # of processes that are started from here
     logging.getLogger("vsehub").setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")
     for name in ("transformers.utils.logging", "datasets.utils.logging"):
         if name in sys.modules:
             sys.modules[name].set_verbosity_error()

@@ -1,29 +1,38 @@
-"""`vsehub train [d2s|pir|rebalanced] RECIPE.yaml|--flags`: the training scripts under one verb."""
+"""`vsehub train [d2s|pir|rebalanced] [RECIPE.yaml] [--flag value ...]`: the training scripts under one verb."""
 
 import importlib
 
-from ..training.recipe import read_recipe
-
-SYSTEMS = {"d2s": "run_d2s", "pir": "run_pir", "rebalanced": "run_rebalanced"}
-USAGE = "usage: vsehub train [{systems}] [RECIPE.yaml] [--flag value ...]"
+from ..data.arguments import underscored
+from .flags import hush
+from .train_help import SYSTEMS, help_text
 
 
 def main(argv: list[str]) -> int:
     """Choose the script by name, by the recipe's `system`, or D2S-VSE; hand over the rest.
 
     Raises:
-        ValueError: a recipe of a system that does not exist.
+        ValueError: nothing to train, or a recipe of a system that does not exist.
     """
+    argv = [underscored(word) for word in argv]
+    if "--quiet" in argv:
+        argv.remove("--quiet")
+        hush()
     if not argv:
-        print(USAGE.format(systems="|".join(SYSTEMS)) + "\n`vsehub train --help` lists the flags.")
-        return 2
-    system, rest = (argv[0], argv[1:]) if argv[0] in SYSTEMS else (_system_of(argv), argv)
-    return importlib.import_module(f"vsehub.training.{SYSTEMS[system]}").main(rest)
+        raise ValueError("say what to train: a recipe, or flags; `vsehub train --help` lists them")
+    named = argv[0] in SYSTEMS
+    if "-h" in argv or "--help" in argv:
+        print(help_text(argv[0] if named else "d2s"))
+        return 0
+    system, rest = (argv[0], argv[1:]) if named else (_system_of(argv), argv)
+    script = importlib.import_module(f"vsehub.training.run_{system}")
+    return script.main(["--help" if word == "--help_all" else word for word in rest])
 
 
 def _system_of(argv: list[str]) -> str:
     if argv[0].startswith("-"):
         return "d2s"
+    from ..training.recipe import read_recipe
+
     system = read_recipe(argv[0]).get("system", "d2s")
     if not isinstance(system, str) or system not in SYSTEMS:
         raise ValueError(f"{argv[0]}: system {system!r} is not one of {list(SYSTEMS)}")

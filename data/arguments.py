@@ -4,6 +4,14 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 
+def underscored(word: str) -> str:
+    """A flag in the spelling of `TrainingArguments`: `--image-root=a-b` becomes `--image_root=a-b`."""
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word.partition("=")
+    return f"--{name[2:].replace('-', '_')}{equals}{value}"
+
+
 @dataclass
 class DataArguments:
     """Where image-text pairs come from and how they are looked at."""

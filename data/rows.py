@@ -4,8 +4,8 @@ A bad row (an image that does not decode, no caption, no dense text where it is 
 the remedy, or is left out and listed in `bad_samples.jsonl`, as `on_bad_sample` says.
 """
 
+import logging
 import os
-import sys
 from pathlib import Path
 
 from datasets import ClassLabel, Dataset, load_dataset
@@ -16,6 +16,8 @@ from ..processing.scenes import open_any
 from .arguments import DataArguments
 from .grouping import join_pictures
 from .sources import dense_lines, read_source
+
+logger = logging.getLogger(__name__)
 
 
 def prepare_rows(
@@ -81,7 +83,7 @@ def prepare_rows(
 def _report(problems: list[BadSample], split: str, folder: str):
     path = report_bad_samples(folder, f"split {split}", problems)
     if problems:
-        print(f"{len(problems)} bad rows left out, listed in {path}")
+        logger.warning("%d bad rows left out, listed in %s", len(problems), path)
 
 
 def _canonical(rows: Dataset, args: DataArguments, need_captions: bool = True) -> Dataset:
@@ -123,7 +125,7 @@ def _one_row_a_picture(rows: Dataset, args: DataArguments, split: str) -> tuple[
     joined, numbers = join_pictures(rows, image_source, args.data, dense_column=args.dense_text)
     if len(joined) < len(rows):
         counts = f"{len(rows)} rows show {len(joined)} pictures"
-        print(f"{args.data} [{split}]: {counts}; the captions of a picture are joined", file=sys.stderr)
+        logger.warning("%s [%s]: %s; the captions of a picture are joined", args.data, split, counts)
     return joined, numbers
 
 

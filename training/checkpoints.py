@@ -19,11 +19,12 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import Trainer, TrainerState
+from transformers import TrainerState
 from transformers.trainer_utils import TrainOutput
 from transformers.utils import logging
 
 from ..files.whole import recover, whole_folder
+from .progress import StderrTrainer
 
 SEAL, STATE = "sealed.json", "trainer_state.json"
 NAME = re.compile(r"checkpoint-(\d+)")
@@ -36,7 +37,7 @@ PARTS = {  # what a run needs to go on as if it had not stopped, and how its fil
 logger = logging.get_logger(__name__)
 
 
-class SealedCheckpoints(Trainer):
+class SealedCheckpoints(StderrTrainer):
     """A `Trainer` whose checkpoints get their names when all of them is on the disk; older ones go after that."""
 
     _draft: str | None = None  # where a checkpoint is being written

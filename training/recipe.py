@@ -15,6 +15,8 @@ from pathlib import Path
 import yaml
 from transformers import HfArgumentParser
 
+from ..data.arguments import underscored
+
 RENAMED = {  # flags of earlier versions: what became of them
     "teacher": "now dense_teacher",
     "max_dense_length": "every text is cut at max_text_length",
@@ -41,7 +43,7 @@ def parse_stages(
     Raises:
         ValueError: an unknown key, or a stage that does not exist.
     """
-    argv, common, sections = list(argv), {}, {stage: {} for stage in stages}
+    argv, common, sections = [underscored(word) for word in argv], {}, {stage: {} for stage in stages}
     path = argv.pop(0) if argv and not argv[0].startswith("-") else None
     flags, staged, wanted = _split_flags(argv, stages)
     if path is not None:

@@ -14,6 +14,7 @@ from transformers import set_seed
 
 from ..data.arguments import DataArguments
 from ..data.rows import prepare_rows
+from ..data.sources import path_of
 from ..files.whole import recover, whole_folder, write_json
 from ..hub_cards.model_card import write_model_card
 from .arguments import RetrievalTrainingArguments
@@ -48,6 +49,10 @@ class StageArguments:
         Raises:
             ValueError, FileNotFoundError: with the flag and the remedy.
         """
+        if not self.data.data:
+            raise ValueError("say what to train on: --data PATH or Hub id")
+        if self.data.data.startswith(("/", ".", "~")) and not path_of(self.data.data, self.data.train_split).exists():
+            raise FileNotFoundError(f"--data {self.data.data}: no such file or folder")
         for name in ("vision", "text", *self.model.sources):
             source = getattr(self.model, name)
             if source and source.startswith(("/", ".", "~")) and not Path(source).is_dir():

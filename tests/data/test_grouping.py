@@ -54,7 +54,7 @@ def test_what_contradicts_itself_is_refused():
 
 
 @pytest.mark.parametrize("ids", [[f"caption-{row}" for row in range(6)], [0, 0, 0, 1, 1, 1], None])
-def test_a_caption_a_row_becomes_a_picture_with_its_captions(ids, tmp_path, capsys):
+def test_a_caption_a_row_becomes_a_picture_with_its_captions(ids, tmp_path, caplog):
     columns = {"image": [{"bytes": png(row // 3), "path": None} for row in range(6)]}
     columns["captions"] = [f"caption {row}" for row in range(6)]
     if ids is not None:
@@ -62,7 +62,7 @@ def test_a_caption_a_row_becomes_a_picture_with_its_captions(ids, tmp_path, caps
     Dataset.from_dict(columns).to_parquet(tmp_path / "train.parquet")
     rows = prepare_rows(DataArguments(data=str(tmp_path / "train.parquet")), "train", None, False)
     assert [len(captions) for captions in rows["captions"]] == [3, 3]
-    assert "6 rows show 2 pictures" in capsys.readouterr().err
+    assert "6 rows show 2 pictures" in caplog.text
 
 
 def test_lists_of_captions_are_the_sources_own_grouping(tmp_path):

@@ -38,7 +38,7 @@ def test_a_recipe_and_flags_win_over_what_the_rebalanced_system_sets(tmp_path, m
     ):
         (tmp_path / "recipe.yaml").write_text(text)
         with pytest.raises(ZeroDivisionError):
-            train.main([str(tmp_path / "recipe.yaml"), *flags])
+            train.main([str(tmp_path / "recipe.yaml"), "--data", "org/pairs", *flags])
         objective = seen["baseline"].objective
         assert (objective.align, objective.structure_weight) == expected
 
