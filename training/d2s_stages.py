@@ -8,7 +8,7 @@ scratch.
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig
+from transformers import AutoConfig, PretrainedConfig
 
 from ..configuration.configuration_d2s_vse import D2SVSEConfig
 from ..data.arguments import DataArguments
@@ -112,7 +112,7 @@ def stage1_of(args: StageArguments) -> tuple[D2SVSEModel, D2SVSEProcessor]:
     return load("pretrain", source)
 
 
-def _width(config) -> int | list[int] | None:
+def _width(config: PretrainedConfig) -> int | list[int] | None:
     return getattr(config, "hidden_size", None) or getattr(config, "hidden_sizes", None)
 
 

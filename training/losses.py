@@ -1,4 +1,4 @@
-"""Losses as functions of embeddings and ids. None knows a model, a batch dictionary or a process group.
+"""Losses as functions of embeddings and ids. None of them knows a model, a batch or a process group.
 
 Rows are pairs: row i of the images belongs to row i of the texts. Rows with equal `image_ids` are captions of one image
 and never each other's negatives. Shapes: N pairs of the global batch, D shared space.
@@ -14,21 +14,20 @@ from .chunked import chunked_sum, log_sums, row_blocks
 
 
 def new_temperature(initial: float, learned: bool = True) -> nn.Parameter:
-    """A temperature, of shape (1,): FSDP2 shards no scalars.
+    """A temperature, of shape (1,), because FSDP2 cannot shard scalars.
 
     Raises:
         ValueError: outside [0.01, 1].
     """
     if not 0.01 <= initial <= 1:
-        raise ValueError(f"a temperature lies in [0.01, 1], got {initial}")
+        raise ValueError(f"a temperature must be in [0.01, 1], got {initial}")
     return nn.Parameter(torch.full((1,), initial), requires_grad=learned)
 
 
-def held(temperature: nn.Parameter) -> torch.Tensor:
-    """Put a temperature back into [0.01, 1] where the optimizer left it.
+def clamped(temperature: nn.Parameter) -> torch.Tensor:
+    """Clamp a temperature to [0.01, 1] in place, because the optimizer may have moved it out of these bounds.
 
-    A clamp in the graph would do so for the loss alone: beyond a bound it passes no gradient, and the parameter, once
-    there, would never come back.
+    A clamp in the graph would pass no gradient outside the bounds, so the parameter would never come back.
     """
     temperature.data.clamp_(0.01, 1.0)
     return temperature
@@ -38,17 +37,19 @@ class HingeLoss(nn.Module):
     """VSE++ hinge on cosines (Faghri et al., BMVC 2018; D2S-VSE eq. 6), summed over the batch.
 
     With s_ij = cos(image_i, text_j), negatives cost [margin + s_ij - s_ii]+ and [margin + s_ij - s_jj]+. Either all of
-    them are summed or, per image and per text, only the hardest counts.
+    them are summed, or only the hardest of each image and of each text.
 
     Args:
-        margin: by how much a pair must beat its negatives (paper: alpha = 0.2).
+        margin: by how much the score of a pair should exceed those of its negatives (paper: alpha = 0.2).
     """
 
     def __init__(self, margin: float = 0.2):
         super().__init__()
         self.margin = margin
 
-    def forward(self, image_embeds, text_embeds, image_ids, hardest: bool = True) -> torch.Tensor:
+    def forward(
+        self, image_embeds: torch.Tensor, text_embeds: torch.Tensor, image_ids: torch.Tensor, hardest: bool = True
+    ) -> torch.Tensor:
         """Return the scalar loss of unit vectors (N, D), (N, D) and ids (N,)."""
         own = (image_embeds * text_embeds).sum(1)
         size = len(own)
@@ -74,10 +75,10 @@ def _hinge_of_rows(
 def hardest_negatives(
     image_embeds: torch.Tensor, text_embeds: torch.Tensor, image_ids: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Which text is the hardest negative of each image, and which image of each text, (N,) both.
+    """The hardest negative text of each image and the hardest negative image of each text.
 
     Returns:
-        Rows of texts, rows of images, and whether a pair has a negative at all (N,).
+        Rows of texts (N,), rows of images (N,), and whether a pair has any negative (N,).
     """
     size = len(image_ids)
     text_of_image = torch.empty(size, dtype=torch.long, device=image_ids.device)
@@ -116,16 +117,16 @@ class ContrastiveLoss(nn.Module):
 
     Args:
         temperature: initial tau (CLIP, PIR: 0.07).
-        learn_temperature: False keeps it fixed. The learned one stays within [0.01, 1].
+        learn_temperature: whether tau is learned, within [0.01, 1].
     """
 
     def __init__(self, temperature: float = 0.07, learn_temperature: bool = True):
         super().__init__()
         self.temperature = new_temperature(temperature, learn_temperature)
 
-    def forward(self, image_embeds, text_embeds, image_ids) -> torch.Tensor:
+    def forward(self, image_embeds: torch.Tensor, text_embeds: torch.Tensor, image_ids: torch.Tensor) -> torch.Tensor:
         """Return the scalar loss of unit vectors (N, D), (N, D) and ids (N,)."""
-        tau = held(self.temperature)
+        tau = clamped(self.temperature)
         # A target shared by several rows asks for their mean score, which is the score of their mean.
         of_texts, _, image = group_means(text_embeds, image_ids)
         of_images = group_means(image_embeds, image_ids)[0]
@@ -136,16 +137,15 @@ class ContrastiveLoss(nn.Module):
 
 
 class AffiliationLoss(nn.Module):
-    """PIR's pull of every embedding towards its class in the other modality (PIR, section 3.4).
+    """Pull every embedding towards its class in the other modality (PIR, section 3.4).
 
     With centres c_i = mean of the embeddings of i's class in the batch (means of unit vectors, not normalised again),
     1/2 [ CE over j of v_i . c^text_j / tau  +  CE over j of c^image_i . t_j / tau ].
 
-    Both halves choose among texts or text centres; that images are never chosen among is the paper's formula.
-    Targets are shared equally among the rows of a class. Over the global batch, rows of one class have one centre, and
-    the shared targets give the very same loss as the official code's one-to-one targets: whichever is chosen, the floor
-    of a class with n rows is log n. They differ where a class has several centres: then one-to-one targets make
-    centres of one class negatives of each other.
+    Both halves are softmaxes over texts or text centres, never over images: this is the paper's formula. Targets are
+    shared equally among the rows of a class. Over the global batch a class has one centre, and shared targets give the
+    same loss as the official code's one-to-one targets; the minimum for a class with n rows is log n. They differ if a
+    class has several centres: one-to-one targets then make centres of one class negatives of each other.
 
     Args:
         temperature: initial tau; learned within [0.01, 1] (PIR: 0.07).
@@ -157,13 +157,19 @@ class AffiliationLoss(nn.Module):
         self.temperature = new_temperature(temperature)
         self.one_to_one = one_to_one
 
-    def forward(self, image_embeds, text_embeds, labels, groups=None) -> torch.Tensor:
+    def forward(
+        self,
+        image_embeds: torch.Tensor,
+        text_embeds: torch.Tensor,
+        labels: torch.Tensor,
+        groups: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Return the scalar loss of unit vectors (N, D), (N, D) and class labels (N,).
 
-        With `groups` (N,), a row's centre is the mean over its class within its own group: the official code, where a
-        group is a process.
+        With `groups` (N,), a row's centre is the mean of its class within its own group; in the official code, a group
+        is a process.
         """
-        tau = held(self.temperature)
+        tau = clamped(self.temperature)
         of_class = labels if groups is None else torch.stack([labels, groups], dim=1)
         text_centres, counts, centre = group_means(text_embeds, of_class)  # C centres, each standing for its rows
         image_centres = group_means(image_embeds, of_class)[0]
@@ -224,7 +230,7 @@ __all__ = [
     "HingeLoss",
     "group_means",
     "hardest_negatives",
-    "held",
+    "clamped",
     "new_temperature",
     "nt_xent",
 ]

@@ -7,6 +7,7 @@ from typing import Any
 
 from datasets import Dataset
 from torch import nn
+from transformers import PreTrainedTokenizerBase
 
 from ..evaluation.protocols import protocols_outcomes
 from ..evaluation.significance import intervals
@@ -84,8 +85,8 @@ def train_pairs(
     return trainer
 
 
-def _tell_cuts(tokenizer, column: Iterable[str | list[str]]):
-    """Say how many of the training texts are longer than what is read of them."""
+def _tell_cuts(tokenizer: PreTrainedTokenizerBase, column: Iterable[str | list[str]]):
+    """Print how many of the training texts are cut."""
     texts = (text for item in column for text in ([item] if isinstance(item, str) else item))
     cut, count = count_cut(tokenizer, texts)
     if cut:
@@ -95,8 +96,8 @@ def _tell_cuts(tokenizer, column: Iterable[str | list[str]]):
 def selected(trainer: RetrievalTrainer) -> tuple[DualEncoderPreTrainedModel, Any, dict[str, Any]]:
     """The trained model, its processor and its metrics.
 
-    The metrics hold `eval_intervals`, name -> (low, high): 95 % by bootstrap over images. The model's scores get the
-    temperature that validation suggests.
+    The metrics hold `eval_intervals`, name -> (low, high): 95 % by bootstrap over images. The model's `logit_scale` is
+    set to the value that is calibrated on validation.
     """
     metrics = trainer.evaluate()
     metrics["eval_intervals"] = intervals(protocols_outcomes({"recall": None}, *trainer.last_embeds)["recall"])

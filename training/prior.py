@@ -5,7 +5,12 @@ a weight that does not load is an error, the classifier's accuracy on held-out i
 statistics stay what they were when it instructs.
 """
 
+from typing import Any
+
+import torch
 from datasets import Dataset
+from torch import nn
+from torch.utils.data import DataLoader
 from transformers import AutoImageProcessor, AutoModelForImageClassification, PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
 
@@ -48,19 +53,19 @@ class SceneTrainer(WholeCheckpoints):
     """Trainer whose resume and best model keep every weight, and whose accuracy counts every image.
 
     Some published backbones have their batch-norm folded into the weights (mean 0, variance 1): in training mode, their
-    features would vanish. So batch-norm is held unless the arguments say otherwise.
+    features would vanish. So the statistics are fixed unless the arguments say otherwise.
     """
 
     hold_batch_norm = True
 
-    def compute_loss(self, model, inputs, *args, **kwargs):
+    def compute_loss(self, model: nn.Module, inputs: dict, *args, **kwargs) -> torch.Tensor | tuple:
         """Cross-entropy."""
         if model.training and self.hold_batch_norm:
             hold_batch_norm(model)
         return super().compute_loss(model, inputs, *args, **kwargs)
 
-    def get_eval_dataloader(self, eval_dataset=None):
-        """Drop no last batch: the stock Trainer drops it from evaluation, too."""
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """Keep the last, smaller batch, which the stock Trainer drops from evaluation, too."""
         drop, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
         try:
             return super().get_eval_dataloader(eval_dataset)

@@ -11,6 +11,7 @@ On the command line a stage's key is written `--pretrain.max_steps 600`.
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 from transformers import HfArgumentParser
@@ -82,7 +83,7 @@ def _renamed(left: list[str]) -> str:
 class _Parser(HfArgumentParser):
     """Raise an error for bad flags, instead of printing two pages of usage and exiting."""
 
-    def error(self, message):
+    def error(self, message: str):
         raise ValueError(message)
 
 
@@ -115,7 +116,7 @@ def load_recipe(path: str, given: Sequence[str] = ()) -> dict:
     return _expanded({key: value for key, value in read_recipe(path).items() if key not in flags}, path)
 
 
-def _expanded(value, path):
+def _expanded(value: Any, path: str) -> Any:
     if isinstance(value, dict):
         return {key: _expanded(item, path) for key, item in value.items()}
     if isinstance(value, str) and "$" in value:
@@ -134,7 +135,7 @@ def _as_flags(values: dict) -> list[str]:
     return words
 
 
-def _split_flags(argv: list[str], stages) -> tuple[list[str], dict[str, list[str]], list[str]]:
+def _split_flags(argv: list[str], stages: Sequence[str]) -> tuple[list[str], dict[str, list[str]], list[str]]:
     """Separate common flags, flags of one stage (`--pretrain.x`), and the stages to run (`--stages a b`)."""
     flags, staged, wanted, target = [], {stage: [] for stage in stages}, [], None
     for word in argv:

@@ -10,7 +10,7 @@ from typing import Any
 
 from accelerate import PartialState
 from datasets import Dataset
-from transformers import set_seed
+from transformers import PreTrainedModel, set_seed
 
 from ..data.arguments import DataArguments
 from ..data.rows import prepare_rows
@@ -44,7 +44,7 @@ class StageArguments:
     resume: Resume = field(init=False)
 
     def __post_init__(self):
-        """Refuse what would fail late or select on the wrong split.
+        """Refuse settings that would fail late, or select on the wrong split.
 
         Raises:
             ValueError, FileNotFoundError: with the flag and the remedy.
@@ -117,7 +117,7 @@ def read_stages(
 
 
 def _one_checkpoint_each(stages: dict[str, StageArguments]):
-    """Refuse one checkpoint for several stages: the second would stop, hours later, before weights of the first."""
+    """Refuse one checkpoint for several stages: the second stage could not load it, and would stop hours later."""
     owners = {}
     for stage, args in stages.items():
         if not isinstance(args.resume, Path):
@@ -185,11 +185,11 @@ def run_stages(
     return previous, results
 
 
-def save(model, processor, folder: Path):
-    """Write weights, code and processor: a folder that loads anywhere, in place of what is there.
+def save(model: PreTrainedModel, processor: Any, folder: Path):
+    """Write weights, code and processor to a folder that loads anywhere; an older folder is replaced.
 
     Raises:
-        FloatingPointError: a weight is NaN or infinite; what is there stays.
+        FloatingPointError: a weight is NaN or infinite; the older folder stays.
     """
     refuse_non_finite([model])
     with whole_folder(folder) as draft:
@@ -197,15 +197,22 @@ def save(model, processor, folder: Path):
         processor.save_pretrained(draft)
 
 
-def publish(root: Path, model, processor, card: dict, results: dict, examples: Callable = lambda folder: []):
-    """Write the Hub folder with its card, in place of an older one, and the validation metrics of all stages beside it.
+def publish(
+    root: Path,
+    model: PreTrainedModel,
+    processor: Any,
+    card: dict,
+    results: dict,
+    examples: Callable[[Path], list[dict]] = lambda folder: [],
+):
+    """Write the Hub folder with its card, replacing an older one, and the validation metrics of all stages beside it.
 
     Args:
-        root: of the run.
-        model, processor: what was trained.
+        root: folder of the run.
+        model, processor: of the last stage.
         card: arguments of `write_model_card`.
-        results: of all stages.
-        examples: folder -> pictures for the card, which it puts there.
+        results: metrics of all stages.
+        examples: writes example pictures to the folder and describes them for the card.
     """
     refuse_non_finite([model])
     with whole_folder(root / "hub") as draft:

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .chunked import chunked_sum, log_sums
-from .losses import group_means, held, new_temperature
+from .losses import clamped, group_means, new_temperature
 
 RELATIONS = ("own", "fused")
 DISTANCES = ("mae", "mse")
@@ -194,7 +194,7 @@ class RepresentationLoss(nn.Module):
     def forward(self, embeds: torch.Tensor, teacher: torch.Tensor, image_ids: torch.Tensor) -> torch.Tensor:
         """Return the scalar loss of unit vectors (N, D), features (N, G) and ids (N,)."""
         projected = F.normalize(self.projection(teacher.detach().float()), dim=-1)
-        return soft_positive_contrast(embeds.float(), projected, image_ids, held(self.temperature))
+        return soft_positive_contrast(embeds.float(), projected, image_ids, clamped(self.temperature))
 
 
 def soft_positive_contrast(

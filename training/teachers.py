@@ -130,7 +130,7 @@ def add_teachers(
     return rows if image is None else rows.add_column(VIEWS, [json.dumps(asdict(views))] * len(rows))
 
 
-def _part(folder: Path, column: str, made_of: list, compute) -> Dataset:
+def _part(folder: Path, column: str, made_of: list, compute: abc.Callable[[], list]) -> Dataset:
     """Read one column of a part, or compute and write it; an interrupted part does not exist."""
     path = folder / f"{column}-{settings_digest(made_of)}.parquet"
     if path.exists() and not _is_whole(path):
@@ -142,7 +142,7 @@ def _part(folder: Path, column: str, made_of: list, compute) -> Dataset:
 
 
 def _write(rows: Dataset, path: Path):
-    """Write parquet whole or not at all."""
+    """Write parquet completely or not at all."""
     with whole_path(path) as draft:
         rows.to_parquet(str(draft))
 

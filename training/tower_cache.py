@@ -1,24 +1,28 @@
-"""A frozen tower's hidden states, computed once and kept on disk in half precision.
+"""Hidden states of a frozen tower, computed once and kept on disk in half precision.
 
-For N tokens of C channels an image costs 2 N C bytes (MobileNetV2 at 224 px: 49 x 1280, 125 kB), an epoch none of the
-tower's time. A cache belongs to the tower's weights, the inputs and the image size: its name is a digest of all three.
+An image with N tokens of C channels takes 2 N C bytes (MobileNetV2 at 224 px: 49 x 1280, 125 kB); training then does
+not run the tower at all. The name of a cache is a digest of the tower's weights, the inputs and the image size.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from datasets import Dataset
+from torch import nn
 from tqdm.auto import tqdm
 
 from ..data.rows import image_source
 from ..evaluation.embed import RowInputs
 from ..files.digests import pictures_digest, tower_digest
 from ..files.whole import one_writer, whole_folder
+from ..modeling.modeling_dual_encoder import DualEncoderPreTrainedModel
 from ..modeling.towers import run_text_tower
 from ..processing.batching import batches_of, by_length, pad_states, run_batches, tokenize
+from ..processing.processing_dual_encoder import DualEncoderProcessor
 from .views import PLAIN, Views
 
 WINDOW = 1024  # texts that are sorted by length together: the file is written in their own order
@@ -42,17 +46,17 @@ class TowerCache:
 
 @dataclass
 class Caches:
-    """The caches of one split, each where its tower is frozen and the arguments ask for it."""
+    """The caches of one split; None where a tower is not cached."""
 
     vision: TowerCache | None = None
     text: TowerCache | None = None
-    scene: TowerCache | None = None  # one vector per image, of an instruction encoder
+    scene: TowerCache | None = None  # one vector per image and view, of PIR's prior
 
 
 class CachedRowInputs(RowInputs):
-    """`RowInputs` of an evaluation split whose frozen towers were run once."""
+    """`RowInputs` of an evaluation split whose frozen towers are cached."""
 
-    def __init__(self, processor, rows, caches: Caches):
+    def __init__(self, processor: DualEncoderProcessor, rows: Dataset, caches: Caches):
         super().__init__(processor, rows)
         self.caches = caches
 
@@ -73,18 +77,26 @@ class CachedRowInputs(RowInputs):
 
 
 def cache_images(
-    model, tower, encode, processor, rows, folder, views: Views = PLAIN, facts=(), batch_size=32
+    model: DualEncoderPreTrainedModel,
+    tower: nn.Module,
+    encode: Callable[[torch.Tensor], torch.Tensor],
+    processor: DualEncoderProcessor,
+    rows: Dataset,
+    folder: str | Path,
+    views: Views = PLAIN,
+    facts: Sequence = (),
+    batch_size: int = 32,
 ) -> TowerCache:
-    """Cache a frozen backbone over `rows`.
+    """Cache a frozen backbone over the pictures of `rows`.
 
     Args:
-        model: gives the device.
+        model: its device is used.
         tower: the backbone, for the digest.
         encode: pixel values (B, 3, S, S) to states (B, N, C).
         processor, rows: as for training.
-        folder: where caches lie.
-        views: one item per image and view; backbones of one model see the same ones.
-        facts: what else `encode` depends on.
+        folder: of the caches.
+        views: one item per image and view; all backbones of a model see the same views.
+        facts: what else `encode` depends on, for the digest.
         batch_size: images at a time.
     """
     pictures = processor.image_processor
@@ -109,8 +121,14 @@ def cache_images(
     return TowerCache(path, views.count)
 
 
-def cache_text(model, processor, texts: list[str], folder: str | Path, batch_size: int = 128) -> TowerCache:
-    """Cache the text tower over `texts`, cut where the processor cuts them."""
+def cache_text(
+    model: DualEncoderPreTrainedModel,
+    processor: DualEncoderProcessor,
+    texts: list[str],
+    folder: str | Path,
+    batch_size: int = 128,
+) -> TowerCache:
+    """Cache the text tower over `texts`, which are cut as the processor cuts them."""
     tokenizer = processor.tokenizer
     facts = ["left"] if tokenizer.padding_side == "left" else []  # earlier versions cached other states there
     key = tower_digest(model.text_model, texts, tokenizer.model_max_length, *facts)
@@ -138,8 +156,8 @@ def cache_text(model, processor, texts: list[str], folder: str | Path, batch_siz
     return TowerCache(path)
 
 
-def _fill(path: Path, batches, count: int, title: str):
-    """Write all batches, whole or not at all; of several processes one does, and the others wait for it."""
+def _fill(path: Path, batches: Iterable[list[np.ndarray]], count: int, title: str):
+    """Write all batches, completely or not at all; one of several processes does it, and the others wait."""
     if path.exists():
         return
     with one_writer(f"{path}.lock", str(path), wait=-1):
@@ -148,7 +166,7 @@ def _fill(path: Path, batches, count: int, title: str):
                 _write(draft, batches, count, title)
 
 
-def _write(folder: Path, batches, count: int, title: str):
+def _write(folder: Path, batches: Iterable[list[np.ndarray]], count: int, title: str):
     lengths, width = [], 0
     with (folder / "states.f16").open("wb") as file:
         for states in tqdm(batches, total=count, desc=title):

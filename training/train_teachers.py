@@ -43,7 +43,12 @@ class TwoViews(DrawnDataset):
 class TwoViewModel(nn.Module):
     """A backbone under NT-Xent; `forward(first, second)` takes the backbone's inputs of both views."""
 
-    def __init__(self, backbone, pool, temperature: float):
+    def __init__(
+        self,
+        backbone: nn.Module,
+        pool: Callable[[nn.Module, dict[str, torch.Tensor]], torch.Tensor],
+        temperature: float,
+    ):
         super().__init__()
         self.backbone, self.pool, self.temperature = backbone, pool, temperature
 
@@ -58,12 +63,12 @@ class TwoViewTrainer(SealedCheckpoints):
     """A Trainer whose checkpoints are whole or absent."""
 
 
-def pool_image(backbone, inputs: dict) -> torch.Tensor:
+def pool_image(backbone: nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     """Mean of the image's tokens, (N, G_I)."""
     return image_tokens(backbone, inputs["pixel_values"]).mean(1)
 
 
-def pool_text(backbone, inputs: dict) -> torch.Tensor:
+def pool_text(backbone: nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     """Mean of the text's real tokens, (N, G_T)."""
     _, hidden = run_text_tower(backbone, inputs["input_ids"], inputs["attention_mask"])
     mask = inputs["attention_mask"][..., None]
@@ -81,7 +86,7 @@ def train_image_teacher(source: str, rows: Rows, out: Path, size: int, augmentat
         picture = row_image(row)
         return augment(picture, size, rng), augment(picture, size, rng)
 
-    def collate(items):
+    def collate(items: list[tuple]) -> dict[str, dict[str, torch.Tensor]]:
         pixels = (processor(list(images), return_tensors="pt")["pixel_values"] for images in zip(*items))
         return dict(zip(("first", "second"), ({"pixel_values": x} for x in pixels)))
 
@@ -112,7 +117,7 @@ def train_text_teacher(source: str, rows: Rows, out: Path, settings: dict) -> st
     def draw(captions: list[str], rng: np.random.Generator) -> tuple:
         return tuple(rng.choice(sorted(set(captions)), 2, replace=False).tolist())
 
-    def collate(items):
+    def collate(items: list[tuple]) -> dict[str, dict[str, torch.Tensor]]:
         tokens = (tokenize(tokenizer, texts, max_length=128) for texts in zip(*items))
         names = ("input_ids", "attention_mask")
         return dict(zip(("first", "second"), ({name: x[name] for name in names} for x in tokens)))
@@ -121,8 +126,8 @@ def train_text_teacher(source: str, rows: Rows, out: Path, settings: dict) -> st
     return _fit(model, TwoViews(several, draw, settings["seed"]), collate, tokenizer, out, settings)
 
 
-def _fit(model: TwoViewModel, dataset: TwoViews, collate, preparation, out: Path, settings: dict) -> str:
-    """Train unless it was done, from the last checkpoint on; save the backbone and what prepares its inputs."""
+def _fit(model: TwoViewModel, dataset: TwoViews, collate: Callable, preparation: Any, out: Path, settings: dict) -> str:
+    """Train from the last checkpoint on, unless it is done; save the backbone with its image processor or tokenizer."""
     recover(out)
     if not (out / "config.json").exists():
         work = out.with_name(f"{out.name}.work")

@@ -1,7 +1,7 @@
 """RetrievalTrainer: transformers' Trainer with objectives over the global batch, retrieval evaluation and safe resume.
 
-What the stock Trainer would do wrong for us: it loses weights of ViT, Swin and DINOv2 towers on resume (their names in
-memory differ from those on disk), knows no cross-process negatives, and uploads pickles.
+The stock Trainer loses weights of ViT, Swin and DINOv2 towers on resume (their names in memory differ from those on
+disk), has no negatives from other processes, and uploads pickles.
 """
 
 import os
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 from huggingface_hub import upload_folder
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -20,6 +21,8 @@ from ..evaluation.calibration import calibrate_logit_scale
 from ..evaluation.embed import embed_rows, row_metrics
 from ..hub_cards.model_card import write_model_card
 from ..hub_cards.shipped import files_to_ship
+from ..modeling.modeling_dual_encoder import DualEncoderOutput
+from ..processing.processing_dual_encoder import DualEncoderProcessor
 from .batches import PairBatch
 from .checkpoints import WholeCheckpoints
 from .dense_teacher import teach
@@ -34,12 +37,12 @@ class RetrievalTrainer(WholeCheckpoints):
 
     Args:
         objective: module `(PairEmbeddings, epoch) -> (loss, parts)`; see `objectives.py`.
-        processor: saved beside the model; prepares evaluation inputs.
+        processor: saved beside the model; it prepares the evaluation inputs.
         eval_rows: prepared rows (`prepare_rows`) for `evaluate`.
         eval_caches: `Caches` of the evaluation rows.
         dense_teacher: frozen stage-1 model that embeds dense texts in each step; never saved, never a submodule of
             the model.
-        card: what `write_model_card` should say of the data, the towers and the results.
+        card: arguments of `write_model_card` about the data, the towers and the results.
         **kwargs: as for `Trainer`; `args` is a `RetrievalTrainingArguments`.
 
     Raises:
@@ -54,8 +57,8 @@ class RetrievalTrainer(WholeCheckpoints):
         self,
         *,
         objective: nn.Module,
-        processor,
-        eval_rows=None,
+        processor: DualEncoderProcessor,
+        eval_rows: Dataset | None = None,
         eval_caches: Caches | None = None,
         dense_teacher: nn.Module | None = None,
         card: dict | None = None,
@@ -63,8 +66,8 @@ class RetrievalTrainer(WholeCheckpoints):
     ):
         if kwargs["args"].n_gpu > 1:
             raise ValueError(
-                "one process would split each batch over all GPUs, its statistics and negatives too: start with "
-                "`accelerate launch`, or show it one GPU (CUDA_VISIBLE_DEVICES=0)"
+                "one process would split each batch over all GPUs, with its statistics and negatives: start with "
+                "`accelerate launch`, or make one GPU visible (CUDA_VISIBLE_DEVICES=0)"
             )
         super().__init__(eval_dataset=eval_rows, processing_class=processor, **kwargs)
         self.objective = objective.to(self.args.device)
@@ -77,8 +80,14 @@ class RetrievalTrainer(WholeCheckpoints):
         self.loss_parts: dict[str, list[torch.Tensor]] = {}
         self.add_callback(_Epochs(self))
 
-    def compute_loss(self, model, inputs: PairBatch, return_outputs=False, num_items_in_batch=None):
-        """Embed the local batch, gather the global one with gradients, and ask the objective."""
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: PairBatch,
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, DualEncoderOutput]:
+        """Embed the local batch, gather the global one with gradients, and compute the objective."""
         dense_text_embeds = self._dense_text_embeds(inputs)
         outputs = model(**inputs.model_inputs())
         pairs = PairEmbeddings(
@@ -104,7 +113,7 @@ class RetrievalTrainer(WholeCheckpoints):
         return (loss, outputs) if return_outputs else loss
 
     def _dense_text_embeds(self, batch: PairBatch) -> torch.Tensor | None:
-        """What the dense teacher says of a batch: now, or before training."""
+        """The dense teacher's vectors of a batch: computed now, or before training."""
         if self.dense_teacher is None:
             return batch.dense_text_embeds
         with self.accelerator.autocast():  # as the student: in float32, a long text costs as much as all the rest
@@ -115,15 +124,15 @@ class RetrievalTrainer(WholeCheckpoints):
     def _epoch(self) -> float:
         return float(self.state.epoch or 0.0)
 
-    def log(self, logs, start_time=None):
-        """Log the loss's parts beside the loss: means since the last log."""
+    def log(self, logs: dict[str, float], start_time: float | None = None):
+        """Log the parts of the loss, too: their means since the last log."""
         if "loss" in logs:
             logs |= {name: torch.stack(values).mean().item() for name, values in self.loss_parts.items()}
             self.loss_parts.clear()
         super().log(logs, start_time)
 
-    def create_optimizer(self, model=None):
-        """AdamW in groups: heads, towers at `tower_lr_scale`, the objective without weight decay."""
+    def create_optimizer(self, model: nn.Module | None = None) -> Any:
+        """AdamW with groups: heads, towers at `tower_lr_scale`, the objective without weight decay."""
         if self.optimizer is None:
             args, target = self.args, self.model if model is None else model
             groups = {}
@@ -145,8 +154,8 @@ class RetrievalTrainer(WholeCheckpoints):
             self.optimizer = optimizer_class([group for group in options if group["params"]], **kwargs)
         return self.optimizer
 
-    def create_scheduler(self, num_training_steps, optimizer=None):
-        """The paper's step schedule when `lr_milestones` is set, else the one of `lr_scheduler_type`."""
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The paper's step schedule if `lr_milestones` is set, else that of `lr_scheduler_type`."""
         milestones = self.args.lr_milestones
         if self.lr_scheduler is not None or not milestones:
             return super().create_scheduler(num_training_steps, optimizer)
@@ -160,17 +169,22 @@ class RetrievalTrainer(WholeCheckpoints):
         self._created_lr_scheduler = True
         return self.lr_scheduler
 
-    def get_eval_dataloader(self, eval_dataset=None):
-        """`evaluation_loop` reads rows itself: images and captions are batched apart, each image once."""
+    def get_eval_dataloader(self, eval_dataset: Dataset | None = None) -> Dataset:
+        """Return the rows: `evaluation_loop` batches images and captions separately, each image once."""
         rows = self.eval_dataset if eval_dataset is None else eval_dataset
         if rows is None:
             raise ValueError("evaluate needs rows: pass eval_rows to the trainer")
         return rows
 
     def evaluation_loop(
-        self, dataloader, description, prediction_loss_only=None, ignore_keys=None, metric_key_prefix="eval"
-    ):
-        """The metrics of `row_metrics`, 5-fold 1K where there are 5,000 images, and the most likely `logit_scale`."""
+        self,
+        dataloader: Dataset,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """The metrics of `row_metrics`, 5-fold 1K if there are 5,000 images, and the calibrated `logit_scale`."""
         rows = dataloader
         caches = self.eval_caches if rows is self.eval_dataset else Caches()
         embeds = embed_rows(
@@ -189,21 +203,27 @@ class RetrievalTrainer(WholeCheckpoints):
         """The model and the objective."""
         yield from (self.model, self.objective)
 
-    def _save(self, output_dir=None, state_dict=None):
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None):
         super()._save(output_dir, state_dict)
         folder = output_dir or self.args.output_dir
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.objective.state_dict().items()}
         if state and self.args.should_save:
             save_file(state, os.path.join(folder, OBJECTIVE_FILE))
 
-    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+    def _load_from_checkpoint(self, resume_from_checkpoint: str | Path, model: nn.Module | None = None):
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         if not self.objective.state_dict():
             return
         path = os.path.join(resume_from_checkpoint, OBJECTIVE_FILE)
         if not os.path.exists(path):
-            raise ValueError(f"{path} is missing: what the objective learned is not there to go on from; start anew")
-        self.objective.load_state_dict(load_file(path), strict=True)  # which copies it to where the objective is
+            raise ValueError(f"{path} is missing: the learned state of the objective cannot be restored; start anew")
+        try:
+            self.objective.load_state_dict(load_file(path), strict=True)  # which copies it to where the objective is
+        except RuntimeError as error:
+            raise ValueError(
+                f"{path}: state of another objective ({' '.join(str(error).split())}); set the flags of the run that "
+                "saved it, or start anew"
+            ) from None
 
     def create_model_card(self, *args, **kwargs):
         """Write the card of a retrieval model; Trainer's own would overwrite it with a generic one."""
@@ -218,8 +238,14 @@ class RetrievalTrainer(WholeCheckpoints):
         write_model_card(args.output_dir, model=self.accelerator.unwrap_model(self.model), **card)
 
     def push_to_hub(
-        self, commit_message="End of training", blocking=True, token=None, revision=None, private=None, **kwargs
-    ):
+        self,
+        commit_message: str = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **kwargs,
+    ) -> Any:
         """Upload the self-contained repository: weights, code, processor and card; no pickles, no optimizer."""
         if self.hub_model_id is None:
             self.init_hf_repo(token=token, private=private)
@@ -229,12 +255,14 @@ class RetrievalTrainer(WholeCheckpoints):
         self.create_model_card()
         return self._upload(self.args.output_dir, commit_message, not blocking, token=token, revision=revision)
 
-    def _push_from_checkpoint(self, checkpoint_folder):
-        """Upload a checkpoint's model; Trainer's own would send the optimizer and whatever lies in the folder."""
+    def _push_from_checkpoint(self, checkpoint_folder: str):
+        """Upload a checkpoint's model; Trainer's own would upload the optimizer and everything else in the folder."""
         if self.is_world_process_zero() and self.args.hub_strategy != HubStrategy.END:
             self._upload(checkpoint_folder, f"Training in progress, step {self.state.global_step}", False)
 
-    def _upload(self, folder: str, message: str, in_background: bool, token=None, revision=None):
+    def _upload(
+        self, folder: str, message: str, in_background: bool, token: str | None = None, revision: str | None = None
+    ) -> Any:
         return upload_folder(
             repo_id=self.hub_model_id,
             folder_path=folder,
@@ -247,7 +275,7 @@ class RetrievalTrainer(WholeCheckpoints):
 
 
 class _Epochs(TrainerCallback):
-    """Tells the dataset which epoch it shows, and clears the objective's gradients, which Trainer does not know of."""
+    """Tells the dataset its epoch, and clears the gradients of the objective, which Trainer does not know of."""
 
     def __init__(self, trainer: RetrievalTrainer):
         self.trainer = trainer
@@ -261,7 +289,7 @@ class _Epochs(TrainerCallback):
 
 
 def _gathered(tensor: torch.Tensor) -> torch.Tensor:
-    """Concatenate over processes, with gradient where there is one; batches must be equally large."""
+    """Concatenate over processes, with gradients if the tensor has any; all batches must have the same size."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return tensor
     if torch.distributed.get_world_size() == 1:

@@ -130,3 +130,16 @@ def test_one_process_with_several_gpus_is_sent_to_the_launcher(scenes, tmp_path,
     monkeypatch.setattr(TrainingArguments, "n_gpu", 2)
     with pytest.raises(ValueError, match="accelerate launch"):
         run(scenes, tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["another name", "another shape"])
+def test_the_state_of_another_objective_is_refused_in_one_line(scenes, tmp_path, damage):
+    trainer = trainer_of(scenes, tmp_path)
+    trainer.objective = D2SObjective(align="infonce")
+    trainer.save_model(str(tmp_path / "checkpoint"))
+    path = tmp_path / "checkpoint" / "objective.safetensors"
+    name = "align.temperature" if damage == "another shape" else "contrast.temperature"
+    save_file({name: torch.ones(2 if damage == "another shape" else 1)}, path)
+    with pytest.raises(ValueError, match="objective.safetensors: state of another objective.*start anew") as error:
+        trainer._load_from_checkpoint(str(tmp_path / "checkpoint"))
+    assert len(str(error.value).splitlines()) == 1
