@@ -23,6 +23,7 @@ VERBS = {
     "demo": "both stages on a generated dataset, then search it",
     "demo-pir": "PIR on generated overhead scenes, with belief maps",
 }
+LONGEST = 1500  # characters of an error
 EXPECTED = (ValueError, TypeError, OSError, ImportError, FloatingPointError)  # bad input; everything else is our fault
 
 
@@ -60,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
         network = type(error).__module__.startswith("httpx")  # the Hub's client lets its transport's errors out
         if not (network or isinstance(error, EXPECTED)) or os.environ.get("VSEHUB_TRACEBACK"):
             raise
-        _complain(f"vsehub {verb}: {printable(_told(error))}")
+        _complain(f"vsehub {verb}: {_shortened(printable(_told(error)))}")
         return 2
 
 
@@ -78,6 +79,11 @@ def _none_empty(words: list[str]):
         if not word or (word.startswith("--") and word.endswith("=")):
             before = f" (after {words[place - 1]})" if place and not word else ""
             raise ValueError(f"argument {place + 1}{before} is empty: leave it out, or set the variable it came from")
+
+
+def _shortened(line: str) -> str:
+    """A line that a terminal can show, whatever it repeats of the command line."""
+    return line if len(line) <= LONGEST else f"{line[:LONGEST]} ..."
 
 
 def _told(error: Exception) -> str:

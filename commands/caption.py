@@ -1,19 +1,9 @@
 """`vsehub caption IMAGES --model M --out dense.parquet`: dense captions from a vision-language model, resumable."""
 
 from ..data.captioning.request import CaptionError, CaptionRequest
+from ..files.numbers import number, positive_int, seed, whole, workers
 from ..files.text import printable
-from .flags import (
-    Parser,
-    add_device,
-    add_json,
-    dtype_name,
-    fraction,
-    natural_float,
-    positive_float,
-    positive_int,
-    remark,
-    tell,
-)
+from .flags import Parser, add_data_config, add_device, add_json, dtype_name, remark, tell
 
 INTERRUPTED = "vsehub caption: interrupted; the same command goes on from here"
 
@@ -29,12 +19,14 @@ def parser() -> Parser:
     parser.add_place("data", "folder of images, parquet file, Hub id, or what `vsehub train` reads")
     parser.add("--model", required=True, help="Hub id or folder (llava-hf/llava-1.5-7b-hf), or a name on the server")
     parser.add("--out", required=True, help="the parquet table to write")
-    sampling = {"temperature": natural_float, "top_p": fraction, "max_new_tokens": positive_int}
+    sampling = {"temperature": number(0, 10), "top_p": number(above=0, most=1), "max_new_tokens": positive_int}
     for name, kind in {"prompt": str, **sampling}.items():
         parser.add(f"--{name}", type=kind, default=getattr(asked, name), help="default: %(default)s, the paper's")
-    parser.add("--max_image_side", type=positive_int, help="shrink larger pictures to it; default: 2048 for a server")
+    parser.add(
+        "--max_image_side", type=whole(16, 16_384), help="shrink larger pictures to it; default: 2048 for a server"
+    )
     parser.add("--min_words", type=positive_int, default=asked.min_words, help="of a caption; default: %(default)s")
-    parser.add("--seed", type=int, help="default: 0 for a local model; a server is sent none")
+    parser.add("--seed", type=seed, help="default: 0 for a local model; a server is sent none")
     parser.add("--on_bad_sample", choices=("error", "quarantine"), default="error", help="default: %(default)s")
     parser.add("--restart", action="store_true", help="throw away what --out and its journal hold")
     parser.add("--revision", help="branch, tag or commit of the model")
@@ -45,10 +37,16 @@ def parser() -> Parser:
     parser.add("--dtype", type=dtype_name, choices=dtypes, default="auto", help="default: as saved")
     add_device(parser)
     parser.add("--api_base", help="ask an OpenAI-compatible server, http://localhost:8000/v1; key from OPENAI_API_KEY")
-    parser.add("--concurrency", type=positive_int, default=8, help="requests in flight; default: %(default)s")
-    parser.add("--timeout", type=positive_float, default=120.0, help="seconds a request may take; default: %(default)s")
+    parser.add("--concurrency", type=workers, default=8, help="requests in flight; default: %(default)s")
+    parser.add(
+        "--timeout",
+        type=number(above=0, most=86_400),
+        default=120.0,
+        help="seconds a request may take; default: %(default)s",
+    )
     parser.add("--tries", type=positive_int, default=8, help="requests an image is worth; default: %(default)s")
     parser.add("--split", default="train", help="of a dataset; default: %(default)s")
+    add_data_config(parser)
     parser.add("--image_root", help="folder of the images, where a dataset names files")
     parser.add("--image_column", default="image", help="default: %(default)s")
     parser.add("--id_column", default="image_id", help="default: %(default)s; row numbers where there is none")
@@ -61,7 +59,9 @@ def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
     from ..data.captioning.caption_job import caption_images
 
-    reading = {name: getattr(args, name) for name in ("split", "image_root", "image_column", "id_column")}
+    reading = {
+        name: getattr(args, name) for name in ("split", "data_config", "image_root", "image_column", "id_column")
+    }
     options = {"on_bad_sample": args.on_bad_sample, "restart": args.restart, "progress": not args.quiet}
     try:
         done = caption_images(args.data, args.out, captioner_of(args), **options, **reading)

@@ -19,6 +19,8 @@ def parser() -> Parser:
     parser.add_place("other", "the other source (default: the same, for two splits of it)", required=False)
     parser.add("--split_a", default="train", help="default: %(default)s")
     parser.add("--split_b", default="test", help="of OTHER (default: %(default)s)")
+    parser.add("--config_a", "--data_config", help="of a dataset that has several configurations: which one")
+    parser.add("--config_b", help="of OTHER (default: --config_a, if OTHER is not given)")
     parser.add("--image_root", help="folder of the image files that a manifest names")
     parser.add("--image_column", default="image", help="default: %(default)s")
     add_json(parser, "all pairs")
@@ -30,9 +32,11 @@ def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
     from ..data.leakage import find_leaks, prints_of_split
 
+    config_b = args.config_a if args.config_b is None and args.other is None else args.config_b
+    first, second = (args.data, args.split_a, args.config_a), (args.other or args.data, args.split_b, config_b)
     sides = [
-        prints_of_split(source, split, args.image_root, args.image_column, args.other is not None)
-        for source, split in ((args.data, args.split_a), (args.other or args.data, args.split_b))
+        prints_of_split(source, split, args.image_root, args.image_column, args.other is not None, config)
+        for source, split, config in (first, second)
     ]
     leaks = find_leaks(sides[0], sides[1])
     lines = [line for name, side in zip((args.split_a, args.split_b), sides) for line in left_out(name, side)]

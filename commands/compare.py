@@ -1,6 +1,7 @@
 """`vsehub compare A.json B.json`: is B better than A? Two evaluations of the same queries, with p-values."""
 
-from .flags import Parser, add_json, fraction, natural_int, positive_int, tell
+from ..files.numbers import inner_fraction, seed, whole
+from .flags import Parser, add_json, tell
 
 HINT = "Lower mean ranks are better. The more metrics one looks at, the more p-values fall below 0.05 by chance."
 
@@ -14,10 +15,12 @@ def parser() -> Parser:
     )
     parser.add_place("a", "JSON of `vsehub evaluate`")
     parser.add_place("b", "another, of the same data, split and protocols")
-    parser.add("--samples", type=positive_int, default=1000, help="bootstrap samples of images (default: %(default)s)")
-    parser.add("--permutations", type=positive_int, default=10_000, help="default: %(default)s")
-    parser.add("--level", type=fraction, default=0.95, help="of the intervals (default: %(default)s)")
-    parser.add("--seed", type=natural_int, default=0, help="default: %(default)s")
+    parser.add(
+        "--samples", type=whole(1, 1_000_000), default=1000, help="bootstrap samples of images (default: %(default)s)"
+    )
+    parser.add("--permutations", type=whole(1, 10_000_000), default=10_000, help="default: %(default)s")
+    parser.add("--level", type=inner_fraction, default=0.95, help="of the intervals (default: %(default)s)")
+    parser.add("--seed", type=seed, default=0, help="default: %(default)s")
     add_json(parser, "the numbers")
     return parser
 
@@ -25,8 +28,6 @@ def parser() -> Parser:
 def main(argv: list[str]) -> int:
     """Compare; print a table, or JSON."""
     args = parser().parse_args(argv)
-    if not 0 < args.level < 1:
-        raise ValueError(f"--level {args.level}: it is above 0 and below 1")
     from ..evaluation.compare import compare_files, comparison_table
 
     comparisons = compare_files(args.a, args.b, args.samples, args.permutations, args.level, args.seed)

@@ -1,6 +1,7 @@
 """`vsehub convert d2s-vse CKPT OUT`: an official checkpoint of D2S-VSE becomes a Hub folder."""
 
-from .flags import Parser, add_json, positive_int, remark, tell
+from ..files.numbers import pixels
+from .flags import Parser, add_json, remark, tell
 
 
 def parser() -> Parser:
@@ -14,7 +15,7 @@ def parser() -> Parser:
     parser.add_place("out", "folder to write; empty or absent")
     parser.add("--vision_config", help="config.json of the vision tower; default: as the tensors imply")
     parser.add("--text_config", help="config.json of the text tower; default: as the tensors imply")
-    parser.add("--image_size", type=positive_int, help="pixels the model was run on; default: opt.img_res")
+    parser.add("--image_size", type=pixels, help="pixels the model was run on; default: opt.img_res")
     parser.add("--tokenizer", help="folder of a tokenizer, or vocab.txt; else no processor is written")
     parser.add("--teacher_out", help="folder for the dense-caption encoder of a stage-2 file")
     add_json(parser, "what was decided and written")

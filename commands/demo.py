@@ -1,10 +1,11 @@
 """`vsehub demo`: D2S-VSE from nothing. Generated scenes, both stages, a Hub folder, a search in a clean process."""
 
-from .flags import Parser, add_json, natural_int, tell
+from ..files.numbers import seed
+from .flags import Parser, add_json, tell
 
 
-def main(argv: list[str]) -> int:
-    """Run the demo, or the comparison; print the results."""
+def parser() -> Parser:
+    """The flags."""
     parser = Parser(
         "demo",
         "Train D2S-VSE on generated scenes, write a Hub folder, search it in a process without vsehub.",
@@ -12,9 +13,14 @@ def main(argv: list[str]) -> int:
     )
     parser.add("--out", default="runs/demo", help="where everything goes (default: %(default)s)")
     parser.add("--compare", action="store_true", help="beside a sparse-only baseline, over 3 seeds")
-    parser.add("--seed", type=natural_int, default=0, help="default: %(default)s")
+    parser.add("--seed", type=seed, default=0, help="default: %(default)s")
     add_json(parser, "the metrics")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Run the demo, or the comparison; print the results."""
+    args = parser().parse_args(argv)
     from ..demos.demo import compare, demo
 
     text, results = compare(args.out, seeds=(0, 1, 2)) if args.compare else demo(args.out, args.seed)

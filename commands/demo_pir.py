@@ -1,19 +1,25 @@
 """`vsehub demo-pir`: PIR from nothing. Generated overhead scenes, the prior, retrieval under it, belief maps."""
 
-from .flags import Parser, add_json, natural_int, tell
+from ..files.numbers import seed
+from .flags import Parser, add_json, tell
 
 
-def main(argv: list[str]) -> int:
-    """Run the demo; print the results."""
+def parser() -> Parser:
+    """The flags."""
     parser = Parser(
         "demo-pir",
         "Train PIR on generated overhead scenes, and draw which parts of an image it believes.",
         "demo-pir --out runs/demo-pir",
     )
     parser.add("--out", default="runs/demo-pir", help="where everything goes (default: %(default)s)")
-    parser.add("--seed", type=natural_int, default=0, help="default: %(default)s")
+    parser.add("--seed", type=seed, default=0, help="default: %(default)s")
     add_json(parser, "the metrics")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Run the demo; print the results."""
+    args = parser().parse_args(argv)
     from ..demos.demo_pir import demo
 
     text, results = demo(args.out, args.seed)

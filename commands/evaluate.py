@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from ..files.numbers import natural_int, positive_int
 from .flags import (
     Parser,
     add_data_flags,
@@ -12,8 +13,6 @@ from .flags import (
     data_arguments,
     dtype_name,
     loading_options,
-    natural_int,
-    positive_int,
     tell,
 )
 

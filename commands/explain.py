@@ -2,19 +2,10 @@
 
 from pathlib import Path
 
+from ..files.numbers import positive_int
 from ..files.outputs import output_file
 from ..files.whole import whole_path
-from .flags import (
-    Parser,
-    add_bands,
-    add_device,
-    add_json,
-    add_trust,
-    chosen_device,
-    loading_options,
-    positive_int,
-    tell,
-)
+from .flags import Parser, add_bands, add_device, add_json, add_trust, chosen_device, loading_options, tell
 
 
 def parser() -> Parser:

@@ -7,7 +7,6 @@ import argparse
 import difflib
 import json
 import logging
-import math
 import os
 import re
 import sys
@@ -16,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..data.arguments import DataArguments, underscored
+from ..files.numbers import positive_int
 from ..files.outputs import output_file
 from ..files.whole import write_text
 
@@ -151,15 +151,21 @@ def add_data_flags(parser: Parser, split: str):
 
 def add_row_flags(parser: Parser):
     """Add the flags of `DataArguments` that say how rows are read."""
+    add_data_config(parser)
     parser.add("--image_root", help="folder of the image files that a manifest names")
     for name in DATA_FLAGS:
         parser.add(f"--{name}", default=DataArguments.__dataclass_fields__[name].default, help="default: %(default)s")
     parser.add("--on_bad_sample", choices=("error", "quarantine"), default="error", help="default: %(default)s")
 
 
+def add_data_config(parser: Parser):
+    """Add `--data_config`."""
+    parser.add("--data_config", help="of a dataset that has several configurations: which one")
+
+
 def data_arguments(args: argparse.Namespace, **more) -> DataArguments:
     """`DataArguments` of a verb that has `--data` and the flags of `add_row_flags`."""
-    names = ("data", "image_root", *DATA_FLAGS, "on_bad_sample")
+    names = ("data", "data_config", "image_root", *DATA_FLAGS, "on_bad_sample")
     return DataArguments(**{name: getattr(args, name) for name in names}, **more)
 
 
@@ -251,47 +257,7 @@ def hush():
             sys.modules[name].set_verbosity_error()
 
 
-# Types: a value out of range is refused when the command line is read.
-
-
-def positive_int(text: str) -> int:
-    """An integer of at least 1."""
-    return _number(text, int, 1, "a whole number of at least 1")
-
-
-def natural_int(text: str) -> int:
-    """An integer of at least 0."""
-    return _number(text, int, 0, "a whole number of at least 0")
-
-
-def positive_float(text: str) -> float:
-    """A number above 0."""
-    return _number(text, float, math.nextafter(0, 1), "a number above 0")
-
-
-def natural_float(text: str) -> float:
-    """A number of at least 0."""
-    return _number(text, float, 0, "a number of at least 0")
-
-
-def fraction(text: str) -> float:
-    """A number from 0 to 1."""
-    return _number(text, float, 0, "a number from 0 to 1", 1)
-
-
-def finite(text: str) -> float:
-    """A number; NaN and infinity are none."""
-    return _number(text, float, -math.inf, "a number")
-
-
-def _number(text: str, kind: type, least: float, expected: str, most: float = math.inf):
-    try:
-        value = kind(text)
-    except ValueError:
-        value = math.nan
-    if not (least <= value <= most and abs(value) < math.inf):
-        raise argparse.ArgumentTypeError(f"must be {expected}, not {text}")
-    return value
+# Types of words; those of numbers are in files/numbers.py.
 
 
 def dtype_name(text: str) -> str:

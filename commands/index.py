@@ -8,16 +8,16 @@ import importlib
 import sys
 
 from ..files.bad_samples import BAD_SAMPLES
+from ..files.numbers import positive_int, whole, workers
 from .flags import (
     Parser,
     add_bands,
+    add_data_config,
     add_device,
     add_json,
     add_trust,
     chosen_device,
     loading_options,
-    natural_int,
-    positive_int,
     tell,
 )
 
@@ -38,16 +38,19 @@ def parser() -> Parser:
     parser.add("--out", required=True, help="folder of the index")
     parser.add("--update", action="store_true", help="bring an index up to date, or add a source to it")
     parser.add("--kind", choices=KINDS, help="flat is exact; auto is HNSW for large ones")
-    parser.add("--tile", type=natural_int, help="cut scenes (TIFF, JPEG 2000) into such squares (pixels; 0: do not)")
-    parser.add("--overlap", type=natural_int, default=64, help="pixels that tiles share (default: %(default)s)")
+    parser.add(
+        "--tile", type=whole(0, 65_536), help="cut scenes (TIFF, JPEG 2000) into such squares (pixels; 0: do not)"
+    )
+    parser.add("--overlap", type=whole(0, 65_536), default=64, help="pixels that tiles share (default: %(default)s)")
     add_bands(parser)
     parser.add("--fast", action="store_true", help="scaled JPEG decoding: faster, nearly the same vectors")
     parser.add("--split", help="index this split of a dataset (default of datasets: train)")
+    add_data_config(parser)
     parser.add("--image_root", help="folder of the image files that a manifest names")
     parser.add("--image_column", help="default: image")
     parser.add("--captions_column", help="shown with hits, not searched")
     parser.add("--batch_size", type=positive_int, default=32, help="default: %(default)s")
-    parser.add("--workers", type=positive_int, help="decoding threads (default: one per core, at most 8)")
+    parser.add("--workers", type=workers, help="decoding threads (default: one per core, at most 8)")
     add_trust(parser)
     add_device(parser)
     add_json(parser, "what was done")
@@ -64,7 +67,7 @@ def main(argv: list[str]) -> int:
     from ..search.refresh import index_collection
 
     chosen_device(args.device)
-    names = ("image_root", "image_column", "captions_column", "bands", "fast")
+    names = ("data_config", "image_root", "image_column", "captions_column", "bands", "fast")
     settings = {name: getattr(args, name) for name in names}
     collection = Collection(args.data, args.split, args.tile, args.overlap, **settings)
     done = index_collection(

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from ..files.numbers import fraction, whole
 from .flags import (
     Parser,
     add_data_flags,
@@ -10,9 +11,7 @@ from .flags import (
     add_trust,
     chosen_device,
     data_arguments,
-    fraction,
     loading_options,
-    natural_int,
     remark,
     tell,
 )
@@ -32,7 +31,7 @@ def parser() -> Parser:
     )
     parser.add_place("index", "folder of `vsehub index`")
     add_data_flags(parser, split="validation")
-    parser.add("--limit", type=natural_int, default=1000, help="images looked at (default: %(default)s)")
+    parser.add("--limit", type=whole(2), default=1000, help="images looked at (default: %(default)s)")
     parser.add("--off_topic", help="text file: a line each that nothing in the index answers")
     parser.add(
         "--reject_share",
@@ -51,8 +50,6 @@ def main(argv: list[str]) -> int:
     """Read the pairs, choose the cut-off, keep it in the index."""
     args = parser().parse_args(with_reject_share(argv))
     loading = loading_options(args, args.model)
-    if args.limit < 2:
-        raise ValueError(f"--limit {args.limit}: a cut-off needs at least two images")
     off_topic = lines_of(args.off_topic) if args.off_topic else []
     from ..data.rows import image_source, prepare_rows
     from ..search.retriever import Retriever

@@ -3,8 +3,8 @@
 from .flags import Parser, add_json, tell
 
 
-def main(argv: list[str]) -> int:
-    """Write the index, say how much it is."""
+def parser() -> Parser:
+    """The flags."""
     parser = Parser(
         "index export",
         "Write an index for another engine: parquet (datasets, Qdrant), GeoParquet (QGIS), or a LanceDB table.",
@@ -15,7 +15,12 @@ def main(argv: list[str]) -> int:
     parser.add("--out", required=True, help="parquet file, or folder of the LanceDB database")
     parser.add("--table", default="images", help="of the database (default: %(default)s)")
     add_json(parser, "what was written")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Write the index, say how much it is."""
+    args = parser().parse_args(argv)
     from ..search.export import export_index
 
     index = export_index(args.index, args.out, args.to, args.table)

@@ -6,8 +6,8 @@ from ..files.text import printable
 from .flags import Parser, add_json, tell
 
 
-def main(argv: list[str]) -> int:
-    """Push a folder; print the commit's address."""
+def parser() -> Parser:
+    """The flags."""
     parser = Parser(
         "push",
         "Upload a saved model's folder to the Hub in one commit: readers see the old version or the new one.",
@@ -20,7 +20,12 @@ def main(argv: list[str]) -> int:
     parser.add("--message", help="of the commit")
     parser.add("--dry_run", action="store_true", help="list what would be uploaded; nothing is sent")
     add_json(parser, "the commit's address")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Push a folder; print the commit's address."""
+    args = parser().parse_args(argv)
     from ..hub_cards.push import push, shipped_files
 
     if args.dry_run:

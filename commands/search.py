@@ -2,20 +2,10 @@
 
 from pathlib import Path
 
+from ..files.numbers import finite, fraction, positive_int
 from ..files.outputs import output_file
 from ..files.whole import write_json, write_text
-from .flags import (
-    Parser,
-    add_device,
-    add_json,
-    add_trust,
-    chosen_device,
-    finite,
-    fraction,
-    loading_options,
-    positive_int,
-    tell,
-)
+from .flags import Parser, add_device, add_json, add_trust, chosen_device, loading_options, tell
 
 
 def parser() -> Parser:

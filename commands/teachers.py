@@ -1,18 +1,7 @@
 """`vsehub teachers DATA --image M --text M --out FOLDER`: features of frozen uni-modal models as columns."""
 
-from .flags import (
-    Parser,
-    add_device,
-    add_json,
-    add_row_flags,
-    chosen_device,
-    data_arguments,
-    natural_float,
-    natural_int,
-    positive_float,
-    positive_int,
-    tell,
-)
+from ..files.numbers import epochs, positive_float, positive_int, seed, whole
+from .flags import Parser, add_device, add_json, add_row_flags, chosen_device, data_arguments, tell
 
 NAMES = """image text out splits copy dense_text batch_size views image_augmentation train_teachers train_batch_size
 learning_rate temperature seed""".split()
@@ -34,11 +23,11 @@ def parser() -> Parser:
     add_row_flags(parser)
     parser.add("--dense_text", help="as for training; kept as the column `dense_text`")
     parser.add("--batch_size", type=positive_int, default=32, help="default: %(default)s")
-    parser.add("--views", type=positive_int, default=1, help="of each image; training then shows the same ones")
+    parser.add("--views", type=whole(1, 1024), default=1, help="of each image; training then shows the same ones")
     parser.add("--image_augmentation", choices=("crop", "rand_augment"), default="crop", help="of the views")
     parser.add(
         "--train_teachers",
-        type=natural_float,
+        type=epochs,
         default=0,
         metavar="EPOCHS",
         help="first fine-tune the teachers on the data, each within its modality (NT-Xent)",
@@ -46,7 +35,7 @@ def parser() -> Parser:
     parser.add("--train_batch_size", type=positive_int, default=64, help="default: %(default)s")
     parser.add("--learning_rate", type=positive_float, default=2e-5, help="default: %(default)s")
     parser.add("--temperature", type=positive_float, default=0.1, help="of NT-Xent (default: %(default)s)")
-    parser.add("--seed", type=natural_int, default=0, help="default: %(default)s")
+    parser.add("--seed", type=seed, default=0, help="default: %(default)s")
     add_device(parser)
     add_json(parser, "the rows of each split")
     return parser

@@ -141,14 +141,19 @@ def prints_of(rows, title: str) -> Prints:
 
 
 def prints_of_split(
-    data: str, split: str, image_root: str | None = None, image_column: str = "image", any_split: bool = False
+    data: str,
+    split: str,
+    image_root: str | None = None,
+    image_column: str = "image",
+    any_split: bool = False,
+    data_config: str | None = None,
 ) -> Prints:
     """Read one split of a source and keep its images' thumbnails; arguments of `read_source`.
 
     Raises:
         ValueError: no such column.
     """
-    rows = read_source(data, split, image_root, image_column, any_split)
+    rows = read_source(data, split, image_root, image_column, any_split, data_config)
     if image_column not in rows.column_names:
         raise ValueError(f"{data} has no column {image_column!r}; name the images with --image_column")
     rows = rows.rename_column(image_column, "image") if image_column != "image" else rows

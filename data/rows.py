@@ -49,16 +49,17 @@ def prepare_rows(
     """
     if not args.data:
         raise ValueError("say what to train on: --data PATH or Hub id")
-    rows = _canonical(read_source(args.data, split, args.image_root, args.image_column), args, need_captions)
+    rows = _canonical(
+        read_source(args.data, split, args.image_root, args.image_column, data_config=args.data_config),
+        args,
+        need_captions,
+    )
     rows, numbers = _one_row_a_picture(_with_label(rows, args, need_label), args, split)
     if need_dense:
         rows = _with_dense(rows, args.dense_text)
     if args.bands is not None:
         rows = rows.add_column("bands", [list(args.bands)] * len(rows))
-    if limit is not None and limit < 0:
-        raise ValueError(f"{args.data} [{split}]: the first {limit} rows were asked for; give a number above 0")
-    if limit:
-        rows = rows.select(range(min(limit, len(rows))))
+    rows = _first(rows, limit, f"{args.data} [{split}]")
     problems = [
         BadSample(image_id, problem, numbers[row])
         for row, (image_id, problem) in enumerate(zip(rows["image_id"], _problems(rows, need_dense, need_captions)))
@@ -78,6 +79,12 @@ def prepare_rows(
     if len(rows) == 0:
         raise ValueError(f"{args.data} [{split}]: no usable row is left")
     return rows
+
+
+def _first(rows: Dataset, limit: int | None, name: str) -> Dataset:
+    if limit is not None and limit < 0:
+        raise ValueError(f"{name}: the first {limit} rows were asked for; give a number above 0")
+    return rows.select(range(min(limit, len(rows)))) if limit else rows
 
 
 def _report(problems: list[BadSample], split: str, folder: str):

@@ -15,11 +15,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, Image, load_dataset
-from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
+from datasets import Dataset, Image
 from transformers.utils import logging
 
 from .folders import holds_pictures, list_folder
+from .loading import load_split
 
 SPLIT_FOLDERS = {
     "train": ("train", "training"),
@@ -31,7 +31,12 @@ logger = logging.get_logger(__name__)
 
 
 def read_source(
-    data: str, split: str, image_root: str | None = None, image_column: str = "image", any_split: bool = False
+    data: str,
+    split: str,
+    image_root: str | None = None,
+    image_column: str = "image",
+    any_split: bool = False,
+    data_config: str | None = None,
 ) -> Dataset:
     """Read one split of `data`; columns keep the names that the source gives them.
 
@@ -44,11 +49,14 @@ def read_source(
         image_root: folder of the files that `image_column` names.
         image_column: where the images are.
         any_split: a folder of pictures that has no splits stands for every split, not for `train` alone.
+        data_config: which configuration, of a dataset that has several.
 
     Raises:
         FileNotFoundError, ValueError: the source, split or image root is not there; the message says what is.
     """
     path = path_of(data, split)
+    if data_config is not None and (path.is_file() or (path.is_dir() and _is_folder_of_pictures(path))):
+        raise ValueError(f"--data_config {data_config}: {data} has no configurations; leave it out")
     if path.suffix == ".json":
         content, root = _json(path), _root(image_root, data)
         return (_annotations if isinstance(content, list) else _karpathy)(path, content, split, root)
@@ -63,21 +71,14 @@ def read_source(
         raise ValueError(f"{data}: a source is a folder, a .parquet, .jsonl or .json file, or a Hub id")
     if path.is_dir() and _is_folder_of_pictures(path):
         return _pictures(path, split, image_column, any_split or "{split}" in data)
-    try:
-        if path.suffix in (".parquet", ".jsonl"):
-            kind = "parquet" if path.suffix == ".parquet" else "json"
-            rows = load_dataset(kind, data_files=str(path), split="train")
-        elif path.is_dir() and _has_metadata(path):  # all files, or names that look like splits would hide the others
-            folder = _split_folder(path, split) or path
-            rows = load_dataset("imagefolder", data_dir=str(folder), data_files={split: "**"}, split=split)
-        else:
-            rows = load_dataset(data, split=split)
-    except (ValueError, DatasetGenerationError) as error:
-        raise ValueError(f"{data}: split {split!r} cannot be read ({error.__cause__ or error})") from None
-    except (OSError, DatasetNotFoundError) as error:
-        if path.exists():
-            raise ValueError(f"{data}: cannot be read as a dataset ({error})") from None
-        raise OSError(f"{data}: no such file or folder here, nor to be had from the Hub ({error})") from None
+    if path.suffix in (".parquet", ".jsonl"):
+        kind = "parquet" if path.suffix == ".parquet" else "json"
+        rows = load_split(data, "train", path=kind, data_files=str(path))
+    elif path.is_dir() and _has_metadata(path):  # all files, or names that look like splits would hide the others
+        folder = _split_folder(path, split) or path
+        rows = load_split(data, split, path="imagefolder", data_dir=str(folder), data_files={split: "**"})
+    else:
+        rows = load_split(data, split, data_config)
     feature = rows.features.get(image_column)
     if isinstance(feature, Image):
         return rows.cast_column(image_column, Image(decode=False))

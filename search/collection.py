@@ -40,7 +40,7 @@ class Collection:
         split: of a dataset; None takes a folder's pictures one by one.
         tile, overlap: pixels; scenes (TIFF, JPEG 2000) are cut into tiles where `tile` is given, one that is named
             alone by default.
-        **settings: `image_root`, `image_column`, `captions_column`, `bands`, `fast`.
+        **settings: `data_config`, `image_root`, `image_column`, `captions_column`, `bands`, `fast`.
 
     Attributes:
         notes: what there is to say about files that were read: pages and tiles that are not in the index.
@@ -56,7 +56,12 @@ class Collection:
             data = os.path.abspath(path)
         if settings.get("image_root") is not None:
             settings["image_root"] = os.path.abspath(Path(settings["image_root"]).expanduser())
-        self.name = data if self.files else f"{data}:{split}"
+        if settings.get("data_config") is None:  # as in indexes made before there was such a setting
+            settings.pop("data_config", None)
+        elif self.files:
+            raise ValueError(f"--data_config {settings['data_config']}: {data} has no configurations; leave it out")
+        parts = (data, settings.get("data_config"), split)
+        self.name = data if self.files else ":".join(part for part in parts if part is not None)
         if tile is None and self.files and is_scene(data):
             tile = 512
         cut = {"tile": tile, "overlap": overlap} if tile else {"tile": None, "overlap": None}
@@ -80,7 +85,7 @@ class Collection:
     def rows(self):
         """The dataset's rows, images undecoded."""
         if self._rows is None:
-            names = {name: self.settings.get(name) for name in ("image_root", "image_column")}
+            names = {name: self.settings.get(name) for name in ("image_root", "image_column", "data_config")}
             names = {name: value for name, value in names.items() if value is not None}
             self._rows = read_source(self.settings["data"], self.settings["split"], **names)
             column = self.settings.get("image_column") or "image"

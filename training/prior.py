@@ -96,7 +96,7 @@ def train_prior(splits: Splits, args: StageArguments) -> tuple[PreTrainedModel, 
     # Some classifiers take `num_items_in_batch` of Trainer and do not count by it (ResNet): their mean would
     # be multiplied by the accumulation steps and by the processes.
     model.accepts_loss_kwargs = False
-    args.training.metric_for_best_model = "eval_accuracy"  # the flag names what selects the retrieval model
+    args.training.greater_is_better = True  # the flags say what selects the retrieval model
     trainer = SceneTrainer(
         model=model,
         args=args.for_trainer(),

@@ -17,6 +17,7 @@ import yaml
 from transformers import HfArgumentParser
 
 from ..data.arguments import underscored
+from .limits import with_ranges
 
 RENAMED = {  # flags of earlier versions: what became of them
     "teacher": "now dense_teacher",
@@ -63,7 +64,7 @@ def parse_stages(
     parsed = {}
     for stage in stages:
         words = _as_flags({**common, **sections[stage]}) + flags + staged[stage]
-        parser = _Parser(kinds, allow_abbrev=False)
+        parser = with_ranges(_Parser(kinds, allow_abbrev=False))
         try:
             *arguments, left = parser.parse_args_into_dataclasses(words, return_remaining_strings=True)
         except ValueError as error:

@@ -19,6 +19,7 @@ from ..files.whole import recover, whole_folder, write_json
 from ..hub_cards.model_card import write_model_card
 from .arguments import RetrievalTrainingArguments
 from .checkpoints import refuse_non_finite
+from .limits import check_metric_of_rows, check_settings, metric_of
 from .recipe import parse_stages
 from .resume import NEWEST, Resume, checkpoint_of, parse_resume
 
@@ -58,6 +59,8 @@ class StageArguments:
             if source and source.startswith(("/", ".", "~")) and not Path(source).is_dir():
                 raise FileNotFoundError(f"--{name} {source}: no such folder")
         data = self.data
+        if data.data.startswith(("/", ".", "~")) and "{split}" not in data.data and not Path(data.data).exists():
+            raise FileNotFoundError(f"--data {data.data}: no such file or folder")
         if data.eval_split.startswith("test"):
             raise ValueError(
                 f"--eval_split {data.eval_split}: the best epoch is chosen there, so it cannot be a test split; name a "
@@ -65,6 +68,10 @@ class StageArguments:
             )
         if data.eval_split == data.train_split:
             raise ValueError(f"--train_split and --eval_split are both {data.eval_split!r}: choose a held-out split")
+        if data.bands is not None and len(data.bands) != 3:
+            raise ValueError(f"--bands {' '.join(map(str, data.bands))}: name three, for red, green and blue")
+        check_settings(self.stage, self.training)
+        self.training.metric_for_best_model = metric_of(self.training, self.stage)
         self.resume = parse_resume(self.training.resume_from_checkpoint)
         if self.training.lr_milestones and self.training.warmup_steps:
             raise ValueError("--lr_milestones are the whole schedule, without a warm-up: leave --warmup_steps out")
@@ -146,7 +153,10 @@ def read_splits(
     data = args.data
     needs = {"need_captions": need_captions}
     train = prepare_rows(data, data.train_split, reports, need_dense, data.max_train_images, need_label, **needs)
-    return Splits(train, prepare_rows(data, data.eval_split, reports, False, data.max_eval_images, **needs))
+    evaluation = prepare_rows(data, data.eval_split, reports, False, data.max_eval_images, **needs)
+    if need_captions:
+        check_metric_of_rows(args.training.metric_for_best_model, evaluation)
+    return Splits(train, evaluation)
 
 
 def run_stages(

@@ -26,10 +26,12 @@ from ..processing.processing_dual_encoder import DualEncoderProcessor
 from .batches import PairBatch
 from .checkpoints import WholeCheckpoints
 from .dense_teacher import teach
+from .limits import FOLDED, FOLDS
 from .objectives import PairEmbeddings
 from .tower_cache import CachedRowInputs, Caches
 
 OBJECTIVE_FILE = "objective.safetensors"
+ZERO_STEPS = 20  # in a row without any loss, after which a run stops
 
 
 class RetrievalTrainer(WholeCheckpoints):
@@ -76,6 +78,7 @@ class RetrievalTrainer(WholeCheckpoints):
             self.dense_teacher = dense_teacher.to(self.args.device).eval().requires_grad_(False)
         self.eval_caches = eval_caches or Caches()
         self.card = card or {}
+        self.nonzero_step: int | None = None  # the last step whose loss was not 0
         self.last_embeds: tuple | None = None  # of the last evaluation: images, texts, rows of the images
         self.loss_parts: dict[str, list[torch.Tensor]] = {}
         self.add_callback(_Epochs(self))
@@ -108,9 +111,27 @@ class RetrievalTrainer(WholeCheckpoints):
                 f"{ {name: part.item() for name, part in parts.items()} }; image rows {inputs.image_ids[:8].tolist()} "
                 "...). Lower the learning rate, lower max_grad_norm, or train in bf16 or float32 instead of fp16"
             )
+        self._check_zero(loss, len(inputs.image_ids) * self.args.world_size)
         for name, part in parts.items():
             self.loss_parts.setdefault(f"loss_{name}", []).append(part.detach())
         return (loss, outputs) if return_outputs else loss
+
+    def _check_zero(self, loss: torch.Tensor, pairs: int):
+        """Stop where nothing is learned any more.
+
+        Raises:
+            FloatingPointError: the loss has been exactly 0 for `ZERO_STEPS` steps.
+        """
+        step = self.state.global_step
+        if loss.item() != 0 or self.nonzero_step is None:
+            self.nonzero_step = step
+        elif step - self.nonzero_step >= ZERO_STEPS:
+            raise FloatingPointError(
+                f"the loss has been exactly 0 for {ZERO_STEPS} steps, up to step {step}, and nothing is learned: the "
+                f"{pairs} pairs of a step hold no negative that counts. Take more pairs "
+                "(--per_device_train_batch_size), a larger --margin, or fewer steps (--max_steps) if the model has "
+                "learned these data; checkpoints are kept"
+            )
 
     def _dense_text_embeds(self, batch: PairBatch) -> torch.Tensor | None:
         """The dense teacher's vectors of a batch: computed now, or before training."""
@@ -194,7 +215,7 @@ class RetrievalTrainer(WholeCheckpoints):
             self.args.per_device_eval_batch_size,
         )
         self.last_embeds = embeds
-        metrics = row_metrics(rows, embeds, folds=5 if len(rows) == 5000 else 0)
+        metrics = row_metrics(rows, embeds, folds=FOLDS if len(rows) == FOLDED else 0)
         metrics["logit_scale"] = calibrate_logit_scale(*embeds)
         metrics = {f"{metric_key_prefix}_{key}": value for key, value in metrics.items()}
         return EvalLoopOutput(predictions=embeds[:2], label_ids=None, metrics=metrics, num_samples=len(rows))

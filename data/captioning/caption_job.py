@@ -84,7 +84,9 @@ class TableImages:
         return open_any(source, name=image_id)
 
 
-def find_images(images, out, split="train", image_root=None, image_column="image", id_column="image_id"):
+def find_images(
+    images, out, split="train", image_root=None, image_column="image", id_column="image_id", data_config=None
+):
     """Open a folder of images, anything that `sources.read_source` reads, or a `datasets.Dataset`."""
     if hasattr(images, "column_names"):
         return TableImages(images, "the dataset", image_column, id_column)
@@ -97,11 +99,12 @@ def find_images(images, out, split="train", image_root=None, image_column="image
         if Path(out).resolve().is_relative_to(Path(images).resolve()):
             raise CaptionError(f"{out} lies inside the dataset {images} and would become part of it: write elsewhere")
     try:
-        rows = read_source(str(images), split, image_root)
+        rows = read_source(str(images), split, image_root, data_config=data_config)
     except Exception as error:  # `datasets` raises what its readers raise
         raise CaptionError(f"{images}: neither images nor a dataset ({type(error).__name__}: {error})") from None
     name = os.path.abspath(images) if os.path.exists(images) else str(images)
-    return TableImages(rows, f"{name} [{split}]", image_column, id_column)
+    part = split if data_config is None else f"{data_config}, {split}"
+    return TableImages(rows, f"{name} [{part}]", image_column, id_column)
 
 
 class Job:
@@ -197,6 +200,7 @@ def caption_images(
     image_column: str = "image",
     id_column: str = "image_id",
     progress: bool = True,
+    data_config: str | None = None,
 ) -> dict:
     """Write one dense caption for each image to a Parquet table; killed and called again, it goes on.
 
@@ -206,7 +210,7 @@ def caption_images(
         captioner: a `TransformersCaptioner` or `ServerCaptioner`, which holds prompt and sampling.
         on_bad_sample: "error" stops at the first unusable image; "quarantine" lists it in `bad_samples.jsonl`.
         restart: throw away what `out` and its journal hold.
-        split, image_root, image_column, id_column: how a dataset is read.
+        split, image_root, image_column, id_column, data_config: how a dataset is read.
         progress: whether to show a bar.
 
     Returns:
@@ -219,7 +223,7 @@ def caption_images(
         raise CaptionError(f"on_bad_sample is {on_bad_sample!r}; it may be 'error' or 'quarantine'")
     if os.path.isdir(out):
         raise CaptionError(f"{out} is a folder: name a file in it")
-    found = find_images(images, out, split, image_root, image_column, id_column)
+    found = find_images(images, out, split, image_root, image_column, id_column, data_config)
     if not found.ids:
         raise CaptionError(f"{images} holds no image")
     asked = {"prompt_hash": captioner.request.prompt_hash, "seed": captioner.request.seed}

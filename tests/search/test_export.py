@@ -140,7 +140,7 @@ def test_bad_words_of_calibrate_and_export_are_one_line(index, tmp_path, capsys)
     (tmp_path / "bytes").write_bytes(b"\xff\xfe")
     calibrate = ["index", "calibrate", str(index.folder), "--data", "nothing"]
     for words, said in [
-        ([*calibrate, "--limit", "1"], "at least two images"),
+        ([*calibrate, "--limit", "1"], "a whole number of at least 2"),
         ([*calibrate, "--off_topic", str(tmp_path / "blank")], "no line of text"),
         ([*calibrate, "--off_topic", str(tmp_path / "bytes")], "not a text file in UTF-8"),
         (["index", "export", str(index.folder), "--out", str(tmp_path)], "is a folder: name a file"),

@@ -88,7 +88,7 @@ ALONE = ["--stages", "finetune", "--stage1_model"]
         (["--eval_split", "train"], "both 'train'"),
         (["--output_dir", "@file"], "file is a file; choose a folder"),
         (["--resume_from_checkpoint", "@empty"], "empty: no checkpoint of a run"),
-        (["--max_steps", "many"], "--max_steps.*'many'"),
+        (["--max_steps", "many"], "--max_steps.*a whole number .*, not many"),
         (["--decoder_heads", "3"], "decoder_heads=3 does not divide projection_dim=16"),
         (
             ["--learning_rate", "1e30", "--max_steps", "4", "--eval_steps", "4", "--save_steps", "4"],

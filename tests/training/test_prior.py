@@ -37,7 +37,7 @@ def test_the_prior_learns_from_labelled_pictures_without_captions(overhead, tmp_
     for split in ("train", "validation"):
         rows = load_dataset(overhead[1], split=split).select_columns(["image", "label"])
         rows.to_parquet(str(tmp_path / "data" / f"{split}-00000-of-00001.parquet"))
-    flags = ["--data", str(tmp_path / "data"), "--instruction", overhead[7], "--stages", "prior"]
+    flags = ["--data", str(tmp_path / "data"), *overhead[2:], "--stages", "prior"]
     assert run_pir_script.main([*flags, *PIR_SMALL, "--output_dir", str(tmp_path / "run")]) == 0
     assert AutoModelForImageClassification.from_pretrained(tmp_path / "run" / "prior" / "best").config.num_labels == 3
     retrieval = [*flags, *overhead[2:6], *PIR_SMALL, "--output_dir", str(tmp_path / "run"), "--stages", "retrieval"]

@@ -1,0 +1,79 @@
+"""Load a split through the `datasets` library; what it refuses is said in the names of our flags."""
+
+from pathlib import Path
+
+from datasets import Dataset, get_dataset_config_names, get_dataset_split_names, load_dataset
+from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
+
+SPLIT_FLAGS = "--train_split, --eval_split or --split"
+FAILURES = (ValueError, RuntimeError, OSError, TypeError, KeyError, AttributeError)
+
+
+def load_split(data: str, split: str, data_config: str | None = None, **options) -> Dataset:
+    """Load one split of a Hub repository or of a folder of tables.
+
+    Args:
+        data: Hub id or folder; it is named in errors, too.
+        split: name of the split, or a slice of one (`train[:10%]`).
+        data_config: which configuration, where the dataset has several.
+        **options: of `load_dataset`; `path` is what to load, if that is not `data`.
+
+    Raises:
+        ValueError: a configuration or split that is not there, a dataset that needs code to be run, tables that cannot
+            be read.
+        OSError: no such dataset, one that asks for access, or no network.
+    """
+    path = options.pop("path", data)
+    try:
+        return load_dataset(path, data_config, split=split, **options)
+    except DatasetGenerationError as error:
+        raise ValueError(f"{data}: split {split!r} cannot be read ({error.__cause__ or error})") from None
+    except (DatasetNotFoundError, OSError) as error:
+        raise _not_to_be_had(data, error) from None
+    except FAILURES as error:
+        if "script" in str(error) or "trust_remote_code" in str(error):
+            raise ValueError(
+                f"{data}: this dataset is a script, and no code of a dataset is run here; take its version in parquet "
+                "(many have a branch refs/convert/parquet), or load it yourself and give `--data FILE.parquet`"
+            ) from None
+        raise ValueError(
+            _what_there_is(data, split, data_config, options, path) or _plain(data, split, error)
+        ) from None
+
+
+def _not_to_be_had(data: str, error: Exception) -> OSError | ValueError:
+    if "gated" in str(error):
+        return OSError(
+            f"{data} is a gated dataset: ask for access at https://huggingface.co/datasets/{data}, then log in with "
+            "`hf auth login` (or set HF_TOKEN)"
+        )
+    if Path(data).exists():
+        return ValueError(f"{data}: cannot be read as a dataset ({error})")
+    private = "; a private one needs `hf auth login`" if isinstance(error, DatasetNotFoundError) else ""
+    return OSError(f"{data}: no such file or folder here, nor to be had from the Hub ({error}){private}")
+
+
+def _what_there_is(data: str, split: str, data_config: str | None, options: dict, path: str) -> str:
+    """The error of a configuration or a split that is not there; '' if both are, or if that cannot be told."""
+    if path != data:
+        return ""
+    try:
+        names = get_dataset_config_names(path)
+        if data_config is not None and data_config not in names:
+            return f"{data} has no configuration {data_config!r}: --data_config is one of {', '.join(names)}"
+        if data_config is None and len(names) > 1 and "default" not in names:
+            return f"{data} has several configurations: choose one with --data_config; there are {', '.join(names)}"
+        splits = get_dataset_split_names(path, data_config)
+    except Exception:  # whatever a broken dataset raises: the first error says more
+        return ""
+    if split.partition("[")[0] in splits:
+        return ""
+    return f"{data} has no split {split!r}: choose one with {SPLIT_FLAGS}; there are {', '.join(splits)}"
+
+
+def _plain(data: str, split: str, error: Exception) -> str:
+    reason = error.__cause__ or error
+    return f"{data}: split {split!r} cannot be read ({type(reason).__name__}: {reason})"
+
+
+__all__ = ["load_split"]

@@ -1,0 +1,115 @@
+"""Datasets with several configurations, and errors in the names of our flags."""
+
+import io
+from contextlib import nullcontext
+
+import pytest
+from caption_folder import paint
+from datasets import Dataset
+from datasets.exceptions import DatasetNotFoundError
+
+from vsehub.__main__ import main
+from vsehub.data import loading
+from vsehub.data.arguments import DataArguments
+from vsehub.data.rows import prepare_rows
+from vsehub.data.sources import read_source
+from vsehub.search.collection import Collection
+
+
+def _png() -> bytes:
+    buffer = io.BytesIO()
+    paint(0).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+PICTURE = _png()
+CARD = """---
+configs:
+- config_name: short
+  data_files:
+  - {split: train, path: short/train.parquet}
+- config_name: dense
+  data_files:
+  - {split: train, path: dense/train.parquet}
+---
+"""
+
+
+@pytest.fixture
+def two_configs(tmp_path):
+    root = tmp_path / "data"
+    for name in ("short", "dense"):
+        (root / name).mkdir(parents=True)
+        rows = [{"image": {"bytes": PICTURE, "path": None}, "captions": [f"a {name} text"]}]
+        Dataset.from_list(rows).to_parquet(str(root / name / "train.parquet"))
+    (root / "README.md").write_text(CARD)
+    return str(root)
+
+
+def test_a_configuration_is_chosen(two_configs):
+    rows = prepare_rows(DataArguments(data=two_configs, data_config="dense"), "train", None, need_dense=False)
+    assert rows["captions"] == [["a dense text"]]
+    collection = Collection(two_configs, "train", data_config="short")
+    assert collection.rows["captions"] == [["a short text"]] and collection.name.endswith(":short:train")
+    assert "data_config" not in Collection(two_configs, "train").settings  # an old index stays what it was
+
+
+@pytest.mark.parametrize(
+    ("config", "split", "said"),
+    [
+        (None, "train", "several configurations: choose one with --data_config; there are short, dense"),
+        ("long", "train", "no configuration 'long': --data_config is one of short, dense"),
+        ("short", "dev", "no split 'dev': choose one with --train_split, --eval_split or --split; there are train"),
+        ("short", "dev[:5]", "no split 'dev"),
+    ],
+)
+def test_errors_name_our_flags(two_configs, config, split, said):
+    with pytest.raises(ValueError, match="data") as caught:
+        read_source(two_configs, split, data_config=config)
+    assert said in str(caught.value) and "load_dataset" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "evaluate absent --split train --data",
+        "check-leakage --split_b train",
+        "teachers --image a --text b --out o --copy train --data",
+        "caption --model m --out o.parquet",
+        "index --split train --model m --out o",
+        "train --vision v --text t --data",
+        "train pir --vision v --text t --data",
+    ],
+)
+def test_every_verb_that_reads_datasets_takes_the_flag(words, two_configs, monkeypatch, tmp_path, capsys):
+    """Where it is left out, the error names it: the flag reaches the reader in each verb."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("vsehub.evaluation.evaluate.load_errors", nullcontext)  # models are looked for first
+    for script in ("run_d2s", "run_pir"):
+        monkeypatch.setattr(f"vsehub.training.{script}.preflight", lambda stages: None)
+    assert main([*words.split(), two_configs, "--data_config", "long"]) == 2
+    assert "--data_config is one of short, dense" in capsys.readouterr().err
+
+
+def test_a_file_has_no_configurations(two_configs, tmp_path):
+    with pytest.raises(ValueError, match="has no configurations; leave it out"):
+        read_source(f"{two_configs}/short/train.parquet", "train", data_config="short")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (DatasetNotFoundError("Dataset 'a/b' is a gated dataset on the Hub. Visit ..."), "gated.*hf auth login"),
+        (DatasetNotFoundError("Dataset 'a/b' doesn't exist on the Hub or cannot be accessed."), "private.*auth login"),
+        (ConnectionError("Couldn't reach 'a/b' on the Hub"), "nor to be had from the Hub"),
+        (RuntimeError("Dataset scripts are no longer supported, but found b.py"), "no code of a dataset is run here"),
+        (ValueError("... pass the argument `trust_remote_code=True` ..."), "no code of a dataset is run here"),
+    ],
+)
+def test_what_the_hub_refuses_has_a_remedy(monkeypatch, error, said):
+    def refuse(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(loading, "load_dataset", refuse)
+    with pytest.raises((ValueError, OSError), match=said):
+        read_source("a/b", "train")

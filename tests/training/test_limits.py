@@ -1,0 +1,179 @@
+"""What a run refuses when its flags are read: ranges, settings without effect, metrics that no evaluation gives."""
+
+import argparse
+from dataclasses import fields
+from types import SimpleNamespace
+
+import pytest
+import torch
+from datasets import Dataset
+from small_runs import SMALL, run
+from transformers import TrainingArguments
+
+from vsehub.training.arguments import D2S_ARGUMENTS, PIR_ARGUMENTS
+from vsehub.training.limits import RANGES, REFUSED, REFUSED_FOR_PAIRS, check_metric_of_rows, with_ranges
+from vsehub.training.recipe import _Parser
+from vsehub.training.stages import read_stages
+from vsehub.training.trainer import ZERO_STEPS, RetrievalTrainer
+
+WORKS = set(
+    """output_dir per_device_train_batch_size num_train_epochs max_steps learning_rate lr_scheduler_type
+    lr_scheduler_kwargs warmup_steps warmup_ratio optim optim_args weight_decay adam_beta1 adam_beta2 adam_epsilon
+    gradient_accumulation_steps max_grad_norm bf16 fp16 tf32 activation_checkpointing activation_checkpointing_kwargs
+    gradient_checkpointing gradient_checkpointing_kwargs torch_compile torch_compile_backend torch_compile_mode
+    torch_empty_cache_steps logging_strategy logging_steps logging_first_step log_on_each_node logging_nan_inf_filter
+    log_level log_level_replica disable_tqdm report_to run_name project trackio_space_id trackio_bucket_id
+    trackio_static_space_id eval_strategy eval_steps eval_delay per_device_eval_batch_size eval_on_start
+    save_only_model save_strategy save_steps save_on_each_node save_total_limit enable_jit_checkpoint push_to_hub
+    hub_token hub_private_repo hub_model_id hub_strategy hub_always_push hub_revision load_best_model_at_end
+    metric_for_best_model greater_is_better ignore_data_skip restore_callback_states_from_checkpoint full_determinism
+    seed data_seed use_cpu accelerator_config dataloader_drop_last dataloader_num_workers dataloader_pin_memory
+    dataloader_persistent_workers dataloader_prefetch_factor dataloader_multiprocessing_context dataloader_in_order
+    train_sampling_strategy ddp_find_unused_parameters ddp_bucket_cap_mb ddp_broadcast_buffers ddp_static_graph
+    ddp_backend ddp_timeout debug skip_memory_metrics do_eval resume_from_checkpoint local_rank logging_dir
+    jit_mode_eval""".split()
+)
+GIVEN = {  # a value that is not the default
+    "label_smoothing_factor": "0.1", "eval_accumulation_steps": "2", "neftune_noise_alpha": "5", "fsdp": "full_shard",
+    "include_for_metrics": "inputs", "label_names": "labels",
+    "length_column_name": "size", "optim_target_modules": "all-linear", "average_tokens_across_devices": "False",
+    "eval_do_concat_batches": "False",
+}  # fmt: skip
+ELSEWHERE = {"liger_kernel_config", "fsdp_config", "parallelism_config", "deepspeed"}  # files, or checked by Trainer
+
+
+def read(*flags, stages="baseline", kinds=D2S_ARGUMENTS, names=("pretrain", "finetune", "baseline")):
+    return read_stages(["--data", "d", *SMALL[:10], "--stages", stages, "--use_cpu", "True", *flags], names, kinds)
+
+
+def test_every_setting_of_trainer_works_or_is_refused():
+    there = {item.name for item in fields(TrainingArguments)}
+    assert there - WORKS - set(REFUSED) - set(REFUSED_FOR_PAIRS) == set()
+    assert not WORKS & (set(REFUSED) | set(REFUSED_FOR_PAIRS))
+
+
+@pytest.mark.parametrize(
+    "name", sorted({*REFUSED, *REFUSED_FOR_PAIRS} & {item.name for item in fields(TrainingArguments)} - ELSEWHERE)
+)
+def test_what_has_no_effect_is_refused_with_its_name(name):
+    with pytest.raises(ValueError, match=f"^--{name} ") as caught:
+        read(f"--{name}", GIVEN.get(name, "True"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--train_sampling_strategy", "group_by_length"], "drawn at random"),
+        (["--optim", "galore_adamw"], "groups of parameters"),
+        (["--optim", "schedule_free_adamw"], "groups of parameters"),
+        (["--per_device_train_batch_size", "1"], "a pair alone has no negatives"),
+        (["--bands", "1", "2"], "--bands 1 2: name three"),
+        (["--metric_for_best_model", "recall"], "no evaluation gives it"),
+        (["--metric_for_best_model", "eval_accuracy"], "no evaluation gives it"),
+        (["--metric_for_best_model", "rsun"], "did you mean rsum"),
+        (["--metric_for_best_model", "image_to_text_mean_rank"], "needs --greater_is_better False"),
+        (["--greater_is_better", "False"], "needs --greater_is_better True"),
+    ],
+)
+def test_settings_that_break_a_run_are_refused(flags, said):
+    with pytest.raises(ValueError, match=said):
+        read(*flags)
+
+
+@pytest.mark.parametrize("name", ["rsum", "eval_rsum", "image_to_text_recall@1", "5_fold_rsum"])
+def test_a_metric_is_named_with_or_without_eval(name):
+    training = read("--metric_for_best_model", name)["baseline"].training
+    assert training.metric_for_best_model == f"eval_{name.removeprefix('eval_')}"
+
+
+def test_the_prior_is_chosen_by_accuracy_whatever_chooses_retrieval():
+    flags = ["--metric_for_best_model", "mean_recall", "--label_smoothing_factor", "0"]
+    words = ["--data", "d", "--use_cpu", "True", *flags, "--prior.label_smoothing_factor", "0.1"]
+    stages = read_stages([*words, "--prior.per_device_train_batch_size", "1"], ("prior", "retrieval"), PIR_ARGUMENTS)
+    chosen = [args.training.metric_for_best_model for args in stages.values()]
+    assert chosen == ["eval_accuracy", "eval_mean_recall"]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("eval_scene_text_to_image_precision@1", "scene classes"),
+        ("eval_duplicate_aware_text_to_image_recall@1", "captions that pictures share"),
+        ("eval_5_fold_rsum", "5000 pictures"),
+    ],
+)
+def test_a_metric_that_these_rows_do_not_give_is_refused_before_the_first_stage(name, said):
+    rows = Dataset.from_dict({"captions": [["a"], ["b"]]})
+    with pytest.raises(ValueError, match=said):
+        check_metric_of_rows(name, rows)
+    check_metric_of_rows("eval_rsum", rows)
+
+
+def test_a_run_selects_by_a_metric_without_eval(scenes, tmp_path, capsys):
+    run(scenes, tmp_path, "--stages", "baseline", "--metric_for_best_model", "image_to_text_recall@5")
+    assert "baseline: image_to_text_recall@5" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kinds", [D2S_ARGUMENTS, PIR_ARGUMENTS], ids=["d2s", "pir"])
+def test_every_number_of_ours_has_a_range(kinds):
+    own = {item.name for kind in kinds for item in fields(kind)} - {item.name for item in fields(TrainingArguments)}
+    numbers = {action.dest for action in _Parser(kinds)._actions if action.type in (int, float)}
+    assert (own & numbers) - set(RANGES) == set()
+    assert numbers - set(RANGES) == set(), "of TrainingArguments"
+
+
+FREE = dict.fromkeys(
+    """learning_rate objective_lr weight_decay max_grad_norm tower_lr_scale adam_epsilon temperature distill_weight
+    affiliation_temperature affiliation_weight structure_weight representation_image_weight representation_text_weight
+    neftune_noise_alpha""".split(),
+    ("99999999999999999999999",),  # odd, and what it does is said by the loss
+)
+
+
+@pytest.mark.parametrize("name", sorted(RANGES))
+def test_no_number_is_read_that_cannot_be_meant(name):
+    for value in ("nan", "inf", "-inf", "1e400", "-7", "", "one", "9" * 5000, "99999999999999999999999"):
+        if value not in FREE.get(name, ()):
+            with pytest.raises(argparse.ArgumentTypeError, match="^must be a .*number"):
+                RANGES[name](value)
+
+
+@pytest.mark.parametrize("kinds", [D2S_ARGUMENTS, PIR_ARGUMENTS], ids=["d2s", "pir"])
+def test_the_ranges_are_those_of_the_parser(kinds):
+    actions = {action.dest: action.type for action in with_ranges(_Parser(kinds))._actions}
+    assert all(actions[name] is RANGES[name] for name in set(RANGES) & set(actions))
+    assert int not in actions.values() and float not in actions.values()
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("image_size", "0"), ("image_size", "1000000000"), ("max_text_length", "0"), ("learning_rate", "0"),
+        ("gradient_accumulation_steps", "0"), ("dataloader_num_workers", "1e20"), ("text_augmentation", "1.5"),
+        ("text_dropout", "1"), ("num_train_epochs", "0"), ("num_train_epochs", "inf"), ("save_total_limit", "0"),
+    ],
+)  # fmt: skip
+def test_edges_are_refused_when_the_flags_are_read(flag, value):
+    with pytest.raises(ValueError, match=f"--{flag}.*must be a .*number .*, not {value}"):
+        read(f"--{flag}", value)
+
+
+def test_a_loss_of_exactly_zero_stops_the_run():
+    trainer = SimpleNamespace(state=SimpleNamespace(global_step=500), nonzero_step=None)
+
+    def step(loss):
+        RetrievalTrainer._check_zero(trainer, torch.tensor(loss), pairs=8)
+        trainer.state.global_step += 1
+
+    for loss in [0.0] * ZERO_STEPS + [1e-9] + [0.0] * (ZERO_STEPS - 1):
+        step(loss)
+    with pytest.raises(FloatingPointError, match="exactly 0 for 20 steps.*--per_device_train_batch_size"):
+        step(0.0)
+
+
+def test_a_hinge_without_margin_that_learns_nothing_says_so(scenes, tmp_path):
+    """Two captions of one picture in each batch of two: there is no negative."""
+    flags = ["--stages", "baseline", "--per_device_train_batch_size", "2", "--max_train_images", "1"]
+    with pytest.raises(FloatingPointError, match="the 2 pairs of a step hold no negative"):
+        run(scenes, tmp_path, *flags, "--max_steps", "30", "--eval_steps", "30", "--save_steps", "30")

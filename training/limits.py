@@ -1,0 +1,210 @@
+"""What a training run refuses when its flags are read: numbers out of range, and settings that would have no effect."""
+
+import argparse
+import difflib
+import os
+from dataclasses import fields
+from functools import cache
+
+import torch
+from datasets import Dataset
+from transformers import TrainingArguments
+
+from ..evaluation.embed import labels_of, row_metrics
+from ..evaluation.scene_metrics import captions_are_shared
+from ..files.numbers import (
+    epochs,
+    fraction,
+    natural_float,
+    natural_int,
+    number,
+    pixels,
+    positive_float,
+    positive_int,
+    rate,
+    seed,
+    whole,
+)
+
+FOLDS, FOLDED = 5, 5000  # the 1K protocol of COCO
+_width, _share_or_steps = whole(1, 65_536), number(0, 2**31 - 1)
+RANGES = {  # flag -> the type that reads it
+    **dict.fromkeys(("projection_dim", "lora_rank"), _width),
+    **dict.fromkeys(("num_mask_tokens", "decoder_heads", "attention_heads", "filter_size"), whole(1, 65_536)),
+    **dict.fromkeys(("decoder_layers",), whole(1, 1024)),
+    **dict.fromkeys(("instruction_layers", "cycles"), whole(0, 1024)),
+    "image_size": pixels,
+    "bands": positive_int,
+    "max_text_length": whole(3, 1_000_000),  # two of them mark the beginning and the end
+    **dict.fromkeys(("size_augmentation", "text_dropout", "dropout"), rate),
+    **dict.fromkeys(("text_augmentation", "text_share"), fraction),
+    **dict.fromkeys(("max_train_images", "max_eval_images"), positive_int),
+    "structure_bank": natural_int,
+    **dict.fromkeys(
+        ("structure_weight", "representation_image_weight", "representation_text_weight", "distill_weight"),
+        natural_float,
+    ),
+    "affiliation_weight": natural_float,
+    "margin": number(0, 2),  # cosines differ by 2 at most
+    **dict.fromkeys(("temperature", "affiliation_temperature"), positive_float),
+    **dict.fromkeys(("mean_warmup_epochs", "ramp_epochs", "lr_milestones"), epochs),
+    **dict.fromkeys(("learning_rate", "objective_lr"), positive_float),
+    **dict.fromkeys(("tower_lr_scale", "weight_decay", "max_grad_norm"), natural_float),
+    "lr_decay": fraction,
+    "cache_views": whole(1, 1024),
+    "card_images": whole(0, 1000),
+    # of TrainingArguments
+    **dict.fromkeys(("per_device_train_batch_size", "per_device_eval_batch_size"), whole(1, 1_000_000)),
+    "gradient_accumulation_steps": whole(1, 1_000_000),
+    "num_train_epochs": number(above=0, most=1_000_000),
+    "max_steps": whole(-1),
+    **dict.fromkeys(("adam_beta1", "adam_beta2"), rate),
+    "adam_epsilon": positive_float,
+    **dict.fromkeys(("warmup_steps", "eval_delay"), _share_or_steps),
+    "warmup_ratio": fraction,
+    **dict.fromkeys(("logging_steps", "eval_steps", "save_steps"), number(above=0, most=2**31 - 1)),
+    **dict.fromkeys(("save_total_limit", "torch_empty_cache_steps", "ddp_bucket_cap_mb", "ddp_timeout"), positive_int),
+    **dict.fromkeys(("seed", "data_seed"), seed),
+    "dataloader_num_workers": whole(0, 1024),
+    "dataloader_prefetch_factor": whole(1, 1024),
+    "local_rank": whole(-1, 1_000_000),
+    # refused below whatever their number is
+    "label_smoothing_factor": fraction,
+    "neftune_noise_alpha": natural_float,
+    "eval_accumulation_steps": positive_int,
+    "past_index": whole(-1),
+}
+
+_NO_EFFECT = "it has no effect here; leave it out"
+_ONE_PROCESS_A_GPU = "models are saved and resumed whole here; leave it out and start with `accelerate launch` (DDP)"
+REFUSED = {  # setting of TrainingArguments -> why it may only have its default
+    "auto_find_batch_size": "a batch's pairs are its negatives; choose --per_device_train_batch_size yourself",
+    "neftune_noise_alpha": "noise on word embeddings is for language models; leave it out",
+    "use_liger_kernel": "its kernels are for language models; leave it out",
+    "liger_kernel_config": _NO_EFFECT,
+    "use_cache": _NO_EFFECT,
+    "average_tokens_across_devices": "losses are means over pairs, not tokens; leave it out",
+    "include_num_input_tokens_seen": _NO_EFFECT,
+    "include_tokens_per_second": _NO_EFFECT,
+    "prediction_loss_only": "the best epoch is chosen by a metric, which it would leave out",
+    "eval_do_concat_batches": _NO_EFFECT,
+    "eval_use_gather_object": _NO_EFFECT,
+    "include_for_metrics": _NO_EFFECT,
+    "include_inputs_for_metrics": _NO_EFFECT,
+    "batch_eval_metrics": "a ranking needs all embeddings at once; leave it out",
+    "bf16_full_eval": "evaluation runs as training does; `vsehub evaluate --dtype bfloat16` measures a saved model",
+    "fp16_full_eval": "evaluation runs as training does; `vsehub evaluate --dtype bfloat16` measures a saved model",
+    "remove_unused_columns": "it would remove the pictures and captions; leave it out",
+    "label_names": _NO_EFFECT,
+    "length_column_name": _NO_EFFECT,
+    "group_by_length": "pictures and captions of a batch are drawn at random; leave it out",
+    "past_index": _NO_EFFECT,
+    "optim_target_modules": "the learning rates of towers and heads form the groups of parameters; leave it out",
+    "parallelism_config": _ONE_PROCESS_A_GPU,
+    "fsdp": _ONE_PROCESS_A_GPU,
+    "fsdp_config": _ONE_PROCESS_A_GPU,
+    "deepspeed": _ONE_PROCESS_A_GPU,
+    "do_train": _NO_EFFECT,
+    "do_predict": _NO_EFFECT,
+}
+REFUSED_FOR_PAIRS = {  # the prior, a classifier, knows what to do with them
+    "label_smoothing_factor": "pairs have no labels to smooth; for PIR's prior write --prior.label_smoothing_factor",
+    "eval_accumulation_steps": "embeddings leave the device batch by batch already; leave it out",
+}
+WHOLE_MODEL_OPTIMIZERS = ("galore", "apollo", "lomo", "adalomo", "schedule_free")
+
+
+def with_ranges(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Give each numeric flag of a parser the type that refuses what is out of range; finite, where none is listed."""
+    for action in parser._actions:
+        if action.dest in RANGES:
+            action.type = RANGES[action.dest]
+        elif action.type in (int, float):
+            action.type = number() if action.type is float else whole(-(2**31))
+    return parser
+
+
+def check_settings(stage: str, training: TrainingArguments):
+    """Refuse settings of Trainer that this stage would ignore or break on.
+
+    Raises:
+        ValueError: with the flag and why.
+    """
+    table = REFUSED if stage == "prior" else {**REFUSED, **REFUSED_FOR_PAIRS}
+    for name, reason in table.items():
+        if hasattr(training, name) and getattr(training, name) != _unset(type(training))[name]:
+            raise ValueError(f"--{name} {getattr(training, name)}: {reason}")
+    if str(getattr(training, "train_sampling_strategy", "random")) == "group_by_length":
+        raise ValueError(f"--train_sampling_strategy group_by_length: {REFUSED['group_by_length']}")
+    optimizer = str(getattr(training.optim, "value", training.optim))
+    if optimizer.startswith(WHOLE_MODEL_OPTIMIZERS):
+        raise ValueError(f"--optim {optimizer}: it does not take groups of parameters; choose another, as adamw_torch")
+    batch = training.per_device_train_batch_size * int(os.environ.get("WORLD_SIZE", 1))
+    if stage != "prior" and batch < 2:
+        raise ValueError(
+            "--per_device_train_batch_size 1: a pair alone has no negatives, and nothing is learned; take at least 2, "
+            "better as many as memory holds (--gradient_accumulation_steps adds no negatives)"
+        )
+
+
+@cache
+def _unset(kind: type) -> dict:
+    """Each setting as it is when it was not given."""
+    plain = kind(output_dir="unset", eval_strategy="no", save_strategy="no", load_best_model_at_end=False)
+    return {item.name: getattr(plain, item.name) for item in fields(kind)}
+
+
+@cache
+def metric_names() -> tuple[str, ...]:
+    """The metrics that an evaluation of pairs can give: those of an evaluation of ten pictures with all that may be."""
+    texts = ["one text of two pictures", "one text of two pictures", *(f"text {row}" for row in range(8))]
+    rows = Dataset.from_dict({"captions": [[text] for text in texts], "label": ["a", "b"] * 5})
+    return tuple(row_metrics(rows, (torch.eye(10), torch.eye(10), torch.arange(10)), folds=FOLDS))
+
+
+def metric_of(training: TrainingArguments, stage: str) -> str:
+    """The metric that selects the best checkpoint of a stage, as evaluation calls it: with `eval_`.
+
+    Raises:
+        ValueError: no evaluation gives it, or `greater_is_better` would select the worst.
+    """
+    name = str(training.metric_for_best_model or "rsum").removeprefix("eval_")
+    if stage == "prior":  # a common flag names what selects the retrieval model
+        known = ("accuracy", *metric_names())
+        if name not in known:
+            raise ValueError(f"--metric_for_best_model {name}: the prior is chosen by accuracy; leave it out")
+        return "eval_accuracy"
+    if name not in metric_names():
+        near = difflib.get_close_matches(name, metric_names(), 1)
+        meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(metric_names())}"
+        raise ValueError(f"--metric_for_best_model {name}: no evaluation gives it; {meant}")
+    better = not name.endswith("_rank")
+    if training.greater_is_better is not None and training.greater_is_better != better:
+        raise ValueError(f"--metric_for_best_model {name} needs --greater_is_better {better}: else the worst is chosen")
+    return f"eval_{name}"
+
+
+def check_metric_of_rows(name: str, rows: Dataset):
+    """Refuse a metric that these evaluation rows do not give.
+
+    Args:
+        name: as `metric_of` returns it.
+        rows: prepared rows.
+
+    Raises:
+        ValueError: scene precision without classes, duplicate-aware recall without shared captions, folds of another
+            number of pictures than 5,000.
+    """
+    texts = [text for captions in rows["captions"] for text in captions]
+    owners = [row for row, captions in enumerate(rows["captions"]) for _ in captions]
+    lacks = {
+        "eval_scene_": "scene classes" if labels_of(rows) is None else "",
+        "eval_duplicate_aware_": "" if captions_are_shared(texts, owners) else "captions that pictures share",
+        f"eval_{FOLDS}_fold_": "" if len(rows) == FOLDED else f"{FOLDED} pictures",
+    }
+    for prefix, lacking in lacks.items():
+        if name.startswith(prefix) and lacking:
+            raise ValueError(
+                f"--metric_for_best_model {name.removeprefix('eval_')}: the evaluation rows have no {lacking}; choose "
+                "another, such as rsum"
+            )
