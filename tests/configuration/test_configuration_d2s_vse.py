@@ -2,14 +2,7 @@ import pytest
 from transformers import (
     AutoConfig,
     BertConfig,
-    CLIPVisionConfig,
-    ConvNextConfig,
-    Dinov2Config,
-    MobileNetV1Config,
-    MobileNetV2Config,
-    ResNetConfig,
     SwinConfig,
-    ViTConfig,
 )
 
 from vsehub import D2SVSEConfig
@@ -38,26 +31,6 @@ def test_a_configuration_survives_its_file(tmp_path):
     for where_from in ("_name_or_path", "transformers_version", "dtype"):
         before.pop(where_from, None), after.pop(where_from, None)
     assert after == before
-
-
-@pytest.mark.parametrize(
-    ("config", "width"),
-    [
-        (ViTConfig(hidden_size=48, num_attention_heads=4), 48),
-        (SwinConfig(embed_dim=16, depths=[1, 1, 1], num_heads=[1, 2, 4]), 64),
-        (Dinov2Config(hidden_size=48, num_attention_heads=4), 48),
-        (ResNetConfig(hidden_sizes=[8, 16], depths=[1, 1]), 16),
-        (ConvNextConfig(hidden_sizes=[8, 16], depths=[1, 1], num_stages=2), 16),
-        (CLIPVisionConfig(hidden_size=48), 48),
-        (MobileNetV1Config(depth_multiplier=0.25), 256),
-        (MobileNetV2Config(depth_multiplier=1.0), 1280),
-        (MobileNetV2Config(depth_multiplier=1.4, finegrained_output=False), 1792),
-        (MobileNetV2Config(depth_multiplier=0.35, finegrained_output=True), 1280),
-    ],
-    ids=lambda value: getattr(value, "model_type", str(value)),
-)
-def test_the_towers_width_is_found(config, width):
-    assert D2SVSEConfig.from_vision_text_configs(config, BertConfig()).vision_width == width
 
 
 @pytest.mark.parametrize(

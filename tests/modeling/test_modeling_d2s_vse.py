@@ -1,7 +1,5 @@
 """D2S-VSE: closed forms and invariances of the model, on tiny seeded towers."""
 
-import copy
-import logging
 import math
 
 import pytest
@@ -188,12 +186,6 @@ def test_bfloat16_is_finite_in_forward_and_backward(make_tiny_model, tiny_text_b
     assert_every_gradient(backward(model.train(), tiny_text_batch, tiny_image_batch))
 
 
-def test_a_frozen_tower_stays_in_eval_mode(tiny_model):
-    tiny_model.text_model.requires_grad_(False)
-    tiny_model.train()
-    assert not tiny_model.text_model.training and tiny_model.text_head.training and tiny_model.vision_model.training
-
-
 # --- saving ----------------------------------------------------------------------------------------------------------
 
 
@@ -353,96 +345,3 @@ def test_a_text_tower_need_not_be_bert(make_tiny_model, tiny_text_batch, tiny_im
 
 
 # --- forward and encode ----------------------------------------------------------------------------------------------
-
-
-def test_forward_takes_images_texts_or_both(tiny_model, tiny_text_batch, tiny_image_batch):
-    with torch.no_grad():
-        image, text = tiny_model(**tiny_image_batch), tiny_model(**tiny_text_batch)
-        both = tiny_model(**tiny_text_batch, **tiny_image_batch)
-    assert image.text_embeds is None and image.logits_per_image is None and image.loss is None
-    assert text.image_embeds is None and text.logits_per_text is None
-    assert torch.equal(image.image_embeds, both.image_embeds) and torch.equal(text.text_embeds, both.text_embeds)
-    assert both.image_embeds.shape == both.text_embeds.shape == (6, 16)
-    assert_near(both.text_embeds.norm(dim=-1), torch.ones(6))
-    assert_near(both.logits_per_image, 20 * both.image_embeds @ both.text_embeds.t(), atol=1e-5)
-    assert both.vision_model_output.last_hidden_state.shape == (6, 17, 32)  # the tower's own width, as in CLIP
-    assert_near(both.image_embeds, F.normalize(both.vision_model_output.pooler_output, dim=-1))
-    with pytest.raises(ValueError, match="pixel_values, input_ids"):
-        tiny_model()
-
-
-def test_return_dict_false_gives_the_same_values_as_a_tuple(tiny_model, tiny_text_batch, tiny_image_batch):
-    with torch.no_grad():
-        named = tiny_model(**tiny_text_batch, **tiny_image_batch)
-        values = tiny_model(**tiny_text_batch, **tiny_image_batch, return_dict=False)
-        features = tiny_model.get_text_features(**tiny_text_batch, return_dict=False)
-    assert isinstance(values, tuple) and len(values) == 6
-    for found, name in zip(values, ("logits_per_image", "logits_per_text", "text_embeds", "image_embeds")):
-        assert torch.equal(found, named[name]), name
-    assert isinstance(features, tuple) and torch.equal(features[1], named.text_model_output.pooler_output)
-
-
-def test_return_loss_is_the_symmetric_cross_entropy_of_pairs(tiny_model, tiny_text_batch, tiny_image_batch):
-    with torch.no_grad():
-        output = tiny_model(**tiny_text_batch, **tiny_image_batch, return_loss=True)
-    rows = output.logits_per_image.log_softmax(1).diagonal().mean()
-    columns = output.logits_per_image.log_softmax(0).diagonal().mean()
-    assert output.loss.item() == pytest.approx(-(rows + columns).item() / 2, abs=1e-5)
-    with pytest.raises(ValueError, match="as many texts as images"):
-        tiny_model(**tiny_text_batch, pixel_values=tiny_image_batch["pixel_values"][:2], return_loss=True)
-    with pytest.raises(ValueError, match="as many texts as images"):
-        tiny_model(**tiny_text_batch, return_loss=True)
-
-
-def test_hidden_states_replace_what_the_towers_would_compute(tiny_model, tiny_text_batch, tiny_image_batch):
-    mask = tiny_text_batch["attention_mask"]
-    with torch.no_grad():
-        expected = tiny_model(**tiny_text_batch, **tiny_image_batch)
-        found = tiny_model(
-            attention_mask=mask,
-            vision_hidden_states=tiny_model.vision_tokens(tiny_image_batch["pixel_values"]),
-            text_hidden_states=tiny_model.text_model(**tiny_text_batch).last_hidden_state,
-        )
-    assert_near(found.image_embeds, expected.image_embeds)
-    assert_near(found.text_embeds, expected.text_embeds)
-
-
-def test_encoding_keeps_the_order_given_whatever_the_batches(tiny_folder, tiny_captions, tiny_pictures):
-    model = D2SVSEModel.from_pretrained(tiny_folder).train()  # and finds its processor beside the weights
-    texts, images = model.encode_text(tiny_captions, batch_size=2), model.encode_image(tiny_pictures, batch_size=4)
-    assert model.training and texts.shape == images.shape == (6, 16)
-    assert texts.dtype == torch.float32 and not texts.requires_grad
-    for row in range(6):
-        assert_near(model.encode_text(tiny_captions[row])[0], texts[row])
-        assert_near(model.encode_image(tiny_pictures[row])[0], images[row])
-    assert (texts @ texts.t() - torch.eye(6)).fill_diagonal_(0).max() < 0.9999  # six different captions
-
-
-def test_encode_names_the_item_that_it_cannot_take(tiny_model, tiny_processor, tiny_pictures):
-    picture = tiny_pictures[0]
-    with pytest.raises(TypeError, match="encode_image takes PIL images; item 0 is a str"):
-        tiny_model.encode_image("picture.jpg", processor=tiny_processor)
-    with pytest.raises(TypeError, match="item 1 is a str"):
-        tiny_model.encode_image([picture, "https://example.org/picture.jpg"], processor=tiny_processor)
-    with pytest.raises(TypeError, match="encode_text takes strings; item 1 is a Image"):
-        tiny_model.encode_text(["a dog", picture], processor=tiny_processor)
-    with pytest.raises(ValueError, match="item 1 is empty"):
-        tiny_model.encode_text(["a dog", "  "], processor=tiny_processor)
-    with pytest.raises(ValueError, match="pass processor="):
-        tiny_model.encode_text(["a dog"])
-
-
-def test_a_caption_that_is_cut_is_told(tiny_model, tiny_processor, caplog):
-    processor = copy.deepcopy(tiny_processor)
-    processor.tokenizer.model_max_length = 6
-    texts = ["a dog", "a dog runs in the snow near a bridge", "two cats"]
-    with caplog.at_level("WARNING"):
-        transformers_logger = logging.getLogger("transformers")
-        transformers_logger.addHandler(caplog.handler)
-        try:
-            tiny_model.encode_text(texts, processor=processor)
-            tiny_model.encode_text(texts[:1], processor=processor)
-        finally:
-            transformers_logger.removeHandler(caplog.handler)
-    told = [record.getMessage() for record in caplog.records if "were cut" in record.getMessage()]
-    assert told == ["1 of 3 texts were cut at 6 tokens: the rest of them was not read"]

@@ -1,0 +1,111 @@
+"""What the configurations of all dual encoders share: towers of any kind, their width, and what is refused."""
+
+import pytest
+from transformers import (
+    AutoConfig,
+    BertConfig,
+    CLIPVisionConfig,
+    ConvNextConfig,
+    Dinov2Config,
+    MobileNetV1Config,
+    MobileNetV2Config,
+    PreTrainedConfig,
+    ResNetConfig,
+    SwinConfig,
+    ViTConfig,
+)
+
+from vsehub import D2SVSEConfig, PIRConfig
+from vsehub.configuration.configuration_dual_encoder import refuse_kernels, tower_config, tower_width
+
+
+@pytest.mark.parametrize("cls", [D2SVSEConfig, PIRConfig])
+def test_towers_may_be_configurations_dicts_or_left_out(cls):
+    vision, text = ViTConfig(hidden_size=48, num_attention_heads=4), BertConfig(vocab_size=77)
+    by_dict = cls(vision_config=vision.to_dict(), text_config=text.to_dict())
+    for config in (cls(vision_config=vision, text_config=text), cls.from_vision_text_configs(vision, text), by_dict):
+        assert type(config.vision_config) is ViTConfig and config.vision_width == 48
+        assert config.text_config.vocab_size == 77
+    assert (cls().vision_config.model_type, cls().text_config.model_type) in {("vit", "bert"), ("swin", "bert")}
+
+
+def test_a_width_that_is_given_wins_over_what_the_tower_says():
+    assert D2SVSEConfig(vision_width=7).vision_width == 7
+
+
+def test_a_tower_that_does_not_say_its_width_is_told_the_argument():
+    config = PreTrainedConfig()
+    config.model_type = "odd"
+    with pytest.raises(ValueError, match="width of a 'odd' vision tower: pass vision_width"):
+        tower_width(config)
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [({"hidden_size": 8}, "needs its 'model_type'"), ({"model_type": "nonsense"}, "knows no 'nonsense' as a tower")],
+)
+def test_a_dict_that_names_no_tower_is_refused(config, said):
+    with pytest.raises(ValueError, match=said):
+        tower_config(config)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"attn_implementation": "org/kernel"},
+        {"_attn_implementation_internal": "org/kernel@v1"},
+        {"text_config": {"_attn_implementation": "org/kernel"}},
+        {"vision_config": {"deep": {"experts_implementation": "org/kernel"}}},
+        {"kernel_config": {"a": "b"}},
+        {"quantization_config": {"quant_method": "fp8"}},
+        {"text_config": {"quantization_config": {"quant_method": "MXFP4"}}},
+    ],
+    ids=str,
+)
+def test_a_configuration_that_was_received_asks_for_no_code(settings):
+    with pytest.raises(ValueError, match=r"its config.json (asks for code from the Hub|is quantized by)"):
+        refuse_kernels(settings)
+    with pytest.raises(ValueError, match="its config.json"):
+        D2SVSEConfig.from_dict(D2SVSEConfig().to_dict() | settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"attn_implementation": "sdpa"},
+        {"_attn_implementation": None, "kernel_config": None},
+        {"quantization_config": {"quant_method": "torchao"}},
+        {"quantization_config": {"load_in_8bit": True}},
+        {"name": "org/name", "text_config": {"_name_or_path": "org/name"}},
+    ],
+    ids=str,
+)
+def test_what_runs_only_what_is_installed_passes(settings):
+    refuse_kernels(settings)
+
+
+@pytest.mark.parametrize("cls", [D2SVSEConfig, PIRConfig])
+def test_a_saved_configuration_is_read_by_its_type(cls, tmp_path):
+    cls(logit_scale=3.5, projection_dim=64).save_pretrained(tmp_path)
+    config = AutoConfig.from_pretrained(tmp_path)
+    assert type(config) is cls and (config.logit_scale, config.projection_dim) == (3.5, 64)
+
+
+@pytest.mark.parametrize(
+    ("config", "width"),
+    [
+        (ViTConfig(hidden_size=48, num_attention_heads=4), 48),
+        (SwinConfig(embed_dim=16, depths=[1, 1, 1], num_heads=[1, 2, 4]), 64),
+        (Dinov2Config(hidden_size=48, num_attention_heads=4), 48),
+        (ResNetConfig(hidden_sizes=[8, 16], depths=[1, 1]), 16),
+        (ConvNextConfig(hidden_sizes=[8, 16], depths=[1, 1], num_stages=2), 16),
+        (CLIPVisionConfig(hidden_size=48), 48),
+        (MobileNetV1Config(depth_multiplier=0.25), 256),
+        (MobileNetV2Config(depth_multiplier=1.0), 1280),
+        (MobileNetV2Config(depth_multiplier=1.4, finegrained_output=False), 1792),
+        (MobileNetV2Config(depth_multiplier=0.35, finegrained_output=True), 1280),
+    ],
+    ids=lambda value: getattr(value, "model_type", str(value)),
+)
+def test_the_towers_width_is_found(config, width):
+    assert D2SVSEConfig.from_vision_text_configs(config, BertConfig()).vision_width == width
