@@ -39,16 +39,13 @@ COVERED_ELSEWHERE = {
 # Not yet covered by a file of their own; this list only gets shorter.
 NOT_YET = set(
     """
-    configuration/configuration_dual_encoder.py modeling/modeling_dual_encoder.py modeling/towers.py
     processing/pipeline_image_text_retrieval.py data/arguments.py data/captioning/chat_message.py
-    data/captioning/journal.py data/captioning/request.py data/captioning/transport.py data/folders.py
-    data/sources.py search/collection.py hub_cards/companions.py hub_cards/conversion/official_checkpoint.py
-    hub_cards/handler.py hub_cards/markdown.py hub_cards/shipped.py demos/demo.py demos/demo_pir.py
+    data/captioning/journal.py data/captioning/request.py data/captioning/transport.py data/sources.py
+    hub_cards/conversion/official_checkpoint.py hub_cards/shipped.py demos/demo.py demos/demo_pir.py
     demos/generated_scenes.py commands/caption.py commands/check_leakage.py commands/compare.py
     commands/convert.py commands/convert_d2s_vse.py commands/convert_pir.py commands/demo.py
     commands/demo_pir.py commands/evaluate.py commands/export.py commands/flags.py commands/index.py
     commands/index_calibrate.py commands/index_export.py commands/push.py commands/teachers.py
-    commands/train.py
     """.split()
 )
 
