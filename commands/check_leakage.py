@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 
+from ..files.text import printable
 from .flags import Parser, add_json, tell
 
 SHOWN = 20  # pairs
@@ -49,7 +50,9 @@ def left_out(name: str, side) -> list[str]:
     """What could not be compared, or not fully: one line for each kind."""
     lines = []
     if side.unreadable:
-        lines.append(f"{name}: {len(side.unreadable)} images do not decode: {', '.join(side.unreadable[:5])} ...")
+        lines.append(
+            f"{name}: {len(side.unreadable)} images do not decode: {printable(', '.join(side.unreadable[:5]))} ..."
+        )
     if side.flat:
         lines.append(f"{name}: {side.flat} images are flat and were compared by their bytes and pixels alone")
     return lines
@@ -63,7 +66,8 @@ def table(leaks: list, images: int) -> str:
     )
     lines = [f"{len(leaks)} pairs ({exact} exact, {len(leaks) - exact} near); {shared} of {images} images of B"]
     lines += [
-        f"  {leak.kind:5} {leak.a_id} ~ {leak.b_id}  {leak.transform}, correlation {leak.correlation:.3f}"
+        f"  {leak.kind:5} {printable(leak.a_id)} ~ {printable(leak.b_id)}  {leak.transform}, "
+        f"correlation {leak.correlation:.3f}"
         for leak in leaks[:SHOWN]
     ]
     return "\n".join(lines)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ..files.numbers import finite, fraction, positive_int
 from ..files.outputs import output_file
+from ..files.text import printable
 from ..files.whole import write_json, write_text
 from .flags import Parser, add_device, add_json, add_trust, chosen_device, loading_options, tell
 
@@ -38,7 +39,7 @@ def table(hits: list, cutoff: float | None) -> str:
     if not hits:
         return f"nothing comes nearer than the cut-off, {cutoff:.3f} (--no_cutoff shows the nearest)"
     return "\n".join(
-        f"{place:3}. {hit.score:6.3f}  {hit.id}" + (f"  {hit.caption}" if hit.caption else "")
+        f"{place:3}. {hit.score:6.3f}  {printable(hit.id)}" + (f"  {printable(hit.caption)}" if hit.caption else "")
         for place, hit in enumerate(hits, 1)
     )
 

@@ -1,0 +1,143 @@
+"""What all verbs share: two spellings, arguments by place or by name, one line for what is wrong, JSON, quiet."""
+
+import argparse
+import json
+import logging
+import os
+import sys
+import warnings
+
+import pytest
+
+from vsehub.commands import flags
+from vsehub.commands.flags import Parser
+
+
+@pytest.fixture
+def parser():
+    made = Parser("fly", "Fly somewhere.", "fly model.zip --wing_span 3")
+    made.add_place("model", "what flies")
+    made.add_place("out", "where to", required=False)
+    made.add("--wing_span", type=flags.positive_int, default=2)
+    made.add("--pair", nargs=2)
+    flags.add_json(made, "the flight")
+    return made
+
+
+def test_help_shows_places_an_example_and_defaults(parser, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        parser.parse_args(["--help"])
+    said = capsys.readouterr().out
+    assert stopped.value.code == 0 and "usage: vsehub fly MODEL [OUT] [--flag ...]" in said
+    assert "example: vsehub fly model.zip --wing_span 3" in said and "--quiet" in said
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["m", "o", "--wing_span", "5"],
+        ["m", "--wing-span", "5", "o"],
+        ["--wing-span=5", "--model", "m", "o"],
+        ["--out=o", "m", "--wing_span=5"],
+        ["--wing_span", "5", "--", "m", "o"],
+    ],
+)
+def test_places_names_and_dashes_say_the_same(parser, words):
+    args = parser.parse_args(words)
+    assert (args.model, args.out, args.wing_span) == ("m", "o", 5)
+
+
+def test_a_value_keeps_its_dashes_and_what_stands_behind_two_dashes_is_no_flag(parser):
+    assert parser.parse_args(["a-b", "--out=--c-d"]).out == "--c-d"
+    assert parser.parse_args(["--", "--wing-span"]).model == "--wing-span"
+    assert parser.parse_args(["-5"]).model == "-5"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "MODEL is missing; usage: vsehub fly MODEL"),
+        (["m", "--wing_spam", "3"], "there is no flag --wing_spam; did you mean --wing_span?"),
+        (["m", "--zzz"], "there is no flag --zzz; `vsehub fly --help` lists them"),
+        (["m", "--wing_span", "0"], "argument --wing_span: must be a whole number of at least 1, not 0"),
+        (["m", "--wing_span", "wide"], "must be a whole number of at least 1, not wide"),
+        (["m", "--pair", "a"], "argument --pair: expected 2 arguments"),
+        (["m", "o", "a", "b"], "too many words, from 'a b' on; quote a text of several words"),
+        (["m", "o", "--out", "p"], "the out is given twice"),
+    ],
+)
+def test_what_is_wrong_is_one_error_that_names_flag_and_remedy(parser, words, said):
+    with pytest.raises(ValueError, match=".") as failure:
+        parser.parse_args(words)
+    assert said in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "good", "bad"),
+    [
+        (flags.positive_int, {"1": 1, "70": 70}, ["0", "-1", "1.5", "x", ""]),
+        (flags.natural_int, {"0": 0, "7": 7}, ["-1", "1.5", "nan"]),
+        (flags.positive_float, {"0.5": 0.5, "1e-9": 1e-9}, ["0", "-1", "nan", "inf", "x"]),
+        (flags.natural_float, {"0": 0.0, "2": 2.0}, ["-0.1", "nan", "inf"]),
+        (flags.fraction, {"0": 0.0, "1": 1.0, "0.25": 0.25}, ["1.01", "-0.01", "nan"]),
+        (flags.finite, {"-3": -3.0, "0.5": 0.5}, ["nan", "inf", "-inf", "x"]),
+        (flags.dtype_name, {"bf16": "bfloat16", "bfloat16": "bfloat16", "fp16": "float16", "auto": "auto"}, []),
+        (flags.device_name, {"auto": "auto", "cuda:1": "cuda:1", "cpu": "cpu", "mps": "mps"}, ["gpu", "cuda:x", ""]),
+    ],
+)
+def test_types_take_what_is_in_range(kind, good, bad):
+    assert {text: kind(text) for text in good} == good
+    for text in bad:
+        with pytest.raises(argparse.ArgumentTypeError, match="must be"):
+            kind(text)
+
+
+def test_json_is_printed_or_written_beside_the_text(parser, tmp_path, capsys):
+    content = {"hits": [1]}
+    flags.tell(parser.parse_args(["m"]), "a table", content)
+    assert capsys.readouterr().out == "a table\n"
+    flags.tell(parser.parse_args(["m", "--json"]), "a table", content)
+    assert json.loads(capsys.readouterr().out) == content
+    path = tmp_path / "new" / "out"
+    flags.tell(parser.parse_args(["m", "--json", str(path)]), "a table", content)
+    assert capsys.readouterr().out == "a table\n" and json.loads(path.read_text()) == content
+    with pytest.raises(IsADirectoryError, match="is a folder"):
+        parser.parse_args(["m", "--json", str(tmp_path)])
+
+
+def test_of_several_processes_the_first_tells(parser, capsys, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    flags.tell(parser.parse_args(["m"]), "a table", {})
+    assert capsys.readouterr().out == ""
+
+
+def test_quiet_silences_remarks_and_libraries(parser, capsys, monkeypatch):
+    flags.remark(parser.parse_args(["m"]), "by the way")
+    assert capsys.readouterr().err == "by the way\n"
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    level = logging.getLogger("vsehub").level
+    with warnings.catch_warnings(record=True) as caught:
+        try:
+            args = parser.parse_args(["m", "--quiet"])
+            warnings.warn("old", stacklevel=1)
+            logging.getLogger("vsehub.data").warning("left out")
+        finally:
+            logging.getLogger("vsehub").setLevel(level)
+            sys.modules["transformers.utils.logging"].set_verbosity_warning()
+            sys.modules["datasets.utils.logging"].set_verbosity_warning()
+    flags.remark(args, "by the way")
+    assert capsys.readouterr().err == "" and not caught and os.environ["TQDM_DISABLE"] == "1"
+
+
+def test_a_device_that_is_not_there_is_told(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert str(flags.chosen_device("cpu")) == "cpu" == os.environ["ACCELERATE_TORCH_DEVICE"]
+    with pytest.raises(ValueError, match="--device cuda:1: there is no such device here; take --device cpu"):
+        flags.chosen_device("cuda:1")
+    os.environ["WORLD_SIZE"] = "2"
+    with pytest.raises(ValueError, match="each has a device of its own"):
+        flags.chosen_device("cpu")
+    assert flags.chosen_device("auto").type in ("cpu", "mps")
