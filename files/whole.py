@@ -22,7 +22,8 @@ from typing import IO, Any
 
 from .outputs import output_file, output_folder
 
-DRAFT, LOCK, OLD = ".draft", ".lock", ".old"  # the hidden folder ends in DRAFT, the other two lie in it
+DRAFT = ".draft"  # how the name of the hidden folder ends; the others lie in it
+LOCK, OLD, MOVED = ".lock", ".old", ".moved"
 STREAMS = ("/dev", "/dev/fd", "/proc/self/fd")  # `--json /dev/stdout` is written, never replaced
 NO_SUCH_CALL = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EBADF)  # file systems that cannot flush a folder
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EINVAL)  # nor lock a file
@@ -73,20 +74,27 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
     A folder that is there is replaced as a whole: nothing of it stays. Where the system can exchange two folders
     (Linux), one of both has the name at any moment. Elsewhere a kill between two renames may leave the name free and
     both folders beside it: `recover`, which the next writer calls by itself, puts the new one in its place.
+    A folder that cannot be renamed (a mount point, the working directory, one in a folder where nothing may be made)
+    is filled file by file, `config.json` last, and keeps what else is in it.
 
     Raises:
         NotADirectoryError: a file has this name.
         OSError: it cannot be written; what was there is there.
     """
-    path = output_folder(path)
+    path = output_folder(os.path.abspath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _draft(path) as folder:
+    stays = _cannot_be_renamed(path)
+    with _draft(path / path.name if stays else path) as folder:
         draft = folder / path.name
         draft.mkdir()
         yield draft
         _sync_tree(draft)
-        _swap(draft, path, folder / OLD)
-        sync_folder(path.parent)
+        if stays:
+            _move_into(draft, path, folder / MOVED)
+            sync_folder(path)
+        else:
+            _swap(draft, path, folder / OLD)
+            sync_folder(path.parent)
 
 
 @contextlib.contextmanager
@@ -356,6 +364,23 @@ def _replace(draft: Path, target: Path):
             if os.name != "nt" or not left:
                 raise
             time.sleep(0.05)
+
+
+def _cannot_be_renamed(folder: Path) -> bool:
+    if not folder.is_dir() or folder.is_symlink():
+        return False
+    return os.path.ismount(folder) or os.path.samefile(folder, os.curdir) or not os.access(folder.parent, os.W_OK)
+
+
+def _move_into(draft: Path, target: Path, old: Path):
+    """Move what is in a draft into a folder, whatever says that it is whole last."""
+    for entry in sorted(draft.iterdir(), key=lambda path: (path.name == "config.json", path.name)):
+        if entry.is_dir():
+            _swap(entry, target / entry.name, old)
+            shutil.rmtree(entry, ignore_errors=True)  # the old one, where there was one
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            _replace(entry, target / entry.name)
 
 
 def _swap(new: Path, target: Path, old: Path):

@@ -302,6 +302,30 @@ def test_devices_are_written_to_not_replaced(capfd):
     assert capfd.readouterr().out == '{"a": 1}\n' and stat.S_ISCHR(os.stat("/dev/null").st_mode)
 
 
+@pytest.mark.parametrize("why", ["mount point", "working directory", "parent is read only"])
+def test_a_folder_that_cannot_be_renamed_is_filled_and_keeps_what_else_is_in_it(why, tmp_path, monkeypatch):
+    target = tmp_path / "target"
+    (target / "deep").mkdir(parents=True)
+    for name in ("mine", "a", "deep/stale"):
+        (target / name).write_text("old")
+    if why == "mount point":
+        monkeypatch.setattr(os.path, "ismount", lambda path: str(path) == str(target))
+    elif why == "working directory":
+        monkeypatch.chdir(target)
+    else:
+        monkeypatch.setattr(os, "access", lambda path, mode: str(path) != str(tmp_path))
+    inode = target.stat().st_ino
+    for text in ("first", "second"):
+        write_a_folder(os.curdir if why == "working directory" else target, text)
+        assert sorted(str(path.relative_to(target)) for path in target.rglob("*")) == ["a", "deep", "deep/b", "mine"]
+        assert {(target / name).read_text() for name in ("a", "deep/b")} == {text}
+    assert target.stat().st_ino == inode and (target / "mine").read_text() == "old"
+    with pytest.raises(ValueError), whole_folder(target) as draft:
+        (draft / "a").write_text("half")
+        raise ValueError
+    assert (target / "a").read_text() == "second" and left(target) == ["a", "deep", "mine"]
+
+
 # --- Many writers --------------------------------------------------------------------------------------------------
 
 
