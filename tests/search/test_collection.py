@@ -27,8 +27,8 @@ def index(tmp_path, tiny_folder, capsys, source, *words, expected=0):
 
 
 def report(tmp_path):
-    lines = (tmp_path / "index" / "bad_images.jsonl").read_text().splitlines()
-    return {os.path.basename(line["id"]): line["problem"] for line in map(json.loads, lines)}
+    lines = (tmp_path / "index" / "bad_samples.jsonl").read_text().splitlines()
+    return {os.path.basename(line["image_id"]): line["problem"] for line in map(json.loads, lines)}
 
 
 def entries_of(collection):
