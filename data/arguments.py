@@ -17,10 +17,10 @@ class DataArguments:
     """Where image-text pairs come from and how they are looked at."""
 
     data: str = field(default="", metadata={"help": "Hub id, parquet, imagefolder, Karpathy json or official folder."})
+    image_root: str | None = field(default=None, metadata={"help": "Folder of the image files that a manifest names."})
     data_config: str | None = field(
         default=None, metadata={"help": "Which configuration, of a dataset that has several."}
     )
-    image_root: str | None = field(default=None, metadata={"help": "Folder of the image files that a manifest names."})
     train_split: str = "train"
     eval_split: str = field(default="validation", metadata={"help": "Selection happens here; never the test split."})
     image_column: str = "image"

@@ -214,10 +214,10 @@ def test_nothing_is_made_or_lost_where_the_words_are_wrong(index, photos, tmp_pa
     (tmp_path / "empty").mkdir()
     for words, source, said in [
         (("--tile", "16"), photos, "smaller than the tile"),
-        (("--tile", "-3"), photos, "at least 0"),
+        (("--tile", "-3"), photos, "a whole number from 0"),
         (("--bands", "0", "1", "2"), photos, "at least 1"),
         (("--batch_size", "0"), photos, "at least 1"),
-        (("--workers", "-1"), photos, "at least 1"),
+        (("--workers", "-1"), photos, "a whole number from 1"),
         ((), tmp_path / "empty", "no picture in it"),
         ((), tmp_path / "nowhere", "no such file or folder"),
         ((), photos / "notes.txt", "a source is a folder"),

@@ -258,7 +258,7 @@ def test_the_largest_side_may_be_set_and_belongs_to_the_job(server, tmp_path, ca
     hashes = {CaptionRequest(max_image_side=side).prompt_hash for side in (None, 500, 900)}
     assert len(hashes) == 3
     assert main(["caption", str(root), "--model", "m", "--out", str(out), "--max_image_side", "3"]) == 2
-    assert "max_image_side 3 is below" in last_error(capsys)
+    assert "--max_image_side: must be a whole number from 16" in last_error(capsys)
 
 
 def test_the_hash_of_older_tables_is_unchanged():
