@@ -241,7 +241,7 @@ def _unused(tower, run) -> tuple[str, ...]:
     try:
         for mode in (False, True):
             tower.train(mode)
-            with torch.enable_grad():
+            with torch.random.fork_rng(), torch.enable_grad():  # dropout must not move the numbers that training draws
                 gradients = torch.autograd.grad(run().sum(), list(named.values()), allow_unused=True)
             without.append({name for name, gradient in zip(named, gradients) if gradient is None})
     finally:
