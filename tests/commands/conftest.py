@@ -1,0 +1,38 @@
+"""What the tests of several verbs share."""
+
+import json
+
+import pytest
+
+from vsehub.__main__ import main
+
+
+@pytest.fixture
+def vsehub(capsys):
+    """A function: words of a command line -> what it printed on stdout; on stderr, where it is expected to fail."""
+
+    def run(*words, status: int = 0) -> str:
+        capsys.readouterr()
+        assert main([str(word) for word in words]) == status
+        said = capsys.readouterr()
+        return said.err if status == 2 else said.out
+
+    return run
+
+
+@pytest.fixture
+def vsehub_json(vsehub):
+    """The same with `--json` at the end: what was printed, parsed."""
+    return lambda *words: json.loads(vsehub(*words, "--json"))
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """A function: name of a library's function, what it returns -> a list of the calls that it then gets."""
+
+    def record(name: str, result):
+        made = []
+        monkeypatch.setattr(name, lambda *args, **kwargs: made.append((args, kwargs)) or result)
+        return made
+
+    return record
