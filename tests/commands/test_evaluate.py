@@ -1,0 +1,58 @@
+"""`vsehub evaluate`: options that reach the library, a table or JSON, and the JSON that `compare` reads."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from datasets import Dataset
+from PIL import Image
+
+from vsehub.evaluation.record import read_record
+
+NAME = "vsehub.evaluation.evaluate.evaluation"
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    rows = []
+    for number, word in enumerate(["dog", "cat", "boat", "bridge"]):
+        buffer = io.BytesIO()
+        pixels = np.random.default_rng(number).integers(0, 255, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(buffer, "PNG")
+        picture = {"bytes": buffer.getvalue(), "path": None}
+        rows.append({"image": picture, "captions": [f"a {word}", f"the {word}"], "image_id": str(number)})
+    Dataset.from_list(rows).to_parquet(str(tmp_path / "pairs.parquet"))
+    return tmp_path / "pairs.parquet"
+
+
+def test_a_table_and_json_say_the_same(vsehub, vsehub_json, tiny_folder, pairs, tmp_path):
+    words = ("evaluate", "--model", tiny_folder, "--data", pairs, "--folds", "2")
+    said = vsehub(*words, "--json", tmp_path / "mine.json")
+    assert f"{tiny_folder.name} on test" in said and "95 % bootstrap intervals" in said
+    written, printed = json.loads((tmp_path / "mine.json").read_text()), vsehub_json(*words)
+    assert printed == written and f"{written['rsum']:8.1f}" in said and "2_fold_rsum" in written
+    assert vsehub("compare", tmp_path / "mine.json", tmp_path / "mine.json").count("+0.00") > 0
+    assert list(read_record(tmp_path / "mine.json")[1]) == ["recall"]
+
+
+def test_flags_reach_the_library(vsehub, calls):
+    record = {"protocols": {}, "intervals": {"level": 0.95}}
+    made = calls(NAME, ({}, record))
+    words = ("--protocol", "recall, coco-5k,recall", "--dtype", "bf16", "--save-embeddings", "e", "--graded", "classes")
+    vsehub("evaluate", "org/m", "--data", "d", "--split", "val", *words, "--label_column", "scene", "--batch_size", "3")
+    model, data, split, options = made[0][0]
+    assert (model, data.data, data.label_column, split) == ("org/m", "d", "scene", "val")
+    assert options.protocols == ("recall", "coco-5k") and options.dtype == "bfloat16" and options.batch_size == 3
+    assert options.save_embeddings == "e" and options.graded == "classes" and options.embeddings is None
+
+
+def test_what_is_out_of_range_is_one_line(vsehub, calls):
+    made = calls(NAME, None)
+    for words, said in (
+        (("--folds", "-1"), "--folds: must be"),
+        (("--batch_size", "0"), "--batch_size: must be"),
+        (("--ties", "optimistic"), "there is no flag --ties"),
+    ):
+        assert said in vsehub("evaluate", "org/m", "--data", "d", *words, status=2)
+    assert "required: --data" in vsehub("evaluate", "org/m", status=2) and made == []
