@@ -5,6 +5,7 @@ import importlib
 import os
 import sys
 
+from .commands.quiet import unhush
 from .files.text import printable
 
 VERBS = {
@@ -63,6 +64,8 @@ def main(argv: list[str] | None = None) -> int:
             raise
         _complain(f"vsehub {verb}: {_shortened(printable(_told(error)))}")
         return 2
+    finally:
+        unhush()
 
 
 def _complain(line: str):

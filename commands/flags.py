@@ -6,11 +6,9 @@ Nothing here, nor at the top of a verb's file, imports torch or transformers: `v
 import argparse
 import difflib
 import json
-import logging
 import os
 import re
 import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from ..data.arguments import DataArguments, underscored
 from ..files.numbers import positive_int
 from ..files.outputs import output_file
 from ..files.whole import write_text
+from .quiet import hush
 
 STDOUT = "-"  # what `--json` without a file means
 DATA_FLAGS = ("image_column", "captions_column", "id_column")
@@ -242,19 +241,6 @@ def chosen_device(name: str):
             raise ValueError(f"--device {name}: there is no such device here; take --device cpu")
     os.environ["ACCELERATE_TORCH_DEVICE"] = name
     return device
-
-
-def hush():
-    """Silence progress bars and remarks of the libraries, those that are imported later, too."""
-    for name in ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS"):
-        os.environ[name] = "1"
-    os.environ |= {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_VERBOSITY": "error", "DATASETS_VERBOSITY": "error"}
-    os.environ["PYTHONWARNINGS"] = "ignore"  # of processes that are started from here
-    logging.getLogger("vsehub").setLevel(logging.ERROR)
-    warnings.simplefilter("ignore")
-    for name in ("transformers.utils.logging", "datasets.utils.logging"):
-        if name in sys.modules:
-            sys.modules[name].set_verbosity_error()
 
 
 # Types of words; those of numbers are in files/numbers.py.

@@ -3,7 +3,7 @@
 import importlib
 
 from ..data.arguments import underscored
-from .flags import hush
+from .quiet import hush
 from .train_help import SYSTEMS, help_text
 
 
