@@ -7,6 +7,7 @@ from dataclasses import fields
 from functools import cache
 
 import torch
+from accelerate.state import AcceleratorState, PartialState
 from datasets import Dataset
 from transformers import TrainingArguments
 
@@ -150,7 +151,12 @@ def check_settings(stage: str, training: TrainingArguments):
 @cache
 def _unset(kind: type) -> dict:
     """Each setting as it is when it was not given."""
-    plain = kind(output_dir="unset", eval_strategy="no", save_strategy="no", load_best_model_at_end=False)
+    # TrainingArguments set up the processes anew when they are made: those of the run must stay as they are.
+    states = [(state, dict(state._shared_state)) for state in (PartialState, AcceleratorState)]
+    plain = kind(output_dir="unset", use_cpu=True, eval_strategy="no", save_strategy="no", load_best_model_at_end=False)
+    for state, kept in states:
+        state._shared_state.clear()
+        state._shared_state.update(kept)
     return {item.name: getattr(plain, item.name) for item in fields(kind)}
 
 
