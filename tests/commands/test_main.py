@@ -3,6 +3,7 @@ import sys
 
 import pytest
 
+import vsehub
 from vsehub.__main__ import VERBS, main
 
 
@@ -78,3 +79,30 @@ def test_a_reader_that_has_seen_enough_is_no_error():
 def test_the_module_runs_as_a_script():
     done = subprocess.run([sys.executable, "-m", "vsehub", "--help"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and "vsehub VERB" in done.stdout
+
+
+HELP = """
+import contextlib, io, sys
+import vsehub
+from vsehub.__main__ import VERBS, main
+for words in (*VERBS, "index export", "index calibrate", "convert pir", "convert d2s-vse", "train pir"):
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
+        main([*words.split(), "--help"])
+    assert "usage: vsehub " in said.getvalue() and "example" in said.getvalue(), words
+print({"torch", "transformers", "numpy", "datasets"} & set(sys.modules))
+"""
+
+
+def test_help_of_every_verb_has_an_example_and_loads_nothing_slow():
+    done = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "set()", done.stderr
+
+
+def test_the_version_is_printed_and_a_misspelt_verb_is_guessed(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"vsehub {vsehub.__version__}\n"
+    assert main(["serch", "x"]) == 2
+    assert capsys.readouterr().err == "vsehub: no verb 'serch'; did you mean search?\n"
+    assert main(["check_leakage"]) == 2
+    assert "vsehub check-leakage: DATA is missing" in capsys.readouterr().err
