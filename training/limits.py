@@ -5,6 +5,7 @@ import difflib
 import os
 from dataclasses import fields
 from functools import cache
+from typing import TypeVar
 
 import torch
 from accelerate.state import AcceleratorState, PartialState
@@ -112,10 +113,11 @@ REFUSED_FOR_PAIRS = {  # the prior, a classifier, knows what to do with them
     "label_smoothing_factor": "pairs have no labels to smooth; for PIR's prior write --prior.label_smoothing_factor",
     "eval_accumulation_steps": "embeddings leave the device batch by batch already; leave it out",
 }
+Parser = TypeVar("Parser", bound=argparse.ArgumentParser)
 WHOLE_MODEL_OPTIMIZERS = ("galore", "apollo", "lomo", "adalomo", "schedule_free")
 
 
-def with_ranges(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+def with_ranges(parser: Parser) -> Parser:
     """Give each numeric flag of a parser the type that refuses what is out of range; finite, where none is listed."""
     for action in parser._actions:
         if action.dest in RANGES:
@@ -132,8 +134,9 @@ def check_settings(stage: str, training: TrainingArguments):
         ValueError: with the flag and why.
     """
     table = REFUSED if stage == "prior" else {**REFUSED, **REFUSED_FOR_PAIRS}
+    unset = _unset(type(training))
     for name, reason in table.items():
-        if hasattr(training, name) and getattr(training, name) != _unset(type(training))[name]:
+        if hasattr(training, name) and getattr(training, name) != unset[name]:
             raise ValueError(f"--{name} {getattr(training, name)}: {reason}")
     if str(getattr(training, "train_sampling_strategy", "random")) == "group_by_length":
         raise ValueError(f"--train_sampling_strategy group_by_length: {REFUSED['group_by_length']}")
@@ -148,8 +151,7 @@ def check_settings(stage: str, training: TrainingArguments):
         )
 
 
-@cache
-def _unset(kind: type) -> dict:
+def _unset(kind: type[TrainingArguments]) -> dict:
     """Each setting as it is when it was not given."""
     # TrainingArguments set up the processes anew when they are made: those of the run must stay as they are.
     states = [(state, dict(state._shared_state)) for state in (PartialState, AcceleratorState)]
