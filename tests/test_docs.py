@@ -1,19 +1,112 @@
-"""Links between the documents lead somewhere."""
+"""The documents name what exists: links, files, flags of commands, and what their Python imports."""
 
+import contextlib
+import importlib
+import io
 import re
+from dataclasses import fields
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
 
+from vsehub.__main__ import VERBS
+from vsehub.commands.flags import DTYPES
+
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "tests" / "goldens").glob("*.md")]
+PRESENT = [page for page in DOCUMENTS if page.name != "CHANGELOG.md"]  # which also names what is gone
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+FILE = re.compile(r"(?<![\w./~$-])(?:[\w.-]+/)*[\w-]+\.(?:py|yaml|md|svg)\b(?![\w*])")
+FOLDERS = {path.name for path in ROOT.iterdir() if path.is_dir()}
+EXAMPLES = re.compile(
+    r"foo|count\.py|(?:^|/)recipe\.yaml"
+)  # files that CONTRIBUTING's examples would add, and one of a user
+SUBCOMMANDS = {
+    "index": {"export": "index_export", "calibrate": "index_calibrate"},
+    "convert": {"pir": "convert_pir", "d2s-vse": "convert_d2s_vse"},
+}
+FLAG = re.compile(r"(?<![\w-])--([a-z][\w.-]*)")
+ELSEWHERE = {
+    "use_decoder",
+    "pdb",
+    "fix",
+    "version",
+    "help_all",
+}  # of the official code, pytest, ruff and `vsehub` itself
 
 
 def anchors(text: str) -> set[str]:
     """The anchors that a Markdown page has: its headings in lower case, with dashes."""
     headings = re.findall(r"^#+ (.+)$", text, re.M)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def code_of(text: str) -> list[str]:
+    """The lines of code blocks (joined where they end in a backslash) and the code within sentences."""
+    blocks = re.findall(r"^ *```\w*\n(.*?)^ *```", text, re.M | re.S)
+    lines = [line for block in blocks for line in re.sub(r"\\\n\s*", " ", block).splitlines()]
+    sentences = re.sub(r"^ *```\w*\n.*?^ *```", "", text, flags=re.M | re.S)
+    return lines + [re.sub(r"\s+", " ", code) for code in re.findall(r"`([^`]+)`", sentences)]
+
+
+def commands_of(text: str) -> list[tuple[str, str]]:
+    """What follows `vsehub` in a document: the command's file in `commands/`, and the words after its name."""
+    commands = []
+    for code in code_of(text):
+        for command in re.findall(r"(?:^|&& |launch -m )vsehub[ .](?:commands\.)?([a-z].*?)(?= && | # |  #|$)", code):
+            verb, *words = command.split()
+            if verb not in VERBS:
+                continue
+            inner = SUBCOMMANDS.get(verb, {}).get(words[0] if words else "")
+            commands.append((inner or verb.replace("-", "_"), command))
+    return commands
+
+
+@lru_cache
+def flags_of_training() -> frozenset[str]:
+    """The flags of `vsehub train`: ours, and those of transformers."""
+    from transformers import TrainingArguments
+
+    from vsehub.training.own_arguments import OURS
+
+    ours = {item.name for kinds in OURS.values() for kind in kinds for item in fields(kind)}
+    return frozenset(ours | {item.name for item in fields(TrainingArguments)} | {"stages", "quiet"})
+
+
+@lru_cache
+def help_of(command: str) -> str:
+    """What a command prints for `--help`."""
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
+        importlib.import_module(f"vsehub.commands.{command}").main(["--help"])
+    return shown.getvalue()
+
+
+def flags_of(command: str) -> frozenset[str]:
+    """The flags of a command, with underscores."""
+    return flags_of_training() if command == "train" else frozenset(FLAG.findall(help_of(command)))
+
+
+def choices_of(command: str) -> dict[str, list[str]]:
+    """The values that a command lists for a flag, by flag."""
+    listed = re.findall(r"--(\w+)\s+\{([\w,]+)\}", help_of(command))
+    return {flag: [*values.split(","), *DTYPES] if flag == "dtype" else values.split(",") for flag, values in listed}
+
+
+@lru_cache
+def all_flags() -> frozenset[str]:
+    """The flags of all commands and benchmarks."""
+    inner = [name for names in SUBCOMMANDS.values() for name in names.values()]
+    flags = set(ELSEWHERE).union(*(flags_of(name) for name in [*(verb.replace("-", "_") for verb in VERBS), *inner]))
+    for script in (ROOT / "benchmarks").glob("*.py"):
+        flags.update(name.replace("-", "_") for name in FLAG.findall(script.read_text(encoding="utf-8")))
+    return frozenset(flags)
+
+
+def plain(flag: str) -> str:
+    """A flag's name with underscores, without the stage before it: `pretrain.max_steps` is `max_steps`."""
+    return flag.replace("-", "_").rpartition(".")[2] or flag
 
 
 @pytest.mark.parametrize("page", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -26,3 +119,42 @@ def test_links_within_the_repository_lead_to_a_file_and_a_heading(page):
         assert target.exists(), f"{page.name}: {link}"
         if anchor and target.suffix == ".md":
             assert anchor in anchors(target.read_text(encoding="utf-8")), f"{page.name}: {link}"
+
+
+@pytest.mark.parametrize("page", PRESENT, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_that_a_document_names_exist(page):
+    names = {path.name for path in ROOT.rglob("*") if ".venv" not in path.parts}
+    for file in set(FILE.findall(page.read_text(encoding="utf-8"))):
+        first, inner, _ = file.partition("/")
+        if EXAMPLES.search(file) or (inner and first not in FOLDERS | {"..", "."}):
+            continue
+        exists = (ROOT / file).exists() or (page.parent / file).exists() if inner else file in names
+        assert exists, f"{page.name}: {file}"
+
+
+@pytest.mark.parametrize("page", PRESENT, ids=lambda path: str(path.relative_to(ROOT)))
+def test_flags_that_a_document_names_exist(page):
+    text = page.read_text(encoding="utf-8")
+    for command, words in commands_of(text):
+        for flag in FLAG.findall(words):
+            assert plain(flag) in flags_of(command), f"{page.name}: vsehub {words}: no flag --{flag}"
+        for flag, value in re.findall(r"--(\w+) (\w+)", words):
+            assert value in choices_of(command).get(flag, [value]), f"{page.name}: vsehub {words}: --{flag} {value}"
+    for code in code_of(text):
+        for flag in FLAG.findall(code):
+            assert plain(flag) in all_flags(), f"{page.name}: {code}: no flag --{flag}"
+
+
+@pytest.mark.parametrize("page", PRESENT, ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_the_python_of_a_document_imports_from_vsehub_exists(page):
+    for line in re.findall(r"^\s*from (vsehub[\w.]* import [\w, ]+)$", page.read_text(encoding="utf-8"), re.M):
+        module, _, names = line.partition(" import ")
+        for name in names.split(","):
+            assert hasattr(importlib.import_module(module), name.strip()), f"{page.name}: from {line}"
+
+
+@pytest.mark.parametrize("page", PRESENT, ids=lambda path: str(path.relative_to(ROOT)))
+def test_tests_that_a_document_chooses_exist(page):
+    for code in code_of(page.read_text(encoding="utf-8")):
+        for file, word in re.findall(r"(tests/[\w/]+\.py)\S* -k (\w+)", code):
+            assert re.search(rf"def test_\w*{word}", (ROOT / file).read_text(encoding="utf-8")), f"{page.name}: {code}"
