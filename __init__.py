@@ -26,7 +26,7 @@ __all__ = ["D2SVSEConfig", "D2SVSEModel", "D2SVSEProcessor", "PIRConfig", "PIRMo
 
 INSTALLED = "vsehub.hub_cards.installed"
 HOMES = dict.fromkeys(__all__, INSTALLED) | {"Retriever": "vsehub.search.retriever"}
-FOLDERS = """commands configuration data demos evaluation files hub_cards modeling plots processing search
+FOLDERS = """commands configuration data demos evaluation files hub_cards losses modeling plots processing search
 training""".split()
 
 

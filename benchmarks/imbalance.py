@@ -22,9 +22,9 @@ from torch.nn import functional as F
 
 from vsehub.evaluation.graded import graded_metrics
 from vsehub.evaluation.ranking import image_text_metrics
-from vsehub.training.losses import ContrastiveLoss
-from vsehub.training.objectives import PairEmbeddings, StructuredObjective
-from vsehub.training.structure import RepresentationLoss, StructureDistillationLoss
+from vsehub.losses import ContrastiveLoss
+from vsehub.losses.objectives import PairEmbeddings, StructuredObjective
+from vsehub.losses.structure import RepresentationLoss, StructureDistillationLoss
 
 ATTRIBUTES, VALUES, MENTIONED, SYNONYMS, SCENES = 12, 8, 8, 3, 40
 TRAIN, TEST, CAPTIONS, PIXELS, DIM = 2000, 500, 5, 128, 64

@@ -11,9 +11,11 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import nn
 
-from .arguments import StructureArguments
-from .losses import AffiliationLoss, ContrastiveLoss, EmbeddingDistillationLoss, HingeLoss
-from .structure import MemoryBank, RepresentationLoss, StructureDistillationLoss
+from .affiliation import AffiliationLoss
+from .contrastive import ContrastiveLoss
+from .distillation import EmbeddingDistillationLoss
+from .hinge import HingeLoss
+from .structure import RepresentationLoss, StructureDistillationLoss
 
 
 @dataclass(eq=False)
@@ -199,34 +201,4 @@ class StructuredObjective(nn.Module):
         return loss, parts
 
 
-def structured(
-    objective: nn.Module, args: StructureArguments, means: tuple[torch.Tensor, torch.Tensor], dim: int
-) -> "StructuredObjective":
-    """Wrap an objective as the arguments say.
-
-    Args:
-        objective: of a stage.
-        args: of the structure.
-        means: of the image and the text teacher's features over the dataset, (G_I,) and (G_T,).
-        dim: D.
-    """
-    image, text = means
-    bank = MemoryBank(args.structure_bank, dim, len(image), len(text)) if args.structure_bank else None
-    centred = args.structure_centre == "dataset"
-    loss = StructureDistillationLoss(
-        relation=args.structure_relation,
-        text_share=args.text_share,
-        learn_text_share=args.learn_text_share,
-        image_mean=image if centred else None,
-        text_mean=text if centred else None,
-        bank=bank,
-    )
-    representation = {}
-    if args.representation_image_weight:
-        representation["image"] = (RepresentationLoss(len(image), dim), args.representation_image_weight)
-    if args.representation_text_weight:
-        representation["text"] = (RepresentationLoss(len(text), dim), args.representation_text_weight)
-    return StructuredObjective(objective, loss, args.structure_weight, representation)
-
-
-__all__ = ["D2SObjective", "PIRObjective", "PairEmbeddings", "StructuredObjective", "structured"]
+__all__ = ["D2SObjective", "PIRObjective", "PairEmbeddings", "StructuredObjective"]

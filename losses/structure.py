@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .chunked import chunked_sum, log_sums
-from .losses import clamped, group_means, new_temperature
+from .contrastive import clamped, group_means, new_temperature
 
 RELATIONS = ("own", "fused")
 DISTANCES = ("mae", "mse")

@@ -12,12 +12,12 @@ from transformers import AutoConfig, PretrainedConfig
 
 from ..configuration.configuration_d2s_vse import D2SVSEConfig
 from ..data.arguments import DataArguments
+from ..losses.objectives import D2SObjective
 from ..modeling.modeling_d2s_vse import D2SVSEModel
 from ..modeling.towers import load_errors
 from ..processing.processing_d2s_vse import D2SVSEProcessor
 from .arguments import D2SModelArguments, D2SObjectiveArguments
 from .dense_teacher import add_dense_text_embeds
-from .objectives import D2SObjective
 from .pair_stage import selected, train_pairs
 from .preflight import cap_text_length
 from .stages import Splits, StageArguments

@@ -16,10 +16,10 @@ from ..processing.processing_dual_encoder import DualEncoderProcessor
 from .arguments import RetrievalTrainingArguments, TowerArguments
 from .batches import PairCollator
 from .lora import with_lora
-from .objectives import structured
 from .pairs import PairDataset
 from .preflight import count_cut, freeze_without_gradient
 from .stages import StageArguments
+from .structure_teachers import structured
 from .tower_cache import Caches, cache_images, cache_text
 from .trainer import RetrievalTrainer
 from .views import Views

@@ -7,11 +7,11 @@ import numpy as np
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 from transformers.image_processing_utils import BaseImageProcessor
 
+from ..losses.objectives import PIRObjective
 from ..modeling.modeling_pir import PIRModel
 from ..modeling.towers import load_errors
 from ..processing.processing_pir import PIRProcessor
 from .arguments import PIRObjectiveArguments
-from .objectives import PIRObjective
 from .pair_stage import selected, train_pairs
 from .preflight import cap_text_length
 from .prior import train_prior

@@ -19,11 +19,11 @@ from transformers import AutoImageProcessor, AutoTokenizer, TrainingArguments
 
 from ..data.rows import row_image
 from ..files.whole import recover, whole_folder
+from ..losses.contrastive import nt_xent
 from ..modeling.towers import hold_batch_norm, image_tokens, load_tower, run_text_tower
 from ..processing.batching import tokenize
 from .augmentation import AUGMENTATIONS, DrawnDataset
 from .checkpoints import SealedCheckpoints, newest_whole, refuse_non_finite
-from .losses import nt_xent
 
 
 class TwoViews(DrawnDataset):

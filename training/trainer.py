@@ -21,13 +21,13 @@ from ..evaluation.calibration import calibrate_logit_scale
 from ..evaluation.embed import embed_rows, row_metrics
 from ..hub_cards.model_card import write_model_card
 from ..hub_cards.shipped import files_to_ship
+from ..losses.objectives import PairEmbeddings
 from ..modeling.modeling_dual_encoder import DualEncoderOutput
 from ..processing.processing_dual_encoder import DualEncoderProcessor
 from .batches import PairBatch
 from .checkpoints import WholeCheckpoints
 from .dense_teacher import teach
 from .limits import FOLDED, FOLDS
-from .objectives import PairEmbeddings
 from .tower_cache import CachedRowInputs, Caches
 
 OBJECTIVE_FILE = "objective.safetensors"

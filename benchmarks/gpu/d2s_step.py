@@ -15,7 +15,7 @@ import torch
 from transformers import BertConfig, ViTConfig
 
 from vsehub import D2SVSEConfig, D2SVSEModel
-from vsehub.training.objectives import D2SObjective, PairEmbeddings
+from vsehub.losses.objectives import D2SObjective, PairEmbeddings
 
 
 def measure(image_size: int, batch: int, dtype: torch.dtype, steps: int = 20, warmup: int = 5) -> dict:

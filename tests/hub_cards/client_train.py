@@ -16,9 +16,9 @@ def main(target: str, source: str):
     from PIL import Image
 
     from vsehub import D2SVSEModel, D2SVSEProcessor
+    from vsehub.losses.objectives import D2SObjective
     from vsehub.training.arguments import RetrievalTrainingArguments
     from vsehub.training.batches import PairCollator
-    from vsehub.training.objectives import D2SObjective
     from vsehub.training.pairs import PairDataset
     from vsehub.training.trainer import RetrievalTrainer
 

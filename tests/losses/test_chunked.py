@@ -4,10 +4,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from vsehub.training import chunked
-from vsehub.training.chunked import chunked_sum, log_sums, row_blocks
-from vsehub.training.losses import AffiliationLoss, ContrastiveLoss, HingeLoss
-from vsehub.training.structure import StructureDistillationLoss, soft_positive_contrast
+from vsehub.losses import AffiliationLoss, ContrastiveLoss, HingeLoss, chunked
+from vsehub.losses.chunked import chunked_sum, log_sums, row_blocks
+from vsehub.losses.structure import StructureDistillationLoss, soft_positive_contrast
 
 IDS = torch.tensor([0, 0, 1, 2, 2, 2, 3, 4, 5, 5, 6, 7])
 LABELS = torch.tensor([0, 0, 0, 1, 1, 1, 2, 2, 0, 0, 3, 1])

@@ -7,9 +7,10 @@ import torch
 from golden import read_golden
 from torch.nn import functional as F
 
+from vsehub.losses import HingeLoss
+from vsehub.losses.objectives import D2SObjective, PairEmbeddings, PIRObjective
 from vsehub.training.arguments import StructureArguments
-from vsehub.training.losses import HingeLoss
-from vsehub.training.objectives import D2SObjective, PairEmbeddings, PIRObjective, structured
+from vsehub.training.structure_teachers import structured
 
 
 def unit(*shape, seed=0):

@@ -5,8 +5,8 @@ import torch
 from golden import read_golden
 from torch.nn import functional as F
 
-from vsehub.training.losses import ContrastiveLoss, HingeLoss
-from vsehub.training.structure import (
+from vsehub.losses import ContrastiveLoss, HingeLoss
+from vsehub.losses.structure import (
     MemoryBank,
     RepresentationLoss,
     StructureDistillationLoss,

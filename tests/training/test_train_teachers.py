@@ -8,8 +8,8 @@ from transformers import BertModel, ViTModel
 from vsehub.__main__ import main
 from vsehub.data.arguments import DataArguments
 from vsehub.data.rows import prepare_rows
+from vsehub.losses.contrastive import nt_xent
 from vsehub.training import teachers, train_teachers
-from vsehub.training.losses import nt_xent
 from vsehub.training.teacher_columns import read_teachers
 from vsehub.training.views import Views
 

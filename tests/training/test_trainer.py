@@ -11,10 +11,10 @@ from transformers import AutoModel, Trainer, TrainingArguments
 from vsehub import D2SVSEModel, D2SVSEProcessor
 from vsehub.data.arguments import DataArguments
 from vsehub.data.rows import prepare_rows
+from vsehub.losses.objectives import D2SObjective
 from vsehub.training.arguments import RetrievalTrainingArguments
 from vsehub.training.batches import PairCollator
 from vsehub.training.checkpoints import load_whole
-from vsehub.training.objectives import D2SObjective
 from vsehub.training.pairs import PairDataset
 from vsehub.training.trainer import RetrievalTrainer
 

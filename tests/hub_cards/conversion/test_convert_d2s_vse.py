@@ -21,7 +21,7 @@ from vsehub.commands.convert_d2s_vse import main
 from vsehub.hub_cards.conversion.convert_d2s_vse import convert
 from vsehub.hub_cards.conversion.official_checkpoint import CheckpointError
 from vsehub.hub_cards.push import shipped_files
-from vsehub.training.losses import EmbeddingDistillationLoss, HingeLoss
+from vsehub.losses import EmbeddingDistillationLoss, HingeLoss
 
 WIDTH, DIM, POOL, TOKENS, WORDS = 64, 16, 4, 5, 60  # of the tiny official files below
 
