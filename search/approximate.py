@@ -1,6 +1,6 @@
 """Approximate search for large indexes: HNSW of faiss, over the first rows of an index.
 
-Rows added later are searched exactly beside it until they are enough to be worth adding.
+Rows added later are searched exactly, until there are enough of them to add them to the graph.
 """
 
 import os
@@ -10,7 +10,7 @@ import numpy as np
 from .nearest import load_faiss
 
 KINDS = ("flat", "hnsw")
-LARGE = 200_000  # `auto` is HNSW from here on: an exact query costs some 15 ms on one core
+LARGE = 200_000  # rows from which `auto` is HNSW; an exact query then takes about 15 ms on one core
 LINKS, BUILD_EFFORT, SEARCH_EFFORT = 32, 80, 64  # HNSW: M, efConstruction, efSearch
 ROWS_AT_ONCE = 65_536
 
@@ -34,7 +34,7 @@ def require_faiss():
     """
     faiss = load_faiss()
     if faiss is None:
-        raise ImportError('HNSW needs faiss: pip install "vsehub[index]", or take --kind flat')
+        raise ImportError('HNSW needs faiss: pip install "vsehub[index]", or use --kind flat')
     return faiss
 
 
@@ -78,17 +78,17 @@ def write(graph, path):
 
 
 def read(path, memory_map: bool = True):
-    """Read a graph from a file, its vectors mapped rather than read where faiss can.
+    """Read a graph from a file; its vectors are memory-mapped where faiss can do so.
 
     Raises:
-        FileNotFoundError: it is gone.
+        FileNotFoundError: the file was removed.
     """
     faiss = require_faiss()
     flags = faiss.IO_FLAG_MMAP_IFC if memory_map and hasattr(faiss, "IO_FLAG_MMAP_IFC") else 0
     try:
         return faiss.read_index(str(path), flags)
     except RuntimeError:
-        os.stat(path)  # a writer may just have removed it: faiss says so with the error of a damaged file
+        os.stat(path)  # raises FileNotFoundError if a writer removed it: faiss gives the same error for a damaged file
         raise
 
 

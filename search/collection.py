@@ -1,7 +1,7 @@
 """List what is to be indexed (a folder, a picture, a scene, a dataset) and which of it is new or changed.
 
-A unit is what changes as a whole: a file (all tiles of a scene) or a row. It is known by its size and a stamp: the time
-of a file, the CRC-32 of bytes inside a table.
+A unit is a file (with all tiles of a scene) or a row. It has changed if its size or its stamp has: the time of a file,
+the CRC-32 of bytes inside a table.
 """
 
 import os
@@ -22,7 +22,7 @@ from ..processing.scenes import is_scene, open_any, pages_of, read_box, read_til
 
 @dataclass(frozen=True)
 class Unit:
-    """One file or row: its key in the index, where it is, how to tell that it changed, its caption."""
+    """One file or row: its key in the index, its place, size and stamp (which tell a change), and its caption."""
 
     key: str
     path: str | None
@@ -38,13 +38,13 @@ class Collection:
     Args:
         data: folder, picture, scene, parquet, json or Hub id.
         split: of a dataset; None takes a folder's pictures one by one.
-        tile, overlap: pixels; scenes (TIFF, JPEG 2000) are cut into tiles where `tile` is given, one that is named
-            alone by default.
+        tile, overlap: pixels; scenes (TIFF, JPEG 2000) are cut into tiles where `tile` is given. A source that is one
+            scene is cut by default.
         **settings: `data_config`, `image_root`, `image_column`, `captions_column`, `bands`, `fast`.
 
     Attributes:
-        notes: what there is to say about files that were read: pages and tiles that are not in the index.
-        blank: number of tiles that hold nothing and were not yielded.
+        notes: remarks on files that were read: pages and tiles that are not in the index.
+        blank: number of empty tiles, which were not yielded.
     """
 
     def __init__(self, data: str, split: str | None = None, tile: int | None = None, overlap: int = 64, **settings):
@@ -52,7 +52,7 @@ class Collection:
         folder = path.is_dir() and (holds_pictures(path) or not holds_tables(path))
         self.files = split is None and (folder or _is_picture(path))
         split = None if self.files else split or "train"
-        if self.files or path_of(str(path), split).exists():  # one name from wherever, however it is spelt
+        if self.files or path_of(str(path), split).exists():  # the same name from every working directory
             data = os.path.abspath(path)
         if settings.get("image_root") is not None:
             settings["image_root"] = os.path.abspath(Path(settings["image_root"]).expanduser())
@@ -97,24 +97,26 @@ class Collection:
         return self._rows
 
     def check(self, may_be_empty: bool = False):
-        """Refuse, before anything is changed, what can never be read as it was asked for.
+        """Check the source and its settings before anything is changed.
 
         Args:
             may_be_empty: whether a folder may have lost its last picture.
 
         Raises:
-            ValueError, OSError: tiles or bands that make no sense; no such source, split, column or picture.
+            ValueError, OSError: impossible tiles or bands; no such source, split, column or picture.
         """
         tile, overlap, bands = self.settings["tile"], self.settings["overlap"], self._bands
         if tile is not None and not 0 <= overlap < tile:
-            raise ValueError(f"--tile {tile} --overlap {overlap}: the overlap is at least 0 and smaller than the tile")
+            raise ValueError(
+                f"--tile {tile} --overlap {overlap}: the overlap must be at least 0 and smaller than the tile"
+            )
         if bands is not None and min(bands) < 1:
             raise ValueError(f"--bands {' '.join(map(str, bands))}: bands are counted from 1")
         if self.files:
             if not self.folder.pictures and not may_be_empty:
-                there = [self.folder.told] if self.folder.others else []
-                there += [f"{os.path.basename(path)}: {why}" for path, why in list(self.folder.refused.items())[:1]]
-                raise ValueError(f"{self.name}: no picture in it ({'; '.join(there) or 'it is empty'})")
+                reasons = [self.folder.told] if self.folder.others else []
+                reasons += [f"{os.path.basename(path)}: {why}" for path, why in list(self.folder.refused.items())[:1]]
+                raise ValueError(f"{self.name}: no picture in it ({'; '.join(reasons) or 'it is empty'})")
             return
         rows, column = self.rows, self.settings.get("captions_column")
         if column is not None and column not in rows.column_names:
@@ -132,16 +134,16 @@ class Collection:
         units = []
         for path in self.folder.pictures:
             try:
-                found = os.stat(path)
-            except OSError:  # gone since it was listed, or a link that leads nowhere: opening it says so
+                status = os.stat(path)
+            except OSError:  # deleted since it was listed, or a broken link: opening it reports that
                 if os.path.lexists(path):
                     units.append(Unit(path, path, None, 0, 0))
                 continue
-            units.append(Unit(path, path, None, found.st_size, found.st_mtime_ns))
+            units.append(Unit(path, path, None, status.st_size, status.st_mtime_ns))
         return units
 
     def entries(self, unit: Unit) -> Iterator[tuple[dict, object]]:
-        """Yield (item, source) of a unit, as `embed_stream` takes them; `notes` and `blank` tell what is left out."""
+        """Yield (item, source) of a unit, as `embed_stream` takes them; `notes` and `blank` record what is left out."""
         item = {"id": unit.key, "path": unit.path, "row": unit.row, "size": unit.size, "stamp": unit.stamp}
         item |= {"caption": unit.caption, "modality": "image", "collection": self.name}
         source = unit.path if unit.row is None else image_source(self._image(unit.row))
@@ -153,10 +155,10 @@ class Collection:
             yield item, source
 
     def _tiles(self, unit: Unit, item: dict) -> Iterator[tuple[dict, object]]:
-        blank = there = 0
+        blank = total = 0
         try:
             for box, tile in read_tiles(unit.path, self.settings["tile"], self.settings["overlap"], self._bands):
-                there += 1
+                total += 1
                 if tile.info["blank"]:
                     blank += 1
                 else:
@@ -164,11 +166,11 @@ class Collection:
         except BadImageError as error:
             yield item, error
             return
-        if blank == there:
-            yield item, BadImageError(f"{unit.path}: none of its {there} tiles holds anything but one colour")
+        if blank == total:
+            yield item, BadImageError(f"{unit.path}: all of its {total} tiles are empty (nodata, or one colour)")
         elif blank:
             self.blank += blank
-            self._note(unit, f"{blank} of {there} tiles hold nothing (nodata, or one colour) and are not indexed")
+            self._note(unit, f"{blank} of {total} tiles are empty (nodata, or one colour) and are not indexed")
 
     def _note(self, unit: Unit, text: str):
         self.notes.append({"id": unit.key, "path": unit.path, "problem": text})
@@ -182,7 +184,7 @@ class Collection:
         return self._scenes[path]
 
     def picture(self, item: dict, least_side: int | None = None):
-        """Open the picture of an item again; BadImageError where it is gone."""
+        """Open the picture of an item again; BadImageError if it no longer exists."""
         if item.get("box"):
             return read_box(item["path"], item["box"], self._bands)
         source = item["path"] if item.get("row") is None else image_source(self._image(item["row"]))
@@ -204,10 +206,10 @@ class Collection:
         if isinstance(image, bytes):
             return Unit(key, None, number, len(image), zlib.crc32(image), caption)
         try:
-            found = os.stat(os.fspath(image))  # the system takes a number for an open file
-        except (OSError, TypeError, ValueError):  # opening it says what is wrong
+            status = os.stat(os.fspath(image))  # os.stat would take a number for an open file
+        except (OSError, TypeError, ValueError):  # opening it reports what is wrong
             return Unit(key, image if isinstance(image, str) else None, number, 0, 0, caption)
-        return Unit(key, image, number, found.st_size, found.st_mtime_ns, caption)
+        return Unit(key, image, number, status.st_size, status.st_mtime_ns, caption)
 
 
 def _is_picture(path: Path) -> bool:

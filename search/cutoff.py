@@ -13,7 +13,7 @@ def calibrated_cutoff(own, noise, reject_share: float = 0.95) -> dict:
 
     Returns:
         `text` (the cut-off, for text queries), `rejected` (the fraction reached), `kept` (share of `own` at or above
-        it), `pairs` and `off_topic` (how many of each were looked at).
+        it), `pairs` and `off_topic` (the number of each).
 
     Raises:
         ValueError: nothing to choose from, NaN, or a share outside 0..1.
@@ -25,7 +25,7 @@ def calibrated_cutoff(own, noise, reject_share: float = 0.95) -> dict:
         raise ValueError("a cut-off needs validation pairs and irrelevant queries")
     if not (np.isfinite(own).all() and np.isfinite(noise).all()):
         raise ValueError("a cosine of the validation pairs is not finite: look at the model")
-    rank = max(0, int(np.ceil(reject_share * len(noise))) - 1)  # so many at least must lie below
+    rank = max(0, int(np.ceil(reject_share * len(noise))) - 1)  # at least rank + 1 scores must be below the cut-off
     cutoff = float(np.nextafter(np.sort(noise)[rank], np.inf))
     return {
         "text": cutoff,

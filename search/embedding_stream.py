@@ -1,7 +1,7 @@
 """Embed a stream of pictures; threads decode the next ones while the model runs.
 
-Pillow decodes and resizes outside Python's lock, so threads are enough. A picture that cannot be used becomes a line of
-a report and never stops the stream.
+Pillow releases Python's global lock while it decodes and resizes, so threads are enough. A picture that cannot be used
+is reported and does not stop the stream.
 """
 
 import os
@@ -26,8 +26,8 @@ def embed_stream(
     Args:
         model: a dual encoder of vsehub, in eval mode.
         processor: its processor.
-        entries: iterable of (item, source): a dictionary with `id`, and a path, bytes, a PIL image, or the
-            `BadImageError` that there is instead of one.
+        entries: iterable of (item, source): a dictionary with `id`, and a path, bytes, a PIL image, or a
+            `BadImageError` where there is none.
         batch_size: pictures at a time.
         workers: decoding threads; default one per core, at most 8.
         fast: scaled decoding, see `fast_resize`; otherwise the pixels are exactly the processor's.
@@ -62,7 +62,7 @@ def embed_stream(
 
 
 def _bytes_held(batch) -> int:
-    """Of the pictures that are in memory already: tiles of a scene."""
+    """Bytes of the pictures of a batch that are in memory already: tiles of a scene."""
     return sum(3 * source.width * source.height for _, source in batch if hasattr(source, "getbands"))
 
 
@@ -79,22 +79,26 @@ def _prepared(batch, processor, resize, bands):
         return items, None, problems
     try:
         return items, _pixels(images, processor, resize), problems
-    except Exception as error:  # one picture spoils the batch: find it
+    except Exception as error:  # one picture is at fault: prepare each alone to find it
         if len(images) == 1:
             return [], None, [*problems, _problem(items[0], f"cannot be prepared ({type(error).__name__}: {error})")]
         parts = [_prepared([(item, image)], processor, resize, None) for item, image in zip(items, images)]
         pixels = [part for _, part, _ in parts if part is not None]
-        items = [item for found, _, _ in parts for item in found]
-        return items, torch.cat(pixels) if pixels else None, problems + [p for *_, found in parts for p in found]
+        items = [item for good, _, _ in parts for item in good]
+        return (
+            items,
+            torch.cat(pixels) if pixels else None,
+            problems + [problem for *_, several in parts for problem in several],
+        )
 
 
 def _opened(item, source, resize, bands):
-    if not _is_unicode(item["id"]):  # no table can hold it
+    if not _is_unicode(item["id"]):  # Arrow tables hold UTF-8 only
         raise BadImageError(f"{item['id']!r}: the name is not Unicode; rename the file")
     if hasattr(source, "getbands"):
         with opening(item["id"]):
-            source.load()  # a file that Pillow opened is read only now
-            return to_rgb(source)  # as the processor does itself; twice is harmless
+            source.load()  # Pillow reads the pixels of an opened file only now
+            return to_rgb(source)  # the processor does so as well; a second time changes nothing
     if isinstance(source, BadImageError):
         raise source
     if source is None:

@@ -29,7 +29,7 @@ def export_schema(index: VectorIndex) -> pa.Schema:
 
 
 def to_parquet(index: VectorIndex, out):
-    """Write the index as one parquet file, whole or not at all."""
+    """Write the index as one parquet file; after an error there is none."""
     with whole_file(out) as file, pq.ParquetWriter(file, export_schema(index)) as writer:
         for batch in vector_batches(index):
             writer.write_batch(batch)

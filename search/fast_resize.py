@@ -1,8 +1,9 @@
 """Decode and resize pictures faster than the processor does; the pixels differ a little.
 
-Exact: decode whole, resize, rescale and normalise in float on the host. Fast: decode a JPEG at the smallest eighth that
-is no smaller than the model's square, resize in 8 bit, and normalise on the device. Pictures that are less than twice
-the square are decoded whole, and then the pixels are the processor's. Never use it to reproduce a figure.
+Exact: decode in full size, resize, rescale and normalise in float on the host. Fast: decode a JPEG at the smallest of
+1/8, 1/4 and 1/2 of its size that is no smaller than the model's input, resize in 8 bit, and normalise on the device.
+Pictures of less than twice that size are decoded in full size and give the processor's pixels. Do not use it to
+reproduce figures.
 """
 
 import numpy as np
@@ -13,8 +14,8 @@ class FastResize:
     """The resizing and normalising of a processor whose images become squares.
 
     Args:
-        processor: of the model; its `image_processor` must resize to height and width, and do nothing else but
-            rescale and normalise.
+        processor: of the model; its `image_processor` must resize to height and width, rescale and normalise, and do
+            nothing else.
 
     Raises:
         ValueError: the processor does something else, such as a centre crop.
@@ -27,8 +28,8 @@ class FastResize:
         crops = getattr(images, "do_center_crop", None) or getattr(images, "do_pad", None)
         if not (height and width and images.do_resize and images.do_rescale) or crops:
             raise ValueError(
-                f"fast mode knows processors that stretch pictures to a square, not {type(images).__name__} with size "
-                f"{dict(size)}: leave --fast away"
+                f"fast mode needs a processor that resizes pictures to a fixed height and width, not "
+                f"{type(images).__name__} with size {dict(size)}: leave out --fast"
             )
         self.size, self.least_side, self.resample = (width, height), max(height, width), images.resample
         mean, std = (images.image_mean, images.image_std) if images.do_normalize else ([0.0] * 3, [1.0] * 3)
@@ -43,7 +44,7 @@ class FastResize:
 
     def finish(self, pixels: torch.Tensor) -> torch.Tensor:
         """Normalise (B, 3, H, W) on its device: float32."""
-        pixels = pixels.contiguous().to(torch.float32)  # first in order, then float: a quarter of the time
+        pixels = pixels.contiguous().to(torch.float32)  # contiguous first, then float: takes a quarter of the time
         return pixels.mul_(self.gain.to(pixels.device)).sub_(self.offset.to(pixels.device))
 
 

@@ -1,6 +1,6 @@
 """An index as GeoParquet 1.1 (https://geoparquet.org), for QGIS, GeoPandas, torchgeo and STAC: outlines and vectors.
 
-Geometries are well-known binary, polygons in longitude and latitude. Rows without a place have none.
+Geometries are well-known binary, polygons in longitude and latitude. Rows without coordinates have none.
 """
 
 import json
@@ -25,11 +25,11 @@ logger = logging.get_logger(__name__)
 def to_geoparquet(index: VectorIndex, out):
     """Write items, `vector`, `model_id`, `model_revision`, `model_digest` and `geometry` of an index.
 
-    The file is whole or not there. Every scene is opened once, to ask where it lies; one that is gone gives rows
-    without geometry.
+    After an error there is no file. Every scene is opened once to read its coordinates; a scene that no longer exists
+    gives rows without geometry.
     """
     places, kinds, bounds, missing = {}, set(), [], 0
-    for _, items in index.batches():  # what there is must be known before the first row is written
+    for _, items in index.batches():  # kinds and bounds of all geometries go into the header, before the first row
         for shape in _shapes(items, places):
             missing += shape is None
             if shape is not None:
@@ -65,7 +65,7 @@ def _polygons(geometry: dict) -> list:
 
 
 def _widened(bounds: list[float], geometry: dict) -> list[float]:
-    """West, south, east and north of what there was and a geometry."""
+    """Extend bounds (west, south, east, north; empty at first) to include a geometry."""
     points = [point for rings in _polygons(geometry) for ring in rings for point in ring]
     lons, lats = zip(*points, *([bounds[:2], bounds[2:]] if bounds else []))
     return [min(lons), min(lats), max(lons), max(lats)]

@@ -20,7 +20,7 @@ SCHEMA = pa.schema(
         ("stamp", pa.int64()),  # mtime in ns of a file, CRC-32 of bytes
         ("caption", pa.string()),
         ("modality", pa.string()),  # image or text
-        ("collection", pa.string()),  # what it was indexed from: a refresh of one leaves the others alone
+        ("collection", pa.string()),  # its source: updating one source leaves the rows of others alone
     ]
 )
 BLOCK = 16_384  # rows copied at a time
@@ -31,7 +31,7 @@ class Segment:
 
     Args:
         vectors: unit vectors (R, D), float32.
-        table: their items; or None, and `source` is where parquet is read from when it is first asked for.
+        table: their items; with None, they are read from `source` (parquet) when they are first used.
         source: an open pyarrow file, so that the items stay readable when a writer removes their file.
         files: names of the two files, None in memory.
     """
@@ -52,7 +52,7 @@ class Segment:
             return pq.read_table(self._source)
         except (pa.ArrowInvalid, OSError) as error:
             raise IndexFolderError(
-                f"{self.files[1]} is not whole ({error}): copy the index again, or make it anew"
+                f"{self.files[1]} is damaged ({error}): copy the index again, or build it again"
             ) from None
 
     def __len__(self) -> int:
@@ -81,7 +81,7 @@ def items_table(items: list[dict]) -> pa.Table:
     if unknown:
         raise ValueError(f"items have no field {sorted(unknown)[0]!r}; they have {', '.join(SCHEMA.names)}")
     ids = [item.get("id") for item in items]
-    if not all(isinstance(found, str) and found for found in ids):
+    if not all(isinstance(name, str) and name for name in ids):
         raise ValueError("every item needs an id, a text that is not empty")
     if len(set(ids)) < len(ids):
         twice = next(name for name, times in Counter(ids).items() if times > 1)
@@ -102,7 +102,7 @@ def unit(vectors, what: str = "vector") -> np.ndarray:
     wrong = np.flatnonzero(~np.isfinite(lengths) | (lengths == 0))
     if len(wrong):
         kind = "zero" if lengths[wrong[0]] == 0 else "not finite"
-        raise ValueError(f"{what} {wrong[0]} is {kind}: nothing can be near it; look at the model or the input")
+        raise ValueError(f"{what} {wrong[0]} is {kind}: it has no cosines; check the model and the input")
     return (vectors / lengths[:, None]).astype(np.float32)
 
 

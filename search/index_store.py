@@ -1,7 +1,7 @@
 """The files of an index: data files that never change, and one manifest that names the current ones.
 
-A change writes new files beside the old ones, makes them durable, and renames a new manifest over the old: that rename
-is the change. Killed before it, the folder is the old index; killed after it, the new one. Files that no manifest names
+A change writes new files beside the old ones, syncs them to disk, and then renames a new manifest over the old one.
+Killed before that rename, the folder is the old index; killed after it, the new one. Files that no manifest names
 are removed by the next change.
 """
 
@@ -14,12 +14,12 @@ from ..files.whole import BusyError, WriterLock, new_file, sync_folder, write_js
 FORMAT = 1
 MANIFEST = "manifest.json"
 NUMBER = "[0-9]" * 6
-OURS = (  # the sweep touches these alone: the folder may hold files of others
+OURS = (  # only these are removed: the folder may hold other files
     f"vectors-{NUMBER}.npy",
     f"items-{NUMBER}.parquet",
     f"deleted-{NUMBER}.npy",
     f"graph-{NUMBER}.faiss",
-    f"{MANIFEST}.tmp",  # of a killed earlier version
+    f"{MANIFEST}.tmp",  # left by a killed earlier version
 )
 
 
@@ -31,7 +31,7 @@ class Store:
     """The files of one index.
 
     Args:
-        folder: where; made by the first commit.
+        folder: of the index; the first commit makes it.
     """
 
     def __init__(self, folder):
@@ -39,24 +39,24 @@ class Store:
         self._lock = None
 
     def exists(self) -> bool:
-        """Whether an index lies here."""
+        """Whether the folder holds an index."""
         return (self.folder / MANIFEST).is_file()
 
     def load(self, opener):
         """Return (manifest, opener(manifest)), all of one generation, even while another process changes the index.
 
         Raises:
-            IndexFolderError: no index, one of a newer format, or a file that is missing or not whole.
+            IndexFolderError: no index, one of a newer format, or a file that is missing or damaged.
         """
         for _ in range(20):  # a writer may remove the files of the generation that we are about to open
             manifest = self.manifest()
             try:
                 for name, size in manifest["files"].items():
-                    found = (self.folder / name).stat().st_size
-                    if found != size:
+                    actual = (self.folder / name).stat().st_size
+                    if actual != size:
                         raise IndexFolderError(
-                            f"{self.folder / name} has {found:,} bytes, not {size:,}: copy the index again, or make "
-                            "it anew"
+                            f"{self.folder / name} has {actual:,} bytes, not {size:,}: copy the index again, or "
+                            "build it again"
                         )
                 return manifest, opener(manifest)
             except FileNotFoundError as error:
@@ -65,39 +65,40 @@ class Store:
                     break
             except (IndexFolderError, ImportError, MemoryError):
                 raise
-            except Exception as error:  # numpy, Arrow, faiss and our own reading of the manifest each raise their kinds
+            except Exception as error:  # numpy, Arrow, faiss and our own checks raise many types
                 raise IndexFolderError(
-                    f"{self.folder} is not whole ({type(error).__name__}: {error}): copy the index again, or make it "
-                    "anew"
+                    f"{self.folder} is damaged ({type(error).__name__}: {error}): copy the index again, or build "
+                    "it again"
                 ) from None
-        raise IndexFolderError(f"{lost} is missing: copy the index again, or make it anew") from None
+        raise IndexFolderError(f"{lost} is missing: copy the index again, or build it again") from None
 
     def manifest(self) -> dict:
         """Read the manifest."""
         path = self.folder / MANIFEST
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            generation = found["generation"], found["files"]
+            manifest = json.loads(path.read_text(encoding="utf-8"))
+            generation = manifest["generation"], manifest["files"]
         except (FileNotFoundError, NotADirectoryError):
             raise IndexFolderError(f"{self.folder} holds no index: make one with `vsehub index`") from None
         except (ValueError, KeyError, TypeError):
             raise IndexFolderError(
-                f"{path} is no manifest of an index: copy the index again, or make it anew"
+                f"{path} is no manifest of an index: copy the index again, or build it again"
             ) from None
-        if found.get("format") != FORMAT or not generation:
+        if manifest.get("format") != FORMAT or not generation:
             raise IndexFolderError(
-                f"{self.folder} is an index of format {found.get('format')}, this vsehub reads {FORMAT}: update vsehub"
+                f"{self.folder} is an index of format {manifest.get('format')}, this vsehub reads "
+                f"{FORMAT}: update vsehub"
             )
-        return found
+        return manifest
 
     def writing(self, name: str):
-        """Context that gives the path of a new file to write to; on leaving it is on the disk."""
+        """Context that gives the path of a new file to write to; on leaving, the file is synced to disk."""
         return new_file(self.folder / name)
 
     def commit(self, manifest: dict):
         """Switch to a manifest whose files are all written, then remove what it no longer names."""
         manifest["files"] = {name: (self.folder / name).stat().st_size for name in manifest["files"]}
-        sync_folder(self.folder)  # the names of the new files, before anything points at them
+        sync_folder(self.folder)  # the new files must be on disk before a manifest names them
         write_json(self.folder / MANIFEST, manifest, indent=1)
         for pattern in OURS:
             for path in self.folder.glob(pattern):

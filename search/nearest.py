@@ -1,15 +1,17 @@
 """Exact nearest neighbours by inner product, with faiss or numpy; both return the same rows.
 
-Both engines only propose candidates, in float32 and each with its own rounding. The candidates are scored again in
-float64, row by row, and ties go to the lower row: that makes the answer one of the data, not of the engine.
+Both engines only propose candidates, in float32 and with different rounding. The candidates are scored again in
+float64, row by row, and ties go to the lower row, so the result does not depend on the engine.
 """
 
 import numpy as np
 
 MARGIN = 16  # candidates beyond k
-TIE = 2e-6  # float32 engines may order what lies closer than this as they like
-SCORES_AT_ONCE = 1 << 24  # of the numpy engine, 64 MB
-ASKED_BEYOND = 64  # so many rows that are left out are asked for, too, and dropped; of more, numpy masks the scores
+TIE = 2e-6  # the order of scores closer than this depends on the engine's rounding in float32
+SCORES_AT_ONCE = 1 << 24  # in the numpy engine: 64 MB
+ASKED_BEYOND = (
+    64  # up to so many left-out rows, faiss is asked for more rows and they are dropped; above, numpy masks scores
+)
 
 
 def load_faiss():
@@ -47,12 +49,12 @@ def _by_numpy(vectors, queries, count, left_out) -> np.ndarray:
     block = max(1024, SCORES_AT_ONCE // len(queries))
     rows, scores = [], []
     for start in range(0, len(vectors), block):
-        found = queries @ vectors[start : start + block].T  # (Q, block)
+        products = queries @ vectors[start : start + block].T  # (Q, block)
         if left_out is not None:
-            found[:, left_out[start : start + block]] = -np.inf
-        best = _best(found, count)
+            products[:, left_out[start : start + block]] = -np.inf
+        best = _best(products, count)
         rows.append(best + start)
-        scores.append(np.take_along_axis(found, best, 1))
+        scores.append(np.take_along_axis(products, best, 1))
     rows, scores = np.concatenate(rows, 1), np.concatenate(scores, 1)
     best = _best(scores, count)
     rows, scores = np.take_along_axis(rows, best, 1), np.take_along_axis(scores, best, 1)
@@ -72,7 +74,7 @@ def ranked(rows: np.ndarray, vectors: np.ndarray, query: np.ndarray) -> tuple[np
     Returns:
         rows and cosines (float64), best first, ties by row.
     """
-    # a sum for each row apart: BLAS rounds equal rows differently at different places of a matrix
+    # one sum for each row: BLAS may round equal rows differently at different places of a matrix
     scores = (vectors.astype(np.float64) * query.astype(np.float64)).sum(axis=1)
     order = np.lexsort((rows, -scores))
     return rows[order], scores[order]
@@ -81,8 +83,8 @@ def ranked(rows: np.ndarray, vectors: np.ndarray, query: np.ndarray) -> tuple[np
 def cut_through_tie(scores: np.ndarray, k: int, count: int) -> bool:
     """Whether rows that were not proposed may tie with the k-th of these candidates' scores (best first).
 
-    An engine that kept a tied row back has proposed `count` others that are no worse. The last candidate tells nothing:
-    it may be from a segment that has nothing better.
+    An engine that left out a tied row has proposed `count` others that are no worse, so the score at `count` decides.
+    The last candidate does not: it may come from a segment with fewer good rows.
     """
     return len(scores) >= count and scores[k - 1] - scores[count - 1] <= TIE
 

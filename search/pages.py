@@ -19,17 +19,17 @@ STYLE = """body{font:15px/1.4 system-ui,sans-serif;margin:2rem;color:#222;backgr
 ol{display:flex;flex-wrap:wrap;gap:1rem;padding:0;list-style:none}
 li{width:226px}img{max-width:224px;max-height:224px;display:block;border:1px solid #ccc}
 small{color:#666;overflow-wrap:anywhere}"""
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # whatever a name holds, nothing runs
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # no script runs, whatever a name holds
 
 
 def html_page(query: str, hits: list, picture_of, query_image=None) -> str:
     """A self-contained page: the query, and the hits with thumbnails, cosines, ids and captions.
 
     Args:
-        query: what was asked, in words.
+        query: the query as text.
         hits: of `Retriever.search`.
         picture_of: a function of a hit that opens its picture; BadImageError or None where there is none.
-        query_image: the picture that was asked with, if any.
+        query_image: the picture of the query, if any.
     """
     cells = []
     for place, hit in enumerate(hits, 1):
@@ -42,7 +42,7 @@ def html_page(query: str, hits: list, picture_of, query_image=None) -> str:
         cells.append(f"<li>{picture}<b>{place}. {hit.score:.3f}</b>{caption}<br><small>{html.escape(hit.id)}</small>")
     title = html.escape(query)
     asked = _thumbnail(query_image) if query_image is not None else ""
-    body = f"<ol>\n{chr(10).join(cells)}\n</ol>" if cells else "<p>Nothing here comes near enough.</p>"
+    body = f"<ol>\n{chr(10).join(cells)}\n</ol>" if cells else "<p>No hit reaches the minimum cosine.</p>"
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}"><style>{STYLE}</style></head>\n'
@@ -53,7 +53,7 @@ def html_page(query: str, hits: list, picture_of, query_image=None) -> str:
 def picture_opener(index):
     """A function that opens the picture of a hit of this `VectorIndex` as it was indexed; None for a text.
 
-    A collection's pictures come from that collection alone, and none is fetched because an index says so.
+    Pictures are opened only inside the collection that the index names, and never downloaded.
     """
     collections = {}
 
@@ -64,9 +64,11 @@ def picture_opener(index):
         if settings is None:  # added from Python, by its path
             return open_any(hit.path, name=hit.id, least_side=THUMBNAIL)
         if not path_of(settings["data"], settings.get("split") or "train").exists():
-            raise BadImageError(f"{hit.id}: {settings['data']} is not on this machine, and no page fetches it")
+            raise BadImageError(
+                f"{hit.id}: {settings['data']} is not on this machine, and is not downloaded for a page"
+            )
         if settings.get("split") is None and not _lies_in(hit.path, settings["data"]):
-            raise BadImageError(f"{hit.id}: does not lie in its collection, {settings['data']}")
+            raise BadImageError(f"{hit.id}: is not inside its collection, {settings['data']}")
         if hit.collection not in collections:
             collections[hit.collection] = Collection(**settings)
         return collections[hit.collection].picture(vars(hit), THUMBNAIL)
@@ -75,7 +77,7 @@ def picture_opener(index):
 
 
 def _lies_in(path: str | None, data: str) -> bool:
-    """Whether a file is that of a collection, or lies in its folder, links followed."""
+    """Whether a file is the collection itself or is inside its folder, after links are resolved."""
     if path is None:
         return False
     path, data = os.path.realpath(path), os.path.realpath(data)
@@ -91,10 +93,10 @@ def _thumbnail(image) -> str:
 
 
 def geojson(hits: list) -> dict:
-    """Hits as a FeatureCollection of RFC 7946: outlines in longitude and latitude where the scene says where it lies.
+    """Hits as a FeatureCollection of RFC 7946: outlines in longitude and latitude where the scene has coordinates.
 
-    Every feature has `pixel_box` (left, top, right, bottom; of a whole scene, all of it; None for a photograph). One
-    without a geometry says why in `no_geometry`.
+    Every feature has `pixel_box` (left, top, right, bottom; of a whole scene, all of it; None for a photograph). A
+    feature without a geometry gives the reason in `no_geometry`.
     """
     features, places, told = [], {}, {None}
     for rank, hit in enumerate(hits, 1):
@@ -106,7 +108,7 @@ def geojson(hits: list) -> dict:
             facts["no_geometry"] = str(error)
             if isinstance(error, NoPlaceError) and hit.path not in told:
                 told.add(hit.path)
-                logger.warning("%s: no geometry, %s; pixel_box tells where a hit is", hit.path, error)
+                logger.warning("%s: no geometry, %s; see pixel_box for the place of a hit", hit.path, error)
         features.append({"type": "Feature", "geometry": geometry, "properties": facts})
     return {"type": "FeatureCollection", "features": features}
 
@@ -117,10 +119,10 @@ def outline(path: str | None, box, places: dict) -> tuple[dict, list[int]]:
     Args:
         path: of its file.
         box: in pixels; None for the whole file.
-        places: what earlier calls learnt of files, by path; it is filled.
+        places: cache of earlier calls, by path; it is filled.
 
     Raises:
-        NoPlaceError: there is none, and why. BadImageError: the file cannot be opened.
+        NoPlaceError: there is none; the message says why. BadImageError: the file cannot be opened.
     """
     if path is None:
         raise NoPlaceError("it is no file")

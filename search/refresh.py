@@ -25,14 +25,14 @@ SAVED_AT_ONCE = 2048  # files or rows between two saves
 
 @dataclass
 class Done:
-    """What a run did, in rows of the index (tiles count each) and files or rows that could not be used."""
+    """What a run did: numbers of rows of the index (each tile is one), and of files or rows that could not be used."""
 
     embedded: int = 0
     unchanged: int = 0
     removed: int = 0
     bad: int = 0
-    blank: int = 0  # tiles that hold nothing
-    others: str = ""  # numbers of files that are no pictures, by suffix
+    blank: int = 0  # empty tiles
+    others: str = ""  # number of files that are not pictures, by suffix
     rows: int = 0  # of the whole index afterwards
 
 
@@ -53,7 +53,7 @@ def index_collection(
         out: folder of the index.
         model: folder or Hub id; an index that is updated knows its own.
         update: bring an index up to date, or add a collection to it; without, a folder that holds one is refused.
-        kind: of `approximate.KINDS`, or `auto`; None is `flat`, or what the index has.
+        kind: of `approximate.KINDS`, or `auto`; None is the kind of the index, `flat` for a new one.
         batch_size: pictures at a time, in each process.
         workers: decoding threads; default one per core, at most 8.
         **loading: of `Retriever.from_pretrained`, such as `revision`.
@@ -82,7 +82,7 @@ def index_collection(
 def _opened(out, model: str | None, update: bool, kind: str | None, accelerator, loading: dict) -> Retriever:
     """The index to write to, made by process 0 if there is none, and its model."""
     there = Store(out).exists()
-    accelerator.wait_for_everyone()  # before anyone makes it
+    accelerator.wait_for_everyone()  # all processes have looked before process 0 makes it
     if there and not update:
         raise IndexFolderError(f"{out} holds an index: --update brings it up to date, or name another --out")
     if there:
@@ -91,7 +91,7 @@ def _opened(out, model: str | None, update: bool, kind: str | None, accelerator,
             retriever.index.note(kind=kind)
     else:
         if model is None:
-            raise ValueError("say which model embeds the pictures: --model FOLDER or Hub id")
+            raise ValueError("--model is missing: name the folder or Hub id of the model that embeds the pictures")
         retriever = Retriever.from_pretrained(model, **loading)
         retriever.index.kind = kind or "flat"
         if accelerator.is_main_process:
@@ -105,18 +105,18 @@ def refresh(retriever: Retriever, collection: Collection, accelerator, batch_siz
     index, plan, fresh = retriever.index, [None], not len(retriever.index)
     if accelerator.is_main_process:
         if index.sources.get(collection.name) != collection.settings:
-            index.delete(_rows_of(index, collection))  # made in another way; killed from here on, they are just missing
+            index.delete(_rows_of(index, collection))  # other settings; if killed now, these rows are only missing
             index.note(sources={**index.sources, collection.name: collection.settings})
         plan = [_plan(index, collection)]
     chunks, stale, unchanged, known = broadcast_object_list(plan)[0]
     done, problems = Done(unchanged=unchanged), []
     for chunk in tqdm(chunks, desc="indexing") if accelerator.is_main_process and chunks else chunks:
-        found = _embedded(retriever, collection, chunk, accelerator, batch_size, workers)
+        embedded = _embedded(retriever, collection, chunk, accelerator, batch_size, workers)
         if accelerator.is_main_process:
-            vectors, items, bad = found
+            vectors, items, bad = embedded
             problems += bad
             stale -= {item["id"] for item in items}
-            index.add(vectors, items, merge=not fresh)  # into a large index: few rows are copied, none is moved
+            index.add(vectors, items, merge=not fresh)  # a new index is merged once, by `compact` below
             done.embedded += len(items)
     if accelerator.is_main_process:
         problems += collection.left_out()
@@ -125,7 +125,10 @@ def refresh(retriever: Retriever, collection: Collection, accelerator, batch_siz
             index.compact()
         others = collection.folder.others if collection.files else {}
         done.others = collection.folder.told if collection.files else ""
-        notes = [{"id": f"*{kind}", "path": None, "problem": f"{n} files: no picture"} for kind, n in others.items()]
+        notes = [
+            {"id": f"*{kind}", "path": None, "problem": f"{n} files that are not pictures"}
+            for kind, n in others.items()
+        ]
         _report(index.folder, collection.name, problems + collection.notes + notes, known)
     accelerator.wait_for_everyone()
     return done
@@ -135,12 +138,12 @@ def _rows_of(index: VectorIndex, collection: Collection, *names):
     """Fields of the collection's rows; ids alone without names."""
     columns = zip(*(index.column(name) for name in names or ("id",)))
     owned = zip(index.alive, index.column("collection"), columns)
-    found = [values for alive, owner, values in owned if alive and owner == collection.name]
-    return found if names else [name for (name,) in found]
+    rows = [values for alive, owner, values in owned if alive and owner == collection.name]
+    return rows if names else [name for (name,) in rows]
 
 
 def _plan(index: VectorIndex, collection: Collection):
-    """(chunks of units to embed, ids that must go unless they are embedded again, rows that stay, their files)."""
+    """(chunks of units to embed, ids to delete unless embedded again, number of rows that stay, their files)."""
     known: dict[str, list] = {}
     for item in _rows_of(index, collection, "id", "path", "size", "stamp"):
         known.setdefault(item[1] if collection.files else item[0], []).append((item[0], *item[2:]))
@@ -153,7 +156,7 @@ def _plan(index: VectorIndex, collection: Collection):
         else:
             todo.append(unit)
     chunks, current = [], []
-    for unit in todo:  # a scene is saved as a whole, or it would pass for unchanged when a part of it is there
+    for unit in todo:  # a scene is saved at once: with a part of its tiles it would seem unchanged
         current.append(unit)
         if len(current) == SAVED_AT_ONCE or collection.tiled(unit.path):
             chunks, current = [*chunks, current], []
@@ -167,18 +170,18 @@ def _embedded(retriever, collection, chunk, accelerator, batch_size, workers):
     numbered = enumerate(entry for unit in chunk for entry in collection.entries(unit))
     mine = (({**item, "number": n}, source) for n, (item, source) in numbered if n % of == share)
     fast, bands = bool(collection.settings.get("fast")), collection.settings.get("bands")
-    found = list(embed_stream(retriever.model, retriever.processor, mine, batch_size, workers, fast, bands))
-    found = gather_object(found)
-    problems = [problem for *_, several in found for problem in several]
+    batches = list(embed_stream(retriever.model, retriever.processor, mine, batch_size, workers, fast, bands))
+    batches = gather_object(batches)
+    problems = [problem for *_, several in batches for problem in several]
     torn = {problem["path"] for problem in problems if collection.tiled(problem["path"])}
-    rows = [(item, vector) for items, vectors, _ in found for item, vector in zip(items, vectors)]
+    rows = [(item, vector) for items, vectors, _ in batches for item, vector in zip(items, vectors)]
     rows = sorted((row for row in rows if row[0]["path"] not in torn), key=lambda row: row[0]["number"])
     items = [{name: value for name, value in item.items() if name != "number"} for item, _ in rows]
     return np.stack([vector for _, vector in rows]) if rows else np.zeros((0, 0), np.float32), items, problems
 
 
 def _report(folder: Path, collection: str, problems: list[dict], known: set[str]):
-    """List a collection's bad pictures; what was said about files that were not read again (`known`) stays."""
+    """List a collection's bad pictures; entries of files that were not read again (`known`) stay."""
     samples = [BadSample(problem["id"], problem["problem"], path=problem["path"]) for problem in problems]
     report_bad_samples(folder, f"collection {collection}", samples, known, before="bad_images.jsonl")
 

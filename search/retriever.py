@@ -1,4 +1,4 @@
-"""Search pictures and texts from Python: a model, its processor and an index behind four verbs.
+"""Search pictures and texts from Python: a model, its processor and an index in one object.
 
     retriever = Retriever.from_pretrained("org/model")
     retriever.add_images(["a.jpg", "b.jpg"])
@@ -6,7 +6,7 @@
         print(hit.score, hit.id)
     retriever.save("photos.index")
 
-Nothing is guessed: `text=` is never opened as a file or an address, however it looks.
+`text=` is always taken as text: it is never opened as a file or an address.
 """
 
 import itertools
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Hit:
-    """One answer: its id, its cosine with the query, and what else the index knows of it."""
+    """One hit: its id, its cosine with the query (`score`), and the other fields of its item in the index."""
 
     id: str
     score: float
@@ -71,17 +71,20 @@ class Retriever:
         """Load a model and its processor.
 
         Args:
-            model: Hub id, folder, or a model in memory (then a `processor` too, unless it lies beside its weights).
+            model: Hub id, folder, or a model in memory (then with a `processor`, unless one is saved beside its
+                weights).
             index: a `VectorIndex`, the folder of one, or None for an empty one in memory.
             processor: of the model.
             **kwargs: of `AutoModel.from_pretrained`, such as `revision`. `trust_remote_code` is False unless given.
         """
         made_by = None
-        kwargs["trust_remote_code"] = bool(kwargs.get("trust_remote_code"))  # undecided, transformers asks on stdin
+        kwargs["trust_remote_code"] = bool(kwargs.get("trust_remote_code"))  # without it, transformers asks on stdin
         if isinstance(model, (str, os.PathLike)):
             source = str(model)
             if source.startswith(("/", ".", "~")) and not Path(source).exists():
-                raise FileNotFoundError(f"{source}: no such folder; if the model moved, say where to (--model)")
+                raise FileNotFoundError(
+                    f"{source}: no such folder; if the model was moved, give its new place with --model"
+                )
             names = ("revision", "local_files_only", "cache_dir", "token", "trust_remote_code")
             shared = {name: kwargs[name] for name in names if name in kwargs}
             before = folder_state(source)
@@ -99,27 +102,29 @@ class Retriever:
 
     @classmethod
     def open(cls, folder, model=None, **kwargs):
-        """Open a saved index with the model that made it, or with `model`: a copy of it elsewhere, or in memory.
+        """Open a saved index with the model that made it, or with `model`: a copy in another place, or in memory.
 
         Raises:
-            ValueError: the index names no model, or code would be trusted on the word of the index alone.
+            ValueError: the index names no model, or only the index says whose code would run.
         """
         index = VectorIndex.open(folder)
         if model is None:
             model = (index.model or {}).get("id")
             if not model:
-                raise ValueError(f"{folder} does not say where its model lies: name it (model=..., --model)")
+                raise ValueError(f"{folder} does not say where its model is: name it (model=..., --model)")
             if kwargs.get("trust_remote_code"):
-                raise ValueError(f"{folder} names the model {model}, whose code is not run on its word: give --model")
+                raise ValueError(
+                    f"{folder} names the model {model}: an index cannot allow its code to run; give --model"
+                )
             if not Path(model).is_dir():
-                said = "%s names the model %s, which is now loaded from the Hub or its cache"
-                logger.warning(said, printable(folder), printable(model))
+                text = "%s names the model %s, which is now loaded from the Hub or its cache"
+                logger.warning(text, printable(folder), printable(model))
             if index.model.get("revision"):
                 kwargs = {"revision": index.model["revision"], **kwargs}
         return cls.from_pretrained(model, index, **kwargs)
 
     def save(self, folder):
-        """Write the index to a folder that holds none; later changes go there, too."""
+        """Write the index to a folder without an index; later changes are then written there."""
         self.index.save(folder)
 
     def add_images(self, images, ids=None, captions=None, batch_size: int = 32, fast: bool = False) -> list[dict]:
@@ -140,10 +145,10 @@ class Retriever:
             items = [{**item, name: value} for item, value in _paired(items, given, name)] if given else items
         sources = [image if _in_memory(image) else os.fspath(image) for image in images]
         stream = embed_stream(self.model, self.processor, zip(items, sources), batch_size, fast=fast)
-        found = list(stream)
-        vectors = np.concatenate([part for _, part, _ in found]) if found else np.zeros((0, 0), np.float32)
-        self.index.add(vectors, [item for items, _, _ in found for item in items])
-        return [problem for *_, problems in found for problem in problems]
+        batches = list(stream)
+        vectors = np.concatenate([part for _, part, _ in batches]) if batches else np.zeros((0, 0), np.float32)
+        self.index.add(vectors, [item for items, _, _ in batches for item in items])
+        return [problem for *_, problems in batches for problem in problems]
 
     def add_texts(self, texts, ids=None):
         """Embed and add texts, to be found by pictures or by other texts; ids default to `text-N`."""
@@ -161,9 +166,9 @@ class Retriever:
         Args:
             text: what to look for.
             image: a PIL image or the path of one. With `text`, the query is the normalised weighted sum of both.
-            k: at most so many hits.
-            weight: of the text in such a sum; the picture has 1 - weight.
-            cutoff: least cosine of a hit, see `cutoff_for`; None: no matter how far.
+            k: maximum number of hits.
+            weight: of the text in that sum; the picture has 1 - weight.
+            cutoff: minimum cosine of a hit, see `cutoff_for`; None: no minimum.
             among: `image` or `text`: only these.
 
         Raises:
@@ -181,7 +186,7 @@ class Retriever:
         ]
 
     def cutoff_for(self, image=None, cutoff: float | Literal["auto"] | None = "auto") -> float | None:
-        """The least cosine of a hit: `auto` is the calibrated one for texts alone, where there is one."""
+        """The minimum cosine of a hit: `auto` is the calibrated one, if there is one, for queries without a picture."""
         if cutoff != "auto":
             return cutoff
         return (self.index.cutoff or {}).get("text") if image is None else None
@@ -208,8 +213,8 @@ class Retriever:
             images: paths, bytes or PIL images of a validation split.
             texts: their captions.
             owners: number of the image that each text describes; default text i describes image i.
-            off_topic: texts that nothing in this index answers. Without, each validation text is an irrelevant query
-                among the images of the others: stricter, for some of those may answer it.
+            off_topic: texts that fit nothing in this index. Without them, each validation text is an irrelevant query
+                among the images of the others; that is stricter, because some of these images may fit it.
             reject_share: fraction of irrelevant queries that should return no hit.
 
         Raises:
@@ -220,14 +225,14 @@ class Retriever:
             raise ValueError(f"owners must number, for each of {len(texts)} texts, one of {len(images)} images")
         text_embeds = self.model.encode_text(texts, processor=self.processor).numpy()
         entries = (({"id": f"validation image {n}"}, image) for n, image in enumerate(images))
-        found = list(embed_stream(self.model, self.processor, entries))
-        problems = [problem["problem"] for *_, several in found for problem in several]
+        batches = list(embed_stream(self.model, self.processor, entries))
+        problems = [problem["problem"] for *_, several in batches for problem in several]
         if problems:
             raise ValueError(f"{problems[0]} (and {len(problems) - 1} more): leave such validation images out")
-        image_embeds = np.concatenate([part for _, part, _ in found])
+        image_embeds = np.concatenate([part for _, part, _ in batches])
         if off_topic:
-            found = self.index.search(self.model.encode_text(off_topic, processor=self.processor).numpy(), 1)
-            noise = [scores[0] for _, scores in found if len(scores)]
+            answers = self.index.search(self.model.encode_text(off_topic, processor=self.processor).numpy(), 1)
+            noise = [scores[0] for _, scores in answers if len(scores)]
         else:
             noise = best_of_others(text_embeds, image_embeds, owners)
         cutoff = calibrated_cutoff((text_embeds * image_embeds[owners]).sum(axis=1), noise, reject_share)
@@ -246,15 +251,15 @@ def _fingerprint_of_files(model, source: str, before: list | None, kwargs: dict)
     Args:
         source: folder or Hub id.
         before: `folder_state` of the folder before it was read.
-        kwargs: it was loaded with; those that may change weights are not looked up.
+        kwargs: of the loading; with any that may change weights, no remembered digest is used.
     """
-    if before is None:  # a Hub id; what lies in the cache under a commit does not change
+    if before is None:  # a Hub id; a commit's files in the cache do not change
         path = try_to_load_from_cache(source, "config.json", kwargs.get("cache_dir"), kwargs.get("revision"))
         source = os.path.dirname(path) if isinstance(path, str) else source
         before = folder_state(source)
     plain = kwargs.keys() <= {"revision", "local_files_only", "cache_dir", "trust_remote_code", "token"}
     if before is not None and (not plain or any(name == "adapter_config.json" for name, *_ in before)):
-        before = None  # the base of an adapter lies elsewhere
+        before = None  # the base model of an adapter is in another folder
     what = ["weights", type(model).__name__, str(model.dtype), transformers.__version__]
     return fingerprint(model, remembered(source, before, what, lambda: weights_digest(model)))
 
@@ -274,10 +279,10 @@ def _image_item(image, name: str) -> dict:
         return {"id": name, "modality": "image"}
     path = os.path.abspath(os.fspath(image))
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except (OSError, ValueError):  # the stream reports it
         return {"id": path, "path": path, "modality": "image"}
-    return {"id": path, "path": path, "modality": "image", "size": found.st_size, "stamp": found.st_mtime_ns}
+    return {"id": path, "path": path, "modality": "image", "size": status.st_size, "stamp": status.st_mtime_ns}
 
 
 def _paired(items, given, name):

@@ -1,8 +1,8 @@
 """A durable index of embeddings: add, delete and search by cosine; a change is stored completely or not at all.
 
-Rows live in segments. A change appends one, merged with those before it that are no larger (so there are few, and a
-row is copied about log2(changes) times in its life); deleted rows are marked, and swept out when they are a fifth.
-Rows are numbered across segments; a row's number may change with a merge, its id never.
+Rows are stored in segments. A change appends one segment and merges it with preceding ones that are no larger, so there
+are few segments, and a row is copied about log2(changes) times. Deleted rows are marked, and removed when they are a
+fifth of all. Rows are numbered across segments; a merge may change a row's number, but never its id.
 """
 
 import contextlib
@@ -19,15 +19,15 @@ from .index_segments import Segment, items_table, unit, write_vectors
 from .index_store import FORMAT, IndexFolderError, Store
 from .nearest import MARGIN, candidates, cut_through_tie, load_faiss, ranked
 
-DEAD_SHARE = 0.2  # of the rows deleted, from which they are swept out
-GRAPH_LAG = (2000, 0.1)  # rows outside the graph (at least, and as a share) from which they are added to it
+DEAD_SHARE = 0.2  # share of deleted rows, above which they are removed
+GRAPH_LAG = (2000, 0.1)  # rows outside the graph (number, and share of all) above which they are added to it
 
 
 class VectorIndex:
     """Unit vectors with ids, in memory or in a folder.
 
     Args:
-        model: what made the vectors: `id`, `revision`, `digest`; None takes whatever is added.
+        model: that made the vectors: `id`, `revision`, `digest`; None accepts vectors of any model.
         kind: `flat` (exact), `hnsw`, or `auto` by size.
 
     Use `create` or `open` for one in a folder.
@@ -41,7 +41,7 @@ class VectorIndex:
         self.generation = 0
         self._segments: list[Segment] = []
         self._deleted = np.zeros(0, bool)
-        self._graph, self._graph_rows = None, 0  # the rows count where faiss is absent, too
+        self._graph, self._graph_rows = None, 0  # the number of rows is kept without faiss, too
         self._files: dict[str, str | None] = {"deleted": None, "graph": None}
         self._store: Store | None = None
 
@@ -58,10 +58,10 @@ class VectorIndex:
 
     @classmethod
     def open(cls, folder):
-        """Open the index of a folder; vectors are mapped, not read.
+        """Open the index of a folder; vectors are memory-mapped.
 
         Raises:
-            IndexFolderError: none, not whole, or of a newer format.
+            IndexFolderError: there is none, or it is damaged or of a newer format.
         """
         index, store = cls(), Store(folder)
         _, index = store.load(lambda manifest: index._opened(store, manifest))
@@ -85,13 +85,13 @@ class VectorIndex:
         self._deleted = np.zeros(sum(map(len, self._segments)), bool)
         if self._files["deleted"]:
             self._deleted[np.load(store.folder / self._files["deleted"], allow_pickle=False)] = True
-        if self._files["graph"] and load_faiss() is not None:  # without faiss the search is exact
+        if self._files["graph"] and load_faiss() is not None:  # without faiss, search is exact
             self._graph = search_graph.read(store.folder / self._files["graph"])
         return self
 
     @property
     def folder(self) -> Path | None:
-        """Where the index lies; None in memory."""
+        """The folder of the index; None in memory."""
         return None if self._store is None else self._store.folder
 
     def __len__(self) -> int:
@@ -109,23 +109,24 @@ class VectorIndex:
         same_name = mine["id"] == model["id"]
         raise IndexFolderError(
             f"{self.folder or 'this index'} was made with {_called(mine)}, not with {_called(model)}"
-            f"{' (same name, other weights)' if same_name else ''}: search it with that model, or make another index"
+            f"{' (same name, other weights)' if same_name else ''}: use that model, or make another index"
         )
 
     def lock(self):
-        """Context that keeps other processes from changing the folder; changes take it themselves."""
+        """Context that keeps other processes from changing the folder; methods that change the index enter it."""
         return contextlib.nullcontext() if self._store is None else self._store.lock()
 
     def add(self, vectors, items: list[dict], merge: bool = True):
-        """Add rows, in place of those that have the same ids.
+        """Add rows; they replace those with the same ids.
 
         Args:
             vectors: (R, D); they are normalised.
             items: for each row a dictionary of the fields of `index_segments.SCHEMA`; `id` is needed.
-            merge: whether small segments before may be merged with this one (False: call `compact` after many adds).
+            merge: whether preceding small segments may be merged with this one (False: call `compact` after many adds).
 
         Raises:
-            ValueError: NaN, zero or torn input, ids twice; IndexFolderError: another dimension.
+            ValueError: NaN, zero vectors, vectors and items of different number, repeated ids; IndexFolderError:
+                another dimension.
         """
         vectors, table = unit(vectors), items_table(items)
         if len(vectors) != len(table):
@@ -144,7 +145,7 @@ class VectorIndex:
                 raise
 
     def delete(self, ids) -> int:
-        """Remove rows by id; unknown ids are ignored. Returns how many there were."""
+        """Remove rows by id and return their number; unknown ids are ignored."""
         with self._changing():
             deleted = self._deleted.copy()
             deleted[self._rows_of(pa.array(list(ids), pa.string()))] = True
@@ -154,13 +155,13 @@ class VectorIndex:
         return count
 
     def compact(self):
-        """Merge all segments, sweep deleted rows out, and bring the graph up to date."""
+        """Merge all segments, remove deleted rows, and bring the graph up to date."""
         with self._changing():
             whole = len(self._segments) <= 1 and not self._deleted.any()
             self._rewrite(None if whole else 0, self._deleted, force_graph=True)
 
     def note(self, **facts):
-        """Keep `cutoff`, `sources` or `kind` in the manifest; small indexes follow a new kind with `compact`."""
+        """Store `cutoff`, `sources` or `kind` in the manifest; a small index gets a new kind at the next `compact`."""
         with self._changing():
             before = {name: getattr(self, name) for name in facts}
             try:
@@ -171,7 +172,7 @@ class VectorIndex:
                 raise
 
     def save(self, folder):
-        """Copy the index into a folder that holds none; from then on this object is that index.
+        """Copy the index into a folder without an index; this object then uses that folder.
 
         Raises:
             IndexFolderError: there is an index already.
@@ -192,31 +193,32 @@ class VectorIndex:
 
         Args:
             queries: (Q, D); they are normalised.
-            k: at most so many.
-            cutoff: least cosine of a hit; there may be none.
-            where: boolean (all rows, deleted ones too), which may be found; these are searched exactly.
+            k: maximum number of rows for a query.
+            cutoff: minimum cosine of a hit; there may be no hits.
+            where: boolean (all rows, deleted ones too), which rows are searched; these are searched exactly.
             exact: search exactly even where there is a graph.
 
         Returns:
             For each query (rows, cosines), best first, ties by row.
 
         Raises:
-            ValueError: NaN or zero queries, k < 1, a cut-off that is NaN; IndexFolderError: another dimension.
+            ValueError: queries with NaN or of length 0, k < 1, a cut-off that is NaN; IndexFolderError: another
+                dimension.
         """
         queries = unit(queries, "query")
         if not isinstance(k, (int, np.integer)) or k < 1:
             raise ValueError(f"k must be at least 1, a whole number, not {k!r}")
         if cutoff is not None and not cutoff == cutoff:
-            raise ValueError("the cut-off is NaN: it is a cosine, or None for none")
+            raise ValueError("the cut-off is NaN: give a cosine, or None for no cut-off")
         if not len(self):
             return [(np.zeros(0, np.int64), np.zeros(0))] * len(queries)
         self._check_dimension(queries.shape[1], "queries")
         left_out = self._deleted if where is None else self._deleted | ~np.asarray(where, bool)
-        found: list[Any] = [None] * len(queries)
+        results: list[Any] = [None] * len(queries)
         count = k + MARGIN
-        exact = exact or where is not None  # a walk through a graph ends among rows that are out before it meets one
+        exact = exact or where is not None  # a walk through the graph may meet only rows that are left out
         todo, covered = np.arange(len(queries)), self._covered(exact)
-        while len(todo):  # again, with more candidates, where those of the first time end within a tie
+        while len(todo):  # repeated with more candidates where a tie may go on beyond the last candidate
             several = self._candidates(queries[todo], count, left_out if left_out.any() else None, covered)
             again = []
             for number, rows in zip(todo, several):
@@ -225,27 +227,27 @@ class VectorIndex:
                 if count < len(self._deleted) and not covered and cut_through_tie(scores, k, count):
                     again.append(number)
                 kept = slice(0, k if cutoff is None else min(k, int((scores >= cutoff).sum())))
-                found[number] = rows[kept], scores[kept]
+                results[number] = rows[kept], scores[kept]
             todo, count = np.array(again, int), count * 4
-        return found
+        return results
 
     def vectors(self, rows) -> np.ndarray:
         """Vectors of some rows, (len(rows), D)."""
-        rows, found = np.asarray(rows), np.empty((len(rows), self.dimension), np.float32)
+        rows, vectors = np.asarray(rows), np.empty((len(rows), self.dimension), np.float32)
         for start, segment in self._placed():
             mine = (rows >= start) & (rows < start + len(segment))
-            found[mine] = segment.vectors[rows[mine] - start]
-        return found
+            vectors[mine] = segment.vectors[rows[mine] - start]
+        return vectors
 
     def items(self, rows) -> list[dict]:
         """Items of some rows, in their order."""
         rows = np.asarray(rows, int)
-        found: list[Any] = [None] * len(rows)
+        items: list[Any] = [None] * len(rows)
         for start, segment in self._placed():
             mine = np.flatnonzero((rows >= start) & (rows < start + len(segment)))
             for place, item in zip(mine, segment.table.take(rows[mine] - start).to_pylist() if len(mine) else ()):
-                found[place] = item
-        return found
+                items[place] = item
+        return items
 
     def batches(self):
         """Yield (vectors (R, D), items) of each segment without deleted rows."""
@@ -270,7 +272,7 @@ class VectorIndex:
             start += len(segment)
 
     def _covered(self, exact) -> int:
-        """Rows that the graph answers for; a flat index has none."""
+        """Number of rows that are in the graph; none in a flat index."""
         return 0 if exact or self._graph is None or load_faiss() is None else self._graph_rows
 
     def _candidates(self, queries, count, left_out, covered) -> np.ndarray:
@@ -284,18 +286,18 @@ class VectorIndex:
         return np.concatenate(parts, 1)
 
     def _rows_of(self, ids: pa.Array) -> np.ndarray:
-        found = [segment.rows_of(ids) + start for start, segment in self._placed()]
-        return np.concatenate(found) if found else np.zeros(0, int)
+        rows = [segment.rows_of(ids) + start for start, segment in self._placed()]
+        return np.concatenate(rows) if rows else np.zeros(0, int)
 
     def _check_dimension(self, dimension, what):
         if self.dimension not in (None, dimension):
             raise IndexFolderError(
-                f"{self.folder or 'this index'} holds vectors of {self.dimension} numbers, the {what} have "
+                f"{self.folder or 'this index'} holds vectors of dimension {self.dimension}, the {what} have "
                 f"{dimension}: use the model that made it, or make another index"
             )
 
     def _first_to_merge(self, added: int, deleted) -> int:
-        """Number of the first segment that is rewritten together with `added` rows."""
+        """Index of the first segment that is rewritten together with `added` rows."""
         if deleted.any() and deleted.mean() > DEAD_SHARE:
             return 0
         first, total, covered = len(self._segments), added, self._graph_rows
@@ -313,7 +315,7 @@ class VectorIndex:
             yield
 
     def _rewrite(self, first, deleted, vectors=None, table=None, force_graph: bool = False):
-        """Make the next generation: segments from `first` on merged (None: none) with new rows behind them."""
+        """Write the next generation: the segments from `first` on (None: none) and the new rows become one segment."""
         generation = self.generation + 1
         first = len(self._segments) if first is None else first
         starts = [start for start, _ in self._placed()] + [len(self._deleted)]
@@ -361,7 +363,7 @@ class VectorIndex:
         return Segment.open(self._store.folder, files)
 
     def _next_graph(self, segments, same, generation, force):
-        """The graph of the next generation, its file and rows: as it is, extended, or built anew."""
+        """The graph of the next generation, its file and rows: unchanged, extended, or rebuilt."""
         rows = sum(map(len, segments))
         kind = search_graph.kind_for(self.kind, rows)
         graph, name, covered = self._graph, self._files["graph"], self._graph_rows
@@ -376,7 +378,7 @@ class VectorIndex:
         if not covered:
             graph = search_graph.build(outside)
         else:
-            if name:  # one that is mapped from a file cannot grow
+            if name:  # a memory-mapped graph cannot grow
                 graph = search_graph.read(self._store.folder / name, memory_map=False)
             search_graph.extend(graph, outside)
         if self._store is not None:
@@ -387,7 +389,7 @@ class VectorIndex:
 
 
 def _check_types(manifest: dict):
-    """Refuse a manifest whose values are of other kinds than ours.
+    """Refuse a manifest with values of wrong types.
 
     Raises:
         TypeError, KeyError, ValueError: which the store turns into one line.
@@ -404,7 +406,7 @@ def _check_types(manifest: dict):
     if cutoff and not math.isfinite(cutoff.get("text", 0.0)):
         raise ValueError("the cut-off is not finite")
     settings = isinstance(sources, dict) and all(
-        isinstance(found, dict) and isinstance(found.get("data"), str) for found in sources.values()
+        isinstance(source, dict) and isinstance(source.get("data"), str) for source in sources.values()
     )
     if not settings:
         raise TypeError("sources are dictionaries with `data`")

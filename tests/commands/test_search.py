@@ -104,7 +104,7 @@ def test_a_scene_without_a_coordinate_system_gives_its_pixel_box_and_a_message(t
     words = ["--model", str(tiny_folder), "--out", str(tmp_path / "index"), "--tile", "0"]
     assert main(["index", str(tmp_path / "scene.tif"), *words]) == 0
     assert main(["search", str(tmp_path / "index"), "a bridge", "--geojson", str(tmp_path / "hits.geojson")]) == 0
-    assert caplog.text.count("names no coordinate system; pixel_box tells where a hit is") == 1
+    assert caplog.text.count("names no coordinate system; see pixel_box for the place of a hit") == 1
     (feature,) = json.loads((tmp_path / "hits.geojson").read_text())["features"]
     assert feature["geometry"] is None and "no coordinate system" in feature["properties"]["no_geometry"]
 

@@ -105,8 +105,8 @@ def test_blank_tiles_are_counted_not_indexed_and_the_note_stays(tmp_path, tiny_f
     assert "4 rows; 4 embedded" in said and "1 bad" in said and "2 blank tiles left out" in said
     said = index(tmp_path, tiny_folder, capsys, tmp_path / "scenes", *words, "--update")
     assert "4 rows; 0 embedded, 4 unchanged, 0 removed; 1 bad" in said
-    assert report(tmp_path)["half.tif"] == "2 of 6 tiles hold nothing (nodata, or one colour) and are not indexed"
-    assert "none of its 6 tiles" in report(tmp_path)["none.tif"]
+    assert report(tmp_path)["half.tif"] == "2 of 6 tiles are empty (nodata, or one colour) and are not indexed"
+    assert "all of its 6 tiles are empty" in report(tmp_path)["none.tif"]
 
 
 def test_the_pages_that_are_not_read_are_told(tmp_path, tiny_folder, capsys):

@@ -43,5 +43,5 @@ def test_fast_mode_refuses_a_processor_that_it_does_not_know(tiny_processor):
         image_processor = square_image_processor(32)
 
     Cropping.image_processor.size = {"shortest_edge": 32}
-    with pytest.raises(ValueError, match="leave --fast away"):
+    with pytest.raises(ValueError, match="leave out --fast"):
         FastResize(Cropping)

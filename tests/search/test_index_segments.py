@@ -81,5 +81,5 @@ def test_damaged_items_are_named_when_they_are_asked_for(files):
     folder, names = files
     (folder / "i.parquet").write_bytes(b"torn")
     segment = Segment.open(folder, names)
-    with pytest.raises(IndexFolderError, match="i.parquet is not whole .*copy the index again, or make it anew"):
+    with pytest.raises(IndexFolderError, match="i.parquet is damaged .*copy the index again, or build it again"):
         len(segment.table)

@@ -70,7 +70,7 @@ def test_whatever_goes_wrong_in_a_file_is_one_error(store):
     def opener(manifest):
         raise ZeroDivisionError("inside")
 
-    with pytest.raises(IndexFolderError, match=r"index is not whole \(ZeroDivisionError: inside\)"):
+    with pytest.raises(IndexFolderError, match=r"index is damaged \(ZeroDivisionError: inside\)"):
         store.load(opener)
 
     def hungry(manifest):

@@ -47,7 +47,7 @@ def test_nothing_in_a_name_or_caption_becomes_markup(name):
         "small",
     }
     assert not any(attribute.startswith("on") for attribute, _ in tags.attributes)
-    assert "Nothing here" in html_page(name, [], gone)
+    assert "No hit reaches" in html_page(name, [], gone)
 
 
 def test_a_photograph_has_no_place():

@@ -68,7 +68,8 @@ def test_a_folder_is_refreshed_and_only_what_changed_is_embedded(index, photos, 
     assert ids(tmp_path) == ["1.png", "2.png", "3.jpg", "4.jpg", "5.jpg", "new.webp"]
     line, others = reported(tmp_path)
     assert line.path == str(photos / "torn.png") and "does not decode" in line.problem
-    assert others.image_id == "*.txt" and others.problem == "1 files: no picture" and "no pictures: 1 .txt" in said
+    assert others.image_id == "*.txt" and others.problem == "1 files that are not pictures"
+    assert "no pictures: 1 .txt" in said
     after = vectors(tmp_path)
     same = {name for name in before if name in after and np.array_equal(before[name], after[name])}
     assert {os.path.basename(name) for name in same} == {"1.png", "3.jpg", "4.jpg", "5.jpg"}
@@ -96,7 +97,7 @@ def test_a_second_source_leaves_the_first_alone_and_other_models_are_refused(
     other = tmp_path / "other"
     make_tiny_model(seed=3).save_pretrained(other)
     tiny_processor.save_pretrained(other)
-    assert "search it with that model, or make another index" in index("--update", "--model", str(other), expected=2)
+    assert "use that model, or make another index" in index("--update", "--model", str(other), expected=2)
     assert "no such file or folder" in index("--update", source="./nowhere", expected=2)
     assert "no column 'picture'" in index(
         "--update", "--image_column", "picture", source=tmp_path / "rows.parquet", expected=2

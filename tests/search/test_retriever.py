@@ -71,7 +71,7 @@ def test_other_weights_are_refused(retriever, make_tiny_model, tiny_processor, t
     memory = Retriever(make_tiny_model(), tiny_processor)  # the same weights, from nowhere
     assert fingerprint(memory.model)["digest"] == fingerprint(retriever.model)["digest"]
     memory.save(tmp_path / "nameless")
-    with pytest.raises(ValueError, match="does not say where its model lies"):
+    with pytest.raises(ValueError, match="does not say where its model is"):
         Retriever.open(tmp_path / "nameless")
     with pytest.raises(FileNotFoundError, match="no such folder"):
         Retriever.from_pretrained("./nowhere")

@@ -209,7 +209,7 @@ def test_a_cut_off_may_leave_nothing():
         ([[1, 0], [0, 0]], "ab", "vector 1 is zero"),
         ([[1, 0], [0, 1]], "aa", "'a' is given twice"),
         ([[1, 0]], "ab", "1 vectors for 2 items"),
-        ([[1, 0, 0]], "a", "holds vectors of 2 numbers"),
+        ([[1, 0, 0]], "a", "holds vectors of dimension 2"),
         ([[1, 0]], [""], "needs an id"),
     ],
 )
@@ -226,7 +226,7 @@ def test_wrong_input_changes_nothing(vectors, names, said, tmp_path):
 def test_wrong_queries_are_refused():
     index = VectorIndex(MODEL)
     index.add([[1, 0]], items("a"))
-    for query, said in ([[np.nan, 1]], "query 0 is not finite"), ([[0, 0]], "zero"), ([[1, 0, 0]], "2 numbers"):
+    for query, said in ([[np.nan, 1]], "query 0 is not finite"), ([[0, 0]], "zero"), ([[1, 0, 0]], "dimension 2"):
         with pytest.raises(ValueError, match=said):
             index.search(query)
     with pytest.raises(ValueError, match="unknown|no field"):
