@@ -168,6 +168,17 @@ def data_arguments(args: argparse.Namespace, **more) -> DataArguments:
     return DataArguments(**{name: getattr(args, name) for name in names}, **more)
 
 
+def add_images(parser: Parser):
+    """Add `--images`."""
+    parser.add(
+        "--images",
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="of an index that was not made here: open pictures of this folder (again for more)",
+    )
+
+
 def add_bands(parser: Parser):
     """Add `--bands`."""
     parser.add("--bands", type=positive_int, nargs=3, help="of multi-band TIFF, counted from 1, as red, green, blue")

@@ -1,6 +1,6 @@
 """`vsehub index export INDEX --out FILE`: an index for another engine."""
 
-from .flags import Parser, add_json, tell
+from .flags import Parser, add_images, add_json, tell
 
 
 def parser() -> Parser:
@@ -14,6 +14,7 @@ def parser() -> Parser:
     parser.add("--to", choices=("parquet", "geoparquet", "lance"), default="parquet", help="default: %(default)s")
     parser.add("--out", required=True, help="parquet file, or folder of the LanceDB database")
     parser.add("--table", default="images", help="of the database (default: %(default)s)")
+    add_images(parser)
     add_json(parser, "what was written")
     return parser
 
@@ -23,7 +24,7 @@ def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
     from ..search.export import export_index
 
-    index = export_index(args.index, args.out, args.to, args.table)
+    index = export_index(args.index, args.out, args.to, args.table, args.images)
     text = f"{args.out}: {len(index)} rows of {index.dimension} numbers; compare them by cosine"
     tell(args, text, {"out": args.out, "rows": len(index), "dimension": index.dimension})
     return 0

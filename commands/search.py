@@ -6,7 +6,7 @@ from ..files.numbers import finite, fraction, positive_int
 from ..files.outputs import output_file
 from ..files.text import printable
 from ..files.whole import write_json, write_text
-from .flags import Parser, add_device, add_json, add_trust, chosen_device, loading_options, tell
+from .flags import Parser, add_device, add_images, add_json, add_trust, chosen_device, loading_options, tell
 
 
 def parser() -> Parser:
@@ -26,6 +26,7 @@ def parser() -> Parser:
     parser.add("--model", help="where the model lies now, if it moved")
     parser.add("--html", help="write a page with thumbnails here")
     parser.add("--geojson", help="write the outlines of hits in scenes here")
+    add_images(parser)
     add_trust(parser)
     add_device(parser, default="cpu")
     add_json(parser, "query and hits")
@@ -61,10 +62,10 @@ def main(argv: list[str]) -> int:
     hits = retriever.search(args.text, image, args.k, args.weight, cutoff)
     if args.html:
         query = " + ".join(part for part in (args.image and Path(args.image).name, args.text) if part)
-        page = html_page(query, hits, picture_opener(retriever.index), image)
+        page = html_page(query, hits, picture_opener(retriever.index, args.images), image)
         write_text(args.html, page)
     if args.geojson:
-        write_json(args.geojson, geojson(hits), indent=1)
+        write_json(args.geojson, geojson(hits, {*retriever.index.named, *args.images}), indent=1)
     query = {"text": args.text, "image": args.image, "cutoff": cutoff}
     tell(args, table(hits, cutoff), {"query": query, "hits": [vars(hit) for hit in hits]})
     return 0

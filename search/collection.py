@@ -17,7 +17,7 @@ from ..data.folders import SUFFIXES, Folder, holds_pictures, holds_tables, list_
 from ..data.rows import image_source
 from ..data.sources import path_of, read_source
 from ..processing.pixels import BadImageError, format_of
-from ..processing.scenes import is_scene, open_any, pages_of, read_box, read_tiles
+from ..processing.scenes import is_scene, pages_of, read_tiles
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,12 @@ class Collection:
         self._scenes = {}
         self.notes: list[dict] = []
         self.blank = 0
+
+    @property
+    def named(self) -> list[str]:
+        """The folders and files of this machine that it names; none where it is a dataset on the Hub."""
+        names = [path_of(self.settings["data"], self.settings["split"] or ""), self.settings.get("image_root")]
+        return [str(name) for name in names if name is not None and Path(name).exists()]
 
     @cached_property
     def folder(self) -> Folder:
@@ -146,7 +152,7 @@ class Collection:
         """Yield (item, source) of a unit, as `embed_stream` takes them; `notes` and `blank` record what is left out."""
         item = {"id": unit.key, "path": unit.path, "row": unit.row, "size": unit.size, "stamp": unit.stamp}
         item |= {"caption": unit.caption, "modality": "image", "collection": self.name}
-        source = unit.path if unit.row is None else image_source(self._image(unit.row))
+        source = self.source_of(item)
         if isinstance(source, (str, bytes)) and (pages := pages_of(source)) > 1:
             self._note(unit, f"page 1 of {pages} is read, the others are not")
         if self.tiled(unit.path):
@@ -183,12 +189,9 @@ class Collection:
             self._scenes[path] = is_scene(path)
         return self._scenes[path]
 
-    def picture(self, item: dict, least_side: int | None = None):
-        """Open the picture of an item again; BadImageError if it no longer exists."""
-        if item.get("box"):
-            return read_box(item["path"], item["box"], self._bands)
-        source = item["path"] if item.get("row") is None else image_source(self._image(item["row"]))
-        return open_any(source, name=item["id"], bands=self._bands, least_side=least_side)
+    def source_of(self, item: dict) -> str | bytes | None:
+        """What the picture of an item is opened from: its file, or what its row holds."""
+        return item["path"] if item.get("row") is None else image_source(self._image(item["row"]))
 
     @property
     def _bands(self):

@@ -1,5 +1,7 @@
 """Write an index for another engine: parquet, GeoParquet, or a table of LanceDB."""
 
+from collections.abc import Iterable
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -49,7 +51,7 @@ def to_lance(index: VectorIndex, out, table: str):
     lancedb.connect(str(out)).create_table(table, data=reader, mode="overwrite")
 
 
-def export_index(folder, out, to: str = "parquet", table: str = "images") -> VectorIndex:
+def export_index(folder, out, to: str = "parquet", table: str = "images", images: Iterable[str] = ()) -> VectorIndex:
     """Write the index of a folder for another engine, and return it.
 
     Args:
@@ -57,6 +59,7 @@ def export_index(folder, out, to: str = "parquet", table: str = "images") -> Vec
         out: a parquet file, or the folder of a LanceDB database.
         to: of `FORMATS`.
         table: name in the database.
+        images: folders of scenes that may be opened, of an index that was not made here.
 
     Raises:
         ValueError: an empty index, or no such format.
@@ -74,7 +77,7 @@ def export_index(folder, out, to: str = "parquet", table: str = "images") -> Vec
     elif to == "geoparquet":
         from .geoparquet import to_geoparquet
 
-        to_geoparquet(index, out)
+        to_geoparquet(index, out, images)
     else:
         to_lance(index, out, table)
     return index

@@ -5,6 +5,7 @@ Geometries are well-known binary, polygons in longitude and latitude. Rows witho
 
 import json
 import struct
+from collections.abc import Iterable
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,18 +20,19 @@ from .vector_index import VectorIndex
 
 MODEL = ("id", "revision", "digest")  # what made the vectors, columns `model_id`, ...
 CODES = {"Polygon": 3, "MultiPolygon": 6}  # of well-known binary
+UNKNOWN = "; this index was not made here: name the folders of its scenes with --images FOLDER"
 logger = logging.get_logger(__name__)
 
 
-def to_geoparquet(index: VectorIndex, out):
+def to_geoparquet(index: VectorIndex, out, images: Iterable[str] = ()):
     """Write items, `vector`, `model_id`, `model_revision`, `model_digest` and `geometry` of an index.
 
-    After an error there is no file. Every scene is opened once to read its coordinates; a scene that no longer exists
-    gives rows without geometry.
+    After an error there is no file. Every scene is opened once to read its coordinates; a scene that no longer exists,
+    or is outside the folders that the user named for this index or in `images`, gives rows without geometry.
     """
-    places, kinds, bounds, missing = {}, set(), [], 0
+    places, kinds, bounds, missing, named = {}, set(), [], 0, {*index.named, *images}
     for _, items in index.batches():  # kinds and bounds of all geometries go into the header, before the first row
-        for shape in _shapes(items, places):
+        for shape in _shapes(items, places, named):
             missing += shape is None
             if shape is not None:
                 kinds.add(shape["type"])
@@ -42,20 +44,21 @@ def to_geoparquet(index: VectorIndex, out):
     with whole_file(out) as file, pq.ParquetWriter(file, schema) as writer:
         for batch in vector_batches(index):
             made_by = [pa.array([(index.model or {}).get(name)] * len(batch), pa.string()) for name in MODEL]
-            shapes = [shape and well_known_binary(shape) for shape in _shapes(batch, places)]
+            shapes = [shape and well_known_binary(shape) for shape in _shapes(batch, places, named)]
             columns = [*batch.columns, *made_by, pa.array(shapes, pa.binary())]
             writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
     if missing:
-        logger.warning("%s: %d of %d rows have no geometry", out, missing, len(index))
+        logger.warning("%s: %d of %d rows have no geometry%s", out, missing, len(index), "" if named else UNKNOWN)
 
 
-def _shapes(items, places: dict) -> list[dict | None]:
-    return [_shape(path, box, places) for path, box in zip(items["path"].to_pylist(), items["box"].to_pylist())]
+def _shapes(items, places: dict, named: set[str]) -> list[dict | None]:
+    rows = zip(items["path"].to_pylist(), items["box"].to_pylist())
+    return [_shape(path, box, places, named) for path, box in rows]
 
 
-def _shape(path, box, places: dict) -> dict | None:
+def _shape(path, box, places: dict, named: set[str]) -> dict | None:
     try:
-        return outline(path, box, places)[0]
+        return outline(path, box, places, named)[0]
     except (BadImageError, NoPlaceError):
         return None
 

@@ -49,8 +49,11 @@ class Segment:
             IndexFolderError: their file is damaged.
         """
         try:
-            return pq.read_table(self._source)
-        except (pa.ArrowInvalid, OSError) as error:
+            table = pq.read_table(self._source).select(SCHEMA.names).cast(SCHEMA)
+            if len(table) != len(self.vectors):
+                raise ValueError(f"{len(table)} items of {len(self.vectors)} vectors")
+            return table
+        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
             raise IndexFolderError(
                 f"{self.files[1]} is damaged ({error}): copy the index again, or build it again"
             ) from None

@@ -4,14 +4,16 @@ import base64
 import html
 import io
 import os
+from collections.abc import Iterable
 
 from transformers.utils import logging
 
-from ..data.sources import path_of
+from ..files.text import printable
 from ..processing.pixels import BadImageError
 from ..processing.places import NoPlaceError, Place
-from ..processing.scenes import open_any
+from ..processing.scenes import open_any, read_box
 from .collection import Collection
+from .named_folders import UNNAMED, lies_in
 
 logger = logging.get_logger(__name__)
 THUMBNAIL = 224  # pixels
@@ -50,38 +52,56 @@ def html_page(query: str, hits: list, picture_of, query_image=None) -> str:
     )
 
 
-def picture_opener(index):
+def picture_opener(index, images: Iterable[str] = ()):
     """A function that opens the picture of a hit of this `VectorIndex` as it was indexed; None for a text.
 
-    Pictures are opened only inside the collection that the index names, and never downloaded.
+    Pictures are opened only inside folders that the user named for this index or in `images`, and never downloaded.
+
+    Args:
+        index: of the hits.
+        images: more folders or files whose pictures may be shown.
     """
-    collections = {}
+    collections: dict[str, Collection] = {}
+    named, told = {*index.named, *images}, []
+
+    def refused(hit) -> BadImageError:
+        if not told:
+            told.append(hit.id)
+            logger.warning("%s: %s", printable(hit.id), UNNAMED)
+        return BadImageError(f"{hit.id}: {UNNAMED}")
+
+    def source_of(hit):
+        settings = index.sources.get(hit.collection)
+        if settings is None or hit.row is None:
+            return hit.path
+        places = _places(settings)
+        if not any(lies_in(place, named) for place in places):
+            raise refused(hit)
+        if not any(map(os.path.exists, places)):
+            raise BadImageError(f"{hit.id}: {places[0]} is not on this machine, and is not downloaded for a page")
+        if hit.collection not in collections:
+            collections[hit.collection] = Collection(**settings)
+        return collections[hit.collection].source_of(vars(hit))
 
     def picture_of(hit):
         if hit.modality == "text" or (hit.path is None and hit.collection is None):
             return None
-        settings = index.sources.get(hit.collection)
-        if settings is None:  # added from Python, by its path
-            return open_any(hit.path, name=hit.id, least_side=THUMBNAIL)
-        if not path_of(settings["data"], settings.get("split") or "train").exists():
-            raise BadImageError(
-                f"{hit.id}: {settings['data']} is not on this machine, and is not downloaded for a page"
-            )
-        if settings.get("split") is None and not _lies_in(hit.path, settings["data"]):
-            raise BadImageError(f"{hit.id}: is not inside its collection, {settings['data']}")
-        if hit.collection not in collections:
-            collections[hit.collection] = Collection(**settings)
-        return collections[hit.collection].picture(vars(hit), THUMBNAIL)
+        source = source_of(hit)
+        if not isinstance(source, bytes) and not lies_in(source, named):
+            raise refused(hit)
+        bands = index.sources.get(hit.collection, {}).get("bands")
+        if hit.box and isinstance(source, str):
+            return read_box(source, hit.box, bands)
+        return open_any(source, name=hit.id, bands=bands, least_side=THUMBNAIL)
 
     return picture_of
 
 
-def _lies_in(path: str | None, data: str) -> bool:
-    """Whether a file is the collection itself or is inside its folder, after links are resolved."""
-    if path is None:
-        return False
-    path, data = os.path.realpath(path), os.path.realpath(data)
-    return path == data or path.startswith(os.path.join(data, ""))
+def _places(settings: dict) -> list[str]:
+    """Possible paths of a collection's table, as in `data.sources.path_of`, without access to the file system."""
+    split = settings.get("split") or "train"
+    names = [split, "val"] if split == "validation" else [split]
+    return [settings["data"].replace("{split}", name) for name in names]
 
 
 def _thumbnail(image) -> str:
@@ -92,18 +112,22 @@ def _thumbnail(image) -> str:
     return f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
 
 
-def geojson(hits: list) -> dict:
+def geojson(hits: list, named: Iterable[str]) -> dict:
     """Hits as a FeatureCollection of RFC 7946: outlines in longitude and latitude where the scene has coordinates.
 
     Every feature has `pixel_box` (left, top, right, bottom; of a whole scene, all of it; None for a photograph). A
     feature without a geometry gives the reason in `no_geometry`.
+
+    Args:
+        hits: of `Retriever.search`.
+        named: the folders and files that the user named; no other scene is opened.
     """
     features, places, told = [], {}, {None}
     for rank, hit in enumerate(hits, 1):
         facts = {"rank": rank, "score": hit.score, "id": hit.id, "path": hit.path, "pixel_box": hit.box}
         geometry = None
         try:
-            geometry, facts["pixel_box"] = outline(hit.path, hit.box, places)
+            geometry, facts["pixel_box"] = outline(hit.path, hit.box, places, named)
         except (BadImageError, NoPlaceError) as error:
             facts["no_geometry"] = str(error)
             if isinstance(error, NoPlaceError) and hit.path not in told:
@@ -113,13 +137,14 @@ def geojson(hits: list) -> dict:
     return {"type": "FeatureCollection", "features": features}
 
 
-def outline(path: str | None, box, places: dict) -> tuple[dict, list[int]]:
+def outline(path: str | None, box, places: dict, named: Iterable[str]) -> tuple[dict, list[int]]:
     """The geometry and the pixel box of a hit or row.
 
     Args:
         path: of its file.
         box: in pixels; None for the whole file.
         places: cache of earlier calls, by path; it is filled.
+        named: the folders and files that the user named.
 
     Raises:
         NoPlaceError: there is none; the message says why. BadImageError: the file cannot be opened.
@@ -128,6 +153,8 @@ def outline(path: str | None, box, places: dict) -> tuple[dict, list[int]]:
         raise NoPlaceError("it is no file")
     if path not in places:
         try:
+            if not lies_in(path, named):
+                raise NoPlaceError(UNNAMED)
             places[path] = Place(path)
         except (BadImageError, NoPlaceError) as error:
             places[path] = error

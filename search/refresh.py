@@ -104,9 +104,11 @@ def refresh(retriever: Retriever, collection: Collection, accelerator, batch_siz
     """Bring the collection's part of the index up to date; every process embeds its share, process 0 writes."""
     index, plan, fresh = retriever.index, [None], not len(retriever.index)
     if accelerator.is_main_process:
+        index.allow(collection.named)
         if index.sources.get(collection.name) != collection.settings:
             index.delete(_rows_of(index, collection))  # other settings; if killed now, these rows are only missing
             index.note(sources={**index.sources, collection.name: collection.settings})
+        index.remember()
         plan = [_plan(index, collection)]
     chunks, stale, unchanged, known = broadcast_object_list(plan)[0]
     done, problems = Done(unchanged=unchanged), []

@@ -112,6 +112,8 @@ class Retriever:
             model = (index.model or {}).get("id")
             if not model:
                 raise ValueError(f"{folder} does not say where its model is: name it (model=..., --model)")
+            if "://" in model or model.startswith(("//", "\\\\")):  # a share: to look at it is a request to its host
+                raise ValueError(f"{folder} names the model {model}: an index cannot start a download; give --model")
             if kwargs.get("trust_remote_code"):
                 raise ValueError(
                     f"{folder} names the model {model}: an index cannot allow its code to run; give --model"
@@ -147,6 +149,7 @@ class Retriever:
         stream = embed_stream(self.model, self.processor, zip(items, sources), batch_size, fast=fast)
         batches = list(stream)
         vectors = np.concatenate([part for _, part, _ in batches]) if batches else np.zeros((0, 0), np.float32)
+        self.index.allow({os.path.dirname(item["path"]) for item in items if item.get("path")})
         self.index.add(vectors, [item for items, _, _ in batches for item in items])
         return [problem for *_, problems in batches for problem in problems]
 

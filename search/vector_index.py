@@ -7,6 +7,8 @@ fifth of all. Rows are numbered across segments; a merge may change a row's numb
 
 import contextlib
 import math
+import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import pyarrow.parquet as pq
 from . import approximate as search_graph
 from .index_segments import Segment, items_table, unit, write_vectors
 from .index_store import FORMAT, IndexFolderError, Store
+from .named_folders import folders_of, new_origin, remember_folders
 from .nearest import MARGIN, candidates, cut_through_tie, load_faiss, ranked
 
 DEAD_SHARE = 0.2  # share of deleted rows, above which they are removed
@@ -38,6 +41,8 @@ class VectorIndex:
         self.model, self.kind, self.dimension = model, kind, None
         self.cutoff: dict | None = None
         self.sources: dict[str, dict] = {}
+        self.origin: str | None = None  # under which the folders that the user named are remembered
+        self._named: set[str] = set()  # in this process
         self.generation = 0
         self._segments: list[Segment] = []
         self._deleted = np.zeros(0, bool)
@@ -72,6 +77,7 @@ class VectorIndex:
         self._store, self.generation = store, manifest["generation"]
         for name in ("model", "kind", "dimension", "cutoff", "sources"):
             setattr(self, name, manifest[name])
+        self.origin = manifest.get("origin")  # indexes of earlier versions have none
         self._segments = [Segment.open(store.folder, tuple(files)) for files in manifest["segments"]]
         shapes = {segment.vectors.shape[1:] for segment in self._segments} <= {(self.dimension,)}
         if not shapes or sum(map(len, self._segments)) != manifest["rows"]:
@@ -159,6 +165,20 @@ class VectorIndex:
         with self._changing():
             whole = len(self._segments) <= 1 and not self._deleted.any()
             self._rewrite(None if whole else 0, self._deleted, force_graph=True)
+
+    @property
+    def named(self) -> set[str]:
+        """The folders and files that the user named on this machine: pictures are opened from these alone."""
+        return self._named | folders_of(self.origin)
+
+    def allow(self, folders: Iterable[str]):
+        """Name folders or files whose pictures may be opened; the next change, or `remember`, keeps that."""
+        self._named |= set(map(os.path.abspath, folders))
+
+    def remember(self):
+        """Keep what `allow` named, if no change did."""
+        if self._store is not None and not self._named <= folders_of(self.origin):
+            self.note()
 
     def note(self, **facts):
         """Store `cutoff`, `sources` or `kind` in the manifest; a small index gets a new kind at the next `compact`."""
@@ -331,6 +351,7 @@ class VectorIndex:
         graph, graph_file, graph_rows = self._next_graph(segments, same, generation, force_graph)
         files = {"deleted": None, "graph": graph_file}
         if self._store is not None:
+            self._remember()
             if deleted.any():
                 files["deleted"] = f"deleted-{generation:06d}.npy"
                 with self._store.writing(files["deleted"]) as path, open(path, "wb") as file:
@@ -338,7 +359,14 @@ class VectorIndex:
             names = [name for segment in segments for name in segment.files] + [f for f in files.values() if f]
             facts = {name: getattr(self, name) for name in ("model", "kind", "dimension", "cutoff", "sources")}
             self._store.commit(
-                {"format": FORMAT, "generation": generation, "metric": "cosine", **facts, **files}
+                {
+                    "format": FORMAT,
+                    "generation": generation,
+                    "metric": "cosine",
+                    **facts,
+                    **files,
+                    "origin": self.origin,
+                }
                 | {
                     "rows": rows,
                     "graph_rows": graph_rows,
@@ -348,6 +376,12 @@ class VectorIndex:
             )
         self._segments, self._deleted, self._graph, self._files = segments, deleted, graph, files
         self.generation, self._graph_rows = generation, graph_rows
+
+    def _remember(self):
+        """Remember what the user named; an index that is not known here gets a name that nobody else knows."""
+        if self._named:
+            self.origin = self.origin if folders_of(self.origin) else new_origin()
+            remember_folders(self.origin, self._named)
 
     def _segment(self, parts, generation) -> Segment:
         """One segment of the kept rows of several; written, if the index has a folder."""
@@ -406,10 +440,13 @@ def _check_types(manifest: dict):
     if cutoff and not math.isfinite(cutoff.get("text", 0.0)):
         raise ValueError("the cut-off is not finite")
     settings = isinstance(sources, dict) and all(
-        isinstance(source, dict) and isinstance(source.get("data"), str) for source in sources.values()
+        isinstance(source, dict)
+        and isinstance(source.get("data"), str)
+        and isinstance(source.get("split"), (str, type(None)))
+        for source in sources.values()
     )
     if not settings:
-        raise TypeError("sources are dictionaries with `data`")
+        raise TypeError("sources are dictionaries of `data` and `split`, texts")
     for pair in manifest["segments"]:
         if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(name, str) for name in pair):
             raise TypeError("a segment is the names of two files")

@@ -51,7 +51,7 @@ def test_nothing_in_a_name_or_caption_becomes_markup(name):
 
 
 def test_a_photograph_has_no_place():
-    found = geojson([Hit(id="a.jpg", score=0.1, path="a.jpg")])
+    found = geojson([Hit(id="a.jpg", score=0.1, path="a.jpg")], [])
     assert found["features"][0]["geometry"] is None and found["features"][0]["properties"]["pixel_box"] is None
 
 
@@ -80,10 +80,10 @@ def scene(tmp_path):
 
 def test_an_outline_is_a_ring_in_longitude_and_latitude(scene):
     places = {}
-    geometry, box = outline(scene, [0, 0, 2, 1], places)
+    geometry, box = outline(scene, [0, 0, 2, 1], places, [scene])
     assert geometry["type"] == "Polygon" and box == [0, 0, 2, 1]
     assert geometry["coordinates"][0] == [[10, 59.5], [11, 59.5], [11, 60], [10, 60], [10, 59.5]]
-    whole, box = outline(scene, None, places)
+    whole, box = outline(scene, None, places, [scene])
     assert box == [0, 0, 4, 2] and whole["coordinates"][0][2] == [12, 60] and list(places) == [scene]
 
 
@@ -91,15 +91,15 @@ def test_what_has_no_place_says_why_each_time_it_is_asked(tmp_path):
     places, missing = {}, str(tmp_path / "none.tif")
     for _ in range(2):
         with pytest.raises(BadImageError, match="none.tif"):
-            outline(missing, None, places)
+            outline(missing, None, places, [str(tmp_path)])
     assert list(places) == [missing]
     with pytest.raises(NoPlaceError, match="it is no file"):
-        outline(None, None, places)
+        outline(None, None, places, [])
 
 
 def test_hits_of_one_scene_become_features_in_their_order(scene):
     hits = [Hit(id="x", score=0.9, path=scene, box=[2, 0, 4, 2]), Hit(id="y", score=0.1, path=None)]
-    first, second = geojson(hits)["features"]
+    first, second = geojson(hits, [scene])["features"]
     assert first["properties"] == {"rank": 1, "score": 0.9, "id": "x", "path": scene, "pixel_box": [2, 0, 4, 2]}
     assert first["geometry"]["coordinates"][0][0] == [11, 59]
     assert second["geometry"] is None and second["properties"]["no_geometry"] == "it is no file"
@@ -107,7 +107,7 @@ def test_hits_of_one_scene_become_features_in_their_order(scene):
 
 def test_pictures_are_opened_as_they_were_indexed(tmp_path, tiny_pictures):
     tiny_pictures[0].save(tmp_path / "a.png")
-    picture_of = picture_opener(VectorIndex())
+    picture_of = picture_opener(VectorIndex(), [str(tmp_path)])
     assert picture_of(Hit(id="a", score=1.0, path=str(tmp_path / "a.png"))).size == tiny_pictures[0].size
     assert picture_of(Hit(id="t", score=1.0, path="a", modality="text")) is None
     assert picture_of(Hit(id="memory", score=1.0)) is None

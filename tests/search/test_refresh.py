@@ -16,6 +16,8 @@ from rasters import write_raster
 from vsehub.__main__ import main
 from vsehub.files.bad_samples import read_bad_samples
 from vsehub.search import refresh as index_images
+from vsehub.search.pages import picture_opener
+from vsehub.search.retriever import Hit
 from vsehub.search.vector_index import VectorIndex
 
 
@@ -164,7 +166,7 @@ index_images.SAVED_AT_ONCE = 1
 real, steps = os.fsync, [0]
 def fsync(handle):
     steps[0] += 1
-    if steps[0] == 14:
+    if steps[0] == 17:
         os.kill(os.getpid(), signal.SIGKILL)
     real(handle)
 os.fsync = fsync
@@ -266,8 +268,10 @@ def test_a_source_is_itself_however_its_path_is_spelt(index, photos, tmp_path, m
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert "2 rows; 0 embedded, 2 unchanged" in index("--update", "--image_root", str(photos), source="../rows.parquet")
     found = VectorIndex.open(tmp_path / "index")
-    (settings,) = found.sources.values()
-    assert index_images.Collection(**settings).picture(found.items([0])[0]).size == Image.open(photos / "0.png").size
+    hit = Hit(
+        score=1.0, **{name: value for name, value in found.items([0])[0].items() if name not in ("size", "stamp")}
+    )
+    assert picture_opener(found)(hit).size == Image.open(photos / "0.png").size
 
 
 def test_rows_of_one_id_do_not_replace_each_other(index, photos, tmp_path, monkeypatch):

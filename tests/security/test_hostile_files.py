@@ -3,7 +3,6 @@
 import json
 import pickle
 import shutil
-import types
 
 import numpy as np
 import pytest
@@ -14,11 +13,7 @@ from vsehub.__main__ import main
 from vsehub.configuration.configuration_dual_encoder import tower_config
 from vsehub.hub_cards.conversion.official_checkpoint import CheckpointError, open_checkpoint
 from vsehub.modeling.towers import load_tower
-from vsehub.processing.pixels import BadImageError
-from vsehub.search.collection import Collection
 from vsehub.search.index_store import IndexFolderError
-from vsehub.search.pages import html_page, picture_opener
-from vsehub.search.retriever import Hit
 from vsehub.search.vector_index import VectorIndex
 
 TENSORS = {
@@ -139,47 +134,3 @@ def test_vectors_of_an_index_are_only_numbers(kind, tmp_path):
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(IndexFolderError):
         VectorIndex.open(folder)
-
-
-# --- what a page shows -------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def photos(tmp_path, tiny_pictures):
-    """A folder of one picture, and one picture outside."""
-    (tmp_path / "photos").mkdir()
-    tiny_pictures[0].save(tmp_path / "photos" / "a.png")
-    tiny_pictures[1].save(tmp_path / "private.png")
-    return tmp_path / "photos"
-
-
-def opened(photos, path, data=None, split=None):
-    """Open a hit's picture as a page does."""
-    settings = {**Collection(str(photos)).settings, "data": str(data or photos), "split": split}
-    index = types.SimpleNamespace(sources={"here": settings})
-    return picture_opener(index)(Hit("id", 1.0, path=path and str(path), modality="image", collection="here"))
-
-
-def test_a_page_shows_what_lies_in_the_collection(photos):
-    assert opened(photos, photos / "a.png").size
-    assert opened(photos, photos / "a.png", data=photos / "a.png").size
-
-
-@pytest.mark.parametrize("path", ["private.png", "photos/../private.png", "photos/link.png", "/etc/passwd", None])
-def test_a_page_shows_nothing_else(path, photos, tmp_path):
-    (photos / "link.png").symlink_to(tmp_path / "private.png")
-    with pytest.raises(BadImageError, match="is not inside its collection"):
-        opened(photos, path and tmp_path / path)
-
-
-@pytest.mark.parametrize("data", ["org/dataset", "https://example.org/x.parquet", "hf://datasets/org/x", "s3://b/x"])
-def test_a_page_fetches_nothing(data, photos):
-    with pytest.raises(BadImageError, match="is not downloaded for a page"):
-        opened(photos, photos / "a.png", data=data, split="train")
-
-
-def test_the_page_says_why_a_picture_is_not_there(photos, tmp_path):
-    index = types.SimpleNamespace(sources={"here": Collection(str(photos)).settings})
-    hit = Hit("<b>id</b>", 1.0, path=str(tmp_path / "private.png"), modality="image", collection="here")
-    page = html_page("q", [hit], picture_opener(index))
-    assert "is not inside its collection" in page and "data:image" not in page and "<b>id" not in page
