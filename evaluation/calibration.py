@@ -6,16 +6,17 @@ from torch.nn import functional as F
 
 
 def calibrate_logit_scale(image_embeds, text_embeds, text_to_image, candidates: int = 10, seed: int = 0) -> float:
-    """The factor on cosines under which a softmax over one right and random wrong captions is most likely right.
+    """Find the factor on cosines that maximises the likelihood of the right caption in a softmax with random wrong
+    ones.
 
-    Every image is shown with one of its captions and `candidates - 1` captions of other images; the factor minimises
+    Every image is compared with one of its captions and `candidates - 1` captions of other images; the factor minimises
     the mean cross-entropy, which is convex in it. It changes no ranking.
 
     Args:
         image_embeds, text_embeds: unit vectors (N, D) and (T, D) of held-out pairs.
         text_to_image: (T,) row of each caption's image.
-        candidates: captions per image; all images where there are fewer.
-        seed: of the draw.
+        candidates: captions per image; at most one of each image.
+        seed: of the random choice of captions.
 
     Returns:
         A factor within [1, 200].
@@ -35,7 +36,7 @@ def calibrate_logit_scale(image_embeds, text_embeds, text_to_image, candidates: 
     cosines = torch.einsum("nd,ncd->nc", images[known], texts[chosen])
     right = torch.zeros(len(known), dtype=torch.long)
     low, high = 0.0, float(np.log(200.0))
-    for _ in range(60):  # ternary search: cross-entropy is convex in the factor, so it has one valley in its logarithm
+    for _ in range(60):  # ternary search: cross-entropy is convex in the factor, so it has one minimum in its logarithm
         third = (high - low) / 3
         costs = [F.cross_entropy(cosines * np.exp(at), right) for at in (low + third, high - third)]
         low, high = (low, high - third) if costs[0] < costs[1] else (low + third, high)

@@ -3,7 +3,7 @@
 from .record import read_record
 from .significance import Comparison, compare_outcomes
 
-SAME = {"data_fingerprint": "data", "split": "split", "ties": "way of counting ties"}
+SAME = {"data_fingerprint": "data", "split": "split", "ties": "the counting of ties"}
 
 
 def compare_files(
@@ -20,18 +20,20 @@ def compare_files(
     Raises:
         ValueError: other data, split or protocols, so that the queries cannot be paired.
     """
-    (about_a, found_a), (about_b, found_b) = read_record(a), read_record(b)
+    (about_a, outcomes_a), (about_b, outcomes_b) = read_record(a), read_record(b)
     for key, what in SAME.items():
         if about_a.get(key) != about_b.get(key):
             raise ValueError(
-                f"{a} and {b} cannot be compared: another {what} ({about_a.get(key)}, {about_b.get(key)}). "
+                f"{a} and {b} cannot be compared: they differ in {what} ({about_a.get(key)}, {about_b.get(key)}). "
                 "Evaluate both models on the same"
             )
-    if set(found_a) != set(found_b):
-        raise ValueError(f"{a} and {b} cannot be compared: protocols {', '.join(found_a)} and {', '.join(found_b)}")
+    if set(outcomes_a) != set(outcomes_b):
+        raise ValueError(
+            f"{a} and {b} cannot be compared: protocols {', '.join(outcomes_a)} and {', '.join(outcomes_b)}"
+        )
     return {
-        name: compare_outcomes(outcomes, found_b[name], samples, permutations, level, seed)
-        for name, outcomes in found_a.items()
+        name: compare_outcomes(outcomes, outcomes_b[name], samples, permutations, level, seed)
+        for name, outcomes in outcomes_a.items()
     }
 
 

@@ -1,8 +1,8 @@
-"""Count for every query how many items score above its positives and how many tie: no sort, no full score matrix.
+"""Count for every query how many items score above its positives and how many tie, without sorting or a full matrix.
 
-The score matrix is computed tile by tile and counted both ways at once, against the scores of the positives. These are
-probed beforehand in small products, and must come out of the tiles to the last bit; where a library's sums depend on
-the size of the product, tiles are computed twice instead. So scores are compared as computed, and equal vectors tie.
+The score matrix is computed tile by tile, and each tile is counted in both directions against the scores of the
+positives. These are computed beforehand in small products and must equal those in the tiles to the last bit. Where a
+library's sums depend on the size of the product, each tile is computed twice instead. So equal vectors tie exactly.
 """
 
 from typing import NamedTuple
@@ -13,18 +13,18 @@ import torch
 from .tiles import BlockGroups, count_tile
 
 SCORES_AT_ONCE = 32_000_000  # 128 MB of float32
-WIDEST = 32_768  # scores of a row, which should stay in the processor's cache
-PROBED = 256  # rows of a small product: few products, because each one waits for all threads
-THIN = 16  # with fewer rows or columns, libraries sum in another order
+WIDEST = 32_768  # scores of one row of a tile, so that it stays in the processor's cache
+PROBED = 256  # rows of a small product; many tiny products would wait for threads each time
+THIN = 16  # with fewer rows or columns, libraries may sum in another order
 
 
 class TieGroups(NamedTuple):
     """The positives of Q queries; those of one query with one score are a group, best groups first."""
 
-    query: np.ndarray  # (P,) ascending: whose group it is
+    query: np.ndarray  # (P,) ascending: the query of each group
     above: np.ndarray  # (P,) items that score higher, earlier positives included
     tied: np.ndarray  # (P,) items that score the same, the group's positives included
-    positives: np.ndarray  # (P,) how many of those are positives
+    positives: np.ndarray  # (P,) number of positives among them
     num_queries: int  # Q
     group: np.ndarray | None = None  # number of each pair's group, in the order of the pairs; -1 for none
 
@@ -47,7 +47,7 @@ def tie_groups_both_ways(rows, columns, pairs, pairs_back, best_only: bool = Fal
 
 
 def restricted(groups: TieGroups, pairs: np.ndarray, fewer: np.ndarray) -> TieGroups:
-    """The groups of some of the positives: counts stay, because they are about the whole gallery.
+    """The groups of some of the positives; counts stay the same, because they refer to the whole gallery.
 
     Args:
         groups: of `pairs`, not `best_only`.
@@ -65,7 +65,7 @@ def unique_pairs(queries, items) -> np.ndarray:
 
 
 def finite_embeddings(embeds, name: str) -> torch.Tensor:
-    """Float32 embeddings (N, D), or an error that names the rows that are not finite, or whose scores may not be."""
+    """Float32 embeddings (N, D); an error names rows that are not finite, or whose scores would overflow."""
     embeds = torch.as_tensor(embeds).detach().float()
     bad = ~torch.isfinite(embeds.sum(1))  # a sum is finite only if all its terms are
     if bad.any():
@@ -80,7 +80,7 @@ def finite_embeddings(embeds, name: str) -> torch.Tensor:
 
 
 class _Way:
-    """One direction of a sweep: where its positives lie among the tiles, and their scores once they are known."""
+    """One direction of the count: which tile holds which positives, and their scores once they are known."""
 
     def __init__(self, pairs: np.ndarray, edges: np.ndarray, item_edges: np.ndarray, best_only: bool):
         self.query, self.item = pairs
@@ -97,21 +97,21 @@ class _Way:
         self.groups: list[BlockGroups | None] = [None] * (len(edges) - 1)
 
     def see(self, block: int, item_block: int, tile: torch.Tensor, item_start: int) -> bool:
-        """Keep the scores of the positives in a tile (queries, items), or tell whether the probed ones are the same."""
+        """Store the scores of the positives in a tile (queries, items), or say whether they equal the probed ones."""
         index = self.members.pop((block, item_block), None)
         if index is None:
             return True
         rows, columns = self.query[index] - self.edges[block], self.item[index] - item_start
         where = [torch.from_numpy(x).to(tile.device) for x in (rows, columns)]
-        found = tile[where[0], where[1]].cpu().numpy()
+        scores = tile[where[0], where[1]].cpu().numpy()
         if self.probed:
-            return np.array_equal(found, self.score[index])
-        self.score[index] = found
+            return np.array_equal(scores, self.score[index])
+        self.score[index] = scores
         self.pending[block] -= len(index)
         return True
 
     def probe(self, scores: np.ndarray):
-        """Take the scores of all positives from elsewhere."""
+        """Use scores of all positives that were computed before."""
         self.score, self.probed = scores, True
         self.pending[:] = 0
 
@@ -129,7 +129,9 @@ class _Way:
             np.concatenate([getattr(part, name) for part in parts]) for name in ("above", "reach", "positives")
         )
         if (reach - above < positives).any():
-            raise FloatingPointError("a score came out differently when it was computed again: matrix products vary")
+            raise FloatingPointError(
+                "a score differed when it was computed again: matrix products are not reproducible here"
+            )
         starts = np.cumsum([0, *(len(part.query) for part in parts)])
         group = np.concatenate([np.where(p.group < 0, -1, p.group + start) for p, start in zip(parts, starts)])
         return TieGroups(query, above, reach - above, positives, int(self.edges[-1]), group)
@@ -180,7 +182,9 @@ def _probed(rows, columns, pairs: np.ndarray, pairs_back: np.ndarray) -> tuple[n
     scores, fill = np.empty(len(every), np.float32), np.arange(THIN)
     for start in range(0, len(rows), PROBED):
         part = slice(*np.searchsorted(row, [start, start + PROBED]))
-        first = max(0, min(start, len(rows) - PROBED))  # the last rows once more, rather than a thin product
+        first = max(
+            0, min(start, len(rows) - PROBED)
+        )  # the last product overlaps the one before rather than being thin
         wanted, place = np.unique(column[part], return_inverse=True)
         taken = columns[torch.from_numpy(np.r_[wanted, fill[: max(0, THIN - len(wanted))]]).to(columns.device)]
         small = (rows[first : first + PROBED] @ taken.t()).cpu().numpy()

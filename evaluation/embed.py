@@ -15,7 +15,7 @@ from .scene_metrics import scene_precision
 class RowInputs:
     """The pictures and captions of prepared rows as inputs of a model; captions are cut where the processor cuts them.
 
-    Training has another implementation, which reads what a frozen tower made of them (`CachedRowInputs`).
+    Training has another implementation, which reads the cached outputs of a frozen tower (`CachedRowInputs`).
 
     Args:
         processor: image processor and tokenizer; its `model_max_length` is the number of tokens that are read.
@@ -44,7 +44,7 @@ def embed_rows(
     Args:
         model: the wrapped or bare model; it is put in eval mode.
         inputs: of the rows.
-        accelerator: tells this process its share and gathers the others'.
+        accelerator: gives this process its share and gathers the results of all.
         batch_size: images, or texts, at a time.
 
     Returns:
@@ -52,7 +52,7 @@ def embed_rows(
     """
     model.eval()
     captions = inputs.captions
-    # a caption once for all its images: from batches of other widths its vectors would differ in the last bits, not tie
+    # each distinct caption once: vectors from batches of other widths differ in the last bits and would not tie
     first = {text: index for index, text in reversed(list(enumerate(captions)))}
     order = by_length(captions, first.values())
     image_embeds = _embed(model, accelerator, list(range(len(inputs.rows))), inputs.images, batch_size, "image_embeds")
@@ -84,7 +84,7 @@ def labels_of(rows) -> list | None:
 
 
 def further_metrics(image_embeds, text_embeds, text_to_image, folds: int = 0, labels=None) -> dict[str, float]:
-    """What no protocol asks for: means over folds, and scene precision both ways.
+    """Metrics that are in no protocol: means over folds, and scene precision both ways.
 
     Args:
         image_embeds, text_embeds, text_to_image: as `embed_rows` gives them.
@@ -107,7 +107,7 @@ def further_metrics(image_embeds, text_embeds, text_to_image, folds: int = 0, la
 
 
 def row_metrics(rows, embeds, folds: int = 0) -> dict[str, float]:
-    """Recalls of prepared rows and their embeddings, and what else the data allow."""
+    """Recalls of prepared rows and their embeddings, and all further metrics that the data allow."""
     texts = [text for captions in rows["captions"] for text in captions]
     outcomes = protocol_outcomes("recall", *embeds, texts=texts)
     images, captions, owners = embeds

@@ -39,12 +39,12 @@ class EvaluationOptions:
 
     @property
     def loading(self) -> dict:
-        """What every loading call is told."""
+        """Arguments of every loading call."""
         return {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
 
 
 def evaluate_model(source: str, data: DataArguments, split: str, folds: int = 0, **options) -> dict[str, float]:
-    """The metrics of `evaluation`: what the first protocol reports, and what was asked for besides.
+    """The metrics of `evaluation`: those of the first protocol, and the further ones of the options.
 
     Args:
         source, data, split: as for `evaluation`.
@@ -66,11 +66,11 @@ def evaluation(source: str, data: DataArguments, split: str, options: Evaluation
         Metrics (recalls in per cent, rsum, mean_recall, ...) and the record that `vsehub compare` reads.
 
     Raises:
-        ValueError: no model of vsehub, data that are not the protocol's, embeddings of something else, or `classes`
-            where the data have none.
+        ValueError: no model of vsehub, data that do not fit the protocol, embeddings of another model or data, or
+            `classes` where the data have none.
     """
     _check(options)
-    with load_errors(source):  # that there is one, before the data are read
+    with load_errors(source):  # check the model before the data are read
         pass
     accelerator = Accelerator()
     dtype = resolved_dtype(options.dtype, accelerator.device)
@@ -79,11 +79,13 @@ def evaluation(source: str, data: DataArguments, split: str, options: Evaluation
     rows = prepare_rows(data, split, "runs/evaluate", need_dense=False, limit=data.max_eval_images)
     owners = np.repeat(np.arange(len(rows)), [len(captions) for captions in rows["captions"]])
     for name in options.protocols:
-        captions_that_count(name, len(rows), owners)  # before hours of embedding
+        captions_that_count(name, len(rows), owners)  # check before the embedding, which may take hours
     if options.folds:
         fold_rows(owners, len(rows), options.folds)
     if options.graded == "classes" and labels_of(rows) is None:
-        raise ValueError(f"{data.data} has no scene classes to grade by: name their column with --label_column")
+        raise ValueError(
+            f"{data.data} has no scene classes for --graded classes: name their column with --label_column"
+        )
     model, processor = _loaded(source, accelerator.device, not options.embeddings, options.loading)
     with load_errors(source):
         facts = embedding_facts(source, rows, split, dtype, processor.tokenizer.model_max_length, options.loading)
@@ -94,20 +96,22 @@ def evaluation(source: str, data: DataArguments, split: str, options: Evaluation
         if options.save_embeddings and accelerator.is_main_process:
             write_embeddings(options.save_embeddings, embeds, facts)
     embeds = (embeds[0].to(accelerator.device), embeds[1].to(accelerator.device), embeds[2])
-    found = _outcomes(rows, embeds, truths)
+    outcomes = _outcomes(rows, embeds, truths)
     labels = labels_of(rows) if any(PROTOCOLS[name].repeats for name in options.protocols) else None
-    metrics = found[options.protocols[0]].metrics()
+    metrics = outcomes[options.protocols[0]].metrics()
     metrics |= further_metrics(*embeds, folds=options.folds, labels=labels)
     metrics |= _graded(rows, embeds, options.graded)
     about = {**facts, "source": data.data, "images": len(rows), "texts": len(owners), "ties": "expected"}
     about["data_fingerprint"] = about.pop("data")
-    return metrics, evaluation_record(found, about)
+    return metrics, evaluation_record(outcomes, about)
 
 
 def _check(options: EvaluationOptions):
-    """What is wrong with the flags alone is said before the data are read."""
+    """Check the options before the data are read."""
     if options.batch_size < 1 or options.folds < 0:
-        raise ValueError(f"--batch_size is at least 1, --folds at least 0: {options.batch_size}, {options.folds}")
+        raise ValueError(
+            f"--batch_size must be at least 1 and --folds at least 0, not {options.batch_size} and {options.folds}"
+        )
     if options.embeddings and options.save_embeddings:
         raise ValueError("--embeddings reads what --save_embeddings writes: give one of them")
     if options.save_embeddings:
@@ -115,12 +119,12 @@ def _check(options: EvaluationOptions):
 
 
 def resolved_dtype(name: str, device: torch.device) -> str:
-    """`auto` is bfloat16 where the hardware multiplies it, else float32."""
+    """`auto` is bfloat16 where the hardware supports it, else float32."""
     if name != "auto":
         return name
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    known = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # no public question yet (torch 2.13)
+    known = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # torch 2.13 has no public function for this
     return "bfloat16" if device.type == "cpu" and known is not None and known() else "float32"
 
 
@@ -136,7 +140,7 @@ def _loaded(source: str, device: torch.device, with_weights: bool, loading: dict
 
 
 def _embeds(model, processor, rows, accelerator, dtype: str, batch_size: int):
-    """Embed as a user of the model does: its tokenizer says how much of a caption is read."""
+    """Embed as a user of the model does; captions are cut where its tokenizer cuts them."""
     with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
         return embed_rows(model, RowInputs(processor, rows), accelerator, batch_size)
 

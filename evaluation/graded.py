@@ -1,7 +1,8 @@
-"""NDCG within one modality, and from one modality into both at once (Yang et al., IEEE TIP 2024).
+"""NDCG within one modality, and from one modality into both together (Yang et al., IEEE TIP 2024).
 
 Relevance is ROUGE-L between a caption and the captions of an image, as TERN defines it, or equality of classes. NDCG
-has linear gain and a discount of log2(rank + 1); tied scores share the mean of their gains, which is its expectation.
+has linear gain and a discount of log2(rank + 1); tied scores each get the mean of their gains, which is the expected
+gain in random order.
 
 Worked example: gains 3, 2, 0 in the order 2, 3, 0 give (2 + 3 / log2 3) / (3 + 2 / log2 3) = 0.913.
 
@@ -27,7 +28,7 @@ def ndcg(scores: np.ndarray, relevance: np.ndarray, k: int) -> np.ndarray:
 
     Args:
         scores, relevance: (Q, G); an item that must not be a hit has the score -inf and no relevance.
-        k: how many hits count; all of a smaller gallery.
+        k: number of hits that count, at most the size of the gallery.
 
     Raises:
         ValueError: NaN or infinity; rows are named.
@@ -47,7 +48,7 @@ def _refuse(bad: torch.Tensor, name: str):
 
 
 def _ndcg(scores: torch.Tensor, relevance: torch.Tensor, ks) -> torch.Tensor:
-    """NDCG of a block of queries at several k, (b, len(ks)) float64: two selections of the largest, and no sort."""
+    """NDCG of a block of queries at several k, (b, len(ks)) float64; two `topk`, no sort."""
     deepest = min(max(ks), scores.shape[1])
     discounts = 1 / torch.log2(torch.arange(deepest, dtype=torch.float64, device=scores.device) + 2)
     hits, items = scores.topk(min(deepest + 1, scores.shape[1]), dim=1)
@@ -64,11 +65,11 @@ def _ndcg(scores: torch.Tensor, relevance: torch.Tensor, ks) -> torch.Tensor:
         equal = scores[beyond] == edge[beyond]
         mean = torch.where(equal, relevance[beyond], 0).sum(1, dtype=torch.float64) / equal.sum(1)
         gains[beyond] = torch.where(hits[beyond] == edge[beyond], mean[:, None], gains[beyond])
-    found = []
+    values = []
     for k in ks:
         ideal = best[:, :k] @ discounts[:k]
-        found.append(torch.where(ideal > 0, gains[:, :k] @ discounts[:k] / ideal.where(ideal > 0, 1.0), 0.0))
-    return torch.stack(found, dim=1)
+        values.append(torch.where(ideal > 0, gains[:, :k] @ discounts[:k] / ideal.where(ideal > 0, 1.0), 0.0))
+    return torch.stack(values, dim=1)
 
 
 def class_relevance(labels, text_to_image) -> np.ndarray:
@@ -89,9 +90,9 @@ def graded_metrics(
         image_embeds: unit vectors (N, D).
         text_embeds: unit vectors (T, D).
         text_to_image: (T,) row of each caption's image.
-        relevance: (T, N) of caption and image.
+        relevance: (T, N), of each image for each caption.
         legacy: the official evaluation: an image scores 0 with itself instead of being left out, and in the mixed tasks
-            a query finds itself.
+            a query is one of its own hits.
 
     Raises:
         ValueError: NaN or infinity, or an image without a caption; rows are named.
@@ -103,7 +104,7 @@ def graded_metrics(
     if not np.array_equal(known, np.arange(len(images))):
         raise ValueError(f"image rows {np.setdiff1d(np.arange(len(images)), known)[:10].tolist()} have no caption")
     first = torch.from_numpy(first)  # each image's first caption
-    found = {name: [] for name in TASKS}
+    values = {name: [] for name in TASKS}
     step = max(1, counting.SCORES_AT_ONCE // (2 * (len(images) + len(texts))))
     for rows in torch.arange(len(images)).split(step):
         for name, (scores, gains, own) in _tasks(images, texts, relevance, rows, first, legacy).items():
@@ -111,15 +112,15 @@ def graded_metrics(
                 here = torch.arange(len(rows), device=scores.device)
                 scores[here, own] = 0.0 if legacy and name == "image_to_image" else -torch.inf
                 gains[here, own] = 0.0
-            found[name].append(_ndcg(scores, gains, ks))
-    means = {name: 100 * torch.cat(parts).mean(0) for name, parts in found.items()}
+            values[name].append(_ndcg(scores, gains, ks))
+    means = {name: 100 * torch.cat(parts).mean(0) for name, parts in values.items()}
     return {f"{name}_ndcg@{k}": float(mean) for name, of_ks in means.items() for k, mean in zip(ks, of_ks)}
 
 
 def _tasks(images, texts, relevance, rows, first, legacy: bool) -> dict:
     """Scores, gains and the query's own item, or None, of every task, for the queries `rows`.
 
-    The mixed tasks come first: the others are parts of their products and gains, in which the same item is hidden.
+    The mixed tasks come first: the others are views of their scores and gains, in which the same item is hidden.
     """
     start, count = first[rows], len(images)
     from_images, from_texts = (

@@ -1,4 +1,4 @@
-"""Read CxC and ECCV Caption: further captions and images of the COCO 5K test set that describe each other.
+"""Read CxC and ECCV Caption: further matching pairs of images and captions in the COCO 5K test set.
 
 A folder holds `{cxc,eccv,original}_{image_to_caption,caption_to_image}.json`, COCO id to a list of COCO ids, and
 `coco_test_ids.npy`, the caption ids in the order of the test set: the data of the package `eccv_caption`. Sources:
@@ -25,15 +25,15 @@ class GroundTruth:
     own: dict[int, list[int]]  # image -> its captions in the order of the test set
 
     def pairs(self, image_ids, text_to_image, caption_ids=None) -> dict[str, np.ndarray]:
-        """Positives of embeddings, by way: (2, P) rows of queries and items; what is not in the list is no query.
+        """Positives of embeddings, by way: (2, P) rows of queries and items; a row that is not listed is no query.
 
         The item is `OUTSIDE` for a positive that is not among the captions of the test set (ECCV Caption has two): it
-        counts as one of the query's positives and is never found.
+        counts as a positive of the query that is always missed.
 
         Args:
             image_ids: N names that end in a COCO id (`391895`, `COCO_val2014_000000391895.jpg`).
             text_to_image: (T,) row of each caption's image; five captions an image.
-            caption_ids: T COCO caption ids; without them the captions of an image are taken to be in the order of
+            caption_ids: T COCO caption ids; without them the captions of an image are assumed to be in the order of
                 `coco_test_ids.npy`.
 
         Raises:
@@ -56,23 +56,23 @@ class GroundTruth:
         lost = {caption for own in self.own.values() for caption in own} - set(text_row)
         if lost:
             raise ValueError(f"{len(lost)} captions of the ground truth are missing, COCO ids {sorted(lost)[:3]}")
-        found = {}
+        pairs = {}
         for way, rows, items in (("image_to_text", image_row, text_row), ("text_to_image", text_row, image_row)):
             listed = [
                 (rows[query], items.get(item, OUTSIDE))
                 for query, those in self.positives[way].items()
                 for item in those
             ]
-            found[way] = np.array(sorted(listed), np.int64).T
-        return found
+            pairs[way] = np.array(sorted(listed), np.int64).T
+        return pairs
 
 
 def coco_id(name) -> int:
     """The number at the end of a name, before a suffix."""
-    found = re.search(r"(\d+)(?:\.[A-Za-z]+)?$", str(name))
-    if not found:
-        raise ValueError(f"image id {name!r} does not end in a COCO id, which this ground truth goes by")
-    return int(found[1])
+    match = re.search(r"(\d+)(?:\.[A-Za-z]+)?$", str(name))
+    if not match:
+        raise ValueError(f"image id {name!r} does not end in a COCO id, which this ground truth needs")
+    return int(match[1])
 
 
 def read_ground_truth(name: str, folder: str | Path | None = None) -> GroundTruth:
@@ -86,13 +86,13 @@ def read_ground_truth(name: str, folder: str | Path | None = None) -> GroundTrut
         package = importlib.util.find_spec("eccv_caption")
         if package is None:
             raise ImportError(
-                f'the ground truth of {name} is not here: pip install "vsehub[eccv]", or name a folder that holds it '
+                f'the ground truth of {name} is not installed: pip install "vsehub[eccv]", or name its folder '
                 "with --ground_truth"
             )
         folder = Path(package.submodule_search_locations[0]) / "data"
     folder = Path(folder)
     if not (folder / "coco_test_ids.npy").is_file():
-        raise FileNotFoundError(f"{folder}: no ground truth there (coco_test_ids.npy and six json files)")
+        raise FileNotFoundError(f"{folder}: no ground truth there (it needs coco_test_ids.npy and six json files)")
     image_of = _read(folder / "original_caption_to_image.json")
     own: dict[int, list[int]] = {}
     for caption in np.load(folder / "coco_test_ids.npy", allow_pickle=False).tolist():
@@ -105,7 +105,7 @@ def _read(path: Path) -> dict[int, list[int]]:
         content = json.loads(path.read_text(encoding="utf-8"))
         return {int(query): list(map(int, items)) for query, items in content.items()}
     except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: not a ground truth, COCO ids to lists of COCO ids ({error})") from None
+        raise ValueError(f"{path}: not a ground truth (COCO ids to lists of COCO ids): {error}") from None
 
 
 __all__ = ["OUTSIDE", "GroundTruth", "coco_id", "read_ground_truth"]

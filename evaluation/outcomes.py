@@ -9,7 +9,7 @@ WAYS = ("image_to_text", "text_to_image")
 
 @dataclass
 class Outcomes:
-    """What every query of an evaluation came to; a metric is a mean, a median or a sum over it.
+    """The outcome of every query of an evaluation; metrics are means or medians over queries, or sums of these.
 
     Names begin with a way, `image_to_text` or `text_to_image`, perhaps after a prefix.
     """
@@ -20,8 +20,8 @@ class Outcomes:
 
     def metrics(self) -> dict[str, float]:
         """Every metric: recalls and precisions in per cent, `rsum`, `mean_recall`, `..._median_rank`, ..."""
-        found = {name: float((np.median if "median" in name else np.mean)(x)) for name, x in self.values.items()}
-        return found | {name: weight * sum(found[p] for p in parts) for name, (parts, weight) in self.weighted()}
+        metrics = {name: float((np.median if "median" in name else np.mean)(x)) for name, x in self.values.items()}
+        return metrics | {name: weight * sum(metrics[p] for p in parts) for name, (parts, weight) in self.weighted()}
 
     def weighted(self) -> list[tuple[str, tuple[list[str], float]]]:
         """The sums with the weight of their parts: 1 for `rsum`, one over their number for means."""

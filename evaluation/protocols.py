@@ -1,6 +1,6 @@
-"""The evaluation protocols of the literature by name: which data each needs and what it reports.
+"""The evaluation protocols of the literature by name: the data that each needs and what it reports.
 
-Every protocol gives `Outcomes`, what each query came to; metrics are means over them.
+Every protocol gives `Outcomes`, one for each query; metrics are means over them.
 """
 
 from dataclasses import dataclass
@@ -24,10 +24,10 @@ class Protocol:
     about: str
     images: int | None = None
     captions: int | None = None  # of each image
-    spare: bool = False  # captions beyond these are left out; otherwise they are an error
+    spare: bool = False  # whether further captions are left out; otherwise they are an error
     folds: int = 1
     truth: str | None = None  # `cxc` or `eccv`: positives from a ground truth
-    repeats: bool = False  # also recalls in which an identical caption is as good as one's own
+    repeats: bool = False  # also recalls in which identical captions of other images count as right
 
 
 COCO: dict[str, Any] = {"images": 5000, "captions": 5, "spare": True}
@@ -51,14 +51,15 @@ def protocol_of(name: str) -> Protocol:
 
 
 def captions_that_count(name: str, images: int, text_to_image) -> np.ndarray:
-    """Rows of the captions that a protocol looks at, ascending.
+    """Rows of the captions that a protocol uses, ascending.
 
     Raises:
-        ValueError: another number of images, or an image with fewer captions, or with more if none may be spared.
+        ValueError: another number of images, or an image with too few captions, or with too many if none may be left
+            out.
     """
     protocol, owners = protocol_of(name), np.asarray(text_to_image).astype(np.int64)
     if protocol.images is not None and images != protocol.images:
-        raise ValueError(f"{name} is about {protocol.images} images, these are {images}: the wrong split or protocol")
+        raise ValueError(f"{name} needs {protocol.images} images, these are {images}: choose another split or protocol")
     if protocol.captions is None:
         return np.arange(len(owners))
     counts = np.bincount(owners, minlength=images)
@@ -90,18 +91,18 @@ def protocols_outcomes(
     """Evaluate embeddings by several protocols; those over the same COCO gallery share one matrix product.
 
     Args:
-        truths: names of `PROTOCOLS` and, of `cxc` and `eccv`, what `read_ground_truth` gives.
+        truths: names of `PROTOCOLS`, with the result of `read_ground_truth` for `cxc` and `eccv`, else None.
         image_embeds: (N, D), each image once.
         text_embeds: (T, D).
         text_to_image: (T,) row of the image that each text belongs to.
-        texts: the T captions, for duplicate-aware recalls where the protocol has them and captions repeat.
-        image_ids, caption_ids: of `cxc` and `eccv`; see `GroundTruth.pairs`.
+        texts: the T captions, for duplicate-aware recalls where the protocol has these and captions repeat.
+        image_ids, caption_ids: for `cxc` and `eccv`; see `GroundTruth.pairs`.
 
     Raises:
-        ValueError: data that are not the protocol's, NaN or infinity; the message names rows.
+        ValueError: data that do not fit the protocol, NaN or infinity; the message names rows.
     """
     images, every = finite_embeddings(image_embeds, "image"), finite_embeddings(text_embeds, "text")
-    shared, found = {}, {}
+    shared, outcomes = {}, {}
     for name, truth in truths.items():
         protocol, kept = protocol_of(name), captions_that_count(name, len(images), text_to_image)
         owners = np.asarray(text_to_image).astype(np.int64)[kept]
@@ -112,19 +113,19 @@ def protocols_outcomes(
             ids = None if caption_ids is None else np.asarray(caption_ids)[kept]
             shared[name] = truth.pairs(image_ids, owners, ids)
         elif protocol.folds > 1:
-            found[name] = _folded(protocol.folds, images, captions, owners)
+            outcomes[name] = _folded(protocol.folds, images, captions, owners)
         elif protocol.spare:
             rows = np.arange(len(owners))
             shared[name] = {WAYS[0]: equal_ids(np.arange(len(images)), owners), WAYS[1]: np.stack([rows, owners])}
         else:
-            found[name] = image_text_outcomes(images, captions, owners, KS)
+            outcomes[name] = image_text_outcomes(images, captions, owners, KS)
             if protocol.repeats and texts is not None and captions_are_shared(texts, owners):
-                add_duplicate_aware(found[name], images, captions, owners, texts, KS)
+                add_duplicate_aware(outcomes[name], images, captions, owners, texts, KS)
         if name in shared:
             gallery = images, captions, owners
     if shared:
-        found |= _over_one_gallery(shared, *gallery)
-    return {name: found[name] for name in truths}
+        outcomes |= _over_one_gallery(shared, *gallery)
+    return {name: outcomes[name] for name in truths}
 
 
 def _folded(folds: int, images, texts, owners) -> Outcomes:
@@ -136,7 +137,9 @@ def _folded(folds: int, images, texts, owners) -> Outcomes:
         for way in WAYS:
             images_of[way].append(parts[-1].images[way] + rows.start)
     whole.images = {way: np.concatenate(rows) for way, rows in images_of.items()}
-    means = [name for name in parts[0].values if "median" not in name]  # a median over all folds is no mean of theirs
+    means = [
+        name for name in parts[0].values if "median" not in name
+    ]  # a median over all folds is not the mean of their medians
     whole.values = {name: np.concatenate([part.values[name] for part in parts]) for name in means}
     whole.sums = parts[0].sums
     return whole
@@ -150,7 +153,7 @@ def _over_one_gallery(positives: dict[str, dict], images, texts, owners) -> dict
     union = {way: unique_pairs(*np.concatenate([inside[name][way] for name in inside], axis=1)) for way in WAYS}
     best_only = len(positives) == 1 and "eccv" not in positives
     counted = dict(zip(WAYS, tie_groups_both_ways(images, texts, union[WAYS[0]], union[WAYS[1]], best_only)))
-    found = {}
+    outcomes = {}
     for name, both in positives.items():
         groups, of_images = {}, {}
         for way, pairs in both.items():
@@ -161,14 +164,14 @@ def _over_one_gallery(positives: dict[str, dict], images, texts, owners) -> dict
             groups[way] = _with_last(some, lost, len(texts) if way == WAYS[0] else len(images))
             of_images[way] = asked if way == WAYS[0] else owners[asked]
         eccv = PROTOCOLS[name].truth == "eccv"
-        found[name] = outcomes_of(groups, of_images, (1,) if eccv else KS, all_positives=eccv)
+        outcomes[name] = outcomes_of(groups, of_images, (1,) if eccv else KS, all_positives=eccv)
         if eccv:
-            found[name].sums = {}
-    return found
+            outcomes[name].sums = {}
+    return outcomes
 
 
 def _with_last(groups: TieGroups, queries: np.ndarray, size: int) -> TieGroups:
-    """Add positives of queries that stand behind the whole gallery."""
+    """Add positives of queries that rank behind the whole gallery."""
     queries, counts = np.unique(queries, return_counts=True)
     columns = (queries, np.full(len(queries), size), counts, counts)
     joined = [np.concatenate(both) for both in zip(groups[:4], columns)]

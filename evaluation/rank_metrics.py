@@ -1,7 +1,7 @@
 """Metrics of ranked retrieval from counts, one value per query, several positives each.
 
-A group of t items with one score, p of them positives, fills the places a + 1 ... a + t. Every value is the mean over
-all orders of the group, in closed form.
+A group of t items with one score, p of them positives, takes the places a + 1 ... a + t, where a items score higher.
+Every value is the mean over all orders of the group, in closed form.
 
 Worked example: 3 items of one score, 1 of them positive. Recall@1 is 1/3, and the positive's rank 2 on average.
 

@@ -23,25 +23,25 @@ from .rank_metrics import average_precisions_at_r, first_ranks, r_precisions, re
 
 
 class Ranks(NamedTuple):
-    """Where each of Q queries finds its best positive; all (Q,) int64."""
+    """Rank of the best positive of each of Q queries; all (Q,) int64."""
 
     above: np.ndarray  # items that score higher than the best positive (all of them wrong)
     tied: np.ndarray  # items that score the same, the best positive included
-    tied_positives: np.ndarray  # how many of those are positives
+    tied_positives: np.ndarray  # number of positives among those
 
 
 def retrieval_groups(
     queries, gallery, query_ids, gallery_ids, names: str = "query", also=None, best_only: bool = False
 ) -> TieGroups:
-    """Group the positives of every query by score and count what ranks above them and beside them.
+    """Group the positives of every query by score and count the items that score higher or the same.
 
     Args:
         queries: (Q, D) array or tensor; unit vectors for cosine similarity.
         gallery: (G, D).
         query_ids, gallery_ids: (Q,), (G,) integers; equal ids are positives.
-        names: how errors call the queries.
+        names: name of the queries in errors.
         also: for each query a list of further positives, rows of the gallery; or None.
-        best_only: each query's best group only.
+        best_only: only each query's best group.
 
     Raises:
         ValueError: a NaN or infinite embedding (rows are named), or a query without any positive.
@@ -52,8 +52,8 @@ def retrieval_groups(
     if len(orphans):
         raise ValueError(f"{names} rows {orphans[:10].tolist()} have no positive in the gallery")
     if also is not None:
-        rows = np.repeat(np.arange(len(queries)), [len(found) for found in also])
-        items = np.array([item for found in also for item in found], np.int64)
+        rows = np.repeat(np.arange(len(queries)), [len(items) for items in also])
+        items = np.array([item for items in also for item in items], np.int64)
         pairs = unique_pairs(np.r_[pairs[0], rows], np.r_[pairs[1], items])
     return tie_groups(queries, gallery, pairs, best_only)
 
@@ -82,7 +82,7 @@ def recall_at_k(ranks: Ranks, k: int) -> float:
 def image_text_outcomes(
     image_embeds, text_embeds, text_to_image, ks=(1, 5, 10), all_positives: bool = False
 ) -> Outcomes:
-    """Rank both ways at once; what each query came to.
+    """Rank in both directions at once; the outcome of each query.
 
     Args:
         image_embeds: (N, D), each image once.
@@ -103,19 +103,19 @@ def image_text_outcomes(
     if len(orphans):
         raise ValueError(f"image rows {orphans[:10].tolist()} have no positive in the gallery")
     pairs, pairs_back = equal_ids(rows, owners), np.stack([np.arange(len(owners)), owners])
-    found = tie_groups_both_ways(images, texts, pairs, pairs_back, best_only=not all_positives)
-    return outcomes_of(dict(zip(WAYS, found)), {WAYS[0]: rows, WAYS[1]: owners}, ks, all_positives)
+    groups = tie_groups_both_ways(images, texts, pairs, pairs_back, best_only=not all_positives)
+    return outcomes_of(dict(zip(WAYS, groups)), {WAYS[0]: rows, WAYS[1]: owners}, ks, all_positives)
 
 
 def outcomes_of(groups: dict[str, TieGroups], images: dict, ks, all_positives: bool) -> Outcomes:
-    """What the queries of each way came to, from their tie groups; `images` are the rows their images have."""
+    """The outcomes of the queries of each way, from their tie groups; `images` are the rows of their images."""
     outcomes = Outcomes(images=images)
-    for way, found in groups.items():
-        outcomes.values |= {f"{way}_recall@{k}": 100 * recalls(found, k) for k in ks}
+    for way, of_way in groups.items():
+        outcomes.values |= {f"{way}_recall@{k}": 100 * recalls(of_way, k) for k in ks}
         if all_positives:
-            outcomes.values[f"{way}_map@r"] = 100 * average_precisions_at_r(found)
-            outcomes.values[f"{way}_r_precision"] = 100 * r_precisions(found)
-        ranks = first_ranks(found)
+            outcomes.values[f"{way}_map@r"] = 100 * average_precisions_at_r(of_way)
+            outcomes.values[f"{way}_r_precision"] = 100 * r_precisions(of_way)
+        ranks = first_ranks(of_way)
         outcomes.values |= {f"{way}_median_rank": ranks, f"{way}_mean_rank": ranks}
     of_recall = [name for name in outcomes.values if "recall@" in name]
     outcomes.sums = {"rsum": of_recall, "mean_recall": of_recall}
@@ -139,11 +139,11 @@ def fold_rows(text_to_image, images: int, folds: int) -> list[tuple[slice, np.nd
     """Rows of the images and of the texts of `folds` consecutive parts.
 
     Raises:
-        ValueError: the images do not divide into so many equal folds.
+        ValueError: the number of images is no multiple of `folds`.
     """
     text_to_image, size = np.asarray(text_to_image), images // folds if folds > 0 else 0
     if size * folds != images or size == 0:
-        raise ValueError(f"{images} images do not make {folds} equal folds")
+        raise ValueError(f"{images} images cannot be divided into {folds} equal folds")
     return [
         (slice(start, start + size), np.flatnonzero((text_to_image >= start) & (text_to_image < start + size)))
         for start in range(0, images, size)

@@ -1,6 +1,6 @@
-"""The JSON record of an evaluation: metrics at the top and, under `evaluation`, what a comparison needs.
+"""The JSON record of an evaluation: metrics at the top level and, under `evaluation`, what a comparison needs.
 
-Per protocol: metrics, their intervals, and what every query came to. Values are per cent, or ranks from 1.
+For each protocol: metrics, their intervals, and the outcome of every query. Values are per cent, or ranks from 1.
 """
 
 import json
@@ -17,11 +17,11 @@ FORMAT = 1
 PACKAGES = ("vsehub", "torch", "transformers", "numpy")
 
 
-def evaluation_record(found: dict[str, Outcomes], about: dict, samples: int = 1000, level: float = 0.95) -> dict:
+def evaluation_record(by_protocol: dict[str, Outcomes], about: dict, samples: int = 1000, level: float = 0.95) -> dict:
     """Describe an evaluation.
 
     Args:
-        found: outcomes by protocol.
+        by_protocol: the outcomes.
         about: model, revision, data, split, ...
         samples, level: of the bootstrap intervals.
     """
@@ -31,7 +31,7 @@ def evaluation_record(found: dict[str, Outcomes], about: dict, samples: int = 10
             "intervals": {key: list(pair) for key, pair in intervals(outcomes, samples, level).items()},
             "outcomes": _packed(outcomes),
         }
-        for name, outcomes in found.items()
+        for name, outcomes in by_protocol.items()
     }
     bootstrap = {"of": "images", "samples": samples, "level": level, "seed": 0}
     return {"format": FORMAT, **about, "versions": _versions(), "intervals": bootstrap, "protocols": protocols}
@@ -56,10 +56,10 @@ def read_record(path: str | Path) -> tuple[dict, dict[str, Outcomes]]:
         record = json.loads(Path(path).read_text(encoding="utf-8"))["evaluation"]
         if record["format"] != FORMAT:
             raise ValueError(f"its format is {record['format']}, this version reads {FORMAT}")
-        found = {name: _unpacked(part["outcomes"]) for name, part in record["protocols"].items()}
-        if not found:
+        by_protocol = {name: _unpacked(part["outcomes"]) for name, part in record["protocols"].items()}
+        if not by_protocol:
             raise ValueError("it has no protocol")
-        return record, found
+        return record, by_protocol
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(
             f"{path}: not the json of an evaluation ({error}); write it with `vsehub evaluate ... --json FILE`"
@@ -67,7 +67,7 @@ def read_record(path: str | Path) -> tuple[dict, dict[str, Outcomes]]:
 
 
 def _packed(outcomes: Outcomes) -> dict:
-    """Lists; medians are left out, because they have the ranks of the means."""
+    """Outcomes as lists; medians are left out, because they use the same ranks as the means."""
     return {
         "images": {way: rows.tolist() for way, rows in outcomes.images.items()},
         "values": {name: _numbers(values) for name, values in outcomes.values.items() if "median" not in name},
@@ -82,23 +82,23 @@ def _numbers(values: np.ndarray) -> list:
 def _unpacked(packed: dict) -> Outcomes:
     values = {name: np.array(numbers, np.float64) for name, numbers in packed["values"].items()}
     images = {way: np.array(rows, np.int64) for way, rows in packed["images"].items()}
-    found = Outcomes(values, images, packed["sums"])
-    if any(len(each) != len(found.images_of(name)) for name, each in values.items()):
+    outcomes = Outcomes(values, images, packed["sums"])
+    if any(len(each) != len(outcomes.images_of(name)) for name, each in values.items()):
         raise ValueError("some outcomes are missing")
     if not all(np.isfinite(each).all() for each in values.values()):
-        raise ValueError("some outcomes are no numbers")
-    found.metrics()  # sums of what there is
-    return found
+        raise ValueError("some outcomes are not finite")
+    outcomes.metrics()  # fails where a metric of a sum is missing
+    return outcomes
 
 
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:  # imported from its folder
-            found[name] = "not installed"
-    return found
+            versions[name] = "not installed"
+    return versions
 
 
 __all__ = ["evaluation_record", "read_record", "record_json"]

@@ -1,4 +1,4 @@
-"""Save the embeddings of a split with a description, so that another protocol needs no embedding again.
+"""Save the embeddings of a split with a description, so that other protocols can use them.
 
 The file is safetensors: `image_embeds` (N, D), `text_embeds` (T, D), `text_to_image` (T,), and as metadata the model,
 its revision, the data, the split, and how they were embedded. It is refused where one of these differs.
@@ -20,12 +20,12 @@ TENSORS = ("image_embeds", "text_embeds", "text_to_image")
 
 
 def embedding_facts(source: str, rows, split: str, dtype: str, max_length: int, loading: dict) -> dict[str, str]:
-    """What embeddings depend on.
+    """All that embeddings depend on.
 
     Args:
         source: folder or Hub id of the model.
         rows: prepared rows.
-        split: their name.
+        split: name of the split.
         dtype: `float32` or `bfloat16`.
         max_length: tokens kept of a caption.
         loading: `revision` and `trust_remote_code`, as the model was loaded.
@@ -54,7 +54,7 @@ def data_fingerprint(rows) -> str:
 
 
 def write_embeddings(path: str | Path, embeds, facts: dict[str, str]):
-    """Write a file whole or not at all."""
+    """Write a file; after an error there is none."""
     tensors = {name: tensor.cpu().contiguous() for name, tensor in zip(TENSORS, embeds)}
     with whole_path(path) as draft:
         save_file(tensors, draft, metadata=facts)
@@ -65,20 +65,20 @@ def read_embeddings(path: str | Path, facts: dict[str, str]) -> tuple[torch.Tens
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: no file of embeddings, or one of another model, revision, data, split or way of embedding.
+        ValueError: not a file of embeddings, or made with another model, revision, data, split or settings.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file; write it with --save_embeddings")
     try:
         with safe_open(path, "pt") as file:
-            found = file.metadata() or {}
+            saved = file.metadata() or {}
             embeds = tuple(file.get_tensor(name) for name in TENSORS)
     except SafetensorError as error:
         raise ValueError(f"{path}: not a file of embeddings ({error}); write it with --save_embeddings") from None
-    other = [name for name in facts if found.get(name) != facts[name]]
+    other = [name for name in facts if saved.get(name) != facts[name]]
     if other:
-        told = "; ".join(f"{name} is {found.get(name)}, not {facts[name]}" for name in other)
-        raise ValueError(f"{path} holds embeddings of something else: {told}. Embed again with --save_embeddings")
+        differences = "; ".join(f"{name} is {saved.get(name)}, not {facts[name]}" for name in other)
+        raise ValueError(f"{path} does not fit this evaluation: {differences}. Embed again with --save_embeddings")
     return embeds
 
 

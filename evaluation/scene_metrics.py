@@ -1,7 +1,7 @@
 """Retrieval metrics for sets whose captions repeat and whose images have classes, as in remote sensing.
 
-A caption such as "many planes are parked near a terminal" stands under several images of RSICD. Plain recall counts all
-of them but one as wrong; the duplicate-aware one counts them all as right. Both are reported.
+Several images of RSICD have a caption such as "many planes are parked near a terminal". Plain recall counts all of
+these images but one as wrong; duplicate-aware recall counts them all as right. Both are reported.
 """
 
 from collections import Counter, defaultdict
@@ -17,7 +17,7 @@ from .ranking import retrieval_groups
 
 
 def same_words(text: str) -> str:
-    """What two captions share when they say the same: lower case, single spaces."""
+    """Normalise a caption to compare it with others: lower case, single spaces."""
     return " ".join(text.casefold().split())
 
 
@@ -51,7 +51,7 @@ def add_duplicate_aware(outcomes: Outcomes, image_embeds, text_embeds, text_to_i
 
 
 def duplicate_aware_metrics(image_embeds, text_embeds, text_to_image, texts, ks=(1, 5, 10)) -> dict[str, float]:
-    """Recalls in which an identical caption of another image is as good as one's own.
+    """Recalls in which identical captions of other images count as right.
 
     Args:
         image_embeds: (N, D), each image once.
@@ -71,8 +71,8 @@ def duplicate_aware_metrics(image_embeds, text_embeds, text_to_image, texts, ks=
 def text_to_image_ceiling(texts, text_to_image, ks=(1, 5, 10)) -> dict[int, float]:
     """The largest plain text-to-image recall@k, in per cent, of any encoder that gives equal captions equal vectors.
 
-    Such captions rank all images alike; the best they can do is to put their own images first, the most frequent one at
-    the top.
+    Such captions rank all images alike; at best they put their own images first, the most frequent one at the
+    top.
     """
     owners = defaultdict(Counter)
     for text, image in zip(texts, text_to_image):
@@ -90,7 +90,7 @@ def scene_precision(
         queries: (Q, D).
         gallery: (G, D).
         query_labels, gallery_labels: classes, (Q,) and (G,), of any kind.
-        exclude_self: query i is item i of the gallery, and no hit.
+        exclude_self: query i is item i of the gallery and never counts as a hit.
 
     Returns:
         `precision@k` for each k.
@@ -109,7 +109,7 @@ def scene_precision(
         torch.tensor([numbers[label] for label in labels], device=queries.device)
         for labels in (query_labels, gallery_labels)
     )
-    block, found = max(1, counting.SCORES_AT_ONCE // len(gallery)), {k: [] for k in ks}
+    block, shares = max(1, counting.SCORES_AT_ONCE // len(gallery)), {k: [] for k in ks}
     for start in range(0, len(queries), block):
         scores = queries[start : start + block] @ gallery.t()
         if exclude_self:
@@ -119,10 +119,10 @@ def scene_precision(
         for k in ks:
             edge = scores.topk(k, dim=1).values[:, -1:]
             above, tied = scores > edge, scores == edge
-            left = k - above.sum(1)  # places for the tied
+            left = k - above.sum(1)  # places left for tied items
             share = (tied & right).sum(1) / tied.sum(1)
-            found[k].append(((above & right).sum(1) + left * share) / k)
-    return {f"precision@{k}": 100.0 * float(torch.cat(parts).double().mean()) for k, parts in found.items()}
+            shares[k].append(((above & right).sum(1) + left * share) / k)
+    return {f"precision@{k}": 100.0 * float(torch.cat(parts).double().mean()) for k, parts in shares.items()}
 
 
 __all__ = [

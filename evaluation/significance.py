@@ -1,8 +1,8 @@
 """Bootstrap intervals of a metric and permutation tests between two models; the unit is the image with its captions.
 
-Intervals are percentiles of the bootstrap over images (Efron and Tibshirani, 1993, ch. 13). The test permutes which of
-two models an image's outcomes are said to come from; its p-value is exact for up to 13 images and by chance drawn
-above (Phipson and Smyth, 2010: never 0).
+Intervals are percentiles of the bootstrap over images (Efron and Tibshirani, 1993, ch. 13). The test swaps the
+outcomes of the two models for some of the images; its p-value covers all swaps for up to 13 images and random ones
+above (Phipson and Smyth, 2010: it is never 0).
 """
 
 from typing import NamedTuple
@@ -26,7 +26,7 @@ class Comparison(NamedTuple):
 
 
 class _ByImage(NamedTuple):
-    """Sums over the queries of each image, so that metrics of resampled images are two products of matrices."""
+    """Sums over the queries of each image, so that metrics of resampled images are two matrix products."""
 
     totals: np.ndarray  # (N, M)
     counts: np.ndarray  # (N, M) queries
@@ -42,15 +42,15 @@ def intervals(
 
     Args:
         outcomes: of one model.
-        samples: how often the images are drawn.
+        samples: number of bootstrap samples.
         level: the interval's share of the samples.
         seed: of the draws.
     """
     table = _by_image(outcomes)
-    found = np.concatenate(
+    means = np.concatenate(
         [_means(weights, table.totals, table.counts) for weights in _draws(len(table.totals), samples, seed)]
     )
-    low, high = np.quantile(found @ table.mixing, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    low, high = np.quantile(means @ table.mixing, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return {name: (float(a), float(b)) for name, a, b in zip(table.all_names, low, high)}
 
 
@@ -64,10 +64,10 @@ def compare_outcomes(
     """
     if set(a.values) != set(b.values) or a.sums != b.sums:
         odd = sorted({*a.values, *a.sums} ^ {*b.values, *b.sums})
-        raise ValueError(f"the two have other metrics: only one has {', '.join(odd[:6])}")
+        raise ValueError(f"the two have different metrics: only one has {', '.join(odd[:6])}")
     for way in a.images:
         if not np.array_equal(a.images[way], b.images[way]):
-            raise ValueError(f"the two have other {way} queries")
+            raise ValueError(f"the two have different {way} queries")
     one, two = _by_image(a), _by_image(b)
     gap = two.totals - one.totals
     drawn = [_means(weights, gap, one.counts) for weights in _draws(len(gap), samples, seed)]
@@ -98,7 +98,7 @@ def _by_image(outcomes: Outcomes) -> _ByImage:
 
 
 def _draws(images: int, samples: int, seed: int):
-    """How often each image is drawn, (some samples, N) at a time."""
+    """How often each image is drawn: (samples, N), a block of samples at a time."""
     rng, step = np.random.default_rng(seed), max(1, AT_ONCE // images)
     for start in range(0, samples, step):
         count = min(step, samples - start)
@@ -107,7 +107,7 @@ def _draws(images: int, samples: int, seed: int):
 
 
 def _means(weights: np.ndarray, totals: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Means of the metrics, (samples, M); a sample without a query of some kind leaves its metric out, as 0."""
+    """Means of the metrics, (samples, M); a metric without a query in a sample is 0."""
     asked = weights @ counts
     return np.divide(weights @ totals, asked, out=np.zeros_like(asked), where=asked > 0)
 
@@ -115,7 +115,7 @@ def _means(weights: np.ndarray, totals: np.ndarray, counts: np.ndarray) -> np.nd
 def _permuted(gaps: np.ndarray, observed: np.ndarray, permutations: int, seed: int) -> np.ndarray:
     """Share of sign changes of the images' gaps (N, M) whose sum is as far from 0 as the observed one."""
     images = len(gaps)
-    edge = np.abs(observed) - 1e-9 * np.abs(gaps).sum(0)  # rounding must not decide
+    edge = np.abs(observed) - 1e-9 * np.abs(gaps).sum(0)  # tolerance for rounding
     if 2**images <= permutations:
         signs = 1.0 - 2 * (np.arange(2**images)[:, None] >> np.arange(images) & 1)
         return (np.abs(signs @ gaps) >= edge).mean(0)

@@ -19,7 +19,7 @@ def table(rows: dict[str, dict]) -> str:
 
 
 def further_lines(metrics: dict) -> list[str]:
-    """What an evaluation has beyond the table: duplicate-aware recalls and scene precision."""
+    """Metrics of an evaluation that are not in the table: duplicate-aware recalls and scene precision."""
     lines = []
     for name, prefix, what in (
         ("identical captions count", "duplicate_aware", "recall"),

@@ -7,7 +7,7 @@ LINES_AT_ONCE = 32_000_000  # scores that are gathered on an accelerator
 
 
 class BlockGroups:
-    """The tie groups of one block of queries, and what has been counted so far."""
+    """The tie groups of one block of queries, and their counts so far."""
 
     def __init__(self, query: np.ndarray, score: np.ndarray, best_only: bool):
         order = np.lexsort((-score, query))
@@ -40,7 +40,7 @@ def count_tile(scores: torch.Tensor, by_row: BlockGroups, by_column: BlockGroups
 
 
 def _count_rows(scores: np.ndarray, groups: BlockGroups):
-    """Row by row, because a row stays in the processor's cache and torch's sums of booleans are ten times slower."""
+    """Count row by row: a row stays in the processor's cache, and torch's sums of booleans are ten times slower."""
     flags = np.empty(scores.shape[1], bool)
     for number, (row, score) in enumerate(zip(groups.query.tolist(), groups.score)):
         groups.above[number] += np.count_nonzero(np.greater(scores[row], score, out=flags))
@@ -48,7 +48,7 @@ def _count_rows(scores: np.ndarray, groups: BlockGroups):
 
 
 def _count_columns(scores: np.ndarray, groups: BlockGroups):
-    """All columns at once, their first groups, then their second, ...; the few that have many are cut out."""
+    """Count the first groups of all columns at once, then their second, ...; where few columns are left, only these."""
     slot = np.arange(len(groups.query)) - np.searchsorted(groups.query, groups.query)
     for number in range(int(slot.max(initial=-1)) + 1):
         chosen = np.flatnonzero(slot == number)
@@ -68,7 +68,7 @@ def _column_sums(scores: np.ndarray, limits: np.ndarray) -> tuple[np.ndarray, np
     """How many scores of each column exceed its limit, and how many reach it."""
     above, reach = np.zeros((2, len(limits)), np.int64)
     flags = np.empty(len(limits), bool)
-    for start in range(0, len(scores), 255):  # as many as a byte counts
+    for start in range(0, len(scores), 255):  # a byte counts up to 255
         few_above, few_reach = np.zeros((2, len(limits)), np.uint8)
         for row in scores[start : start + 255]:
             few_above += np.greater(row, limits, out=flags).view(np.uint8)

@@ -36,7 +36,7 @@ def test_a_table_json_and_both(records, vsehub, vsehub_json, tmp_path):
 def test_what_cannot_be_compared_is_one_line(records, vsehub, tmp_path):
     for words, said in (
         ((records[0],), "B is missing"),
-        ((records[0], records[2]), "another data"),
+        ((records[0], records[2]), "differ in data"),
         ((records[0], tmp_path / "none.json"), "no such file"),
         ((*records[:2], "--level", "1"), "level"),
         ((*records[:2], "--samples", "0"), "--samples: must be"),

@@ -38,10 +38,10 @@ def test_files_compare_as_what_they_hold(write):
 
 
 @pytest.mark.parametrize(
-    ("about", "expected"), [({"data_fingerprint": "sha256:2"}, "another data"), ({"split": "val"}, "another split")]
+    ("about", "expected"), [({"data_fingerprint": "sha256:2"}, "differ in data"), ({"split": "val"}, "differ in split")]
 )
 def test_other_queries_cannot_be_paired(write, about, expected):
-    with pytest.raises(ValueError, match=f"cannot be compared: {expected}.*Evaluate both models on the same"):
+    with pytest.raises(ValueError, match=f"cannot be compared: they {expected}.*Evaluate both models on the same"):
         compare_files(write("a", {"recall": outcomes(0)}), write("b", {"recall": outcomes(1)}, **about))
 
 

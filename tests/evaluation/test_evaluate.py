@@ -103,15 +103,15 @@ def test_bad_requests_end_in_one_line(place, capsys):
     (place / "torn.safetensors").write_bytes(b"torn")
     for flags, expected in (
         (("--protocol", "coco"), "no protocol 'coco'"),
-        (("--protocol", "rsitmd"), "rsitmd is about 452 images, these are 12"),
+        (("--protocol", "rsitmd"), "rsitmd needs 452 images, these are 12"),
         (("--protocol", "cxc", "--ground_truth", "nowhere"), "no ground truth there"),
         (("--embeddings", "none.safetensors"), "no such file; write it with --save_embeddings"),
         (("--embeddings", "torn.safetensors"), "not a file of embeddings"),
         (("--embeddings", "x", "--save_embeddings", "y"), "give one of them"),
         (("--folds", "-1"), "--folds: must be a whole number of at least 0"),
-        (("--folds", "5"), "12 images do not make 5 equal folds"),
+        (("--folds", "5"), "12 images cannot be divided into 5 equal folds"),
         (("--batch_size", "0"), "--batch_size: must be a whole number of at least 1"),
-        (("--graded", "classes"), "no scene classes to grade by"),
+        (("--graded", "classes"), "no scene classes for --graded classes"),
         (("--json", "a"), "a is a folder: name a file"),
         (("--save_embeddings", "data.parquet/x"), "data.parquet is a file"),
         (("--image_column", "picture"), "has no column 'picture'"),
@@ -148,7 +148,7 @@ def test_two_models_are_compared_and_other_data_refused(place, capsys):
     row = gap["recall"]["rsum"]
     assert row["difference"] == pytest.approx(b["rsum"] - a["rsum"]) and 0 < row["p"] <= 1
     assert vsehub(["compare", "a.json", "a.json"]) == 0
-    for other, expected in (("other.json", "another data"), ("folds.json", "protocols recall and coco-1k")):
+    for other, expected in (("other.json", "differ in data"), ("folds.json", "protocols recall and coco-1k")):
         assert vsehub(["compare", "a.json", other]) == 2
         assert expected in capsys.readouterr().err
     (place / "wrong.json").write_text('{"rsum": 1}')

@@ -65,7 +65,7 @@ def spoil(record):
         (lambda record: record["protocols"]["recall"]["outcomes"].update(sums=None), "not the json of an evaluation"),
         (lambda record: record["protocols"]["recall"]["outcomes"]["sums"].update(rsum=["x"]), "'x'"),
         (shorten, "some outcomes are missing"),
-        (spoil, "some outcomes are no numbers"),
+        (spoil, "some outcomes are not finite"),
     ],
 )
 def test_what_is_no_record_is_told_with_the_remedy(file, change, expected):

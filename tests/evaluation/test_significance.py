@@ -87,7 +87,7 @@ def test_one_seed_is_one_interval_and_every_mean_has_one():
 
 def test_other_queries_and_metrics_are_refused():
     a = outcomes([0, 100], [0, 100], [0, 1])
-    with pytest.raises(ValueError, match="other text_to_image queries"):
+    with pytest.raises(ValueError, match="different text_to_image queries"):
         compare_outcomes(a, outcomes([0, 100], [0, 100], [1, 1]))
     more = outcomes([0, 100], [0, 100], [0, 1])
     more.values["image_to_text_recall@5"] = np.zeros(2)
