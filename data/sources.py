@@ -85,7 +85,8 @@ def read_source(
     if image_root is not None and feature is not None and getattr(feature, "dtype", None) == "string":
         root = _root(image_root, data)
         paths = [None if name is None else resolve_image(root, name) for name in rows[image_column]]
-        return rows.remove_columns(image_column).add_column(image_column, paths)
+        names = f"{image_column} as named"  # added before the old is removed: without columns there are no rows
+        return rows.rename_column(image_column, names).add_column(image_column, paths).remove_columns(names)
     return rows
 
 

@@ -1,12 +1,16 @@
 """The leakage guard: copies of every kind are found, distinct pictures are not."""
 
 import io
+import os
+import shutil
 
 import numpy as np
 import pytest
+from photos import paint
 from PIL import Image
 
-from vsehub.data.leakage import TURNS, find_leaks, prints_of, turn_all
+from vsehub.__main__ import main
+from vsehub.data.leakage import TURNS, find_leaks, prints_of, prints_of_split, turn_all
 
 
 def picture(seed: int, size: int = 96) -> Image.Image:
@@ -58,3 +62,27 @@ def test_flat_pictures_are_paired_by_their_pixels_alone():
     assert found.flat == 2
     leaks = find_leaks(found, prints([sea, Image.new("RGB", (32, 32), (20, 60, 90))]))
     assert [(leak.a_row, leak.b_row, leak.kind) for leak in leaks] == [(0, 0, "exact")]
+
+
+def test_leaks_between_folders_are_found_whatever_their_names(tmp_path, capsys):
+    for number in range(4):
+        paint(tmp_path / "a" / f"img{number}.png", number)
+    paint(tmp_path / "a" / "train_12.png", 99)
+    shutil.copy(tmp_path / "a" / "img2.png", tmp_path / "leak.png")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "leak.png").rename(tmp_path / "b" / "test_1.png")
+    paint(tmp_path / "b" / "train_1.png", 50)
+    assert main(["check-leakage", str(tmp_path / "a"), str(tmp_path / "b")]) == 1
+    assert "1 pairs (1 exact, 0 near); 1 of 2 images of B" in capsys.readouterr().out
+    assert main(["check-leakage", str(tmp_path / "a")]) == 2  # two splits of what has none
+    assert "without splits" in capsys.readouterr().err
+
+
+def test_one_bad_file_does_not_end_the_search_for_leaks(tmp_path):
+    paint(tmp_path / "a.png")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "torn.tif").write_bytes(b"II*\0")
+    (tmp_path / "empty.jpg").touch()
+    side = prints_of_split(str(tmp_path), "train")
+    assert {os.path.basename(path) for path in side.unreadable} == {"empty.jpg", "pipe.jpg", "torn.tif"}
+    assert len(side.ids) == 4

@@ -1,7 +1,11 @@
-"""Pictures that know their own number, in a folder, and what a finished captioning job must have made of them."""
+"""Pictures that know their own number, a captioner that reads it, and what a finished job must have made of them."""
+
+from collections import Counter
 
 import pyarrow.parquet as parquet
 from PIL import Image
+
+from vsehub.data.captioning.request import Caption, CaptionRequest, Failure
 
 
 def paint(index):
@@ -29,3 +33,27 @@ def assert_whole(out, root):
     assert all(row["dense_text"] == f"this is picture {int(row['image_id'][-6:-4])}" for row in rows)
     left = {path.name for path in out.parent.iterdir() if path.name.startswith(out.name)}
     assert left == {out.name}
+
+
+class Stub:
+    """A captioner without a model: names the picture it sees."""
+
+    backend = "stub"
+
+    def __init__(self, batch_size=2, model_id="stub", fails=(), **asked):
+        self.request, self.batch_size, self.model_id = CaptionRequest(**asked), batch_size, model_id
+        self.fails, self.seen = fails, Counter()
+
+    def identity(self):
+        return {"model_id": self.model_id, "revision": "r1"}
+
+    def captions(self, items):
+        items = iter(items)
+        while batch := [item for _, item in zip(range(self.batch_size), items)]:
+            self.seen.update(image_id for image_id, _ in batch)
+            yield [
+                Failure(image_id, f"{image_id}: no answer")
+                if image_id in self.fails
+                else Caption(image_id, f"this is picture {picture(image)}", False, 2, "r1")
+                for image_id, image in batch
+            ]

@@ -1,15 +1,13 @@
-"""Captioning jobs: bad images, datasets, deaths at every point, wrong commands."""
+"""Captioning jobs: bad images, datasets, what a second run asks for, wrong commands."""
 
-import contextlib
 import io
 import json
 import os
-import random
 from collections import Counter
 
 import numpy as np
 import pytest
-from caption_folder import assert_whole, ids_of, paint, picture, rows_of
+from caption_folder import Stub, assert_whole, ids_of, paint, rows_of
 from datasets import Dataset
 from PIL import Image
 from rasters import write_raster
@@ -17,36 +15,10 @@ from rasters import write_raster
 from vsehub.__main__ import main
 from vsehub.data.arguments import DataArguments
 from vsehub.data.captioning.caption_job import FolderImages, TableImages, caption_images
-from vsehub.data.captioning.journal import locked
-from vsehub.data.captioning.request import Caption, CaptionError, CaptionRequest, Failure
+from vsehub.data.captioning.request import CaptionError
 from vsehub.data.rows import prepare_rows
 from vsehub.files.bad_samples import read_bad_samples
 from vsehub.processing.scenes import open_any
-
-
-class Stub:
-    """A captioner without a model: names the picture it sees."""
-
-    backend = "stub"
-
-    def __init__(self, batch_size=2, model_id="stub", fails=(), **asked):
-        self.request, self.batch_size, self.model_id = CaptionRequest(**asked), batch_size, model_id
-        self.fails, self.seen = fails, Counter()
-
-    def identity(self):
-        return {"model_id": self.model_id, "revision": "r1"}
-
-    def captions(self, items):
-        items = iter(items)
-        while batch := [item for _, item in zip(range(self.batch_size), items)]:
-            self.seen.update(image_id for image_id, _ in batch)
-            yield [
-                Failure(image_id, f"{image_id}: no answer")
-                if image_id in self.fails
-                else Caption(image_id, f"this is picture {picture(image)}", False, 2, "r1")
-                for image_id, image in batch
-            ]
-
 
 # --- Bad images ----------------------------------------------------------------------------------------------------
 
@@ -297,121 +269,6 @@ def test_a_file_of_someone_else_is_never_overwritten(folder, tmp_path):
         assert out.read_bytes() == content
 
 
-def test_two_jobs_on_one_table_exclude_each_other(folder, tmp_path):
-    out = tmp_path / "d.parquet"
-    with locked(out), pytest.raises(CaptionError, match=f"process {os.getpid()} is writing"):
-        caption_images(folder, out, Stub())
-    (tmp_path / "d.parquet.lock").write_text("1")  # left behind by the dead: no hindrance
-    caption_images(folder, out, Stub())
-    assert_whole(out, folder)
-
-
-def half_done(folder, out, fails="10.png"):
-    with pytest.raises(CaptionError):
-        caption_images(folder, out, Stub(fails=[fails]))
-    return out.parent / f"{out.name}.journal.jsonl"
-
-
-def test_a_journal_cut_at_any_byte_loses_no_whole_line_and_doubles_nothing(folder, tmp_path):
-    journal = half_done(folder, tmp_path / "first.parquet")
-    content, out = journal.read_bytes(), tmp_path / "d.parquet"
-    for cut in sorted({*range(0, len(content) + 1, 7), *(len(line) for line in content.splitlines())}):
-        whole = [json.loads(line) for line in content[:cut].split(b"\n")[:-1]][1:]
-        kept = {row[0] for record in whole for row in record["captions"]}
-        (tmp_path / "d.parquet.journal.jsonl").write_bytes(content[:cut])
-        stub = Stub()
-        caption_images(folder, out, stub, progress=False)
-        assert stub.seen == Counter(set(ids_of(folder)) - kept)
-        assert_whole(out, folder)
-        out.unlink()
-
-
-def test_a_job_that_goes_on_after_a_torn_line_can_be_killed_once_more(folder, tmp_path):
-    journal = half_done(folder, tmp_path / "d.parquet")
-    journal.write_bytes(journal.read_bytes()[:-5])
-    half_done(folder, tmp_path / "d.parquet", fails="deep/06.png")
-    stub = Stub()
-    caption_images(folder, tmp_path / "d.parquet", stub)
-    assert set(stub.seen) == {"deep/06.png"}
-    assert_whole(tmp_path / "d.parquet", folder)
-
-
-def test_a_journal_damaged_in_the_middle_is_an_error_that_names_the_line(folder, tmp_path):
-    journal = half_done(folder, tmp_path / "d.parquet")
-    lines = journal.read_bytes().splitlines(keepends=True)
-    for damage in (b"{\0\0\n", b"[]\n", b"{}\n"):
-        journal.write_bytes(b"".join([*lines[:2], damage, *lines[3:]]))
-        with pytest.raises(CaptionError, match="line 3 is damaged"):
-            caption_images(folder, tmp_path / "d.parquet", Stub())
-
-
-class DeathError(BaseException):
-    """What `except Exception` does not hold up."""
-
-
-@contextlib.contextmanager
-def death_at(monkeypatch, moment, when):
-    """Die before or after the `moment`-th durable step (fsync, rename, removal)."""
-    steps = [0]
-
-    def deadly(real):
-        def step(*args, **kwargs):
-            steps[0] += 1
-            if steps[0] == moment and when == "before":
-                raise DeathError
-            try:
-                return real(*args, **kwargs)
-            finally:  # also where there was nothing to remove
-                if steps[0] == moment:
-                    raise DeathError
-
-        return step
-
-    with monkeypatch.context() as patch:
-        for name in ("fsync", "replace", "unlink"):
-            patch.setattr(os, name, deadly(getattr(os, name)))
-        yield steps
-
-
-@pytest.mark.parametrize("when", ["before", "after"])
-def test_death_at_every_step_loses_and_doubles_nothing(folder, tmp_path, monkeypatch, when):
-    (folder / "zero.png").write_bytes(b"")
-    deaths, moment = 0, 0
-    while True:
-        moment += 1
-        place, stubs = tmp_path / f"{when}{moment}", []
-        for run in range(2):
-            stubs.append(Stub())
-            try:
-                with death_at(monkeypatch, moment if run == 0 else 0, when):
-                    caption_images(folder, place / "d.parquet", stubs[-1], on_bad_sample="quarantine", progress=False)
-            except DeathError:
-                deaths += 1
-        (folder / "zero.png").rename(tmp_path / "zero.png")
-        assert_whole(place / "d.parquet", folder)
-        (tmp_path / "zero.png").rename(folder / "zero.png")
-        assert len((place / "bad_samples.jsonl").read_text().splitlines()) == 1
-        again = sum((stubs[0].seen + stubs[1].seen).values()) - 12
-        assert 0 <= again <= 2  # at most the batch that was on its way
-        if deaths < moment:
-            break
-    assert deaths >= 10
-
-
-def test_many_deaths_of_one_job_end_in_a_whole_table(folder, tmp_path, monkeypatch):
-    out, chance, deaths = tmp_path / "d.parquet", random.Random(0), 0
-    for _ in range(200):
-        try:
-            with death_at(monkeypatch, chance.randrange(1, 4), chance.choice(["before", "after"])):
-                caption_images(folder, out, Stub(batch_size=1), progress=False)
-            break
-        except DeathError:
-            deaths += 1
-    assert deaths >= 5
-    caption_images(folder, out, Stub())
-    assert_whole(out, folder)
-
-
 # --- The command ---------------------------------------------------------------------------------------------------
 
 WRONG = {
@@ -445,10 +302,3 @@ def test_a_wrong_command_is_one_line_and_exit_code_two(folder, tmp_path, capsys,
     assert main(["caption", *argv]) == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith("vsehub caption: ") and words in last
-
-
-def test_the_hash_names_prompt_and_sampling_but_not_the_draw():
-    hashes = {CaptionRequest(**change).prompt_hash for change in [{}, *CHANGES[:4]]}
-    assert len(hashes) == 5 and all(len(text) == 16 for text in hashes)
-    assert CaptionRequest(seed=3).prompt_hash == CaptionRequest().prompt_hash
-    assert CaptionRequest(temperature=1).prompt_hash == CaptionRequest(temperature=1.0).prompt_hash

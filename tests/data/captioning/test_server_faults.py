@@ -261,10 +261,6 @@ def test_the_largest_side_may_be_set_and_belongs_to_the_job(server, tmp_path, ca
     assert "--max_image_side: must be a whole number from 16" in last_error(capsys)
 
 
-def test_the_hash_of_older_tables_is_unchanged():
-    assert CaptionRequest().prompt_hash == "9773207d9eaa7f48"
-
-
 # --- Secrets, time, control characters -----------------------------------------------------------------------------
 
 KEY = "sk-Abc/12+34="
