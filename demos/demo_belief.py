@@ -21,7 +21,7 @@ def explain(hub: str, gallery: str, out: str) -> int:
     from transformers import AutoModel, AutoProcessor
 
     scenes = json.loads((Path(gallery) / "scenes.json").read_text())
-    images = [Image.open(Path(gallery) / scene["file"]).convert("RGB") for scene in scenes]
+    images = [Image.open(Path(gallery) / scene["file"], formats=["PNG"]).convert("RGB") for scene in scenes]
     model = AutoModel.from_pretrained(hub, trust_remote_code=True).eval()
     processor = AutoProcessor.from_pretrained(hub, trust_remote_code=True)
     print(f"loaded {type(model).__name__} from {type(model).__module__.split('.')[0]}, without vsehub")

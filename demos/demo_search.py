@@ -30,7 +30,7 @@ def search(hub: str, gallery: str, out: str) -> int:
     from transformers import AutoModel, AutoProcessor
 
     scenes = json.loads((Path(gallery) / "scenes.json").read_text())
-    images = [Image.open(Path(gallery) / scene["file"]) for scene in scenes]
+    images = [Image.open(Path(gallery) / scene["file"], formats=["PNG"]) for scene in scenes]
     captions = sorted({caption for scene in scenes for caption in scene["captions"]})
     model = AutoModel.from_pretrained(hub, trust_remote_code=True)
     processor = AutoProcessor.from_pretrained(hub, trust_remote_code=True)

@@ -6,11 +6,14 @@
                                                                        -> [{"label": ..., "score": ...}, ...]
     {"inputs": {"image": [...], "text": [...]}}                        -> {"cosines": [[...]]} images x texts
 
-What a string is follows from its key, never from a guess. Addresses are not fetched and paths are not opened.
+What a string is follows from its key, never from a guess. Addresses are not fetched and paths are not opened. Requests
+may come from several threads; the model works on one batch at a time.
 """
 
 import base64
 import io
+import threading
+import time
 from contextlib import contextmanager
 
 import torch
@@ -24,6 +27,8 @@ ALL_CHARACTERS = 200_000  # of all texts of one request
 PIXELS = 128_000_000  # of all images of one request: a few KB can hold 100 megapixels
 DEEP = 8  # a pixel of more than 8 bits costs as much as so many others: it is stretched in float64
 SCANS = 64  # of one JPEG: each goes over all pixels, and costs the sender a few bytes
+SECONDS = 60.0  # of one request, in which it waits for others; looked at before each picture and each batch
+AT_ONCE = 16  # items of a batch: what is computed between two looks at the clock
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # of Pillow's others, some start a process (Ghostscript)
 
 
@@ -33,6 +38,8 @@ class EndpointHandler:
     Args:
         path: folder of the repository.
     """
+
+    lock = threading.Lock()  # tokenizers refuse to be used by two threads at once
 
     def __init__(self, path: str = ""):
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -44,7 +51,9 @@ class EndpointHandler:
 
         Raises:
             ValueError: the request is not one of those above; says what is.
+            TimeoutError: it took more than `SECONDS`.
         """
+        deadline = time.monotonic() + SECONDS
         data = data if isinstance(data, dict) else {}
         inputs, parameters = data.get("inputs"), data.get("parameters") or {}
         if not isinstance(parameters, dict):
@@ -54,33 +63,45 @@ class EndpointHandler:
         if not isinstance(inputs, dict) or not inputs or set(inputs) - {"image", "text"}:
             raise ValueError('inputs must be {"image": base64}, {"text": string}, or both; each may be a list')
         labels = parameters.get("candidate_labels")
-        images, texts = self._images(inputs.get("image")), _texts(inputs.get("text"), "text")
+        images, texts = self._images(inputs.get("image"), deadline), _texts(inputs.get("text"), "text")
         if labels is not None:
             if len(images) != 1 or texts:
                 raise ValueError("candidate_labels go with one image and no text")
-            return self._scores(images, _texts(labels, "candidate_labels"))
+            return self._scores(images, _texts(labels, "candidate_labels"), deadline)
         found = {}
         if images:
-            found["image_embeds"] = self.model.encode_image(images, processor=self.processor)
+            found["image_embeds"] = self._encode(self.model.encode_image, images, deadline)
         if texts:
-            found["text_embeds"] = self.model.encode_text(texts, processor=self.processor)
+            found["text_embeds"] = self._encode(self.model.encode_text, texts, deadline)
         if not found:
             raise ValueError("inputs hold neither an image nor a text")
         if len(found) == 2:
             found = {"cosines": found["image_embeds"] @ found["text_embeds"].t()}
         return {name: values.tolist() for name, values in found.items()}
 
-    def _scores(self, images, labels: list[str]) -> list[dict]:
+    def _encode(self, encode, items: list, deadline: float) -> torch.Tensor:
+        """Embeddings of pictures or texts, batch by batch."""
+        parts = []
+        for start in range(0, len(items), AT_ONCE):
+            while not self.lock.acquire(timeout=_seconds_left(deadline)):
+                pass
+            try:
+                parts.append(encode(items[start : start + AT_ONCE], processor=self.processor))
+            finally:
+                self.lock.release()
+        return torch.cat(parts)
+
+    def _scores(self, images, labels: list[str], deadline: float) -> list[dict]:
         """Softmax over the labels, best first."""
         if not labels:
             raise ValueError("candidate_labels is empty")
-        texts = self.model.encode_text(labels, processor=self.processor)
-        cosines = self.model.encode_image(images, processor=self.processor) @ texts.t()
+        texts = self._encode(self.model.encode_text, labels, deadline)
+        cosines = self._encode(self.model.encode_image, images, deadline) @ texts.t()
         scores = (cosines[0] * self.model.config.logit_scale).softmax(0).tolist()
         rows = [{"label": label, "score": score} for label, score in zip(labels, scores)]
         return sorted(rows, key=lambda row: -row["score"])
 
-    def _images(self, given) -> list:
+    def _images(self, given, deadline: float) -> list:
         given = [] if given is None else given if isinstance(given, list) else [given]
         if len(given) > MOST:
             raise ValueError(f"at most {MOST} images a request, got {len(given)}")
@@ -91,9 +112,22 @@ class EndpointHandler:
         if pixels > PIXELS:
             raise ValueError(f"at most {PIXELS:,} pixels a request, got {pixels:,}: send fewer or smaller images")
         for row, image in enumerate(images):
+            _seconds_left(deadline)
             with _refusing(row):
                 image.load()
         return images
+
+
+def _seconds_left(deadline: float) -> float:
+    """Seconds to the deadline of a request.
+
+    Raises:
+        TimeoutError: none.
+    """
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError(f"the request took more than {SECONDS:g} s: send fewer items, or send it again later")
+    return left
 
 
 def _opened(text, row: int):

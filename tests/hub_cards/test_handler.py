@@ -2,6 +2,8 @@
 
 import base64
 import io
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -112,3 +114,55 @@ def test_half_a_picture_is_no_picture(handler, tiny_pictures):
     whole = base64.b64decode(encoded(tiny_pictures[3], "JPEG"))
     with pytest.raises(ValueError, match="image 1 is no base64 of a whole picture"):
         handler({"inputs": {"image": [encoded(tiny_pictures[0]), base64.b64encode(whole[: len(whole) // 2]).decode()]}})
+
+
+def test_a_request_has_a_deadline(handler, tiny_pictures, tiny_captions, monkeypatch):
+    clock = iter(range(0, 10_000, 7))
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))  # each look at the clock takes 7 s
+    requests = [
+        {"inputs": {"image": [encoded(tiny_pictures[0])] * 12}},
+        {"inputs": {"text": tiny_captions[:1] * 200}},
+        {"inputs": {"image": encoded(tiny_pictures[0])}, "parameters": {"candidate_labels": tiny_captions[:1] * 200}},
+    ]
+    for request in requests:
+        with pytest.raises(TimeoutError, match="more than 60 s: send fewer items"):
+            handler(request)
+    assert not handler.lock.locked()
+    assert len(handler({"inputs": {"text": tiny_captions[:1] * 17}})["text_embeds"]) == 17
+
+
+def test_a_request_that_waits_for_others_ends_at_its_deadline(handler, tiny_captions, monkeypatch):
+    monkeypatch.setattr(module, "SECONDS", 0.2)
+    with handler.lock, pytest.raises(TimeoutError, match="send it again later"):
+        handler({"inputs": {"text": tiny_captions}})
+
+
+def test_requests_of_several_threads_get_the_answers_of_one(handler, tiny_pictures, tiny_captions):
+    requests = [{"inputs": {"text": " ".join(tiny_captions[: 1 + n % 3]), "image": None}} for n in range(6)]
+    requests += [{"inputs": {"image": encoded(picture)}} for picture in tiny_pictures]
+    requests += [
+        {"inputs": {"image": [encoded(picture) for picture in tiny_pictures], "text": tiny_captions * 9}},
+        {"inputs": {"image": encoded(tiny_pictures[1])}, "parameters": {"candidate_labels": tiny_captions}},
+    ]
+    alone = [handler(request) for request in requests]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(handler, requests * 3))
+    assert together == alone * 3
+
+
+def test_the_model_works_on_one_batch_at_a_time():
+    inside = []
+
+    class Model:
+        def encode_text(self, texts, processor):
+            inside.append(1)
+            time.sleep(0.002)
+            alone = len(inside) == 1
+            inside.pop()
+            return torch.full((len(texts), 1), float(alone))
+
+    handler = EndpointHandler.__new__(EndpointHandler)
+    handler.model, handler.processor = Model(), None
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(handler, [{"inputs": {"text": ["a"] * 20}}] * 16))
+    assert all(row == [1.0] for answer in answers for row in answer["text_embeds"])

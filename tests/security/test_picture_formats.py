@@ -1,0 +1,62 @@
+"""One list of picture formats: what is opened anywhere is on it, and whoever opens a picture names formats."""
+
+import ast
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import vsehub
+from vsehub.hub_cards import handler
+from vsehub.processing import pixels, raster
+
+ROOT = Path(vsehub.__file__).parent
+APART = ("tests", "benchmarks", "build", ".venv", ".mypy")
+APP = ROOT / "hub_cards" / "demo" / "app.py"
+
+
+def sources():
+    """Path and syntax tree of each file of the package."""
+    for path in sorted(ROOT.rglob("*.py")):
+        if path.relative_to(ROOT).parts[0] not in APART:
+            yield path, ast.parse(path.read_text(encoding="utf-8"))
+
+
+def opening_calls():
+    """Each call of `Image.open`, and each list of formats that Pillow is given."""
+    for path, tree in sources():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("Image.open", "PIL.Image.open"):
+                yield pytest.param(node, id=f"{path.relative_to(ROOT)}:{node.lineno}")
+
+
+@pytest.mark.parametrize("call", opening_calls())
+def test_every_opening_call_names_formats(call):
+    assert any(keyword.arg == "formats" for keyword in call.keywords), ast.unparse(call)
+
+
+def test_the_scan_sees_the_three_doors():
+    files = {param.id.partition(":")[0] for param in opening_calls()}
+    assert {"processing/pixels.py", "hub_cards/handler.py", "hub_cards/demo/app.py"} <= files
+
+
+def test_pillow_is_opened_in_no_other_way():
+    for path, tree in sources():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module == "PIL.Image":
+                assert "open" not in {name.name for name in node.names}, path
+
+
+def test_the_lists_that_travel_are_part_of_the_one_list():
+    space = next(
+        ast.literal_eval(node.value)
+        for node in ast.parse(APP.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "FORMATS"
+    )
+    assert set(space) <= set(handler.FORMATS) <= set(pixels.FORMATS)
+    assert set(raster.DRIVERS) <= set(pixels.FORMATS)
+
+
+def test_nothing_on_the_list_starts_a_program_or_names_files():
+    Image.init()
+    assert not {"EPS", "WMF", "MPO", "FPX", "MIC", "IM", "GBR", "SPIDER", "FITS", "HDF5", "GRIB"} & set(pixels.FORMATS)
