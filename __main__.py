@@ -20,12 +20,18 @@ VERBS = {
     "export": "a model to ONNX (two graphs), or to bfloat16",
     "convert": "official checkpoints to Hub folders",
     "check-leakage": "images that two sources or splits share, also resized or turned",
-    "explain": "what a PIR model believes of an image, drawn",
+    "explain": "draw which parts of an image a PIR model relies on",
     "demo": "both stages on a generated dataset, then search it",
     "demo-pir": "PIR on generated overhead scenes, with belief maps",
 }
 LONGEST = 1500  # characters of an error
-EXPECTED = (ValueError, TypeError, OSError, ImportError, FloatingPointError)  # bad input; everything else is our fault
+EXPECTED = (
+    ValueError,
+    TypeError,
+    OSError,
+    ImportError,
+    FloatingPointError,
+)  # bad input; all other errors are faults of vsehub
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -52,14 +58,14 @@ def main(argv: list[str] | None = None) -> int:
         status = importlib.import_module(f"vsehub.commands.{verb.replace('-', '_')}").main(rest) or 0
         sys.stdout.flush()
         return status
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+    except BrokenPipeError:  # the reader of stdout, such as `head`, has stopped
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except KeyboardInterrupt:
         _complain(f"vsehub {verb}: interrupted")
         return 130
     except Exception as error:
-        network = type(error).__module__.startswith("httpx")  # the Hub's client lets its transport's errors out
+        network = type(error).__module__.startswith("httpx")  # the Hub's client lets errors of its transport through
         if not (network or isinstance(error, EXPECTED)) or os.environ.get("VSEHUB_TRACEBACK"):
             raise
         _complain(f"vsehub {verb}: {_shortened(printable(_told(error)))}")
@@ -69,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _complain(line: str):
-    """Print an error; where nobody reads errors any more, nothing."""
+    """Print an error; do nothing if stderr is closed."""
     try:
         print(line, file=sys.stderr, flush=True)
     except BrokenPipeError:
@@ -77,7 +83,7 @@ def _complain(line: str):
 
 
 def _none_empty(words: list[str]):
-    """Refuse what a shell makes of a variable that is not set: as a path, it would be the working directory."""
+    """Refuse empty arguments, as of an unset shell variable: as a path, one would be the working directory."""
     for place, word in enumerate(words):
         if not word or (word.startswith("--") and word.endswith("=")):
             before = f" (after {words[place - 1]})" if place and not word else ""
@@ -85,12 +91,12 @@ def _none_empty(words: list[str]):
 
 
 def _shortened(line: str) -> str:
-    """A line that a terminal can show, whatever it repeats of the command line."""
+    """Limit the length of a line, which may repeat a long command line."""
     return line if len(line) <= LONGEST else f"{line[:LONGEST]} ..."
 
 
 def _told(error: Exception) -> str:
-    """What an error says; those of the system as `FILE: reason`."""
+    """The message of an error; errors of the system as `FILE: reason`."""
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror.lower()}"
     if not isinstance(error, EXPECTED):

@@ -5,7 +5,7 @@ from ..files.numbers import number, positive_int, seed, whole, workers
 from ..files.text import printable
 from .flags import Parser, add_data_config, add_device, add_json, dtype_name, remark, tell
 
-INTERRUPTED = "vsehub caption: interrupted; the same command goes on from here"
+INTERRUPTED = "vsehub caption: interrupted; the same command continues from here"
 
 
 def parser() -> Parser:
@@ -13,7 +13,7 @@ def parser() -> Parser:
     asked = CaptionRequest()
     parser = Parser(
         "caption",
-        "One dense caption for every image of a folder or dataset. A killed job goes on with the same command.",
+        "One dense caption for every image of a folder or dataset. The same command continues a killed job.",
         "caption photos/ --model llava-hf/llava-1.5-7b-hf --out dense.parquet",
     )
     parser.add_place("data", "folder of images, parquet file, Hub id, or what `vsehub train` reads")
@@ -25,16 +25,27 @@ def parser() -> Parser:
     parser.add(
         "--max_image_side", type=whole(16, 16_384), help="shrink larger pictures to it; default: 2048 for a server"
     )
-    parser.add("--min_words", type=positive_int, default=asked.min_words, help="of a caption; default: %(default)s")
-    parser.add("--seed", type=seed, help="default: 0 for a local model; a server is sent none")
+    parser.add(
+        "--min_words",
+        type=positive_int,
+        default=asked.min_words,
+        help="minimum words of a caption; default: %(default)s",
+    )
+    parser.add("--seed", type=seed, help="default: 0 for a local model, none for a server")
     parser.add("--on_bad_sample", choices=("error", "quarantine"), default="error", help="default: %(default)s")
-    parser.add("--restart", action="store_true", help="throw away what --out and its journal hold")
+    parser.add("--restart", action="store_true", help="delete the captions in --out and its journal, and start again")
     parser.add("--revision", help="branch, tag or commit of the model")
     parser.add(
         "--batch_size", type=positive_int, default=8, help="images at once on a local model; default: %(default)s"
     )
     dtypes = ("auto", "float32", "bfloat16", "float16")
-    parser.add("--dtype", type=dtype_name, choices=dtypes, default="auto", help="default: as saved")
+    parser.add(
+        "--dtype",
+        type=dtype_name,
+        choices=dtypes,
+        default="auto",
+        help="number type of a local model; default: as saved",
+    )
     add_device(parser)
     parser.add("--api_base", help="ask an OpenAI-compatible server, http://localhost:8000/v1; key from OPENAI_API_KEY")
     parser.add("--concurrency", type=workers, default=8, help="requests in flight; default: %(default)s")
@@ -44,7 +55,12 @@ def parser() -> Parser:
         default=120.0,
         help="seconds a request may take; default: %(default)s",
     )
-    parser.add("--tries", type=positive_int, default=8, help="requests an image is worth; default: %(default)s")
+    parser.add(
+        "--tries",
+        type=positive_int,
+        default=8,
+        help="requests for an image before it is given up; default: %(default)s",
+    )
     parser.add("--split", default="train", help="of a dataset; default: %(default)s")
     add_data_config(parser)
     parser.add("--image_root", help="folder of the images, where a dataset names files")
@@ -87,7 +103,7 @@ def captioner_of(args):
     sampling = (args.temperature, args.top_p, args.max_new_tokens, args.seed)
     request = CaptionRequest(args.prompt, *sampling, args.max_image_side, args.min_words)
     if args.api_base and args.revision:
-        raise CaptionError("--revision is for local models: a server serves what it serves")
+        raise CaptionError("--revision is for local models: a server chooses the version of its model")
     if args.api_base:
         return ServerCaptioner(args.model, request, args.api_base, args.concurrency, args.timeout, args.tries)
     return TransformersCaptioner(args.model, request, args.revision, args.batch_size, args.dtype, args.device)

@@ -1,9 +1,9 @@
-"""`vsehub compare A.json B.json`: is B better than A? Two evaluations of the same queries, with p-values."""
+"""`vsehub compare A.json B.json`: is B better than A? Compare two evaluations of the same queries, with p-values."""
 
 from ..files.numbers import inner_fraction, seed, whole
 from .flags import Parser, add_json, tell
 
-HINT = "Lower mean ranks are better. The more metrics one looks at, the more p-values fall below 0.05 by chance."
+HINT = "Lower mean ranks are better. With more metrics, more p-values fall below 0.05 by chance."
 
 
 def parser() -> Parser:

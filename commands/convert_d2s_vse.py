@@ -13,10 +13,10 @@ def parser() -> Parser:
     )
     parser.add_place("checkpoint", "official model_best.pth, stage 1 or 2")
     parser.add_place("out", "folder to write; empty or absent")
-    parser.add("--vision_config", help="config.json of the vision tower; default: as the tensors imply")
-    parser.add("--text_config", help="config.json of the text tower; default: as the tensors imply")
+    parser.add("--vision_config", help="config.json of the vision tower; default: derived from the tensors")
+    parser.add("--text_config", help="config.json of the text tower; default: derived from the tensors")
     parser.add("--image_size", type=pixels, help="pixels the model was run on; default: opt.img_res")
-    parser.add("--tokenizer", help="folder of a tokenizer, or vocab.txt; else no processor is written")
+    parser.add("--tokenizer", help="folder of a tokenizer, or vocab.txt; without it no processor is written")
     parser.add("--teacher_out", help="folder for the dense-caption encoder of a stage-2 file")
     add_json(parser, "what was decided and written")
     return parser

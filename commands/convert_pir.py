@@ -16,8 +16,8 @@ def parser() -> Parser:
     parser.add_place("checkpoint", "official checkpoint_best.pth")
     parser.add_place("out", "folder to write; empty or absent")
     for tower in TOWERS:
-        parser.add(f"--{tower}_config", help=f"config.json of the {tower} tower; default: as the tensors imply")
-    parser.add("--tokenizer", help="vocab.txt, or folder of a tokenizer; else no processor is written")
+        parser.add(f"--{tower}_config", help=f"config.json of the {tower} tower; default: derived from the tensors")
+    parser.add("--tokenizer", help="vocab.txt, or folder of a tokenizer; without it no processor is written")
     add_json(parser, "what was decided")
     return parser
 

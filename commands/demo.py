@@ -11,8 +11,8 @@ def parser() -> Parser:
         "Train D2S-VSE on generated scenes, write a Hub folder, search it in a process without vsehub.",
         "demo --out runs/demo",
     )
-    parser.add("--out", default="runs/demo", help="where everything goes (default: %(default)s)")
-    parser.add("--compare", action="store_true", help="beside a sparse-only baseline, over 3 seeds")
+    parser.add("--out", default="runs/demo", help="output folder (default: %(default)s)")
+    parser.add("--compare", action="store_true", help="also train a sparse-only baseline, over 3 seeds")
     parser.add("--seed", type=seed, default=0, help="default: %(default)s")
     add_json(parser, "the metrics")
     return parser

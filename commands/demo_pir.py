@@ -11,7 +11,7 @@ def parser() -> Parser:
         "Train PIR on generated overhead scenes, and draw which parts of an image it believes.",
         "demo-pir --out runs/demo-pir",
     )
-    parser.add("--out", default="runs/demo-pir", help="where everything goes (default: %(default)s)")
+    parser.add("--out", default="runs/demo-pir", help="output folder (default: %(default)s)")
     parser.add("--seed", type=seed, default=0, help="default: %(default)s")
     add_json(parser, "the metrics")
     return parser

@@ -26,10 +26,10 @@ def parser() -> Parser:
     )
     parser.add_place("model", "folder or Hub id")
     add_data_flags(parser, split="test")
-    parser.add("--label_column", default="label", help="scene classes, for scene precision; used if it is there")
-    parser.add("--protocol", default="recall", help="one or several, with commas; see docs/evaluation.md")
+    parser.add("--label_column", default="label", help="column of scene classes, for scene precision; optional")
+    parser.add("--protocol", default="recall", help="one or several, separated by commas; see docs/evaluation.md")
     parser.add("--ground_truth", help="folder of CxC and ECCV Caption (default: the package eccv_caption)")
-    parser.add("--folds", type=natural_int, default=0, help="also the mean over so many folds (COCO 1K: 5)")
+    parser.add("--folds", type=natural_int, default=0, help="also the mean over this number of folds (COCO 1K: 5)")
     parser.add("--graded", choices=("captions", "classes"), help="also NDCG within and across modalities")
     parser.add("--batch_size", type=positive_int, default=64, help="default: %(default)s")
     parser.add(
@@ -37,12 +37,16 @@ def parser() -> Parser:
         type=dtype_name,
         choices=("auto", "float32", "bfloat16"),
         default="float32",
-        help="of the model (default: %(default)s)",
+        help="number type of the model (default: %(default)s)",
     )
     add_trust(parser)
     add_device(parser)
     parser.add("--save_embeddings", metavar="FILE", help="write the embeddings to this safetensors file")
-    parser.add("--embeddings", metavar="FILE", help="read them from it; refused if they are of another model or data")
+    parser.add(
+        "--embeddings",
+        metavar="FILE",
+        help="read the embeddings from this file; refused if made with another model or data",
+    )
     add_json(parser, "metrics, intervals and outcomes, which `vsehub compare` reads,")
     return parser
 

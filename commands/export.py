@@ -18,15 +18,15 @@ def parser() -> Parser:
         type=dtype_name,
         choices=("float32", "bfloat16"),
         default="float32",
-        help="bfloat16 (or bf16) goes with --to transformers",
+        help="bfloat16 (or bf16) needs --to transformers",
     )
     add_trust(parser)
-    add_json(parser, "how far the export is from the model")
+    add_json(parser, "the difference from the model")
     return parser
 
 
 def main(argv: list[str]) -> int:
-    """Export a saved model; print how far it is from it."""
+    """Export a saved model; print the difference between both."""
     args = parser().parse_args(argv)
     loading = loading_options(args, args.model)
     if args.to == "onnx" and args.dtype != "float32":

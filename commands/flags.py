@@ -26,7 +26,7 @@ DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 class Parser(argparse.ArgumentParser):
     """The command line of one verb; every verb has `--quiet`.
 
-    An argument added with `add_place` is given by its place or by its name: `vsehub evaluate MODEL` or
+    An argument added with `add_place` is given by position or by name: `vsehub evaluate MODEL` or
     `vsehub evaluate --model MODEL`. Flags may be written with dashes, too (`--image-root`).
 
     Args:
@@ -69,29 +69,29 @@ class Parser(argparse.ArgumentParser):
         words = list(sys.argv[1:] if args is None else args)
         end = words.index("--") if "--" in words else len(words)
         self._set_usage()
-        found, left = self.parse_known_args([underscored(word) for word in words[:end]], namespace)
+        parsed, left = self.parse_known_args([underscored(word) for word in words[:end]], namespace)
         for word in left:
             if word.startswith("-") and not re.fullmatch(r"-|-\d.*", word):
                 self.error(f"there is no flag {word.partition('=')[0]}{self._meant(word)}")
-        self._fill_places(found, left + words[end + 1 :])
-        if getattr(found, "json", None) not in (None, STDOUT):
-            output_file(found.json)
-        if found.quiet:
+        self._fill_places(parsed, left + words[end + 1 :])
+        if getattr(parsed, "json", None) not in (None, STDOUT):
+            output_file(parsed.json)
+        if parsed.quiet:
             hush()
-        return found
+        return parsed
 
-    def _fill_places(self, found: argparse.Namespace, words: list[str]):
+    def _fill_places(self, parsed: argparse.Namespace, words: list[str]):
         """Give the words without a flag, in order, to the arguments that were not given by name."""
-        named = [name for name, _ in self.places if getattr(found, name) is not None]
+        named = [name for name, _ in self.places if getattr(parsed, name) is not None]
         free = [name for name, _ in self.places if name not in named]
         for name, word in zip(free, words):
-            setattr(found, name, word)
+            setattr(parsed, name, word)
         if len(words) > len(free):
             if len(words) <= len(self.places):
                 self.error(f"the {self.places[len(words) - 1][0]} is given twice: once is enough")
             rest = " ".join(words[len(free) :])
             self.error(f"too many words, from {rest!r} on; quote a text of several words")
-        missing = [name.upper() for name, required in self.places if required and getattr(found, name) is None]
+        missing = [name.upper() for name, required in self.places if required and getattr(parsed, name) is None]
         if missing:
             self.error(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing; usage: {self.usage}")
 
@@ -123,7 +123,7 @@ def tell(
 ):
     """Print a result as text, or as JSON where `--json` asks for it, or both: text here, JSON in a file.
 
-    Of several processes of one job, the first does so.
+    In a job of several processes, only the first prints.
     """
     if int(os.environ.get("RANK", 0)) > 0:
         return
@@ -136,7 +136,7 @@ def tell(
 
 
 def remark(args: argparse.Namespace, text: str):
-    """Print what is no result, unless `--quiet`."""
+    """Print a remark that is not a result to stderr, unless `--quiet` is given."""
     if not args.quiet:
         print(text, file=sys.stderr)
 
@@ -159,7 +159,7 @@ def add_row_flags(parser: Parser):
 
 def add_data_config(parser: Parser):
     """Add `--data_config`."""
-    parser.add("--data_config", help="of a dataset that has several configurations: which one")
+    parser.add("--data_config", help="configuration of a dataset that has several")
 
 
 def data_arguments(args: argparse.Namespace, **more) -> DataArguments:
@@ -197,15 +197,15 @@ def add_trust(parser: Parser):
     parser.add(
         "--trust_remote_code",
         action="store_true",
-        help="run the code that the model brings; goes with --revision COMMIT, the one that you have read",
+        help="run the model's own code; for a model on the Hub add --revision COMMIT, the one that you have read",
     )
 
 
 def loading_options(args: argparse.Namespace, model: str | None) -> dict:
-    """What `from_pretrained` is told of a model that the command line names.
+    """Arguments of `from_pretrained` for a model that the command line names.
 
     Raises:
-        ValueError: a revision of a folder; code that would run although nobody said which.
+        ValueError: a revision of a folder; code that would run without a stated commit.
     """
     here = model is not None and os.path.isdir(model)
     if args.revision and (here or model is None):

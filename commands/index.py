@@ -30,18 +30,25 @@ def parser() -> Parser:
     parser = Parser(
         "index",
         "Embed pictures into an index that is searched in milliseconds. A killed job loses at most the pictures since "
-        "the last\nsave; --update goes on. See also: vsehub index export, vsehub index calibrate.",
+        "the last\nsave; --update continues it. See also: vsehub index export, vsehub index calibrate.",
         "index photos/ --model org/model --out photos.index",
     )
     parser.add_place("data", "folder of pictures, picture, scene (GeoTIFF), parquet, json or Hub id")
-    parser.add("--model", help="folder or Hub id; an index that is updated knows its own")
+    parser.add("--model", help="folder or Hub id; not needed with --update")
     parser.add("--out", required=True, help="folder of the index")
     parser.add("--update", action="store_true", help="bring an index up to date, or add a source to it")
-    parser.add("--kind", choices=KINDS, help="flat is exact; auto is HNSW for large ones")
+    parser.add("--kind", choices=KINDS, help="flat is exact, hnsw approximate; auto is hnsw from 200,000 rows")
     parser.add(
-        "--tile", type=whole(0, 65_536), help="cut scenes (TIFF, JPEG 2000) into such squares (pixels; 0: do not)"
+        "--tile",
+        type=whole(0, 65_536),
+        help="cut scenes (TIFF, JPEG 2000) into squares of this many pixels; 0: do not cut",
     )
-    parser.add("--overlap", type=whole(0, 65_536), default=64, help="pixels that tiles share (default: %(default)s)")
+    parser.add(
+        "--overlap",
+        type=whole(0, 65_536),
+        default=64,
+        help="pixels that neighbouring tiles share (default: %(default)s)",
+    )
     add_bands(parser)
     parser.add("--fast", action="store_true", help="scaled JPEG decoding: faster, nearly the same vectors")
     parser.add("--split", help="index this split of a dataset (default of datasets: train)")
@@ -58,7 +65,7 @@ def parser() -> Parser:
 
 
 def main(argv: list[str]) -> int:
-    """Embed what is new, save, say what happened; or hand over to a sub-verb."""
+    """Embed what is new, save, and print what was done; or run a sub-verb."""
     if argv and argv[0] in SUB_VERBS:
         return importlib.import_module(f".{SUB_VERBS[argv[0]]}", __package__).main(argv[1:])
     args = parser().parse_args(argv)

@@ -1,4 +1,4 @@
-"""`vsehub index calibrate INDEX --data PAIRS`: a cut-off, so that a search may return nothing."""
+"""`vsehub index calibrate INDEX --data PAIRS`: the minimum cosine of a hit; below it, a search returns nothing."""
 
 from pathlib import Path
 
@@ -17,7 +17,8 @@ from .flags import (
 )
 
 TOO_HIGH = (
-    "this cut-off hides most right answers: the model hardly tells them from wrong ones on this data, or the data's "
+    "this cut-off hides most right answers: the model hardly separates them from wrong ones on this data, "
+    "or the data's "
     "images answer each other's captions (then give --off_topic)"
 )
 
@@ -31,15 +32,15 @@ def parser() -> Parser:
     )
     parser.add_place("index", "folder of `vsehub index`")
     add_data_flags(parser, split="validation")
-    parser.add("--limit", type=whole(2), default=1000, help="images looked at (default: %(default)s)")
-    parser.add("--off_topic", help="text file: a line each that nothing in the index answers")
+    parser.add("--limit", type=whole(2), default=1000, help="validation images to use (default: %(default)s)")
+    parser.add("--off_topic", help="file of texts, one a line, that fit nothing in the index")
     parser.add(
         "--reject_share",
         type=fraction,
         default=0.95,
         help="fraction of irrelevant queries that should return no hit (default: %(default)s)",
     )
-    parser.add("--model", help="where the model lies now, if it moved")
+    parser.add("--model", help="folder or Hub id of the model of the index, if it was moved")
     add_trust(parser)
     add_device(parser, default="cpu")
     add_json(parser, "the cut-off and what it does")
@@ -56,7 +57,7 @@ def main(argv: list[str]) -> int:
     from ..search.vector_index import VectorIndex
 
     if off_topic and not len(VectorIndex.open(args.index)):
-        raise ValueError(f"{args.index} is empty, and --off_topic asks it: index pictures first")
+        raise ValueError(f"{args.index} is empty, and --off_topic needs pictures in it: index pictures first")
     rows = prepare_rows(data_arguments(args), args.split, None, need_dense=False, limit=args.limit)
     owners = [number for number, texts in enumerate(rows["captions"]) for _ in texts]
     texts = [text for several in rows["captions"] for text in several]
@@ -75,7 +76,7 @@ def main(argv: list[str]) -> int:
 
 
 def with_reject_share(words: list[str]) -> list[str]:
-    """The words with `--quiet 0.95`, as the flag was called before, in the present spelling."""
+    """The command line with the old spelling `--quiet 0.95` replaced by the present one."""
     words = list(words)
     for place, word in enumerate(words):
         follows = words[place + 1 : place + 2]

@@ -15,9 +15,9 @@ def parser() -> Parser:
     )
     parser.add_place("model", "folder of a saved model")
     parser.add_place("repo", "name or organisation/name")
-    parser.add("--private", action="store_true", help="of a repository that is made now")
-    parser.add("--tag", help="such as v1; never moved later")
-    parser.add("--message", help="of the commit")
+    parser.add("--private", action="store_true", help="make a new repository private")
+    parser.add("--tag", help="tag of this version, such as v1; an existing tag is never moved")
+    parser.add("--message", help="commit message")
     parser.add("--dry_run", action="store_true", help="list what would be uploaded; nothing is sent")
     add_json(parser, "the commit's address")
     return parser

@@ -35,7 +35,7 @@ def hush():
 
 
 def unhush():
-    """Put everything back; nothing happens where nothing was silenced."""
+    """Undo `hush`; without it, do nothing."""
     SILENCED.close()
 
 

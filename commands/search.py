@@ -1,4 +1,4 @@
-"""`vsehub search INDEX "a red boat"`: what is nearest to a text, a picture, or a picture changed by a text."""
+"""`vsehub search INDEX "a red boat"`: the pictures nearest to a text, a picture, or a picture changed by a text."""
 
 from pathlib import Path
 
@@ -19,13 +19,18 @@ def parser() -> Parser:
     parser.add_place("index", "folder of `vsehub index`")
     parser.add_place("text", "what to look for", required=False)
     parser.add("--image", help="a picture to look for; with a text, changed by it")
-    parser.add("--weight", type=fraction, default=0.5, help="of the text beside a picture (default: %(default)s)")
-    parser.add("--k", "--top", type=positive_int, default=10, help="at most so many hits (default: %(default)s)")
+    parser.add(
+        "--weight",
+        type=fraction,
+        default=0.5,
+        help="weight of a text that is given with a picture (default: %(default)s)",
+    )
+    parser.add("--k", "--top", type=positive_int, default=10, help="maximum number of hits (default: %(default)s)")
     parser.add("--cutoff", type=finite, help="minimum cosine of a hit (default: the calibrated one, for texts)")
-    parser.add("--no_cutoff", action="store_true", help="the nearest, however far")
-    parser.add("--model", help="where the model lies now, if it moved")
-    parser.add("--html", help="write a page with thumbnails here")
-    parser.add("--geojson", help="write the outlines of hits in scenes here")
+    parser.add("--no_cutoff", action="store_true", help="no minimum cosine: show the nearest pictures")
+    parser.add("--model", help="folder or Hub id of the model of the index, if it was moved")
+    parser.add("--html", help="file for a page with thumbnails")
+    parser.add("--geojson", help="file for the outlines of hits in scenes")
     add_images(parser)
     add_trust(parser)
     add_device(parser, default="cpu")

@@ -11,20 +11,21 @@ def parser() -> Parser:
     """The flags."""
     parser = Parser(
         "teachers",
-        "Compute features of frozen uni-modal models once and keep them as columns of the data. A killed run goes on.",
+        "Compute features of frozen uni-modal models once and keep them as columns of the data.\nThe same "
+        "command continues a killed run.",
         "teachers org/pairs --image facebook/dinov2-base --text sentence-transformers/all-mpnet-base-v2 --out pairs/",
     )
     parser.add_place("data", "Hub id, parquet, imagefolder or json, as for training")
     parser.add("--image", help="Hub id or folder of a vision backbone")
     parser.add("--text", help="Hub id or folder of a text backbone and its tokenizer")
     parser.add("--out", required=True, help="folder for the parquet files")
-    parser.add("--splits", "--split", nargs="+", default=["train"], help="which get features (default: train)")
-    parser.add("--copy", nargs="*", default=["validation"], help="which are copied as they are (default: validation)")
+    parser.add("--splits", "--split", nargs="+", default=["train"], help="splits that get features (default: train)")
+    parser.add("--copy", nargs="*", default=["validation"], help="splits copied unchanged (default: validation)")
     add_row_flags(parser)
     parser.add("--dense_text", help="as for training; kept as the column `dense_text`")
     parser.add("--batch_size", type=positive_int, default=32, help="default: %(default)s")
-    parser.add("--views", type=whole(1, 1024), default=1, help="of each image; training then shows the same ones")
-    parser.add("--image_augmentation", choices=("crop", "rand_augment"), default="crop", help="of the views")
+    parser.add("--views", type=whole(1, 1024), default=1, help="views of each image; training uses the same ones")
+    parser.add("--image_augmentation", choices=("crop", "rand_augment"), default="crop", help="for the views")
     parser.add(
         "--train_teachers",
         type=epochs,

@@ -60,11 +60,11 @@ def find_leaks(a: Prints, b: Prints, block: int = 2048) -> list[Leak]:
     not at all.
     """
     groups = _same_pixels(a), _same_pixels(b)
-    found: dict[tuple[int, int], Leak] = {}
+    by_pair: dict[tuple[int, int], Leak] = {}
     for pixels, rows in groups[0].items():
         if pixels in groups[1]:
             pair = rows[0], groups[1][pixels][0]
-            found[pair] = Leak(*pair, a.ids[pair[0]], b.ids[pair[1]], "exact", TURNS[0], 1.0)
+            by_pair[pair] = Leak(*pair, a.ids[pair[0]], b.ids[pair[1]], "exact", TURNS[0], 1.0)
     firsts = [np.array([rows[0] for rows in group.values()], int) for group in groups]
     gallery = b.coarse[firsts[1]].reshape(len(firsts[1]), -1)
     for turn, name in enumerate(TURNS):
@@ -73,17 +73,17 @@ def find_leaks(a: Prints, b: Prints, block: int = 2048) -> list[Leak]:
             scores = turned[start : start + block] @ gallery.T
             for row, other in zip(*np.nonzero(_likeliest(scores) & (scores > LOOKS_ALIKE))):
                 pair, score = (int(firsts[0][row + start]), int(firsts[1][other])), float(scores[row, other])
-                if pair in found and (found[pair].kind == "exact" or found[pair].correlation >= score):
+                if pair in by_pair and (by_pair[pair].kind == "exact" or by_pair[pair].correlation >= score):
                     continue
                 structure = turn_all(a.fine[pair[0]][None], turn)[0]
                 if float((structure * b.fine[pair[1]]).sum()) > SAME_STRUCTURE:
-                    found[pair] = Leak(*pair, a.ids[pair[0]], b.ids[pair[1]], "near", name, score)
-    for leak in found.values():
+                    by_pair[pair] = Leak(*pair, a.ids[pair[0]], b.ids[pair[1]], "near", name, score)
+    for leak in by_pair.values():
         leak.a_same, leak.b_same = (
             [side.ids[row] for row in group[side.digests[own][1]][1:]]
             for side, group, own in zip((a, b), groups, (leak.a_row, leak.b_row))
         )
-    return [found[pair] for pair in sorted(found)]
+    return [by_pair[pair] for pair in sorted(by_pair)]
 
 
 def _same_pixels(prints: Prints) -> dict[str, list[int]]:

@@ -147,17 +147,19 @@ def _made_ids(rows: Dataset, data: str) -> list[str]:
 def _with_dense(rows: Dataset, dense_text: str) -> Dataset:
     """Attach the dense text that `dense_text` names: a column, a file, or the union of the captions."""
     if dense_text == "union":
-        found = [" ".join(text.strip() for text in captions if isinstance(text, str)) for captions in rows["captions"]]
+        dense_texts = [
+            " ".join(text.strip() for text in captions if isinstance(text, str)) for captions in rows["captions"]
+        ]
     elif dense_text.endswith(".jsonl"):
-        found = dense_lines(dense_text, len(rows))
+        dense_texts = dense_lines(dense_text, len(rows))
     elif dense_text.endswith(".parquet"):
         table = load_dataset("parquet", data_files=dense_text, split="train")
         if not {"image_id", "dense_text"} <= set(table.column_names):
             raise ValueError(f"{dense_text} needs columns image_id and dense_text; it has {table.column_names}")
         by_id = dict(zip(map(str, table["image_id"]), table["dense_text"]))
-        found = [by_id.get(image_id) for image_id in rows["image_id"]]
+        dense_texts = [by_id.get(image_id) for image_id in rows["image_id"]]
     elif dense_text in rows.column_names:
-        found = list(rows[dense_text])
+        dense_texts = list(rows[dense_text])
     else:
         raise ValueError(
             f"no column {dense_text!r} among {rows.column_names}: dense text comes from --dense_text COLUMN, "
@@ -165,7 +167,7 @@ def _with_dense(rows: Dataset, dense_text: str) -> Dataset:
         )
     if "dense_text" in rows.column_names:
         rows = rows.remove_columns("dense_text")
-    return rows.add_column("dense_text", found)
+    return rows.add_column("dense_text", dense_texts)
 
 
 def _with_label(rows: Dataset, args: DataArguments, need_label: bool) -> Dataset:
@@ -242,10 +244,10 @@ def _names_files(rows: Dataset) -> bool:
 
 def _date(path: str | bytes | None) -> tuple[int, int]:
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except (OSError, TypeError, ValueError):
         return (0, 0)
-    return (found.st_size, found.st_mtime_ns)
+    return (status.st_size, status.st_mtime_ns)
 
 
 def row_image(row: dict):

@@ -91,7 +91,7 @@ def read_source(
 
 
 def _is_folder_of_pictures(path: Path) -> bool:
-    tables = any(found.suffix in (".parquet", ".arrow") for found in path.rglob("*"))
+    tables = any(child.suffix in (".parquet", ".arrow") for child in path.rglob("*"))
     return not tables and not _has_metadata(path) and not (path / "README.md").exists() and holds_pictures(path)
 
 
@@ -100,7 +100,7 @@ def _has_metadata(path: Path) -> bool:
 
 
 def _subfolders(path: Path) -> list[Path]:
-    return [found for found in sorted(path.iterdir()) if found.is_dir() and not found.name.startswith(".")]
+    return [child for child in sorted(path.iterdir()) if child.is_dir() and not child.name.startswith(".")]
 
 
 def _split_folder(path: Path, split: str) -> Path | None:
@@ -113,7 +113,7 @@ def _split_folder(path: Path, split: str) -> Path | None:
     folders = _subfolders(path)
     if not folders or not all(folder.name.lower() in names for folder in folders):
         return None
-    if any(found.is_file() and not found.name.startswith(".") for found in path.iterdir()):
+    if any(child.is_file() and not child.name.startswith(".") for child in path.iterdir()):
         return None
     chosen = [folder for folder in folders if split in (folder.name, names[folder.name.lower()])]
     if not chosen:
@@ -251,8 +251,8 @@ def _official(folder: Path, split: str, root: Path) -> Dataset:
     unknown = [image_id for image_id in grouped if image_id not in names]
     if unknown:
         raise ValueError(f"{folder}/id_mapping.json lacks {len(unknown)} ids of {split}, first {unknown[0]!r}")
-    found = sorted(folder.glob(f"*_{split}.jsonl"))
-    dense = dense_lines(found[0], len(grouped)) if found else None
+    dense_files = sorted(folder.glob(f"*_{split}.jsonl"))
+    dense = dense_lines(dense_files[0], len(grouped)) if dense_files else None
     return Dataset.from_list(
         [
             {

@@ -68,10 +68,10 @@ def draw(rows: list[tuple], out: str):
 
 def text_queries(scenes) -> list[str]:
     """Three captions that name two objects, of scenes that lie far apart (neighbours are alike)."""
-    found = []
+    queries = []
     for start in (0, len(scenes) // 3, 2 * len(scenes) // 3):
-        found.append(next(text for scene in scenes[start:] for text in scene["captions"] if " and " in text))
-    return found
+        queries.append(next(text for scene in scenes[start:] for text in scene["captions"] if " and " in text))
+    return queries
 
 
 def says(caption: str, scene: dict) -> bool:

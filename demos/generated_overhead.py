@@ -44,11 +44,11 @@ def make_scene(rng: random.Random, label: str) -> dict:
 
 def captions(scene: dict, rng: random.Random, count: int = 3) -> list[str]:
     """Describe a scene, each time naming some of its facts."""
-    found = []
+    texts = []
     for _ in range(count):
         place = rng.choice(("", f" on {scene['ground']} land", f" with {scene['ground']} land around"))
-        found.append(f"{_subject(scene, rng)}{place}")
-    return found
+        texts.append(f"{_subject(scene, rng)}{place}")
+    return texts
 
 
 def _subject(scene: dict, rng: random.Random) -> str:

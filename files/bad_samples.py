@@ -90,14 +90,14 @@ def _entries(path: Path) -> list[dict]:
     """The JSON objects among the lines of a file; half a line of a killed earlier version says nothing."""
     if not path.is_file() or path.is_symlink():
         return []
-    found = []
+    entries = []
     for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             entry = json.loads(line) if line.strip() else None
         except ValueError:
             continue
-        found += [entry] if isinstance(entry, dict) else []
-    return found
+        entries += [entry] if isinstance(entry, dict) else []
+    return entries
 
 
 def _id(entry: dict) -> str:

@@ -23,9 +23,9 @@ def output_folder(path) -> Path:
         NotADirectoryError: a file, or below a file.
     """
     path = Path(path)
-    found = next(place for place in (path, *path.parents) if place.exists() or place == Path(path.anchor))
-    if not found.is_dir():
-        raise NotADirectoryError(f"{found} is a file, not a folder: name another place to write to")
+    existing = next(place for place in (path, *path.parents) if place.exists() or place == Path(path.anchor))
+    if not existing.is_dir():
+        raise NotADirectoryError(f"{existing} is a file, not a folder: name another place to write to")
     return path
 
 

@@ -23,10 +23,10 @@ def folder_state(folder: str | Path) -> list | None:
     try:
         with os.scandir(folder) as entries:
             names = sorted(entry.name for entry in entries if entry.is_file())
-        found = [(name, os.stat(os.path.join(folder, name))) for name in names]
+        stats = [(name, os.stat(os.path.join(folder, name))) for name in names]
     except OSError:
         return None
-    return [[name, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino] for name, s in found]
+    return [[name, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino] for name, s in stats]
 
 
 def remembered(folder: str | Path, before: list | None, what: list, compute: Callable[[], str]) -> str:

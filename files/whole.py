@@ -336,9 +336,9 @@ def _refuse_link(path: Path):
 
 def _sync_file(path: Path, mode: int):
     """Give a file at least these permissions, and wait until it is on the disk."""
-    found = stat.S_IMODE(os.stat(path).st_mode)
-    if found & mode != mode:  # safetensors and tempfile leave 0600
-        os.chmod(path, found | mode)
+    permissions = stat.S_IMODE(os.stat(path).st_mode)
+    if permissions & mode != mode:  # safetensors and tempfile leave 0600
+        os.chmod(path, permissions | mode)
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
 

@@ -21,13 +21,13 @@ from .companions import CUSTOM_PIPELINES, PIPELINE, write_companions
 PACKAGE = __name__.split(".")[0]
 FROM_IMPORT = re.compile(r"from\s+[\w.]+\s+import\b")
 
-# From a local folder, transformers 5.0 copies only what a file itself names, so imports of imports go missing.
-# The loader reads text: a line that never runs is enough.
+# From a local folder, transformers 5.0 copies only files that a file itself names, so imports of imports are missing.
+# The loader searches the text: a line that never runs is enough.
 INDIRECT = "\n\n# Needed by the files imported above; some loaders look no further than here.\nif False:\n"
 
-# Of two local folders of one name, transformers runs the first's model for both, unless the classes of their
-# configurations differ; those it tells apart by the sources that a configuration names: so it names the model's.
-OWNERS = "\n\n# What belongs to this configuration: named, not needed.\nif False:\n"
+# With two local folders of one name, transformers runs the code of the first for both, unless the sources that their
+# configurations name differ: so the configuration also names the files of the model.
+OWNERS = "\n\n# Files of the model of this configuration: named, but not imported.\nif False:\n"
 
 
 def reachable_sources(module: str) -> dict[str, str]:
@@ -55,7 +55,10 @@ def reachable_sources(module: str) -> dict[str, str]:
 
 def _flatten(source: str, module: str) -> tuple[str, list[str]]:
     """Rewrite first-party imports of one file to `from .stem import`; also return the modules it imports."""
-    lines, needs = source.split("\n"), []  # splitlines() would also cut where the parser sees no end of line
+    lines, needs = (
+        source.split("\n"),
+        [],
+    )  # splitlines() would also split at characters that are no end of line for the parser
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import) and any(alias.name.split(".")[0] == PACKAGE for alias in node.names):
             raise ValueError(f"{module}:{node.lineno}: write `from .file import name` in shipped code")
@@ -92,7 +95,7 @@ def write_sources(cls: type, folder: str | Path, beside: str | None = None):
     """Write the flat sources of an installed class into `folder`.
 
     Args:
-        beside: a further module that goes along, named in the class's file so that a re-save takes it, too.
+        beside: a further module to write; the class's file names it, so that a later save writes it, too.
     """
     sources = reachable_sources(cls.__module__)
     if beside is not None:
@@ -115,7 +118,7 @@ def auto_class_entry(cls: type) -> str:
 def self_contained_model(cls: type[PreTrainedModel]) -> type[PreTrainedModel]:
     """Make `save_pretrained`, hence `push_to_hub`, of an installed model write its code beside the weights.
 
-    Every other class, a user's subclass too, keeps the rules of transformers.
+    All other classes, also a user's subclass, save as in transformers.
     """
     original = cls.save_pretrained
     entry = auto_class_entry(cls)
@@ -124,7 +127,7 @@ def self_contained_model(cls: type[PreTrainedModel]) -> type[PreTrainedModel]:
     def save_pretrained(
         self, save_directory, is_main_process=True, state_dict=None, push_to_hub=False, *args, **kwargs
     ):
-        if type(self) is not cls and type(self).__name__ != f"FSDP{cls.__name__}":  # FSDP2 swaps the class
+        if type(self) is not cls and type(self).__name__ != f"FSDP{cls.__name__}":  # FSDP2 replaces the class
             return original(self, save_directory, is_main_process, state_dict, push_to_hub, *args, **kwargs)
         here = is_main_process and not (dist.is_available() and dist.is_initialized() and dist.get_rank())
         before = _timestamps(self, save_directory) if here and push_to_hub else None
@@ -135,10 +138,10 @@ def self_contained_model(cls: type[PreTrainedModel]) -> type[PreTrainedModel]:
         }
         self.config.custom_pipelines = CUSTOM_PIPELINES
         original(self, save_directory, is_main_process, state_dict, False, *args, **kwargs)
-        if here and not getattr(self, "_hf_peft_config_loaded", False):  # an adapter names its base instead
+        if here and not getattr(self, "_hf_peft_config_loaded", False):  # an adapter names its base model instead
             write_sources(cls, save_directory, PIPELINE)
             write_companions(save_directory)
-        if here and push_to_hub:  # by ourselves: the original would upload before the code is written
+        if here and push_to_hub:  # not by the original, which would upload before the code is written
             _upload(self, save_directory, before, **kwargs)
 
     cls.save_pretrained = save_pretrained
@@ -146,7 +149,7 @@ def self_contained_model(cls: type[PreTrainedModel]) -> type[PreTrainedModel]:
 
 
 def self_contained_processor(cls: type[ProcessorMixin]) -> type[ProcessorMixin]:
-    """The same for a processor class; its `auto_map` lives in `processor_config.json` alone."""
+    """The same for a processor class; its `auto_map` is only in `processor_config.json`."""
     original = cls.save_pretrained
 
     @functools.wraps(original)
@@ -166,7 +169,7 @@ def self_contained_processor(cls: type[ProcessorMixin]) -> type[ProcessorMixin]:
 
 
 def _timestamps(saved, folder: str | Path) -> dict[str, float]:
-    """When each file of a folder, which need not exist yet, was last written."""
+    """Time of the last change of each file of a folder; none where the folder does not exist."""
     return saved._get_files_timestamps(folder) if Path(folder).is_dir() else {}
 
 

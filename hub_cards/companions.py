@@ -1,6 +1,6 @@
 """Other files of a Hub repository: the pipeline, the endpoint handler, the files of sentence-transformers.
 
-Each is small and static: whoever opens the folder through another door finds what that door expects.
+Each is small and static, and lets another library or service load the folder.
 """
 
 import json

@@ -6,7 +6,7 @@
                                                                        -> [{"label": ..., "score": ...}, ...]
     {"inputs": {"image": [...], "text": [...]}}                        -> {"cosines": [[...]]} images x texts
 
-What a string is follows from its key, never from a guess. Addresses are not fetched and paths are not opened. Requests
+The key says what a string is. Addresses are not fetched and paths are not opened. Requests
 may come from several threads; the model works on one batch at a time.
 """
 
@@ -24,16 +24,16 @@ ENCODED = 100_000_000  # bytes of all of them, as base64
 MOST = 256  # items of one request
 CHARACTERS = 10_000  # of one text; a tower reads a few hundred tokens
 ALL_CHARACTERS = 200_000  # of all texts of one request
-PIXELS = 128_000_000  # of all images of one request: a few KB can hold 100 megapixels
-DEEP = 8  # a pixel of more than 8 bits costs as much as so many others: it is stretched in float64
-SCANS = 64  # of one JPEG: each goes over all pixels, and costs the sender a few bytes
+PIXELS = 128_000_000  # of all images of one request; a file of a few KB may have 100 megapixels
+DEEP = 8  # cost of a pixel of more than 8 bits, in pixels of 8 bits: it is stretched in float64
+SCANS = 64  # of one JPEG: each passes over all pixels, but needs only a few bytes in the file
 SECONDS = 60.0  # of one request, in which it waits for others; looked at before each picture and each batch
 AT_ONCE = 16  # items of a batch: what is computed between two looks at the clock
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # of Pillow's others, some start a process (Ghostscript)
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # some other formats of Pillow start a process (Ghostscript)
 
 
 class EndpointHandler:
-    """Loads the model once; a call takes one request.
+    """Load the model once; each call answers one request.
 
     Args:
         path: folder of the repository.
@@ -50,7 +50,7 @@ class EndpointHandler:
         """Answer a request.
 
         Raises:
-            ValueError: the request is not one of those above; says what is.
+            ValueError: the request is not one of those above; the message says what is allowed.
             TimeoutError: it took more than `SECONDS`.
         """
         deadline = time.monotonic() + SECONDS
@@ -68,16 +68,16 @@ class EndpointHandler:
             if len(images) != 1 or texts:
                 raise ValueError("candidate_labels go with one image and no text")
             return self._scores(images, _texts(labels, "candidate_labels"), deadline)
-        found = {}
+        answer = {}
         if images:
-            found["image_embeds"] = self._encode(self.model.encode_image, images, deadline)
+            answer["image_embeds"] = self._encode(self.model.encode_image, images, deadline)
         if texts:
-            found["text_embeds"] = self._encode(self.model.encode_text, texts, deadline)
-        if not found:
+            answer["text_embeds"] = self._encode(self.model.encode_text, texts, deadline)
+        if not answer:
             raise ValueError("inputs hold neither an image nor a text")
-        if len(found) == 2:
-            found = {"cosines": found["image_embeds"] @ found["text_embeds"].t()}
-        return {name: values.tolist() for name, values in found.items()}
+        if len(answer) == 2:
+            answer = {"cosines": answer["image_embeds"] @ answer["text_embeds"].t()}
+        return {name: values.tolist() for name, values in answer.items()}
 
     def _encode(self, encode, items: list, deadline: float) -> torch.Tensor:
         """Embeddings of pictures or texts, batch by batch."""
@@ -131,7 +131,7 @@ def _seconds_left(deadline: float) -> float:
 
 
 def _opened(text, row: int):
-    """Base64 to a picture, of which only the header has been read."""
+    """Open a base64 picture; only its header is read."""
     from PIL import Image
 
     if not isinstance(text, str) or len(text) > LARGEST * 4 // 3:
@@ -146,7 +146,7 @@ def _opened(text, row: int):
 
 
 def _cost(image) -> int:
-    """Pixels that decoding makes, known from the header: of a TIFF, of its tile if that is larger than the picture."""
+    """Number of pixels to decode, from the header; for a TIFF, of its tile if that is larger than the picture."""
     width, height = image.size
     tags = getattr(image, "tag_v2", {})
     if 322 in tags:  # TileWidth; 323 is TileLength
@@ -156,10 +156,10 @@ def _cost(image) -> int:
 
 @contextmanager
 def _refusing(row: int):
-    """Turn what Pillow raises into what the sender can do."""
+    """Turn errors of Pillow into a message that tells the sender the remedy."""
     try:
         yield
-    except Exception as error:  # each of Pillow's decoders raises its own kinds
+    except Exception as error:  # Pillow's decoders raise many types
         raise ValueError(
             f"image {row} is no base64 of a whole picture ({error}); addresses are not fetched: send the bytes"
         ) from None

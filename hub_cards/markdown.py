@@ -1,4 +1,4 @@
-"""Escape text from users (names of models and data), so that Markdown shows it as it is."""
+"""Escape text from users (names of models and data), so that Markdown shows it unchanged."""
 
 import os
 import re
@@ -12,19 +12,19 @@ def one_line(text) -> str:
 
 
 def plain(text) -> str:
-    """Escape a value so that it shows as it is, in running text and in a table's cell."""
+    """Escape a value so that it is shown unchanged, in running text and in table cells."""
     return re.sub(r"([\\`*_\[\]<>|~#$&])", r"\\\1", one_line(text))
 
 
 def fenced(text, language: str = "") -> str:
-    """Put text, which may have several lines, into a code block that nothing in it can close."""
+    """Put text of one or more lines into a code block; no text can close the block early."""
     text = "\n".join(map(_visible, str(text).splitlines()))
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{fence}{language}\n{text}\n{fence}"
 
 
 def public_name(source) -> str:
-    """Name a source without telling where it lies on this machine: of a path, its last part."""
+    """Name a source without its place on this machine: of a path, only the last part."""
     source = one_line(source)
     is_path = os.path.exists(source) or os.path.isabs(source) or source[:1] in (".", "~")
     return one_line(os.path.basename(os.path.normpath(source))) if is_path else source

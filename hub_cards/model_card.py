@@ -16,10 +16,10 @@ from .markdown import fenced, one_line, plain, public_name
 
 TEMPLATES = Path(__file__).parent / "templates"
 REPO_ID = re.compile(r"(?!.*(--|\.\.))\w[\w.-]{0,95}(/\w[\w.-]{0,95})?", re.ASCII)
-SOMEWHERE = "path/to/this/repository"  # in the snippets, until `push` knows where the model goes
-PICTURE_NAME = re.compile(r"\w[\w.-]*", re.ASCII)  # nothing that Markdown or an address would read as its own
+SOMEWHERE = "path/to/this/repository"  # in the examples, until `push` knows the repository
+PICTURE_NAME = re.compile(r"\w[\w.-]*", re.ASCII)  # no characters with a meaning in Markdown or in an address
 LICENSE_ID = re.compile(r"[a-z0-9][a-z0-9.-]*")
-NOT_IN_LICENSE_ID = re.compile(r"[^a-z0-9.]+")  # the Hub wants an id as license_name, too; the text has the name
+NOT_IN_LICENSE_ID = re.compile(r"[^a-z0-9.]+")  # the Hub requires an id as license_name, too; the text shows the name
 CITATION = """@inproceedings{{{key},
   title     = {{{title}}},
   author    = {{{authors}}},
@@ -45,20 +45,20 @@ def write_model_card(
     Args:
         folder: where the model, and its processor, were saved.
         model: the model, for its architecture.
-        name: id of the repository (`owner/name`), for the snippets, or any title.
+        name: id of the repository (`owner/name`), used in the examples, or any title.
         results: evaluations, each a mapping with `dataset`, `split` and `metrics` (name -> number) and, where known,
             `dataset_id` (on the Hub), `protocol`, `selected` (how the checkpoint was chosen), `seed`, `command`,
             `intervals` (name -> (low, high), 95 % confidence).
         training: key facts, name -> value: steps, batch, learning rate, hash of the recipe, ...
-        base_models: where the towers came from, Hub ids as far as there are.
-        datasets: training data, names or a mapping of names to licences; Hub ids as far as there are.
+        base_models: models from which the towers started, Hub ids where there are.
+        datasets: training data, names or a mapping of names to licences; Hub ids where there are.
         license: of the weights; an identifier of the Hub such as `apache-2.0`.
         languages: codes of the languages of the captions.
-        examples: pictures that lie in the folder, each a mapping with `src` (file name), `labels` and `output`, a list
+        examples: pictures in the folder, each a mapping with `src` (file name), `labels` and `output`, a list
             of `{"label", "score"}`: the Hub's widget shows them.
 
     Raises:
-        ValueError: no name, a figure without its data or not finite, or a system without `templates/<model_type>.yaml`.
+        ValueError: no name, a figure without its data or not finite, or no `templates/<model_type>.yaml`.
     """
     folder, name, source = Path(folder), one_line(name), TEMPLATES / f"{model.config.model_type}.yaml"
     if not name or not source.exists():
@@ -86,7 +86,7 @@ def write_model_card(
 
 
 def _about_files(folder: Path, model, name: str, about: dict) -> dict:
-    """What the template says of the files and of the architecture."""
+    """Values of the template about the files and the architecture."""
     return {
         "plain": plain,
         "fenced": fenced,
@@ -115,7 +115,7 @@ def _evaluation(
 ) -> dict:
     """Complete and check one evaluation."""
     if not (one_line(dataset) and one_line(split) and metrics):
-        raise ValueError(f"results[{number}] needs dataset, split and metrics: a figure without them says nothing")
+        raise ValueError(f"results[{number}] needs dataset, split and metrics: a figure needs its data")
     values, spans = {}, {}
     for metric, value in metrics.items():
         if isinstance(value, str) or not math.isfinite(value):
@@ -142,12 +142,12 @@ def _example(number, src="", labels=(), output=()) -> dict:
 
 
 def _metadata(folder, name, system, results, bases, terms, license, languages, examples) -> ModelCardData:
-    """What the Hub reads: ids and tags, and the figures as `model-index`. What cannot be an id is left to the text."""
+    """Metadata for the Hub: ids, tags, and the figures as `model-index`. Names that are no ids are only in the text."""
     tags = ["image-text-retrieval", "cross-modal-retrieval", system.lower(), "custom_code"]
     tags += ["remote-sensing"] * (system == "PIR")
     tags += ["sentence-transformers"] * (folder / "modules.json").exists()
-    given = [[x for x in found if REPO_ID.fullmatch(x or "") and public_name(x) == x] for found in (bases, terms)]
-    bases, datasets = given
+    ids = [[x for x in names if REPO_ID.fullmatch(x or "") and public_name(x) == x] for names in (bases, terms)]
+    bases, datasets = ids
     named = bool(license) and not LICENSE_ID.fullmatch(one_line(license))
     return ModelCardData(
         language=[one_line(language) for language in languages],
@@ -170,11 +170,11 @@ def _metadata(folder, name, system, results, bases, terms, license, languages, e
 
 
 def _eval_result(row, metric, value) -> EvalResult:
-    found, slug = row["dataset_id"], re.sub(r"\W+", "-", row["dataset"].lower()).strip("-")
+    dataset_id, slug = row["dataset_id"], re.sub(r"\W+", "-", row["dataset"].lower()).strip("-")
     return EvalResult(
         task_type="zero-shot-image-classification",
         task_name="Image-text retrieval",
-        dataset_type=found if REPO_ID.fullmatch(found) else slug or "unnamed",
+        dataset_type=dataset_id if REPO_ID.fullmatch(dataset_id) else slug or "unnamed",
         dataset_name=row["dataset"],
         dataset_split=row["split"],
         metric_type=re.sub(r"\W+", "-", metric.replace("@", " at ").lower()).strip("-") or "unnamed",
@@ -201,9 +201,9 @@ def _parts(model) -> dict[str, str]:
         parts["decoder"] = f"mask tokens: {config.num_mask_tokens}, layers: {config.decoder_layers}"
     if prior is not None:
         parts["instruction encoder"] = f"{config.instruction_config.model_type}, {sizes[2]:,} parameters, frozen"
-    found = getattr(config, "conversion", None) or {}
+    conversion = getattr(config, "conversion", None) or {}
     return parts | {
-        key.replace("_", " "): found[key] for key in ("instruction_weights", "text_weights") if key in found
+        key.replace("_", " "): conversion[key] for key in ("instruction_weights", "text_weights") if key in conversion
     }
 
 

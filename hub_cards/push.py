@@ -1,7 +1,7 @@
 """Upload a saved model to a Hub repository in one commit.
 
-Readers see the whole old version or the whole new one. Only what a reader needs travels: safetensors, configuration,
-code, processor, card; no pickle, no optimizer, no training checkpoint.
+Readers see the complete old version or the complete new one. Only needed files are uploaded: safetensors,
+configuration, code, processor, card; no pickle, no optimizer, no training checkpoint.
 """
 
 import json
@@ -26,17 +26,17 @@ def push(folder: str | Path, repo_id: str, private: bool = False, tag: str | Non
     Args:
         folder: what `save_pretrained` wrote (for a training run, its `hub` folder), with a card.
         repo_id: `name` or `organisation/name`.
-        private: of a repository that is made now.
+        private: whether a new repository is private.
         tag: put on the new commit; an existing one is refused before anything is uploaded.
         message: of the commit.
 
     Raises:
-        ValueError: the folder is not whole, the repository holds another architecture, or the tag exists.
+        ValueError: the folder is incomplete, the repository holds another architecture, or the tag exists.
     """
     folder, api = Path(folder), HfApi()
     if not REPO_ID.fullmatch(repo_id):
         raise ValueError(f"{repo_id!r} is no name of a repository: letters, digits, - _ . and one /")
-    if tag is not None and (not TAG.fullmatch(tag) or ".." in tag):  # git would refuse it, after the upload
+    if tag is not None and (not TAG.fullmatch(tag) or ".." in tag):  # git would refuse it only after the upload
         raise ValueError(f"{tag!r} is no name of a tag: letters, digits, - _ . such as v1")
     files = shipped_files(folder)
     repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
@@ -58,10 +58,10 @@ def push(folder: str | Path, repo_id: str, private: bool = False, tag: str | Non
 
 
 def shipped_files(folder: Path) -> list[tuple[str, Path]]:
-    """Name in the repository and path of what travels.
+    """Name in the repository and path of each file to upload.
 
     Raises:
-        ValueError: what a reader needs is missing.
+        ValueError: a needed file is missing or damaged.
     """
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder} holds no saved model (config.json); give the folder that save_pretrained wrote")
@@ -76,7 +76,7 @@ def shipped_files(folder: Path) -> list[tuple[str, Path]]:
         "a card (README.md): write_model_card": "README.md" in have,
         "its code (*.py): save it with an installed vsehub": any(name.startswith("modeling_") for name in have),
     }
-    missing = [what for what, found in needs.items() if not found]
+    missing = [what for what, present in needs.items() if not present]
     if missing:
         raise ValueError(f"{folder} lacks {'; '.join(missing)}")
     _check_shards(folder, have)
@@ -91,7 +91,7 @@ def shipped_files(folder: Path) -> list[tuple[str, Path]]:
 
 
 def _check_shards(folder: Path, have: set[str]):
-    """Refuse shards that lack one, and shards beside a whole file, which readers would take instead."""
+    """Refuse an incomplete set of shards, and shards beside `model.safetensors`, which readers would load instead."""
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
         return
@@ -109,9 +109,9 @@ def _check_shards(folder: Path, have: set[str]):
 
 def _config(folder: Path) -> dict:
     try:
-        found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        found["model_type"]
-        return found
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config["model_type"]
+        return config
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{folder / 'config.json'} is no configuration ({type(error).__name__}: {error}); save the model again"
@@ -119,7 +119,7 @@ def _config(folder: Path) -> dict:
 
 
 def _addressed(card: Path, repo_id: str, tag: str | None) -> bytes:
-    """The card whose snippets name the repository and the tag that this version gets."""
+    """The card; its examples name the repository and the tag of this version."""
     text = card.read_text(encoding="utf-8").replace(f'"{SOMEWHERE}"', f'"{repo_id}"')
     for quoted in ('revision="main"', '"revision": "main"') if tag else ():
         text = text.replace(quoted, quoted.replace('"main"', f'"{tag}"'))

@@ -1,4 +1,4 @@
-"""Which files of a model's folder may travel to the Hub: those on a list that lie in it and are no pickles."""
+"""Which files of a model's folder may be uploaded to the Hub: those on a list that are inside it and are no pickles."""
 
 import json
 import pickletools
@@ -41,7 +41,7 @@ NAMES = {
     # of the endpoint
     "requirements.txt",
 }
-READ_BY_PUSH = ("config.json", "model.safetensors.index.json")  # it has more to say of them
+READ_BY_PUSH = ("config.json", "model.safetensors.index.json")  # with more exact messages
 SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 TERMS = re.compile(r"(licen[cs]e|notice|copying)(-(mit|apache|bsd)|\.apache-2\.0)?(\.(txt|md|rst))?")
 PICTURE = re.compile(r"[\w-][\w.-]*\.(jpe?g|png)", re.ASCII)
@@ -51,12 +51,12 @@ STARTS = {".jpg": b"\xff\xd8\xff", ".jpeg": b"\xff\xd8\xff", ".png": b"\x89PNG\r
 
 
 def files_to_ship(folder: str | Path) -> list[tuple[str, Path]]:
-    """Name in the repository and path of each file that may travel; what else lies in the folder stays there.
+    """Name in the repository and path of each file that may be uploaded; other files of the folder are not.
 
-    Pictures travel if the card names them, code if it has the name of a file that vsehub writes.
+    Pictures are uploaded if the card names them, code if it has the name of a file that vsehub writes.
 
     Raises:
-        ValueError: a listed name that is a link out of the folder, or whose content is not what its name says.
+        ValueError: a link out of the folder, or a file whose content does not fit its name.
     """
     folder = Path(folder)
     card = folder / "README.md"
@@ -71,14 +71,14 @@ def files_to_ship(folder: str | Path) -> list[tuple[str, Path]]:
 
 
 def is_listed(name: str, shown: Iterable[str] = ()) -> bool:
-    """Tell whether a name may travel; `shown` are the pictures that the card shows."""
+    """Whether a file of this name may be uploaded; `shown` are the pictures that the card shows."""
     if name in NAMES or name in shown or SHARD.fullmatch(name) or TERMS.fullmatch(name.casefold()):
         return True
     return name.endswith(".py") and CODE.fullmatch(name.removesuffix(".py")) is not None
 
 
 def _check_place(name: str, path: Path, folder: Path):
-    """Refuse a file that really lies elsewhere; a snapshot of the Hub's cache links to the blobs beside it."""
+    """Refuse a link out of the folder; links of a snapshot in the Hub's cache to its blobs are allowed."""
     place, home = path.resolve(), folder.resolve()
     blobs = home.parent.parent / "blobs" if home.parent.name == "snapshots" else None
     if not place.is_relative_to(home) and (blobs is None or place.parent != blobs):
@@ -88,7 +88,7 @@ def _check_place(name: str, path: Path, folder: Path):
 
 
 def _check_content(name: str, path: Path):
-    """Refuse a file that is not what its name says; weights are looked at by `push`."""
+    """Refuse a file whose content does not fit its name; `push` checks weights."""
     suffix = path.suffix.lower()
     if suffix == ".safetensors":
         return
@@ -106,12 +106,12 @@ def _check_content(name: str, path: Path):
             text = data.decode()
             if suffix == ".json" and name not in READ_BY_PUSH:
                 json.loads(text)
-        except ValueError as error:  # also of UTF-8
+        except ValueError as error:  # also from decoding UTF-8
             raise ValueError(f"{path} is no {suffix[1:] or 'text'} file ({error}): save the model again") from None
 
 
 def is_pickle(data: bytes) -> bool:
-    """Tell whether bytes are a pickle of any protocol, or an archive of them as torch writes it."""
+    """Whether bytes are a pickle of any protocol, or an archive of them as torch writes it."""
     if data.startswith(b"PK\x03\x04"):
         return True
     calls = False

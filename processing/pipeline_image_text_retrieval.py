@@ -46,8 +46,8 @@ class ImageTextRetrievalPipeline(Pipeline):
         single = not isinstance(inputs, (list, tuple))
         if not single and not inputs:
             return []
-        found = super().__call__([inputs] if single else list(inputs), **kwargs)
-        return found[0] if single else found
+        results = super().__call__([inputs] if single else list(inputs), **kwargs)
+        return results[0] if single else results
 
     def _sanitize_parameters(self, top_k=None, gallery=None, threshold=None, **kwargs):
         if kwargs:

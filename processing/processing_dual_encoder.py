@@ -100,14 +100,14 @@ class DualEncoderProcessor(ProcessorMixin):
         mean, std = IMAGENET_MEAN, IMAGENET_STD
         if vision is not None and not imagenet:
             try:
-                found = AutoImageProcessor.from_pretrained(vision, backend="pil", trust_remote_code=False)
+                image_settings = AutoImageProcessor.from_pretrained(vision, backend="pil", trust_remote_code=False)
             except (OSError, ValueError):  # none, or one that only code of its own could read
                 raise ValueError(
                     f"{vision} has no image processor, so its mean and std are unknown: put its "
                     "preprocessor_config.json beside the weights, or use ImageNet's "
                     "(imagenet=True, --imagenet_normalisation True)"
                 ) from None
-            mean, std = found.image_mean, found.image_std
+            mean, std = image_settings.image_mean, image_settings.image_std
         try:
             tokenizer = AutoTokenizer.from_pretrained(text, trust_remote_code=False)
         except (ValueError, KeyError):  # a model without one; a folder or repository that is not there is an OSError

@@ -153,9 +153,9 @@ def missing_part(folder: Path) -> str:
         seal = json.loads((folder / SEAL).read_text(encoding="utf-8"))["files"] if (folder / SEAL).exists() else None
         files = {path.name: path.stat().st_size for path in folder.iterdir()}
         for name, size in (seal or {}).items():
-            found = (folder / name).stat().st_size
-            if found != size:
-                return f"{name} has {found:,} bytes, not {size:,}"
+            actual = (folder / name).stat().st_size
+            if actual != size:
+                return f"{name} has {actual:,} bytes, not {size:,}"
     except FileNotFoundError as error:
         return f"{os.path.relpath(error.filename, folder)} is missing"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -62,10 +62,10 @@ class TableImages:
             rows = rows.cast_column(image_column, Image(decode=False))
         self.rows, self.column, self.identity = rows.select_columns([image_column]), image_column, {}
         if id_column in rows.column_names:
-            found = list(rows[id_column])
-            if None in found:
-                raise CaptionError(f"{name}, row {found.index(None)}: no {id_column}; give every image one")
-            self.ids = [str(image_id) for image_id in found]
+            values = list(rows[id_column])
+            if None in values:
+                raise CaptionError(f"{name}, row {values.index(None)}: no {id_column}; give every image one")
+            self.ids = [str(image_id) for image_id in values]
         else:  # indices mean nothing without their dataset
             self.ids = [str(index) for index in range(len(rows))]
             self.identity = {"images": name, "rows": len(rows)}
@@ -223,16 +223,16 @@ def caption_images(
         raise CaptionError(f"on_bad_sample is {on_bad_sample!r}; it may be 'error' or 'quarantine'")
     if os.path.isdir(out):
         raise CaptionError(f"{out} is a folder: name a file in it")
-    found = find_images(images, out, split, image_root, image_column, id_column, data_config)
-    if not found.ids:
+    source = find_images(images, out, split, image_root, image_column, id_column, data_config)
+    if not source.ids:
         raise CaptionError(f"{images} holds no image")
     asked = {"prompt_hash": captioner.request.prompt_hash, "seed": captioner.request.seed}
     if captioner.request.max_image_side is not None:  # unset in the tables of older versions
         asked["max_image_side"] = captioner.request.max_image_side
-    header = {"backend": captioner.backend, **captioner.identity(), **asked, **found.identity}
+    header = {"backend": captioner.backend, **captioner.identity(), **asked, **source.identity}
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     with locked(out):
-        job = Job(found, out, captioner, on_bad_sample, header, progress)
+        job = Job(source, out, captioner, on_bad_sample, header, progress)
         if restart:
             read_table(out, None)  # refuses to throw away what this command did not make
             Path(out).unlink(missing_ok=True)

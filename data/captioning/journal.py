@@ -77,12 +77,12 @@ def _record(line):
     return record if isinstance(record, dict) else None
 
 
-def refuse_other(found, header, path):
+def refuse_other(saved, header, path):
     """Raise CaptionError unless what `path` holds was asked as this job asks."""
-    for key in sorted({*found, *header}):
-        if found.get(key) != header.get(key):
+    for key in sorted({*saved, *header}):
+        if saved.get(key) != header.get(key):
             raise CaptionError(
-                f"{path} was begun with {key} {found.get(key)!r}, this job has {header.get(key)!r}. Go on as it was "
+                f"{path} was begun with {key} {saved.get(key)!r}, this job has {header.get(key)!r}. Go on as it was "
                 "begun, give another --out, or pass --restart to throw its captions away"
             )
 
@@ -108,8 +108,8 @@ def read_table(out, header):
     if not os.path.exists(out):
         return {}, {}
     try:
-        found = json.loads(parquet.read_schema(out).metadata[METADATA])
-        was, problems, table = found["header"], found["problems"], parquet.read_table(out)
+        saved = json.loads(parquet.read_schema(out).metadata[METADATA])
+        was, problems, table = saved["header"], saved["problems"], parquet.read_table(out)
     except Exception as error:  # pyarrow's errors, no metadata at all, or metadata of another tool
         raise CaptionError(f"{out} exists and is no table of dense captions ({error}): give another --out") from None
     if header is not None:

@@ -182,21 +182,21 @@ def _write(out, model, tokenizer):
 
 def pretrained_weights(state) -> dict[str, str]:
     """Tell whether instruction encoder and BERT were ever loaded: random weights keep the marks of their start."""
-    found, norm = {}, "instruction_model.embedder.embedder.normalization."
+    origins, norm = {}, "instruction_model.embedder.embedder.normalization."
     if f"{norm}weight" in state:
         random = bool((state[f"{norm}weight"] == 1).all() and (state[f"{norm}bias"] == 0).all())
-        found["instruction_weights"] = (
+        origins["instruction_weights"] = (
             "never loaded: its frozen batch-norm still stands at 1 and 0, so it instructs with random features"
             if random
             else "loaded: its batch-norm has left 1 and 0"
         )
     spread = state["text_model.embeddings.word_embeddings.weight"].float().std().item()
-    found["text_weights"] = (
+    origins["text_weights"] = (
         f"never loaded: its word table has a deviation of {spread:.2f} (BERT: 0.04, random start: 1)"
         if spread > 0.5
         else f"loaded: its word table has a deviation of {spread:.2f}"
     )
-    return found
+    return origins
 
 
 def _split_qkv(state):

@@ -148,8 +148,8 @@ def _export(side: Side, looks, expected, folder: Path, longest: int) -> float:
         verbose=False,
     )
     session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
-    found = [session.run(None, {n: x.numpy() for n, x in zip(names, inputs)})[0] for inputs in looks]
-    return max(float(np.abs(a - b.numpy()).max()) for a, b in zip(found, expected))
+    outputs = [session.run(None, {n: x.numpy() for n, x in zip(names, inputs)})[0] for inputs in looks]
+    return max(float(np.abs(a - b.numpy()).max()) for a, b in zip(outputs, expected))
 
 
 def _longest(model, tokenizer) -> int:

@@ -110,7 +110,7 @@ def translator(names: dict[str, str]):
     def translate(rules, name):
         for pattern, slots, template in rules:
             if match := pattern.match(name):
-                values = {key: int(found) - int(more or 0) for (key, more), found in zip(slots, match.groups())}
+                values = {key: int(number) - int(more or 0) for (key, more), number in zip(slots, match.groups())}
                 return slot.sub(partial(_filled, values), template) + name[match.end() :]
         return None
 
@@ -229,8 +229,8 @@ def infer_resnet(state: dict[str, torch.Tensor], prefix: str):
 
 def count_blocks(state: dict[str, torch.Tensor], prefix: str) -> int:
     """Count the blocks `prefix + '0.'`, `'1.'`, ..."""
-    found = {key[len(prefix) :].partition(".")[0] for key in state if key.startswith(prefix)}
-    return 1 + max((int(index) for index in found if index.isdigit()), default=-1)
+    indices = {key[len(prefix) :].partition(".")[0] for key in state if key.startswith(prefix)}
+    return 1 + max((int(index) for index in indices if index.isdigit()), default=-1)
 
 
 def shape_of(state: dict[str, torch.Tensor], key: str) -> tuple[int, ...]:
@@ -293,7 +293,7 @@ def load_strictly(cls: type[PreTrainedModel], config, state: dict[str, torch.Ten
         raise CheckpointError(f"unknown weights, which the model has no place for: {_some(map(their_name, unknown))}")
     if info["mismatched_keys"]:
         other = _some(
-            f"{their_name(name)} {tuple(found)}, {tuple(own)}" for name, found, own in info["mismatched_keys"]
+            f"{their_name(name)} {tuple(theirs)}, {tuple(own)}" for name, theirs, own in info["mismatched_keys"]
         )
         raise CheckpointError(f"weights of another shape than the configuration says (file, model): {other}")
     if missing:

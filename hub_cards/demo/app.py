@@ -1,4 +1,4 @@
-"""A Space: search a gallery of pictures by text or by picture; for PIR, see which parts of a picture it believes.
+"""A Space: search a gallery of pictures by text or by picture; for PIR, see which parts of a picture it relies on.
 
 Set `MODEL` to a Hub id or folder (`REVISION` pins it) and put pictures into `gallery/`. Only `AutoModel` is used.
 """
@@ -16,7 +16,7 @@ MODEL = os.environ.get("MODEL", "org/name")
 OPTIONS = {"trust_remote_code": True, "revision": os.environ.get("REVISION", "main")}
 GALLERY = Path(os.environ.get("GALLERY", "gallery"))
 KINDS = (".jpg", ".jpeg", ".png", ".webp")
-FORMATS = ("JPEG", "PNG", "WEBP")  # of Pillow's others, some start a process (Ghostscript)
+FORMATS = ("JPEG", "PNG", "WEBP")  # some other formats of Pillow start a process (Ghostscript)
 PIXELS = 64_000_000  # of an upload; Pillow refuses twice as many
 
 
@@ -24,7 +24,9 @@ model = AutoModel.from_pretrained(MODEL, **OPTIONS).eval()
 processor = AutoProcessor.from_pretrained(MODEL, **OPTIONS)
 home = GALLERY.resolve()
 paths = sorted(path for path in GALLERY.rglob("*") if path.suffix.lower() in KINDS)
-paths = [path for path in paths if path.is_file() and path.resolve().is_relative_to(home)]  # no links out of it
+paths = [
+    path for path in paths if path.is_file() and path.resolve().is_relative_to(home)
+]  # not outside the folder by a link
 if not paths:
     raise SystemExit(f"no pictures in {GALLERY.resolve()}: put some there")
 index = torch.cat([model.encode_image([Image.open(path, formats=FORMATS)], processor=processor) for path in paths])
@@ -47,7 +49,7 @@ def search(text: str, image, count: int):
 
 
 def believe(image):
-    """Lay the belief map over a picture: light where the scene encoder believes."""
+    """Lay the belief map over a picture: light where the belief is high."""
     if image is None:
         raise gr.Error("Give a picture.")
     grid = belief_grid(model, processor(images=image, return_tensors="pt")["pixel_values"])[0]
@@ -55,9 +57,7 @@ def believe(image):
 
 
 with gr.Blocks(title="Image-text search") as demo:
-    gr.Markdown(
-        f"# Search {len(paths)} pictures\n\nModel: `{MODEL}`. A score is a cosine: it ranks, it is no probability."
-    )
+    gr.Markdown(f"# Search {len(paths)} pictures\n\nModel: `{MODEL}`. A score is a cosine, not a probability.")
     with gr.Tab("Search"):
         with gr.Row():
             words = gr.Textbox(label="Words", max_length=1000, placeholder="two boats at a pier", elem_id="words")
@@ -78,6 +78,6 @@ if __name__ == "__main__":
     Image.MAX_IMAGE_PIXELS = PIXELS
     demo.launch(
         server_name=os.environ.get("HOST", "127.0.0.1"),
-        allowed_paths=[str(path.resolve()) for path in paths],  # the pictures alone, whatever else lies beside them
+        allowed_paths=[str(path.resolve()) for path in paths],  # only the pictures, no other files of the folder
         max_file_size="20mb",
     )

@@ -18,9 +18,9 @@ Returns:
     image_to_text_recall@k and text_to_image_recall@k in per cent, rsum (their sum) and mean_recall.
 Examples:
     >>> metric = evaluate.load("hub_cards/metric/retrieval_recall.py")
-    >>> found = metric.compute(predictions=[[1.0, 0.0], [0.0, 1.0]], references=[0, 1],
+    >>> scores = metric.compute(predictions=[[1.0, 0.0], [0.0, 1.0]], references=[0, 1],
     ...                        image_embeds=[[1.0, 0.0], [0.0, 1.0]], ks=(1,))
-    >>> found["rsum"]
+    >>> scores["rsum"]
     200.0
 """
 

@@ -40,7 +40,7 @@ def test_counts_are_printed_and_a_change_of_the_model_is_a_remark(vsehub, vsehub
 
 @pytest.mark.parametrize(
     ("error", "status", "said"),
-    [(KeyboardInterrupt(), 130, "the same command goes on from here"), (CaptionError("no answer"), 2, "no answer")],
+    [(KeyboardInterrupt(), 130, "the same command continues from here"), (CaptionError("no answer"), 2, "no answer")],
 )
 def test_an_interruption_and_a_failure_are_one_line(error, status, said, monkeypatch, capsys):
     monkeypatch.delenv("VSEHUB_TRACEBACK", raising=False)
@@ -55,4 +55,6 @@ def test_an_interruption_and_a_failure_are_one_line(error, status, said, monkeyp
 
 
 def test_a_revision_of_a_server_is_refused(vsehub):
-    assert "a server serves what it serves" in vsehub(*WORDS, "--api_base", "http://h/v1", "--revision", "r", status=2)
+    assert "a server chooses the version of its model" in vsehub(
+        *WORDS, "--api_base", "http://h/v1", "--revision", "r", status=2
+    )

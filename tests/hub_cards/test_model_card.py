@@ -43,7 +43,8 @@ HOSTILE = [
     "/home/someone/models/name",
     "../outside",
 ]
-TITLES = ["Use", "Other doors", "Examples", "Results", "Training", "Limits", "Licences", "Citation", "Environment"]
+TITLES = ["Use", "Other ways to load it", "Examples", "Results", "Training", "Limits", "Licences", "Citation"]
+TITLES += ["Environment"]
 
 
 def write(folder, model, **changes):
