@@ -14,7 +14,7 @@ def underscored(word: str) -> str:
 
 @dataclass
 class DataArguments:
-    """Where image-text pairs come from and how they are looked at."""
+    """Where image-text pairs come from and how they are read."""
 
     data: str = field(default="", metadata={"help": "Hub id, parquet, imagefolder, Karpathy json or official folder."})
     image_root: str | None = field(default=None, metadata={"help": "Folder of the image files that a manifest names."})

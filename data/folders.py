@@ -19,8 +19,8 @@ SUFFIXES = {
     *UNSIGNED,
 }
 TABLES = {".parquet", ".arrow", ".json", ".jsonl", ".csv", ".tsv", ".txt"}
-RAW = set(".dng .nef .nrw .cr2 .cr3 .arw .orf .pef .raf .rw2 .srw".split())  # TIFFs outside, sensor data inside
-REFUSED = {  # rasters that GDAL knows and that are not opened here, by how they begin
+RAW = set(".dng .nef .nrw .cr2 .cr3 .arw .orf .pef .raf .rw2 .srw".split())  # TIFF files with sensor data
+REFUSED = {  # first bytes of rasters that GDAL could read and that are not opened here
     rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<(VRTDataset|GDALTileIndexDataset|GDAL_WMS|GDAL_WMTS|WM[ST]_|WMTS|Capabilities|"
     rb"TileMap|MRF_META|WCS_GDAL|Dimap_Document|GDALWarpOptions|PamDataset\b.*SourceFilename)": (
         "names other files or addresses, which are not opened: write its pixels to a file of their own (rio convert, "
@@ -39,7 +39,7 @@ class Folder:
 
     pictures: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)  # path -> why it is not read
-    others: Counter = field(default_factory=Counter)  # suffix, or what else they are -> number of files
+    others: Counter = field(default_factory=Counter)  # suffix or kind -> number of files
 
     @property
     def told(self) -> str:
@@ -69,7 +69,7 @@ def list_folder(root) -> Folder:
 
 
 def holds_pictures(root) -> bool:
-    """Tell whether there is a picture below a folder; names are looked at before contents."""
+    """Whether there is a picture below a folder; names are checked before contents."""
     paths = [path for path, is_link in _walk(root) if not is_link]
     return any(_suffix(path) in SUFFIXES for path in paths) or any(
         _judged(path) == "" for path in paths if _suffix(path) not in TABLES
@@ -77,12 +77,12 @@ def holds_pictures(root) -> bool:
 
 
 def holds_tables(root) -> bool:
-    """Tell whether there is a file below a folder that a dataset may be read from."""
+    """Whether a folder holds a file that a dataset may be read from."""
     return any(_suffix(path) in TABLES for path, _ in _walk(root))
 
 
 def _walk(root) -> Iterator[tuple[str, bool]]:
-    """Paths of files and of links to folders; the second says which. Hidden folders are left alone."""
+    """Paths of files and of links to folders; the second value says which. Hidden folders are skipped."""
     for folder, folders, names in os.walk(root, onerror=_raise):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from ((os.path.join(folder, name), False) for name in sorted(names))
@@ -90,7 +90,7 @@ def _walk(root) -> Iterator[tuple[str, bool]]:
 
 
 def _judged(path: str) -> str | None:
-    """Nothing for a picture, a reason for a raster that is not read, None for what is neither."""
+    """Empty for a picture, a reason for a raster that is not read, None for other files."""
     suffix, name = _suffix(path), os.path.basename(path)
     if name.startswith("."):
         return None
@@ -101,7 +101,7 @@ def _judged(path: str) -> str | None:
     if suffix in SUFFIXES:
         return ""
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait
             return None
         with open(path, "rb") as file:
             head = file.read(2 * HEAD)

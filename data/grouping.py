@@ -13,13 +13,13 @@ from datasets import Dataset
 
 from ..files.digests import file_digest
 
-BESIDE_CAPTIONS = ("captions", "caption_ids", "text_teacher")  # columns of one item a caption
+BESIDE_CAPTIONS = ("captions", "caption_ids", "text_teacher")  # columns with one item for each caption
 
 
 def join_pictures(
     rows: Dataset, source_of: Callable, name: str, dense_column: str = "dense_text"
 ) -> tuple[Dataset, list[int]]:
-    """Join the rows of each picture, told by its content: equal bytes, whatever the row's id or the file's name.
+    """Join the rows that show the same picture: equal bytes, whatever the id or the file's name.
 
     Args:
         rows: with `image`, `captions` (lists) and `image_id`, one or more rows a picture.
@@ -60,7 +60,7 @@ def join_pictures(
 
 
 def picture_keys(rows: Dataset, source_of: Callable) -> Iterator[Hashable]:
-    """Give each row a key that is equal for equal pictures; a row without a picture has one of its own.
+    """Give each row a key that is equal for equal pictures; a row without a picture has a unique one.
 
     A picture is read only if another one has its size.
     """
@@ -79,7 +79,7 @@ def picture_keys(rows: Dataset, source_of: Callable) -> Iterator[Hashable]:
 
 
 def _size(source: bytes | str | None) -> int | None:
-    """Bytes of a picture; None where there is none to be read, which the check of the rows will report."""
+    """Bytes of a picture; None where it cannot be read, which the check of the rows reports."""
     if isinstance(source, bytes):
         return len(source)
     try:
@@ -98,7 +98,7 @@ def _check_ids(ids: list[str], name: str):
 
 
 def _joined_text(texts: list[str | None]) -> str | None:
-    """One dense text of several; rows that repeat it add nothing."""
+    """Join dense texts to one; repeated texts are used once."""
     distinct = list(dict.fromkeys(text.strip() for text in texts if text and text.strip()))
     return " ".join(distinct) or None
 

@@ -19,15 +19,15 @@ from .sources import read_source
 
 COARSE, FINE = 16, 32  # sides of the two thumbnails
 LOOKS_ALIKE, SAME_STRUCTURE = 0.94, 0.75  # correlations of a copy; see benchmarks/leakage.py
-LIKELIEST = 16  # candidates looked at again, of each image: a thousand near copies are not a million pairs
-FLAT = 2.0  # grey levels of deviation; below, a picture (sea, sand, a blank tile) has nothing to compare
+LIKELIEST = 16  # candidates compared in detail for each image, so that 1,000 near copies do not make 1,000,000 pairs
+FLAT = 2.0  # deviation in grey levels; below it, a picture (sea, sand, a blank tile) has no structure to compare
 TURNS = ("as it is", "turned by 90", "turned by 180", "turned by 270")
 TURNS += ("mirrored", "mirrored, turned by 90", "mirrored, turned by 180", "mirrored, turned by 270")
 
 
 @dataclass
 class Leak:
-    """An image of A that is in B, too, and the images of either side with the very same pixels."""
+    """An image of A that is in B, too, and further images of both sides with exactly the same pixels."""
 
     a_row: int
     b_row: int
@@ -42,7 +42,7 @@ class Leak:
 
 @dataclass
 class Prints:
-    """What is kept of N images."""
+    """Digests and thumbnails of N images."""
 
     ids: list[str]
     digests: list[tuple[str, str]]  # of bytes and of pixels; "" where an image does not decode
@@ -53,7 +53,7 @@ class Prints:
 
 
 def find_leaks(a: Prints, b: Prints, block: int = 2048) -> list[Leak]:
-    """Pair the images of A with those of B, each under its best transform.
+    """Pair the images of A with those of B, each with its best transform.
 
     Images of one side with the same pixels are one (`a_same`, `b_same`); of its near copies an image is compared with
     the `LIKELIEST`. Flat pictures (deviation below FLAT grey levels) are paired by their pixels alone, unreadable ones

@@ -1,4 +1,4 @@
-"""Load a split through the `datasets` library; what it refuses is said in the names of our flags."""
+"""Load a split through the `datasets` library; errors use the names of our flags."""
 
 from pathlib import Path
 
@@ -54,7 +54,7 @@ def _not_to_be_had(data: str, error: Exception) -> OSError | ValueError:
 
 
 def _what_there_is(data: str, split: str, data_config: str | None, options: dict, path: str) -> str:
-    """The error of a configuration or a split that is not there; '' if both are, or if that cannot be told."""
+    """The error message for a missing configuration or split; '' if both exist, or if that is not known."""
     if path != data:
         return ""
     try:
@@ -64,7 +64,7 @@ def _what_there_is(data: str, split: str, data_config: str | None, options: dict
         if data_config is None and len(names) > 1 and "default" not in names:
             return f"{data} has several configurations: choose one with --data_config; there are {', '.join(names)}"
         splits = get_dataset_split_names(path, data_config)
-    except Exception:  # whatever a broken dataset raises: the first error says more
+    except Exception:  # a broken dataset raises many types; the first error says more
         return ""
     if split.partition("[")[0] in splits:
         return ""

@@ -118,7 +118,7 @@ def _canonical(rows: Dataset, args: DataArguments, need_captions: bool = True) -
 def _one_row_a_picture(rows: Dataset, args: DataArguments, split: str) -> tuple[Dataset, list[int]]:
     """Make captions lists, and join the rows of each picture where the source has a caption a row or repeats ids.
 
-    Lists of captions under ids that differ are left as they are: the source has said what belongs together.
+    Lists of captions with different ids are left unchanged: the source says which captions belong together.
 
     Returns:
         The rows, and for each the number of its (first) row in the source.
@@ -173,7 +173,7 @@ def _with_dense(rows: Dataset, dense_text: str) -> Dataset:
 def _with_label(rows: Dataset, args: DataArguments, need_label: bool) -> Dataset:
     """Name each row's scene class: from a column of names or numbers, or (`prefix`) from the name of the image file.
 
-    A row without one (None) is a class of its own for the affiliation, and no example for the prior.
+    A row without a class (None) is a class of its own for the affiliation loss, and not used for the prior.
     """
     column = args.label_column
     if column == "prefix":
@@ -206,7 +206,7 @@ def _file_name(image) -> str:
 def _problems(rows: Dataset, need_dense: bool, need_captions: bool) -> list[str]:
     """Find what is wrong with each row ('' if nothing). Decoding every image is the slow part; `datasets` caches it.
 
-    Images outside the table enter the cache's key by their size and date: a repaired file is looked at again.
+    Images outside the table enter the cache's key by their size and date: a repaired file is checked again.
     """
     files = [image_source(image) for image in rows["image"]] if _names_files(rows) else []
     checked = rows.map(

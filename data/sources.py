@@ -74,7 +74,7 @@ def read_source(
     if path.suffix in (".parquet", ".jsonl"):
         kind = "parquet" if path.suffix == ".parquet" else "json"
         rows = load_split(data, "train", path=kind, data_files=str(path))
-    elif path.is_dir() and _has_metadata(path):  # all files, or names that look like splits would hide the others
+    elif path.is_dir() and _has_metadata(path):  # read all files: names that look like splits would hide the others
         folder = _split_folder(path, split) or path
         rows = load_split(data, split, path="imagefolder", data_dir=str(folder), data_files={split: "**"})
     else:
@@ -196,7 +196,7 @@ def path_of(data: str, split: str) -> Path:
 
 
 def _annotations(path: Path, content: list, split: str, root: Path) -> Dataset:
-    """PIR's lists: a row is a caption (training) or an image with all its captions; rows of one image come together."""
+    """PIR's lists: a row is a caption (training) or an image with all its captions; rows of one image are joined."""
     rows: dict[str, dict] = {}
     for number, entry in enumerate(content):
         try:
@@ -267,7 +267,7 @@ def _official(folder: Path, split: str, root: Path) -> Dataset:
 
 
 def _lines(path: Path) -> list[str]:
-    """Lines of a file. `splitlines` would also break at rarer marks (U+2028, U+0085) and shift all that follows."""
+    """Lines of a file. `splitlines` would also split at U+2028 and U+0085, and shift all that follows."""
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file (the official layout has one per split)")
     lines = path.read_text(encoding="utf-8").split("\n")

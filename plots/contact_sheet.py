@@ -1,4 +1,4 @@
-"""Rows of tiles, pictures or texts, with scores: what a search returned, or what a model believes of an image.
+"""Rows of tiles, pictures or texts, with scores: hits of a search, or the belief of a model.
 
 Needs Pillow alone: the demos also draw with it in a process that cannot import vsehub.
 """
@@ -15,7 +15,7 @@ RIGHT, WRONG, PLAIN = "#1a9641", "#999999", "black"
 
 @dataclass
 class Tile:
-    """A picture or a text, what stands below it, and whether it is a right answer (None: it is not judged)."""
+    """A picture or a text, the note below it, and whether it is a right answer (None: not judged)."""
 
     content: Image.Image | str
     note: str = ""

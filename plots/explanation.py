@@ -1,4 +1,4 @@
-"""Which parts of an image a PIR model believes, and which texts it ranks first for it."""
+"""Which parts of an image a PIR model relies on (its belief), and which texts it ranks first for it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ from .contact_sheet import Row, Tile, contact_sheet, enlarged
 
 @dataclass
 class Explanation:
-    """What a model makes of one image."""
+    """The belief of a model for one image, and the texts it ranks first."""
 
     picture: Image.Image  # the image, its belief map, the texts
-    boxes: list[tuple[tuple[int, ...], float]]  # (left, top, right, bottom) in pixels, belief; most believed first
+    boxes: list[tuple[tuple[int, ...], float]]  # (left, top, right, bottom) in pixels, belief; highest first
     hits: list[tuple[str, float]]  # text, cosine; nearest first
 
 

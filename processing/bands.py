@@ -1,4 +1,4 @@
-"""What the numbers of a raster mean: which bands make the picture, their depth, and which pixels are not valid.
+"""How the values of a raster become a picture: which bands are used, their depth, and which pixels are not valid.
 
 A palette's indices, ink, inverted greys, premultiplied colours, signed and complex numbers become red, green and blue
 (or grey) here, before anything is stretched; so whole pictures, tiles and boxes cannot differ in it.
@@ -30,12 +30,12 @@ class Bands:
     alpha: int | None  # band of opacity
     colours: str  # as they are, palette, inverted or ink
     bits: int  # of a sample
-    deep: bool  # more than eight, or not whole numbers: stretched
+    deep: bool  # more than eight bits, or not integers: stretched
     signed: bool
     nodata: tuple[float | None, ...]  # of each index
-    masked: bool  # a mask beside the bands says what is valid
+    masked: bool  # a mask marks valid pixels
     premultiplied: bool = False
-    hidden_is_white: bool = False  # what is not valid is transparent (PNG), not missing
+    hidden_is_white: bool = False  # pixels that are not valid are transparent (PNG), not missing
     palette: np.ndarray | None = None  # (entries, 4) in 8 bits: red, green, blue, opacity
 
 
@@ -82,7 +82,7 @@ def bands_of(dataset, tags: dict[int, int], chosen, name: str) -> Bands:
 
 
 def _picture(meanings: list[str], structure: dict, chosen) -> tuple[tuple[int, ...], str]:
-    """The bands of the picture, and what they hold."""
+    """The bands of the picture, and their kind of colours."""
     if chosen is not None and len(meanings) > 1:
         return tuple(chosen), "as they are"
     if structure.get("MINISWHITE") == "YES" and len(meanings) - meanings.count("alpha") == 1:
@@ -110,7 +110,7 @@ def _numpy_name(name: str) -> str:
 
 
 def read_window(dataset, bands: Bands, left: int, top: int, right: int, bottom: int):
-    """Read a part of a raster by meaning.
+    """Read a part of a raster as its bands say.
 
     Returns:
         values (H, W, 1 or 3), in 8 bits unless `bands.deep`; opacity (H, W) between 0 and 1, or None; and which values
@@ -156,7 +156,7 @@ def _valid(dataset, bands: Bands, stored: np.ndarray, window) -> np.ndarray | No
 
 
 def _differs(values: np.ndarray, nodata) -> np.ndarray:
-    """Where a band is not its nodata value; one that its type cannot hold is nowhere."""
+    """Where a band is not its nodata value; a value that its type cannot hold occurs nowhere."""
     if nodata is None or np.isnan(nodata):
         return np.ones(values.shape, bool)
     if values.dtype.kind in "iu":
@@ -164,11 +164,11 @@ def _differs(values: np.ndarray, nodata) -> np.ndarray:
         if nodata != int(nodata) or not limits.min <= nodata <= limits.max:
             return np.ones(values.shape, bool)
         return values != values.dtype.type(int(nodata))
-    return ~np.isclose(values, nodata, rtol=1e-6, atol=0)  # written as a decimal, often of fewer digits
+    return ~np.isclose(values, nodata, rtol=1e-6, atol=0)  # nodata is written as a decimal, often with fewer digits
 
 
 def _eight_bits(values: np.ndarray, bands: Bands) -> np.ndarray:
-    """Whole numbers of at most eight bits, over their full range."""
+    """Integers of at most eight bits, scaled to the full range."""
     full = 2**bands.bits - 1
     numbers = values.astype(np.int32) + (2 ** (bands.bits - 1) if bands.signed else 0)
     numbers = full - numbers if bands.colours == "inverted" else numbers
@@ -176,7 +176,7 @@ def _eight_bits(values: np.ndarray, bands: Bands) -> np.ndarray:
 
 
 def _deep(values: np.ndarray, bands: Bands, opacity) -> np.ndarray:
-    """Numbers of more than eight bits, not yet stretched."""
+    """Values of more than eight bits, not yet stretched."""
     full = 1 if values.dtype.kind == "f" else 2**bands.bits - 1
     if bands.colours == "ink":
         values = values.astype(np.float64) / full

@@ -13,11 +13,11 @@ from pathlib import Path
 
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 1 << 30  # of an encoded picture
-HEAD = 256  # bytes that tell a format
+HEAD = 256  # bytes from which a format is known
 STRETCH = (2.0, 98.0)  # percentiles of a band of more than 8 bits that become 0 and 255
 
 # The formats that are read, by Pillow's names, and how a file of each begins. Those that are not here are never opened:
-# EPS starts Ghostscript, and others name files or belong to sensors of their own.
+# EPS starts Ghostscript, and others refer to further files or hold data of special sensors.
 FORMATS = {
     "JPEG": rb"\xff\xd8\xff",
     "PNG": rb"\x89PNG\r\n\x1a\n",
@@ -42,13 +42,13 @@ class BadImageError(ValueError):
 
 @contextlib.contextmanager
 def opening(name):
-    """The boundary of "open this picture": whatever a decoder raises becomes a `BadImageError` that names the file."""
+    """Context for opening a picture: every error of a decoder becomes a `BadImageError` that names the file."""
     try:
         yield
     except BadImageError:
         raise
     except Exception as error:  # OSError, SyntaxError, struct.error, IndexError, TypeError, MemoryError, ...
-        if isinstance(error, OSError) and error.strerror:  # of the system, not of a decoder
+        if isinstance(error, OSError) and error.strerror:  # an error of the system, not of a decoder
             raise BadImageError(f"{name}: cannot be read ({error.strerror.lower()})") from None
         reason = " ".join(f"{type(error).__name__}: {error.__cause__ or error}".split())
         raise BadImageError(f"{name}: does not decode ({reason})") from None
@@ -84,7 +84,7 @@ def head_of(source, name: str = "image") -> bytes:
 def _head_of_file(path, name) -> bytes:
     try:
         status = os.stat(path)
-    except (OSError, ValueError):  # absent, a loop of links, a NUL in the name
+    except (OSError, ValueError):  # no such file, a loop of links, a NUL in the name
         raise BadImageError(f"{name}: no such file, or not a regular file") from None
     if not stat.S_ISREG(status.st_mode):
         raise BadImageError(f"{name}: not a regular file")
@@ -150,7 +150,7 @@ def _identified(source, kind, name):
             raise BadImageError(f'{name}: HEIC needs pillow-heif: pip install "vsehub[heif]"') from None
         pillow_heif.register_heif_opener()
     if kind not in Image.OPEN:
-        Image.init()  # imports the plug-ins; the commonest are there before
+        Image.init()  # imports all plug-ins; the most common ones are loaded already
     if kind not in Image.OPEN:
         raise BadImageError(f"{name}: this Pillow reads no {kind}; AVIF needs Pillow 11.3 or newer")
     try:
@@ -160,7 +160,7 @@ def _identified(source, kind, name):
 
 
 def to_rgb(image):
-    """Return an upright 8-bit RGB copy: EXIF orientation applied, alpha laid on white, more than 8 bits stretched."""
+    """Return an upright 8-bit RGB copy: EXIF orientation applied, alpha on white, more than 8 bits stretched."""
     import numpy as np
     from PIL import Image, ImageOps
 
@@ -182,7 +182,7 @@ def to_rgb(image):
 
 
 def limits_of(values, stretch=STRETCH) -> tuple[float, float]:
-    """What becomes 0 and 255 of a band's valid values: two percentiles, so that a few hot pixels do not darken it."""
+    """The values of a band that become 0 and 255: two percentiles, so that a few bright pixels do not darken it."""
     import numpy as np
 
     if not values.size:
@@ -192,7 +192,7 @@ def limits_of(values, stretch=STRETCH) -> tuple[float, float]:
 
 
 def stretched(values, limits: tuple[float, float]):
-    """Numbers of any depth to 8 bits, between two limits; where these are one, what is above them is white."""
+    """Scale values of any depth between two limits to 8 bits; if both limits are equal, values above are white."""
     import numpy as np
 
     values = np.asarray(values)

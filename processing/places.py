@@ -12,7 +12,7 @@ from .pixels import BadImageError, format_of, head_of, opening
 from .raster import ORIENTATION, TiffHeader, opened
 from .scenes import SCENES, stored_box
 
-POINTS_ON_AN_EDGE = 21  # straight in pixels, an edge is curved on a map
+POINTS_ON_AN_EDGE = 21  # an edge that is straight in pixels may be curved on a map
 EARTH = "OGC:CRS84"  # WGS 84, longitude first
 
 
@@ -103,7 +103,7 @@ class Place:
                 return east, north
             try:
                 lons, lats = transform(self._crs, EARTH, east.tolist(), north.tolist())
-            except Exception:  # a local system, which lies nowhere on the earth
+            except Exception:  # a local system, which has no place on the earth
                 return np.full_like(east, math.inf), np.full_like(east, math.inf)
         return np.asarray(lons), np.asarray(lats)
 
@@ -140,7 +140,7 @@ def _clip(ring, bound: float, side: int):
 
 
 def _ring(points) -> list[list[float]]:
-    """Closed, and counter-clockwise as RFC 7946 asks."""
+    """Close a ring and make it counter-clockwise, as RFC 7946 asks."""
     area = sum(x * v - u * y for (x, y), (u, v) in zip(points, points[1:] + points[:1]))
     points = points if area >= 0 else points[::-1]
     return [[lon, lat] for lon, lat in points + points[:1]]

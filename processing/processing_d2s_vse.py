@@ -1,4 +1,4 @@
-"""Processor of D2S-VSE: nothing of its own, but a name, so that a model finds its processor by the usual rule."""
+"""Processor of D2S-VSE: only a name of its own, by which transformers loads the processor that belongs to the model."""
 
 from .processing_dual_encoder import DualEncoderProcessor
 

@@ -7,7 +7,7 @@ from .pixels import to_rgb
 
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
-# Text towers that number positions from `pad_token_id + 1` on, as RoBERTa does: the rows before are no positions.
+# Text towers that number positions from `pad_token_id + 1` on, as RoBERTa does: earlier rows of the table are not used.
 FIRST_POSITION_AFTER_PADDING = (
     "altclip_text_model",
     "bridgetower_text_model",
@@ -66,13 +66,13 @@ class DualEncoderProcessor(ProcessorMixin):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):
         """Load a processor; its tokenizer cuts captions at its own limit, not at that of a call before it was saved."""
-        kwargs["trust_remote_code"] = bool(kwargs.get("trust_remote_code"))  # undecided, its parts would ask on stdin
+        kwargs["trust_remote_code"] = bool(kwargs.get("trust_remote_code"))  # without it, transformers asks on stdin
         loaded = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         forget_last_call((loaded[0] if isinstance(loaded, tuple) else loaded).tokenizer)  # return_unused_kwargs
         return loaded
 
     def save_pretrained(self, save_directory, push_to_hub: bool = False, **kwargs):
-        """Save both parts; how the tokenizer was last called is not saved."""
+        """Save both parts, without the settings of the tokenizer's last call."""
         _reset(self.tokenizer)
         return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
 
@@ -101,7 +101,7 @@ class DualEncoderProcessor(ProcessorMixin):
         if vision is not None and not imagenet:
             try:
                 image_settings = AutoImageProcessor.from_pretrained(vision, backend="pil", trust_remote_code=False)
-            except (OSError, ValueError):  # none, or one that only code of its own could read
+            except (OSError, ValueError):  # there is none, or it needs code of its own
                 raise ValueError(
                     f"{vision} has no image processor, so its mean and std are unknown: put its "
                     "preprocessor_config.json beside the weights, or use ImageNet's "
@@ -112,9 +112,11 @@ class DualEncoderProcessor(ProcessorMixin):
             tokenizer = AutoTokenizer.from_pretrained(text, trust_remote_code=False)
         except (ValueError, KeyError):  # a model without one; a folder or repository that is not there is an OSError
             tokenizer = None
-        if tokenizer is None or len(tokenizer) <= len(tokenizer.all_special_tokens):  # some classes start with no words
+        if tokenizer is None or len(tokenizer) <= len(
+            tokenizer.all_special_tokens
+        ):  # some classes load with an empty vocabulary
             raise ValueError(f"{text} has no tokenizer: put its tokenizer.json or vocabulary beside the weights")
-        if tokenizer.pad_token is None:  # GPT-2, Llama: padding is masked, so that any token can stand there
+        if tokenizer.pad_token is None:  # GPT-2, Llama: padding is masked, so any token will do
             tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
         if tokenizer.pad_token is None:
             raise ValueError(f"{text}: its tokenizer has no token to pad with: set its pad_token and save it again")
@@ -126,13 +128,13 @@ class DualEncoderProcessor(ProcessorMixin):
 
 
 def forget_last_call(tokenizer) -> None:
-    """Take the limit of an earlier call off a tokenizer that was just loaded; one that it was made with stays.
+    """Remove the limit of an earlier call from a loaded tokenizer; a limit that it was created with stays.
 
     A fast tokenizer saves the truncation and the padding of its last call in tokenizer.json. transformers makes their
     length its `max_length`, unless tokenizer_config.json has one, and this wins over `model_max_length` in a processor.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:  # a tokenizer in Python saves no call
+    if backend is None:  # a slow tokenizer saves no settings of a call
         return
     of_a_call = [(backend.truncation or {}).get("max_length"), (backend.padding or {}).get("length")]
     if tokenizer.init_kwargs.get("max_length") in of_a_call:
@@ -141,7 +143,7 @@ def forget_last_call(tokenizer) -> None:
 
 
 def _reset(tokenizer) -> None:
-    """Put a fast tokenizer's backend as it is before any call; each call sets it again."""
+    """Reset a fast tokenizer's backend to its state before any call; each call sets it again."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
         backend.no_truncation()
@@ -154,8 +156,8 @@ def square_image_processor(image_size: int, mean=None, std=None, resample: int =
     `resample` is Pillow's number of a filter: 2 bilinear, 3 bicubic.
     """
     try:
-        from transformers import ViTImageProcessorPil as ViTImageProcessor  # the plain name wants torchvision
-    except ImportError:  # transformers < 5.4, where the plain name is Pillow's
+        from transformers import ViTImageProcessorPil as ViTImageProcessor  # the plain name needs torchvision
+    except ImportError:  # in transformers < 5.4 the plain name uses Pillow
         from transformers import ViTImageProcessor
     return ViTImageProcessor(
         do_resize=True,

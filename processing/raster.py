@@ -1,4 +1,5 @@
-"""Open rasters with rasterio (GDAL), safely: one driver a file, chosen by its first bytes, and nothing but that file.
+"""Open rasters with rasterio (GDAL), safely: one driver for a file, chosen by its first bytes, and no other file is
+read.
 
 GDAL reads some 150 formats, and several of them name other files or addresses to read pixels from. Only formats that
 carry their own pixels are opened here; sidecar files, other directories and the network stay closed.
@@ -26,7 +27,7 @@ OPTIONS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no sidecar file is looked for
     "GDAL_PAM_ENABLED": "NO",  # nor .aux.xml
     "GDAL_GEOREF_SOURCES": "INTERNAL",
-    "GDAL_ERROR_ON_LIBJPEG_WARNING": "YES",  # half a JPEG is an error
+    "GDAL_ERROR_ON_LIBJPEG_WARNING": "YES",  # a truncated JPEG is an error
     "GDAL_CACHEMAX": 96,  # MB of decoded blocks
     "GDAL_NUM_THREADS": 1,
     "PROJ_NETWORK": "OFF",
@@ -73,21 +74,23 @@ def opened(source, kind: str, name: str):
         raise BadImageError(
             f'{name}: scenes, bands and more than 8 bits need rasterio: pip install "vsehub[geo]"'
         ) from None
-    warnings.filterwarnings("ignore", category=rasterio.errors.NotGeoreferencedWarning)  # a photograph has no place
+    warnings.filterwarnings(
+        "ignore", category=rasterio.errors.NotGeoreferencedWarning
+    )  # photographs have no coordinates
     with contextlib.ExitStack() as stack:
         stack.enter_context(rasterio.Env(**OPTIONS))
         options = {"driver": DRIVERS[kind], "sharing": False}
         if isinstance(source, bytes):
             yield stack.enter_context(stack.enter_context(MemoryFile(source)).open(**options))
             return
-        path = os.path.abspath(os.fspath(source))  # so that no part of it passes for a scheme or a prefix
+        path = os.path.abspath(os.fspath(source))  # so that it cannot look like a scheme or a prefix of GDAL
         if path.startswith("/vsi"):
             raise BadImageError(f"{name}: paths of GDAL's virtual file systems are not opened")
         yield stack.enter_context(rasterio.open(path, **options))
 
 
 def bits_of(source, kind: str) -> int:
-    """Bits of a sample, as the header of a PNG, JPEG, JPEG 2000 or PNM declares them; 8 for what knows no other."""
+    """Bits of a sample, as the header of a PNG, JPEG, JPEG 2000 or PNM says; 8 for other formats."""
     with _reading(source) as file:
         if kind == "PNG":
             return file.read(25)[24]
@@ -105,7 +108,7 @@ def bits_of(source, kind: str) -> int:
 
 
 def _jpeg_bits(file) -> int:
-    """The precision in the frame header; 8 where there is none to find, and the decoder says what is wrong."""
+    """The precision in the frame header; 8 where there is none, which the decoder then reports."""
     file.seek(2)
     while len(marker := file.read(4)) == 4 and marker[0] == 0xFF:
         if 0xC0 <= marker[1] <= 0xCF and marker[1] not in (0xC4, 0xC8, 0xCC):
@@ -115,7 +118,7 @@ def _jpeg_bits(file) -> int:
 
 
 class TiffHeader:
-    """What GDAL does not tell of a TIFF: numbers of its first directory, and how many pages it has.
+    """What GDAL does not report of a TIFF: values of its first directory, and its number of pages.
 
     Args:
         source: a path or bytes of a TIFF or BigTIFF, of either byte order.
@@ -144,7 +147,7 @@ class TiffHeader:
             size = 20 if self.big else 12
             entries = file.read(min(count, 65535) * size)
             after = self._unpack("Q" if self.big else "I", file.read(8 if self.big else 4))
-        except struct.error:  # the file ends early: GDAL says so
+        except struct.error:  # the file ends early, which GDAL reports
             return {}, 0
         tags = {}
         for start in range(0, len(entries) - size + 1, size):

@@ -26,13 +26,13 @@ from .pixels import (
 from .raster import DRIVERS, ORIENTATION, TiffHeader, bits_of, has_rasterio, opened
 
 SCENES = ("TIFF", "JPEG2000")  # formats that are read in parts, and cut into tiles
-MOST_TILES = 250_000  # of one scene; a few KB can declare billions
-MOST_BLOCK_BYTES = 96_000_000  # that GDAL decodes at once, in a scene that is read in parts
-SMALL, SAMPLE = 4_000_000, 2_000_000  # up to so many pixels all give the percentiles; of more, about so many
+MOST_TILES = 250_000  # of one scene; the header of a small file can declare billions
+MOST_BLOCK_BYTES = 96_000_000  # of one block of a scene that is read in parts; GDAL decodes it at once
+SMALL, SAMPLE = 4_000_000, 2_000_000  # percentiles are of all pixels up to SMALL, else of about SAMPLE pixels
 READ_AT_ONCE = 1_000_000  # pixels, so that intermediate numbers stay small
 WIDEST_STRIP = 96_000_000  # bytes of 8-bit RGB of a row of tiles
 
-# What Pillow and rasterio read alike, so that no extra is needed: lossless compressions and plain modes of TIFF.
+# TIFFs that Pillow reads as rasterio does, so that no extra is needed: lossless compressions and plain modes of TIFF.
 PLAIN_COMPRESSIONS = {1, 2, 3, 4, 5, 8, 32773, 32946}
 PLAIN_MODES = ("1", "L", "P", "RGB", "RGBA")
 BITS, COMPRESSION, SAMPLE_FORMAT, NODATA = 258, 259, 339, 42113  # tags of TIFF and, the last, of GDAL
@@ -53,7 +53,7 @@ def open_any(source, name: str = "", bands=None, stretch=STRETCH, least_side: in
         BadImageError: whatever there is to say against this picture, with its name.
     """
     name = name or source_name(source) or "image"
-    if not isinstance(source, (str, bytes, os.PathLike)):  # the system takes a number for an open file
+    if not isinstance(source, (str, bytes, os.PathLike)):  # os functions take a number for an open file
         raise BadImageError(f"{name}: a picture is a path or bytes, not {type(source).__name__}")
     with opening(name):
         kind = format_of(head_of(source, name), name if isinstance(source, bytes) else source)
@@ -65,7 +65,7 @@ def open_any(source, name: str = "", bands=None, stretch=STRETCH, least_side: in
 
 def _needs_raster(source, kind, bands) -> bool:
     if kind is None:
-        return False  # `open_image` says what is wrong
+        return False  # `open_image` reports the error
     if bands is not None or bits_of(source, kind) > 8:
         return True
     return kind in SCENES and (has_rasterio() or not _is_plain(source, kind))
@@ -98,7 +98,7 @@ def is_scene(source) -> bool:
     """Tell whether a path or bytes hold a format that is cut into tiles, by its content."""
     try:
         return format_of(head_of(source)) in SCENES
-    except (BadImageError, OSError):  # opening it says what is wrong
+    except (BadImageError, OSError):  # opening it reports the error
         return False
 
 
@@ -111,7 +111,7 @@ def pages_of(source) -> int:
 
 
 class Scene:
-    """One raster: what its numbers mean and how they are stretched is decided once, then any part of it is read.
+    """One raster: how it is read and stretched is decided once, then any part of it can be read.
 
     Args:
         dataset: of `raster.opened`.
@@ -143,7 +143,7 @@ class Scene:
         return _image(self.read((0, 0, self.width, self.height))[0])
 
     def tiles(self, tile: int, overlap: int):
-        """Cut it into tiles that cover it; of the whole, a row of tiles is in memory at most.
+        """Cut it into tiles that cover it; at most one row of tiles is in memory.
 
         The last column and row are moved inwards so that all tiles are full; a scene smaller than a tile is one tile.
 
@@ -158,7 +158,9 @@ class Scene:
             )
         lefts, tops = _starts(self.width, tile, overlap), _starts(self.height, tile, overlap)
         self._check_blocks(MOST_BLOCK_BYTES)
-        together = len(lefts) if self._in_strips else 1  # a strip is decoded whole for each tile that it crosses
+        together = (
+            len(lefts) if self._in_strips else 1
+        )  # otherwise a strip would be decoded for each tile that it crosses
         together = min(together, max(1, WIDEST_STRIP // (tile * tile * 3)))
         for top in tops:
             bottom = min(top + tile, self.height)
@@ -188,7 +190,7 @@ class Scene:
         return _image(self.read(box)[0])
 
     def read(self, box) -> tuple[np.ndarray, np.ndarray]:
-        """Read a box of the upright picture: (H, W, 1 or 3) in 8 bits, and where there is anything at all (H, W)."""
+        """Read a box of the upright picture: (H, W, 1 or 3) in 8 bits, and where pixels are valid (H, W)."""
         left, top, right, bottom = stored_box(box, self.orientation, self.dataset.width, self.dataset.height)
         channels = 1 if len(self.bands.indexes) == 1 and self.bands.palette is None else 3
         pixels = np.empty((bottom - top, right - left, channels), np.uint8)
@@ -202,7 +204,7 @@ class Scene:
 
     @property
     def limits(self) -> list[tuple[float, float]]:
-        """What becomes 0 and 255 in each band of more than 8 bits, from a sample of the whole scene."""
+        """The values that become 0 and 255 in each band of more than 8 bits, from a sample of the whole scene."""
         if self._limits is None:
             parts = [[], [], []]
             for window in self._sample_windows():
@@ -246,7 +248,7 @@ class Scene:
         return self.dataset.block_shapes[0][1] >= self.dataset.width and self.orientation == 1
 
     def _check_blocks(self, most: int):
-        """Refuse blocks that cannot be decoded within the memory that reading may cost."""
+        """Refuse blocks that need too much memory to decode."""
         height, width = self.dataset.block_shapes[0]
         interleaved = self.dataset.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE") == "PIXEL"
         size = height * width * np.dtype(self.dataset.dtypes[0].replace("complex_int16", "complex64")).itemsize
@@ -321,7 +323,9 @@ def _image(pixels: np.ndarray):
 
 def _is_one_colour(pixels: np.ndarray) -> bool:
     first = pixels[0, 0]
-    return bool((pixels[::29, ::31] == first).all() and (pixels == first).all())  # most are told by a few
+    return bool(
+        (pixels[::29, ::31] == first).all() and (pixels == first).all()
+    )  # a few pixels are enough for most tiles
 
 
 def _starts(length: int, tile: int, overlap: int) -> list[int]:

@@ -22,7 +22,7 @@ OPENINGS = (
     r"<\|inner_prefix\|>|<unused94>|\[unused16\]|<\|channel>",
     r"<\|channel\|>\s*(?:analysis|commentary|thought)[^<>]{0,80}(?:<\|constrain\|>\w{0,20})?(?:<\|message\|>)?",
     r"here(?: is|'s) my thought process:",
-    r"\A\s*analysis(?=(?-i:[A-Z]))|\A\s*thought\n",  # channels whose markers the server took for special tokens
+    r"\A\s*analysis(?=(?-i:[A-Z]))|\A\s*thought\n",  # channels whose markers the server removed as special tokens
 )
 CLOSINGS = (
     rf"</{NAME}\s*>",
@@ -52,7 +52,7 @@ SPECIALS = re.compile(
     rf"|<{NAME}\s*/>",
     re.IGNORECASE,
 )
-GAP = re.compile(" ?\0+(?= |\\Z)|\0+")  # where such tokens stood, without the second of two spaces
+GAP = re.compile(" ?\0+(?= |\\Z)|\0+")  # places of removed tokens, with the second of two spaces
 FIRST_ROLE = re.compile(r"\Aassistant\s*[:\n]\s*", re.IGNORECASE)
 ESCAPED = re.compile(r"&lt;(/?[|\w:.-]{1,60})&gt;")
 
@@ -74,7 +74,7 @@ DECLINES = re.compile(
     rf"|\bplease (?:upload|provide|attach) (?:an |the |your )*{PICTURE}",
     re.IGNORECASE,
 )
-SHORT_ENOUGH_TO_DECLINE = 60  # words; a longer answer describes something, whatever it begins with
+SHORT_ENOUGH_TO_DECLINE = 60  # words; a longer answer is a description, however it begins
 # A word, or one character of a script that puts no spaces between words.
 WORDS = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
@@ -207,9 +207,9 @@ def refuse_no_caption(text: str, prompt: str = "", min_words: int = 3, truncated
 
 
 def looping(words: list[str]) -> int:
-    """Return how many words of a text are one phrase said three times or more in a row; 0 where it is not the point.
+    """Return how many words of a text are one phrase repeated three times or more; 0 if this is a small part of it.
 
-    It is where nothing else is said, or where the loop has at least 8 words and 40 % of all. (Of 6,239 captions of
+    A loop counts where nothing else is said, or where it has at least 8 words and 40 % of all. (Of 6,239 captions of
     LLaVA one does so, rightly: "a birdhouse, a bird, a birdhouse, a bird ..."; no other has a loop at all.)
     """
     words = [word for word in words if not word.isdigit()] or words  # "1. a cat 2. a cat 3. a cat"

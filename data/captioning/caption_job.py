@@ -19,7 +19,7 @@ from .journal import Journal, locked, read_table, write_table
 from .request import Caption, CaptionError
 
 logger = logging.get_logger(__name__)
-FAILURES_IN_A_ROW = 20  # as many images without one answer in between, and it is the model that is broken
+FAILURES_IN_A_ROW = 20  # after so many failures in a row the model is assumed to be broken
 REMEDY = "Mend or remove it, or pass --on_bad_sample quarantine to leave it out"
 
 
@@ -31,7 +31,7 @@ class FolderImages:
     """
 
     def __init__(self, root):
-        self.root, self.identity = Path(root), {}  # ids speak for themselves: the folder may move, and grow
+        self.root, self.identity = Path(root), {}  # ids are relative paths: the folder may be moved and get more files
         folder = list_folder(root)
         self.refused = {self._id(path): why for path, why in folder.refused.items()}
         self.paths = {self._id(path): Path(path) for path in (*folder.pictures, *folder.refused)}
@@ -66,7 +66,7 @@ class TableImages:
             if None in values:
                 raise CaptionError(f"{name}, row {values.index(None)}: no {id_column}; give every image one")
             self.ids = [str(image_id) for image_id in values]
-        else:  # indices mean nothing without their dataset
+        else:  # indices identify images only within their dataset
             self.ids = [str(index) for index in range(len(rows))]
             self.identity = {"images": name, "rows": len(rows)}
         self.index = {image_id: index for index, image_id in enumerate(self.ids)}
@@ -108,7 +108,7 @@ def find_images(
 
 
 class Job:
-    """One run: asks for what is missing, journals what arrives, writes the table when nothing is missing."""
+    """One run: asks for missing captions, writes them to the journal, and writes the table when all are there."""
 
     def __init__(self, images, out, captioner, on_bad_sample, header, progress):
         self.images, self.out, self.captioner, self.header, self.progress = images, out, captioner, header, progress
@@ -117,10 +117,10 @@ class Job:
         self.problems: dict[str, str] = {}
 
     def run(self) -> dict:
-        """Go on where the last run stopped; return what `caption_images` does."""
+        """Continue where the last run stopped; return what `caption_images` does."""
         for captions, problems in (read_table(self.out, self.header), self.journal.read()):
             self.captions |= captions
-            self.problems |= problems if self.quarantine else {}  # under "error", another chance
+            self.problems |= problems if self.quarantine else {}  # with "error", failed images are tried again
         ids, before = set(self.images.ids), len(self.captions)
         if strange := sorted(set(self.captions) - ids):
             gone = f"{len(strange)} images that are not there any more, first {strange[0]!r}"
@@ -153,7 +153,7 @@ class Job:
             for outcomes in self.captioner.captions(self._decoded(pending, bar)):
                 captions = [outcome for outcome in outcomes if isinstance(outcome, Caption)]
                 failures.update((o.image_id, o.reason) for o in outcomes if not isinstance(o, Caption))
-                if captions:  # the model works, so the images it failed on are to blame
+                if captions:  # the model works, so the failed images are at fault
                     self._remember(captions, failures if self.quarantine else {}, bar)
                 if failures and not self.quarantine:
                     raise CaptionError(f"{next(iter(failures.values()))}. {REMEDY}")
@@ -202,7 +202,7 @@ def caption_images(
     progress: bool = True,
     data_config: str | None = None,
 ) -> dict:
-    """Write one dense caption for each image to a Parquet table; killed and called again, it goes on.
+    """Write one dense caption for each image to a Parquet table; a second call continues a killed one.
 
     Args:
         images: a folder of images, a `datasets.Dataset`, or anything that `sources.read_source` reads.
@@ -234,7 +234,7 @@ def caption_images(
     with locked(out):
         job = Job(source, out, captioner, on_bad_sample, header, progress)
         if restart:
-            read_table(out, None)  # refuses to throw away what this command did not make
+            read_table(out, None)  # refuses to delete a file that is no table of captions
             Path(out).unlink(missing_ok=True)
             job.journal.path.unlink(missing_ok=True)
         return job.run()

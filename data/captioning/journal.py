@@ -12,12 +12,12 @@ from ...files.bad_samples import BadSample, report_bad_samples
 from ...files.whole import BusyError, one_writer, open_no_link, sync_folder, whole_file
 from .request import Caption, CaptionError
 
-METADATA = b"vsehub.captions"  # key in the table's schema: what was asked of which model, and the bad samples
+METADATA = b"vsehub.captions"  # key in the table's schema: the request, the model, and the bad samples
 ROWS_AT_ONCE = 10_000
 
 
 class Journal:
-    """The captions made so far, one fsynced JSON line a batch, below a line that says what was asked of which model."""
+    """The captions made so far, one fsynced JSON line a batch, below a line with the request and the model."""
 
     def __init__(self, path, header):
         self.path, self.header, self.file = Path(path), header, None
@@ -78,7 +78,7 @@ def _record(line):
 
 
 def refuse_other(saved, header, path):
-    """Raise CaptionError unless what `path` holds was asked as this job asks."""
+    """Raise CaptionError unless `path` was made with the same request as this job."""
     for key in sorted({*saved, *header}):
         if saved.get(key) != header.get(key):
             raise CaptionError(
@@ -119,7 +119,7 @@ def read_table(out, header):
 
 
 def write_table(out, captions, problems, header):
-    """Write the list of bad samples, then the table, whole or not at all."""
+    """Write the list of bad samples, then the table; after an error there is no table."""
     import pyarrow
     import pyarrow.parquet as parquet
 

@@ -15,7 +15,7 @@ from ...files.text import printable
 from .answers import UnusableAnswerError, caption_in, has_reasoning, opens_reasoning
 from .request import Caption, CaptionError, CaptionRequest, Failure, fitted
 
-PLAIN_SIDE = 224  # pixels of the plain picture that tells a broken model from a broken picture
+PLAIN_SIDE = 224  # pixels of the plain test picture, which separates a broken model from a broken picture
 
 
 class TransformersCaptioner:
@@ -45,7 +45,7 @@ class TransformersCaptioner:
             config = AutoConfig.from_pretrained(self.model_id, revision=self.revision, trust_remote_code=False)
         except (OSError, ValueError, KeyError) as error:
             raise CaptionError(f"model {self.model_id}: {error}") from None
-        self.revision = getattr(config, "_commit_hash", None) or self.revision  # weights of the very same commit
+        self.revision = getattr(config, "_commit_hash", None) or self.revision  # load the weights of the same commit
         return {"model_id": self.model_id, "revision": self.revision or "unknown"}
 
     def load(self):
@@ -66,7 +66,7 @@ class TransformersCaptioner:
             raise CaptionError(f"model {self.model_id} does not load as image-text-to-text: {error}") from None
         if not hasattr(self.processor, "tokenizer"):
             raise CaptionError(f"model {self.model_id} has no processor of images and text")
-        self.processor.tokenizer.padding_side = "left"  # what is generated follows the prompt, not its padding
+        self.processor.tokenizer.padding_side = "left"  # generated tokens must follow the prompt, not padding
         if self.processor.tokenizer.pad_token is None:
             self.processor.tokenizer.pad_token = self.processor.tokenizer.eos_token
         self.prompt, self.options = self._rendered()
@@ -82,7 +82,7 @@ class TransformersCaptioner:
             text = processor.apply_chat_template(
                 [{"role": "user", "content": content}], add_generation_prompt=True, **known
             )
-        except Exception as error:  # a template may raise what it likes
+        except Exception as error:  # templates raise many types of errors
             what = printable(f"its chat template refuses a picture with a question ({type(error).__name__}: {error})")
             raise CaptionError(f"model {self.model_id}: {what}") from None
         twice = processor.tokenizer.bos_token and text.startswith(processor.tokenizer.bos_token)
@@ -100,7 +100,7 @@ class TransformersCaptioner:
         try:
             outcomes = [self._judged(item[0], revision, *answer) for item, answer in zip(batch, self._generate(batch))]
             unusable = [i for i, outcome in enumerate(outcomes) if isinstance(outcome, Failure)]
-            if unusable and self.request.temperature > 0:  # once more, with other draws
+            if unusable and self.request.temperature > 0:  # once more, with other random numbers
                 for i, answer in zip(unusable, self._generate([batch[i] for i in unusable], attempt=1)):
                     outcomes[i] = self._judged(batch[i][0], revision, *answer)
             return outcomes
@@ -134,7 +134,7 @@ class TransformersCaptioner:
         texts = [self.prompt] * len(batch)
         try:
             inputs = self.processor(images=images, text=texts, padding=True, return_tensors="pt", **self.options)
-        except Exception as error:  # every processor has its own
+        except Exception as error:  # each processor raises other types
             raise NoAnswerError(printable(f"the processor refuses it ({type(error).__name__}: {error})")) from None
         return inputs.to(self.model.device, self.model.dtype)
 

@@ -1,4 +1,4 @@
-"""What is asked of a model for one picture, and what comes back: a caption or a failure."""
+"""The request to a model for one picture, and its outcome: a caption or a failure."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ MIN_IMAGE_SIDE = 16  # pixels
 
 
 class CaptionError(RuntimeError):
-    """A job that cannot go on; the message says why and what to do. What is written is kept."""
+    """A job that cannot go on; the message says why and what to do. Captions already written are kept."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class CaptionRequest:
 
     @property
     def prompt_hash(self) -> str:
-        """First 16 hex digits of the SHA-256 of what is asked; the seed, a draw of the same, is left out."""
+        """First 16 hex digits of the SHA-256 of the request without the seed."""
         asked = {**asdict(self), "temperature": float(self.temperature), "top_p": float(self.top_p)}
         del asked["seed"], asked["min_words"]
         if self.max_image_side is None:  # as hashed before it could be set

@@ -30,7 +30,7 @@ MAX_PAUSE_S = 60.0
 MAX_IMAGE_SIDE = 2048  # pixels; most servers use no more (LLaVA-1.5 sees 336), and 40 megapixels take long to send
 LARGEST_JPEG = 65_500
 SMALLEST_SIDE = 224  # a picture that is still too large is at fault itself
-ANSWER_TRIES = 3  # a model that answered without a caption does so again
+ANSWER_TRIES = 3  # a model that answers without a caption usually does so again
 REFUSING = (400, 413, 415, 422)
 REFUSED_LIMIT = re.compile(
     r"(?:unsupported|unrecognized|unknown|unexpected|extra)[^{}]{0,120}max_tokens"
@@ -48,7 +48,7 @@ TOO_LARGE = re.compile(
 
 @dataclass
 class Shape:
-    """How a request is put: the longest side of its picture in pixels, and the name of the limit of tokens."""
+    """The form of a request: the longest side of its picture in pixels, and the name of the token limit."""
 
     side: int
     limit: str
@@ -84,9 +84,9 @@ class ServerCaptioner:
         self.model_id, self.request, self.url = model_id, request or CaptionRequest(), api_base.rstrip("/")
         self.concurrency, self.timeout, self.tries = concurrency, timeout, tries
         self.stop, self.guard = threading.Event(), threading.Lock()
-        self.limit = "max_tokens"  # newer OpenAI models want max_completion_tokens
-        self.accepted = False  # whether the server took one of our requests
-        self.wrong = None  # its reason, if it refuses them whatever the picture
+        self.limit = "max_tokens"  # newer OpenAI models require max_completion_tokens
+        self.accepted = False  # whether the server accepted one of our requests
+        self.wrong = None  # the server's reason, if it refuses all requests
         self.begins_in_reasoning = False  # whether the chat template opens the model's reasoning
 
     def identity(self) -> dict:
@@ -111,7 +111,7 @@ class ServerCaptioner:
         """Yield outcomes as they arrive, in any order."""
         inbox, outbox, in_flight = queue.SimpleQueue(), queue.SimpleQueue(), 0
         self.stop = threading.Event()
-        for _ in range(self.concurrency):  # daemons: Ctrl-C need not wait for the slowest answer
+        for _ in range(self.concurrency):  # daemons, so that Ctrl-C does not wait for the slowest answer
             threading.Thread(target=self._work, args=(inbox, outbox, self.stop), daemon=True).start()
         try:
             for item in items:
@@ -169,7 +169,7 @@ class ServerCaptioner:
         """Raise CaptionError if the server answered nothing yet and does not take a plain picture, either."""
         from PIL import Image
 
-        with self.guard:  # of many requests that are refused at once, one asks
+        with self.guard:  # if many requests are refused at once, only one sends the plain picture
             if not self.accepted and self.wrong is None:
                 try:
                     self._post(Image.new("RGB", (SMALLEST_SIDE, SMALLEST_SIDE), (128, 128, 128)), shape, 0)
@@ -188,7 +188,7 @@ class ServerCaptioner:
         body = {"model": self.model_id, "messages": [{"role": "user", "content": content}]}
         body |= {"temperature": request.temperature, "top_p": request.top_p, shape.limit: request.max_new_tokens}
         if request.seed is not None:
-            body["seed"] = request.seed + tries  # an empty answer is not asked for again word for word
+            body["seed"] = request.seed + tries  # another seed, so that an empty answer is not repeated
         data = post(f"{self.url}/chat/completions", json.dumps(body).encode(), api_key(), self.timeout)
         self.accepted, self.limit = True, shape.limit
         return data
@@ -234,7 +234,7 @@ def arrived(outbox) -> list:
 
 
 def settled(outcomes) -> Iterator[list]:
-    """Yield what was answered, then raise what was not."""
+    """Yield outcomes, then raise the error if there is one."""
     yield [outcome for outcome in outcomes if not isinstance(outcome, Exception)]
     for error in outcomes:
         if isinstance(error, Exception):

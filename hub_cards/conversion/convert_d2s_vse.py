@@ -47,7 +47,7 @@ PREFIXES = {  # official -> ours; inside the towers, names stay those of transfo
     "prompt_learner.decoder_norm.": "mask_token_decoder.norm.",
 }
 TEACHER = "long_txt_enc."
-UNUSED = {  # what no forward pass reads, theirs or ours; the last is computed from the window size
+UNUSED = {  # not used by any forward pass; the last is computed from the window size
     "img_enc.visual_encoder.pooler.*": r"img_enc\.visual_encoder\.pooler\.",
     "txt_enc.bert.pooler.*": r"txt_enc\.bert\.pooler\.",
     "txt_enc.bert.embeddings.position_ids": r"txt_enc\.bert\.embeddings\.position_ids$",
@@ -104,7 +104,7 @@ def convert(
     if teacher and teacher_out is None:
         models[out].config.conversion["dropped"][f"{TEACHER}*"] = len(teacher)
     processor = None
-    if tokenizer is not None:  # ImageNet's mean and std whatever the tower: the official code does so
+    if tokenizer is not None:  # the official code uses ImageNet's mean and std for every tower
         words = load_tokenizer(tokenizer, models[out].config.text_config)
         processor = D2SVSEProcessor(square_image_processor(size), words)
     for folder, model in models.items():
@@ -130,7 +130,7 @@ def _check_folders(out, teacher_out):
 
 
 def true_image_size(asked: int | None, options: dict, checkpoint) -> tuple[int, str, list[str]]:
-    """Decide the size of the images, which no tensor knows: (size, where it comes from, warnings)."""
+    """Decide the size of the images, which no tensor tells: (size, its source, warnings)."""
     if asked is None and "img_res" not in options:
         raise CheckpointError(
             f"{checkpoint}: nothing in it tells the size of the images; pass --image_size (the paper's '224' "

@@ -93,14 +93,14 @@ NAMES |= {
         "norm2.": "norm2.",
     }.items()
 }
-UNUSED = {  # training state, and what is computed from the window size
+UNUSED = {  # training state, and values computed from the window size
     "temp": r"temp2?$",
     "vision_encoder.*.relative_position_index": r"vision_encoder\..*\.relative_position_index$",
     "vision_encoder.*.attn_mask": r"vision_encoder\..*\.attn_mask$",
     "text_encoder.embeddings.position_ids": r"text_encoder\.embeddings\.position_ids$",
 }
 OF_THE_PRIOR = ("instruction_", "visual_instruction.", "language_cycles.")  # what a baseline does not use
-PUBLISHED = {"filter_size": 40, "head": 8}  # what no tensor knows
+PUBLISHED = {"filter_size": 40, "head": 8}  # settings that no tensor tells
 CLIP_MEAN, CLIP_STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
 
 
@@ -181,7 +181,7 @@ def _write(out, model, tokenizer):
 
 
 def pretrained_weights(state) -> dict[str, str]:
-    """Tell whether instruction encoder and BERT were ever loaded: random weights keep the marks of their start."""
+    """Tell whether the pretrained instruction encoder and BERT had been loaded, from statistics of random weights."""
     origins, norm = {}, "instruction_model.embedder.embedder.normalization."
     if f"{norm}weight" in state:
         random = bool((state[f"{norm}weight"] == 1).all() and (state[f"{norm}bias"] == 0).all())
@@ -212,7 +212,7 @@ def _split_qkv(state):
 
 
 def _check_options(options, checkpoint):
-    """Refuse options that are not what their names say."""
+    """Refuse options with values of wrong types."""
     whole = ("filter_size", "head", "image_res", "embed_dim", "instru_num", "cycle_num")
     kinds: dict[str, Any] = {**dict.fromkeys(whole, int), "is_baseline": bool, "dropout_r": (int, float)}
     for name, kind in kinds.items():

@@ -27,7 +27,7 @@ SENTENCE = "a small boat lies beside the long wooden bridge while two people loo
 
 
 class RankTable(nn.Module):
-    """What a GPO computes for sets of 1 to `largest` members, without its recurrence."""
+    """A GPO as a table of its weights for sets of 1 to `largest` members, without its recurrent network."""
 
     def __init__(self, pooling: GPO, largest: int):
         super().__init__()
@@ -69,7 +69,7 @@ class Side(nn.Module):
 
 
 def export_onnx(model: DualEncoderPreTrainedModel, processor, out: Path) -> dict:
-    """Write both graphs with what prepares their inputs, and compare them with the model under onnxruntime.
+    """Write both graphs and their processors, and compare them with the model in onnxruntime.
 
     Args:
         model, processor: as loaded; the model is put in eval mode, float32 and eager attention.
@@ -129,7 +129,7 @@ def _looks(sides, processor, longest: int):
 
 
 def _export(side: Side, looks, expected, folder: Path, longest: int) -> float:
-    """Trace with the first look, write, and return the largest difference over all looks."""
+    """Trace with the first inputs, write, and return the largest difference over all inputs."""
     import onnxruntime
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -153,7 +153,7 @@ def _export(side: Side, looks, expected, folder: Path, longest: int) -> float:
 
 
 def _longest(model, tokenizer) -> int:
-    """Tokens that both the tokenizer and the text tower take."""
+    """Number of tokens that both the tokenizer and the text tower accept."""
     return int(min(tokenizer.model_max_length, text_positions(model.config.text_config) or 512))
 
 
@@ -194,7 +194,7 @@ def export_dtype(model: DualEncoderPreTrainedModel, processor, out: Path, dtype:
 
 
 def copy_card(source: str, out: Path, dtype: str, report: dict, revision: str | None = None):
-    """Take the model's card along, if it has one, and say in it what was done to the weights."""
+    """Copy the model's card, if it has one, and add what was done to the weights."""
     path = cached_file(source, "README.md", revision=revision, _raise_exceptions_for_missing_entries=False)
     if path is not None:
         cosines = ", ".join(f"{name} {value:.5f}" for name, value in report.items())

@@ -27,7 +27,7 @@ class CheckpointError(ValueError):
 
 
 class MissingWeightError(CheckpointError):
-    """A weight that the checkpoint lacks; a converter that knows it by another name than the file puts that right."""
+    """A weight that the checkpoint lacks; the converter replaces its name with the official one."""
 
     def __init__(self, name: str):
         super().__init__(f"the checkpoint lacks {name}")
@@ -49,9 +49,9 @@ def open_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged and hostile files raise many kinds
+    except Exception as error:  # damaged and hostile files raise many types of errors
         named = re.search(r"(?i)unsupported \w+:? (?:GLOBAL )?[\w.]+", str(error))
-        reason = named.group() if named else type(error).__name__  # torch's own text advises to open it unsafely
+        reason = named.group() if named else type(error).__name__  # torch's own message suggests unsafe loading
         raise CheckpointError(
             f"{path}: refused, and nothing of it was run: not tensors and plain values alone ({reason})"
         ) from None
@@ -72,7 +72,7 @@ def open_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
 
 
 def _check_tensor(path: Path, key: str, value: torch.Tensor):
-    """Refuse a tensor that has no numbers, or that says it has more than the file holds: using it would make them."""
+    """Refuse a tensor without data, or whose declared size exceeds the file: using it would allocate that memory."""
     if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
         kind = value.device.type if value.device.type != "cpu" else str(value.layout).removeprefix("torch.")
         raise CheckpointError(f"{path}: {key} is a {kind} tensor; the official files hold plain ones")
@@ -83,14 +83,14 @@ def _check_tensor(path: Path, key: str, value: torch.Tensor):
 
 
 def check_folders(*folders: str | Path | None):
-    """Refuse to write where something is."""
+    """Refuse an output folder that is not empty."""
     for folder in filter(None, folders):
         if Path(folder).exists() and (not Path(folder).is_dir() or any(Path(folder).iterdir())):
             raise CheckpointError(f"{folder}: exists and is not an empty folder")
 
 
 def translator(names: dict[str, str]):
-    """Make two functions of a table of name beginnings: official -> ours, and back; None for an unknown name.
+    """Make two functions from a table of name prefixes: official -> ours, and back; None for an unknown name.
 
     In the table, `{a}` is a number, the same on both sides; `{a+4}` is one that is larger by 4 on that side.
     """
@@ -143,7 +143,7 @@ def sort_out(state: dict[str, torch.Tensor], unused: dict[str, str], our_name) -
 
 
 def tower_config(source: str | Path | dict):
-    """Make a tower's configuration of a `config.json` that any transformers version wrote; unknown fields go.
+    """Read a tower's configuration from a `config.json` of any transformers version; unknown fields are ignored.
 
     Raises:
         CheckpointError: not a JSON object with a known `model_type`.
@@ -241,7 +241,7 @@ def shape_of(state: dict[str, torch.Tensor], key: str) -> tuple[int, ...]:
 
 
 def load_tokenizer(source: str | Path, text_config):
-    """Load a tokenizer from a folder or from BERT's `vocab.txt` (lower-cased); captions are cut where the tower ends.
+    """Load a tokenizer from a folder or from BERT's `vocab.txt` (lower-cased); captions are cut at the tower's limit.
 
     Raises:
         CheckpointError: neither is there, or it has more tokens than the text tower.
@@ -304,7 +304,7 @@ def load_strictly(cls: type[PreTrainedModel], config, state: dict[str, torch.Ten
 
 @contextmanager
 def _quiet():
-    """Silence transformers: its bars, and its report of unused and missing keys, which become errors here."""
+    """Silence transformers' progress bars and its report of unused and missing keys, which are errors here."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -317,7 +317,7 @@ def _quiet():
 
 
 def _disk_names(model, folder):
-    """What `model` needs, in the names that files use: it is saved to see them."""
+    """The weights that `model` needs, by their names in files; it is saved to get these."""
     model.save_pretrained(f"{folder}/again", max_shard_size="1TB")
     with safe_open(f"{folder}/again/model.safetensors", framework="pt") as file:
         names = list(file.keys())
