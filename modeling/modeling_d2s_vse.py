@@ -38,13 +38,23 @@ class MaskedBatchNorm1d(nn.BatchNorm1d):
     Otherwise padding would change the statistics, and an embedding would depend on the lengths of the other texts in
     its batch. Across processes, sum, square sum and count are reduced with gradients, so that two processes compute
     what one would (`SyncBatchNorm` does so on GPUs only).
+
+    `moments` are the mean and the variance, (F,) each, of a batch that is embedded in chunks; None: of what is given.
     """
+
+    moments: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def forward(self, features: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         """Normalise `features` (B, L, F); statistics come from where `mask` (B, L) is non-zero, or everywhere."""
         if not self.training:
             scale = self.weight * torch.rsqrt(self.running_var + self.eps)
             return features * scale + (self.bias - self.running_mean * scale)
+        mean, variance = self._moments(features, mask) if self.moments is None else self.moments
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        return ((features - mean) * scale + self.bias).to(features.dtype)
+
+    def _moments(self, features: torch.Tensor, mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and variance (F,) of the global batch, which the running statistics follow."""
         flat = features.reshape(-1, features.shape[-1]).float()
         valid = torch.ones_like(flat[:, :1]) if mask is None else mask.reshape(-1, 1).to(flat.dtype)
         shared = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
@@ -62,12 +72,12 @@ class MaskedBatchNorm1d(nn.BatchNorm1d):
         total, squares, count = sums[: self.num_features], sums[self.num_features : -1], sums[-1]
         mean = total / count
         variance = (squares / count - mean * mean).clamp(min=0)
-        self._track(mean.detach() + shift, variance.detach(), count.detach())
-        scale = self.weight * torch.rsqrt(variance + self.eps)
-        return ((features - (mean + shift)) * scale + self.bias).to(features.dtype)
+        self.track(mean.detach() + shift, variance.detach(), count.detach())
+        return mean + shift, variance
 
     @torch.no_grad()
-    def _track(self, mean, variance, count):
+    def track(self, mean: torch.Tensor, variance: torch.Tensor, count: torch.Tensor):
+        """Let the running statistics follow those of a batch of `count` tokens."""
         self.num_batches_tracked.add_(1)
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
         unbiased = variance * count / (count - 1).clamp(min=1)
@@ -90,8 +100,12 @@ class TextHead(nn.Module):
     def forward(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Map (B, L, C) to word features (B, L, D)."""
         hidden = self.dropout(hidden)
-        inner = self.norm(self.fc1(hidden), None if self.legacy else mask)
+        inner = self.norm(self.fc1(hidden), self.counted(mask))
         return self.linear(hidden) + self.fc2(F.relu(inner))
+
+    def counted(self, mask: torch.Tensor) -> torch.Tensor | None:
+        """The tokens (B, L) that enter the statistics; None: all, as in the official code."""
+        return None if self.legacy else mask
 
 
 class DecoderLayer(nn.Module):

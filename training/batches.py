@@ -50,7 +50,7 @@ class PairBatch:
 
     def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> "PairBatch":
         """Apply a function to every tensor."""
-        return replace(self, **{field.name: function(self[field.name]) for field in fields(self) if field.name in self})
+        return replace(self, **{name: function(tensor) for name, tensor in self._tensors()})
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "PairBatch":
         """Move every tensor to a device."""
@@ -59,6 +59,13 @@ class PairBatch:
     def pin_memory(self) -> "PairBatch":
         """Copy every tensor to page-locked memory."""
         return self.map(torch.Tensor.pin_memory)
+
+    def rows(self, start: int, stop: int) -> "PairBatch":
+        """Some of the pairs."""
+        return PairBatch(**{name: tensor[start:stop] for name, tensor in self._tensors()})
+
+    def _tensors(self) -> list[tuple[str, torch.Tensor]]:
+        return [(field.name, self[field.name]) for field in fields(self) if field.name in self]
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -78,17 +85,33 @@ MODEL_INPUTS = (
     "text_hidden_states",
     "attention_mask",
 )
+READ_BY_MODELS = (*MODEL_INPUTS, "dense_input_ids", "dense_attention_mask")
+
+
+class HostBatch(PairBatch):
+    """A batch whose pictures and texts stay on the host: they go to the device a chunk at a time."""
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "HostBatch":
+        """Move the other tensors to a device."""
+        tensors = {name: tensor for name, tensor in self._tensors() if name not in READ_BY_MODELS}
+        moved = {name: tensor.to(device, non_blocking=non_blocking) for name, tensor in tensors.items()}
+        return replace(self, **moved)
 
 
 class PairCollator:
-    """Items of a `PairDataset` to one `PairBatch`; texts are padded to the longest."""
+    """Items of a `PairDataset` to one `PairBatch`; texts are padded to the longest.
 
-    def __init__(self, processor: DualEncoderProcessor):
-        self.processor = processor
+    Args:
+        processor: of the model.
+        batch_type: `HostBatch` for gradient caching.
+    """
+
+    def __init__(self, processor: DualEncoderProcessor, batch_type: type[PairBatch] = PairBatch):
+        self.processor, self.batch_type = processor, batch_type
 
     def __call__(self, items: list[dict]) -> PairBatch:
         """Stack, pad and normalise."""
-        batch = PairBatch(
+        batch = self.batch_type(
             image_ids=torch.tensor([item["image_id"] for item in items]),
             vision_hidden_states=_stacked(items, "vision_hidden_states"),
             scene_states=_stacked(items, "scene_states"),
@@ -117,4 +140,4 @@ def _stacked(items: list[dict], name: str) -> torch.Tensor | None:
     return torch.stack([item[name] for item in items]).float() if name in items[0] else None
 
 
-__all__ = ["PairBatch", "PairCollator"]
+__all__ = ["HostBatch", "PairBatch", "PairCollator"]

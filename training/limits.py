@@ -40,7 +40,7 @@ RANGES = {  # flag -> the type that reads it
     "max_text_length": whole(3, 1_000_000),  # two of them mark the beginning and the end
     **dict.fromkeys(("size_augmentation", "text_dropout", "dropout"), rate),
     **dict.fromkeys(("text_augmentation", "text_share"), fraction),
-    **dict.fromkeys(("max_train_images", "max_eval_images"), positive_int),
+    **dict.fromkeys(("max_train_images", "max_eval_images", "chunk_size"), positive_int),
     "structure_bank": natural_int,
     **dict.fromkeys(
         ("structure_weight", "representation_image_weight", "representation_text_weight", "distill_weight"),
@@ -143,6 +143,11 @@ def check_settings(stage: str, training: TrainingArguments):
     optimizer = str(getattr(training.optim, "value", training.optim))
     if optimizer.startswith(WHOLE_MODEL_OPTIMIZERS):
         raise ValueError(f"--optim {optimizer}: it does not take groups of parameters; choose another, as adamw_torch")
+    if stage != "prior" and training.chunk_size and training.torch_compile:
+        raise ValueError(
+            "--chunk_size and --torch_compile: gradient caching calls parts of the model that are not compiled; leave "
+            "one of the two out"
+        )
     batch = training.per_device_train_batch_size * int(os.environ.get("WORLD_SIZE", 1))
     if stage != "prior" and batch < 2:
         raise ValueError(

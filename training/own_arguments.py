@@ -181,6 +181,13 @@ class RetrievalArguments:
         },
     )
     lr_decay: float = 0.3
+    chunk_size: int | None = field(
+        default=None,
+        metadata={
+            "help": "Pairs that go through the model at once (gradient caching): a large batch, with its negatives, in "
+            "the memory of this many. About a third more time; the same gradients."
+        },
+    )
     cache_vision: bool = field(
         default=False,
         metadata={

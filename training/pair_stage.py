@@ -14,7 +14,7 @@ from ..evaluation.significance import intervals
 from ..modeling.modeling_dual_encoder import DualEncoderPreTrainedModel
 from ..processing.processing_dual_encoder import DualEncoderProcessor
 from .arguments import RetrievalTrainingArguments, TowerArguments
-from .batches import PairCollator
+from .batches import HostBatch, PairBatch, PairCollator
 from .lora import with_lora
 from .pairs import PairDataset
 from .preflight import count_cut, freeze_without_gradient
@@ -74,7 +74,7 @@ def train_pairs(
         objective=objective,
         processor=processor,
         train_dataset=dataset,
-        data_collator=PairCollator(processor),
+        data_collator=PairCollator(processor, HostBatch if training.chunk_size else PairBatch),
         eval_rows=eval_rows,
         eval_caches=eval_caches,
         dense_teacher=copy.deepcopy(dense_teacher),

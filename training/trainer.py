@@ -14,6 +14,7 @@ from datasets import Dataset
 from huggingface_hub import upload_folder
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.nn import functional as F
 from transformers import TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput, HubStrategy
 
@@ -27,6 +28,7 @@ from ..processing.processing_dual_encoder import DualEncoderProcessor
 from .batches import PairBatch
 from .checkpoints import WholeCheckpoints
 from .dense_teacher import teach
+from .gradient_cache import GradientCache, average_gradients
 from .limits import FOLDED, FOLDS
 from .tower_cache import CachedRowInputs, Caches
 
@@ -77,11 +79,26 @@ class RetrievalTrainer(WholeCheckpoints):
         if dense_teacher is not None:
             self.dense_teacher = dense_teacher.to(self.args.device).eval().requires_grad_(False)
         self.eval_caches = eval_caches or Caches()
+        self.gradient_cache = None
+        if self.args.chunk_size:
+            base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+            self.gradient_cache = GradientCache(base, self.args.chunk_size, self.accelerator.autocast)
         self.card = card or {}
         self.nonzero_step: int | None = None  # the last step whose loss was not 0
         self.last_embeds: tuple | None = None  # of the last evaluation: images, texts, rows of the images
         self.loss_parts: dict[str, list[torch.Tensor]] = {}
         self.add_callback(_Epochs(self))
+
+    def training_step(
+        self, model: nn.Module, inputs: PairBatch, num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """One forward and backward pass; with gradient caching, the second half of it."""
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if self.gradient_cache is not None:
+            self.gradient_cache.backward()
+            if self.accelerator.sync_gradients:
+                average_gradients(model.parameters())
+        return loss
 
     def compute_loss(
         self,
@@ -92,11 +109,9 @@ class RetrievalTrainer(WholeCheckpoints):
     ) -> torch.Tensor | tuple[torch.Tensor, DualEncoderOutput]:
         """Embed the local batch, gather the global one with gradients, and compute the objective."""
         dense_text_embeds = self._dense_text_embeds(inputs)
-        outputs = model(**inputs.model_inputs())
+        outputs, embeds = self._embed(model, inputs)
         pairs = PairEmbeddings(
-            image_embeds=outputs.image_embeds,
-            text_embeds=outputs.text_embeds,
-            text_vectors=outputs.text_model_output.pooler_output,
+            **embeds,
             image_ids=inputs.image_ids,
             dense_text_embeds=dense_text_embeds,
             labels=inputs.scene_labels,
@@ -115,6 +130,16 @@ class RetrievalTrainer(WholeCheckpoints):
         for name, part in parts.items():
             self.loss_parts.setdefault(f"loss_{name}", []).append(part.detach())
         return (loss, outputs) if return_outputs else loss
+
+    def _embed(self, model: nn.Module, batch: PairBatch) -> tuple[DualEncoderOutput | None, dict[str, torch.Tensor]]:
+        """The model's output, unless gradients are cached, and the first fields of `PairEmbeddings`."""
+        if self.gradient_cache is not None:
+            images, texts = self.gradient_cache.embed(batch)
+            units = {"image_embeds": F.normalize(images, dim=-1), "text_embeds": F.normalize(texts, dim=-1)}
+            return None, {**units, "text_vectors": texts}
+        outputs = model(**batch.model_inputs())
+        units = {"image_embeds": outputs.image_embeds, "text_embeds": outputs.text_embeds}
+        return outputs, {**units, "text_vectors": outputs.text_model_output.pooler_output}
 
     def _check_zero(self, loss: torch.Tensor, pairs: int):
         """Stop where nothing is learned any more.
@@ -137,10 +162,14 @@ class RetrievalTrainer(WholeCheckpoints):
         """The dense teacher's vectors of a batch: computed now, or before training."""
         if self.dense_teacher is None:
             return batch.dense_text_embeds
-        with self.accelerator.autocast():  # as the student: in float32, a long text costs as much as all the rest
-            return teach(
-                self.dense_teacher, batch.dense_input_ids, batch.dense_attention_mask, training=self.model.training
-            )
+        size = self.args.chunk_size or len(batch)
+        vectors = []
+        for start in range(0, len(batch), size):
+            chunk = batch.rows(start, start + size).to(self.args.device)
+            with self.accelerator.autocast():  # as the student: in float32, a long text costs as much as all the rest
+                texts = (chunk.dense_input_ids, chunk.dense_attention_mask)
+                vectors.append(teach(self.dense_teacher, *texts, training=self.model.training))
+        return torch.cat(vectors)
 
     def _epoch(self) -> float:
         return float(self.state.epoch or 0.0)

@@ -112,3 +112,41 @@ def test_two_processes_train_adapters_as_one(scenes, tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     two = load_file(tmp_path / "two" / "hub" / "model.safetensors")
     assert max((one[key].float() - two[key].float()).abs().max().item() for key in one) < 2e-5
+
+
+EXACT = """--max_steps 3 --learning_rate 0.01 --image_augmentation none --text_augmentation 0
+--load_best_model_at_end False --ramp_epochs 0 --optim sgd""".split()
+
+
+@pytest.mark.parametrize("extra", [[], ["--dense_teacher", "online"], ["--gradient_accumulation_steps", "2"]])
+def test_a_run_in_chunks_trains_the_same_weights(scenes, both_stages, tmp_path, extra):
+    flags = ["--stages", "finetune", *EXACT, "--stage1_model", str(both_stages[0] / "pretrain" / "best"), *extra]
+    whole = run(scenes, tmp_path / "whole", *flags)
+    chunked = run(scenes, tmp_path / "chunked", *flags, "--chunk_size", "3")
+    assert max((whole[key].float() - chunked[key].float()).abs().max().item() for key in whole) < 2e-6
+
+
+@pytest.mark.parametrize("extra", [["--bf16", "True"], ["--lora", "True", "--lora_rank", "2"]])
+def test_chunks_go_with_mixed_precision_and_adapters(scenes, tmp_path, extra):
+    flags = ["--stages", "baseline", *EXACT, *extra]
+    whole = run(scenes, tmp_path / "whole", *flags)
+    chunked = run(scenes, tmp_path / "chunked", *flags, "--chunk_size", "3")
+    bound = 2e-3 if "--bf16" in extra else 2e-6
+    assert max((whole[key].float() - chunked[key].float()).abs().max().item() for key in whole) < bound
+
+
+def test_two_processes_train_in_chunks_as_one_without(scenes, tmp_path):
+    flags = ["--stages", "baseline", *EXACT]
+    one = run(scenes, tmp_path / "one", *flags)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    command += ["--rdzv_backend", "c10d", "--rdzv_endpoint", "127.0.0.1:0", run_d2s.__file__]
+    words = [*scenes, *SMALL, "--output_dir", str(tmp_path / "two"), *flags, "--per_device_train_batch_size", "4"]
+    done = subprocess.run([*command, *words, "--chunk_size", "3"], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    two = load_file(tmp_path / "two" / "hub" / "model.safetensors")
+    assert max((one[key].float() - two[key].float()).abs().max().item() for key in one) < 2e-5
+
+
+def test_chunks_and_compilation_exclude_each_other(scenes, tmp_path):
+    with pytest.raises(ValueError, match="--chunk_size and --torch_compile"):
+        run(scenes, tmp_path, "--stages", "baseline", "--chunk_size", "3", "--torch_compile", "True")
