@@ -22,7 +22,7 @@ def content_of(message: dict, end: str | None) -> str:
     if isinstance(content, dict):
         content = [content]
     if isinstance(content, list):
-        declined = declined or next((part["refusal"] for part in content if "refusal" in part), None)
+        declined = declined or next((part["refusal"] for part in content if is_refusal(part)), None)
         content = joined([text for part in content if (text := text_of(part))])
     if declined:
         raise RefusedError(f"the model declines: {printable(declined)[:MAX_REASON_CHARACTERS]}", again=False)

@@ -108,6 +108,8 @@ class Call(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
                     break
                 if len(data) > MAX_ANSWER_BYTES:
                     return RefusedError(f"an answer of more than {MAX_ANSWER_BYTES >> 20} MB")
+            if response.length:  # `read1` does not tell that the connection ended early
+                raise http.client.IncompleteRead(bytes(data), response.length)
         return bytes(data)
 
 

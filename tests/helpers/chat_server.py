@@ -15,6 +15,8 @@ from PIL import Image
 
 from vsehub.__main__ import main
 
+CAPTION = "A red boat lies on a calm lake."
+
 
 def image_of(body):
     """Return the picture that a request holds."""
@@ -147,3 +149,28 @@ def ask(server, folder, out, *options):
     return main(
         ["caption", str(folder), "--model", "vlm", "--api_base", server.base, "--out", str(out), *map(str, options)]
     )
+
+
+def message(end="stop", **fields):
+    """An answer whose message has these fields."""
+
+    def answer(handler, body):
+        choice = {"index": 0, "message": {"role": "assistant", **fields}, "finish_reason": end}
+        handler.send(200, {"model": "served-1", "choices": [choice]})
+
+    return answer
+
+
+def one_picture(tmp_path, size=(24, 16)):
+    """Return a folder that holds one picture."""
+    root = tmp_path / "images"
+    root.mkdir()
+    Image.new("RGB", size, (0, 0, 200)).save(root / "a.png")
+    return root
+
+
+def last_error(capsys):
+    """Return the one line that the command ended with."""
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1].startswith("vsehub caption: ") and not any("Traceback" in line for line in lines)
+    return lines[-1]

@@ -1,6 +1,5 @@
 """A server that misbehaves on purpose, and twenty kills of its client."""
 
-import io
 import json
 import os
 import random
@@ -10,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
 
 import pyarrow.parquet as parquet
 import pytest
@@ -86,32 +84,6 @@ def test_trouble_that_passes_costs_tries_and_nothing_else(server, folder, tmp_pa
     assert server.attempts == {index: 3 if index % 2 else 1 for index in range(12)}
 
 
-def test_retry_after_is_honoured(server, folder, tmp_path):
-    server.plan = lambda index, attempt: "busy" if attempt == 0 and index == 5 else "good"
-    assert ask(server, folder, tmp_path / "d.parquet") == 0
-    first, second = (moment for index, moment in server.times if index == 5)
-    assert second - first >= 1.0
-
-
-def test_a_date_in_retry_after_is_understood_and_bounded():
-    def pause(value):
-        error = urllib.error.HTTPError("u", 429, "busy", {"Retry-After": value}, io.BytesIO(b""))
-        return transport.refusal_of(error).pause
-
-    assert pause("Wed, 21 Oct 2015 07:28:00 GMT") == 0
-    assert pause("Wed, 21 Oct 2093 07:28:00 GMT") == pause("99999999") == transport.MAX_RETRY_AFTER_S
-    assert pause("-3") == pause("nan") == pause("1e999") == pause("²") == 0 and pause("2") == 2
-
-
-@pytest.mark.parametrize("trouble", ["slow", "dripping"])
-def test_a_request_that_takes_too_long_is_given_up_and_repeated(server, folder, tmp_path, trouble):
-    server.plan = lambda index, attempt: trouble if attempt == 0 and index == 3 else "good"
-    start = time.monotonic()
-    assert ask(server, folder, tmp_path / "d.parquet", "--timeout", 0.5) == 0
-    assert time.monotonic() - start < 2.5
-    assert_whole(tmp_path / "d.parquet", folder)
-
-
 @pytest.mark.parametrize("trouble", ["broken", "malformed", "no_choices", "empty", "reset", "too_large"])
 def test_an_image_that_the_server_always_chokes_on_is_an_error_or_a_bad_sample(
     server, folder, tmp_path, trouble, capsys
@@ -184,16 +156,6 @@ def test_text_that_is_not_utf8_and_absurd_counts_do_not_break_the_table(server, 
     row = next(row for row in rows_of(tmp_path / "d.parquet") if row["image_id"] == "07.png")
     assert (row["dense_text"], row["revision"], row["num_tokens"]) == ("this is picture ?7", "served ?", None)
     assert "served ?, served-1" in capsys.readouterr().err
-
-
-def test_the_key_is_sent_and_never_printed(server, folder, tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", " sk-secret\n")
-    server.plan = lambda index, attempt: "forbidden"
-    assert ask(server, folder, tmp_path / "d.parquet") == 2
-    assert server.headers[0]["Authorization"] == "Bearer sk-secret"
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret\nX: y")
-    assert ask(server, folder, tmp_path / "d.parquet") == 2
-    assert "sk-secret" not in "".join(capsys.readouterr())
 
 
 def test_pictures_arrive_upright_and_opaque(server, tmp_path):

@@ -1,30 +1,17 @@
-"""A server's faults have owners: the request's stop the run, the image's are reported; secrets stay secret."""
+"""A server's faults have owners: the request's stop the run, the image's are reported."""
 
 import json
-import threading
-import time
 
 import pyarrow.parquet as parquet
 import pytest
 from caption_folder import assert_whole, rows_of
-from chat_server import ask, image_of
+from chat_server import CAPTION, ask, image_of, last_error, message, one_picture
 from PIL import Image
 
 from vsehub.__main__ import main
 from vsehub.data.captioning.request import CaptionRequest
 
-CAPTION = "A red boat lies on a calm lake."
 SECRET = "The user wants a description, I see something red"
-
-
-def message(end="stop", **fields):
-    """An answer whose message has these fields."""
-
-    def answer(handler, body):
-        choice = {"index": 0, "message": {"role": "assistant", **fields}, "finish_reason": end}
-        handler.send(200, {"model": "served-1", "choices": [choice]})
-
-    return answer
 
 
 def refusal(code, text, **more):
@@ -34,19 +21,6 @@ def refusal(code, text, **more):
         handler.send(code, {"error": {"message": text, **more}})
 
     return answer
-
-
-def one_picture(tmp_path, size=(24, 16)):
-    root = tmp_path / "images"
-    root.mkdir()
-    Image.new("RGB", size, (0, 0, 200)).save(root / "a.png")
-    return root
-
-
-def last_error(capsys):
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[-1].startswith("vsehub caption: ") and not any("Traceback" in line for line in lines)
-    return lines[-1]
 
 
 # --- What an answer holds ------------------------------------------------------------------------------------------
@@ -261,72 +235,7 @@ def test_the_largest_side_may_be_set_and_belongs_to_the_job(server, tmp_path, ca
     assert "--max_image_side: must be a whole number from 16" in last_error(capsys)
 
 
-# --- Secrets, time, control characters -----------------------------------------------------------------------------
-
-KEY = "sk-Abc/12+34="
-
-
-def echo(handler, body):
-    handler.send(400, {"error": {"message": f"bad key {KEY}, {KEY.lower()}, {json.dumps(KEY)}", "key": KEY}})
-
-
-ECHOES = {
-    "an error": (lambda handler, body: handler.send(401, f"wrong key: {KEY}".encode()), 2),
-    "an error in JSON": (echo, 2),
-    "an error, escaped": (lambda handler, body: handler.send(401, rb"key sk\u002dAbc\/12%2B34&#61;"), 2),
-    "the reason of a status": (lambda handler, body: status_line(handler, f"401 no {KEY}"), 2),
-    "a broken status line": (lambda handler, body: status_line(handler, KEY, whole=False), 2),
-    "after much white space": (lambda handler, body: handler.send(401, b" " * 65_530 + f"{KEY}!!".encode()), 2),
-    "a caption": (message(content=f"A sign with {KEY} on it. {KEY}"), 0),
-    "a caption, split by tokens": (message(content=f"A sign with {KEY[:5]}<|x|>{KEY[5:]} on it."), 0),
-    "a caption, split by NUL": (message(content=f"A sign with {KEY[:5]}\0{KEY[5:]} on it."), 0),
-    "a short answer": (message(content=f"{'x' * 75}{KEY}"), 2),
-    "the model's name": (
-        lambda handler, body: handler.answer(CAPTION, model=f"served {KEY} x"),
-        0,
-    ),
-    "a refusal": (message(content=None, refusal=f"{'no ' * 97}{KEY}"), 2),
-    "a finish reason": (message(KEY, content=None), 2),
-}
-
-
-def status_line(handler, text, whole=True):
-    handler.wfile.write(
-        f"HTTP/1.1 {text}\r\nContent-Length: 0\r\n\r\n".encode() if whole else f"{text}\r\n\r\n".encode()
-    )
-    handler.close_connection = True
-
-
-@pytest.mark.parametrize("case", ECHOES)
-def test_a_key_that_the_server_echoes_is_neither_printed_nor_stored(server, tmp_path, monkeypatch, capfd, case):
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    answer, expected = ECHOES[case]
-    server.plan = lambda index, attempt: answer
-    root, out = one_picture(tmp_path), tmp_path / "d.parquet"
-    for options in ((), ("--on_bad_sample", "quarantine")):
-        assert ask(server, root, out, "--tries", 2, *options) == expected
-    printed = "".join(capfd.readouterr())
-    written = b"".join(path.read_bytes() for path in tmp_path.iterdir() if path.is_file())
-    for part in (KEY, KEY.lower(), KEY[:9], "Abc", "abc"):
-        assert part not in printed and part.encode() not in written
-    if expected == 0 and "caption" in case:
-        assert "[key]" in rows_of(out)[0]["dense_text"]
-
-
-def test_a_report_of_bad_samples_holds_no_key(server, folder, tmp_path, monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    server.plan = lambda index, attempt: echo if index == 4 else "good"
-    assert ask(server, folder, tmp_path / "d.parquet", "--on_bad_sample", "quarantine", "--concurrency", 1) == 0
-    assert "[key]" in (tmp_path / "bad_samples.jsonl").read_text()
-    for path in (tmp_path / "d.parquet", tmp_path / "bad_samples.jsonl"):
-        assert KEY.encode() not in path.read_bytes()
-
-
-def test_a_word_for_a_key_is_no_secret_in_a_caption(server, tmp_path, monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", "EMPTY")
-    server.plan = lambda index, attempt: message(content="An empty street at night.")
-    assert ask(server, one_picture(tmp_path), tmp_path / "d.parquet") == 0
-    assert rows_of(tmp_path / "d.parquet")[0]["dense_text"] == "An empty street at night."
+# --- What is printed and stored ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("url", ["http://user:hunter2@h/v1", "http://h/v1?key=hunter2", "http://h/v1#hunter2"])
@@ -334,64 +243,6 @@ def test_a_secret_in_the_address_is_refused_and_not_printed(folder, tmp_path, ca
     assert main(["caption", str(folder), "--model", "m", "--out", str(tmp_path / "d.parquet"), "--api_base", url]) == 2
     error = last_error(capsys)
     assert "OPENAI_API_KEY" in error and "hunter2" not in error
-
-
-def drip_headers(handler, body):
-    handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
-    while not handler.server.done.wait(0.05):
-        handler.wfile.write(b"X")
-
-
-def drip_status(handler, body):
-    for _ in range(200):
-        if handler.server.done.wait(0.05):
-            break
-        handler.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-
-def drip_error(handler, body):
-    handler.send_response(500)
-    handler.send_header("Content-Length", "100000")
-    handler.end_headers()
-    while not handler.server.done.wait(0.05):
-        handler.wfile.write(b"x")
-
-
-@pytest.mark.parametrize("drip", [drip_headers, drip_status, drip_error], ids=lambda drip: drip.__name__)
-def test_the_deadline_covers_headers_and_bodies_of_errors(server, tmp_path, capsys, drip):
-    server.plan = lambda index, attempt: drip
-    start = time.monotonic()
-    assert ask(server, one_picture(tmp_path), tmp_path / "d.parquet", "--timeout", 0.4, "--tries", 2) == 2
-    assert time.monotonic() - start < 3
-    assert "no whole answer within 0.4 s (--timeout)" in last_error(capsys)
-
-
-def test_a_connection_that_is_given_up_is_closed_while_its_server_still_writes(server, tmp_path):
-    closed = threading.Event()
-
-    def drip(handler, body):
-        try:
-            drip_headers(handler, body)
-        except OSError:
-            closed.set()
-
-    server.plan = lambda index, attempt: drip
-    assert ask(server, one_picture(tmp_path), tmp_path / "d.parquet", "--timeout", 0.3, "--tries", 1) == 2
-    assert closed.wait(2)
-
-
-def test_the_deadline_covers_the_look_up_of_the_name(tmp_path, capsys, monkeypatch):
-    from vsehub.data.captioning import transport
-
-    def look_up(*_, **__):
-        time.sleep(2)
-        raise OSError("no such host")
-
-    monkeypatch.setattr(transport.socket, "getaddrinfo", look_up)
-    start = time.monotonic()
-    with pytest.raises(transport.RefusedError, match="no whole answer within 0.3 s"):
-        transport.post("http://somewhere.example/v1", b"{}", "", 0.3)
-    assert time.monotonic() - start < 1.5
 
 
 def test_control_characters_reach_neither_the_table_nor_the_terminal(server, tmp_path, capfd):
