@@ -336,19 +336,6 @@ def test_a_pickle_that_wants_to_run_something_is_refused_and_runs_nothing(refuse
     assert not (tmp_path / "witness").exists()
 
 
-def test_a_file_that_is_no_checkpoint_is_refused(refused, tmp_path):
-    out, path = tmp_path / "out", tmp_path / "model_best.pth"
-    assert "no such file" in refused(path, out)
-    path.write_bytes(b"PK\x03\x04 half a download")
-    assert "model_best.pth: refused" in refused(path, out)
-    path.write_bytes(b"")
-    assert "model_best.pth: refused" in refused(path, out)
-    torch.save({"state_dict": {}}, path)
-    assert "no 'model' entry" in refused(path, out)
-    torch.save({"model": {"txt_enc.fc.weight": [1.0]}}, path)
-    assert "holds a list at 'txt_enc.fc.weight'" in refused(path, out)
-
-
 def test_a_folder_with_something_in_it_is_not_overwritten(saved, tmp_path):
     path = saved(tiny_state(), img_res=32)
     (tmp_path / "full").mkdir()

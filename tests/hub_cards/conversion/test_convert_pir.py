@@ -258,11 +258,6 @@ def test_options_that_cannot_be_are_named(saved, refused, tiny_state, tmp_path, 
     assert words in refused(saved(tiny_state, **{**OPTIONS, **options}), tmp_path / "out")
 
 
-def test_options_that_are_no_names_and_values_are_refused(refused, tiny_state, tmp_path):
-    torch.save({"model": tiny_state, "config": "config.yaml"}, tmp_path / "checkpoint_best.pth")
-    assert "its options are a str" in refused(tmp_path / "checkpoint_best.pth", tmp_path / "out")
-
-
 @pytest.mark.parametrize("key", ["vision_encoder.head.weight", "img_sa.0.extra", "momentum_queue", "conv_encoder.9.w"])
 def test_an_unknown_weight_is_named(saved, refused, tiny_state, tmp_path, key):
     error = refused(saved({**tiny_state, key: torch.ones(1)}, **OPTIONS), tmp_path / "out")
