@@ -6,7 +6,7 @@ import os
 import sys
 
 from .commands.quiet import unhush
-from .files.text import printable
+from .files.text import printable, without_secrets
 
 VERBS = {
     "train": "train from a recipe or from flags",
@@ -31,6 +31,7 @@ EXPECTED = (
     OSError,
     ImportError,
     FloatingPointError,
+    RecursionError,
 )  # bad input; all other errors are faults of vsehub
 
 
@@ -51,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     if verb not in VERBS:
         near = difflib.get_close_matches(verb, VERBS, 1)
         remedy = f"did you mean {near[0]}?" if near else f"there are {', '.join(VERBS)}"
-        _complain(f"vsehub: no verb {argv[0]!r}; {remedy}")
+        _complain(_shortened(without_secrets(printable(f"vsehub: no verb {argv[0]!r}; {remedy}"))))
         return 2
     try:
         _none_empty(rest)
@@ -68,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
         network = type(error).__module__.startswith("httpx")  # the Hub's client lets errors of its transport through
         if not (network or isinstance(error, EXPECTED)) or os.environ.get("VSEHUB_TRACEBACK"):
             raise
-        _complain(f"vsehub {verb}: {_shortened(printable(_told(error)))}")
+        _complain(f"vsehub {verb}: {_shortened(without_secrets(printable(_told(error))))}")
         return 2
     finally:
         unhush()
@@ -97,6 +98,8 @@ def _shortened(line: str) -> str:
 
 def _told(error: Exception) -> str:
     """The message of an error; errors of the system as `FILE: reason`."""
+    if isinstance(error, RecursionError):
+        return "a file is nested too deeply to be read (VSEHUB_TRACEBACK=1 shows where)"
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror.lower()}"
     if not isinstance(error, EXPECTED):

@@ -1,6 +1,7 @@
 """`vsehub compare A.json B.json`: is B better than A? Compare two evaluations of the same queries, with p-values."""
 
 from ..files.numbers import inner_fraction, seed, whole
+from ..files.text import printable
 from .flags import Parser, add_json, tell
 
 HINT = "Lower mean ranks are better. With more metrics, more p-values fall below 0.05 by chance."
@@ -33,7 +34,7 @@ def main(argv: list[str]) -> int:
     comparisons = compare_files(args.a, args.b, args.samples, args.permutations, args.level, args.seed)
     lines = []
     for name, rows in comparisons.items():
-        lines.append(f"{name}: A is {args.a}, B is {args.b}; by images, {args.permutations} permutations")
+        lines.append(f"{printable(name)}: A is {args.a}, B is {args.b}; by images, {args.permutations} permutations")
         lines.append(comparison_table(rows, args.level) + "\n")
     content = {name: {key: row._asdict() for key, row in rows.items()} for name, rows in comparisons.items()}
     tell(args, "\n".join([*lines, HINT]), content)

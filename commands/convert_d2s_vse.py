@@ -1,6 +1,7 @@
 """`vsehub convert d2s-vse CKPT OUT`: an official checkpoint of D2S-VSE becomes a Hub folder."""
 
 from ..files.numbers import pixels
+from ..files.text import printable
 from .flags import Parser, add_json, remark, tell
 
 
@@ -31,7 +32,7 @@ def main(argv: list[str]) -> int:
     report = convert(args.checkpoint, args.out, **{name: getattr(args, name) for name in names})
     tell(args, summary(report), report)
     for warning in report["warnings"]:
-        remark(args, f"warning: {warning}")
+        remark(args, f"warning: {printable(warning)}")
     return 0
 
 
@@ -41,7 +42,7 @@ def summary(report: dict) -> str:
         f"{report['source']} (sha256 {report['sha256'][:12]}...): {report['part']}, "
         f"{report['tensors']} tensors, {report['parameters']:,} parameters",
         f"image size {report['image_size']} from {report['image_size_from']}; legacy=True",
-        *(f"left out {label} ({count})" for label, count in report["dropped"].items()),
+        *(f"left out {printable(label)} ({count})" for label, count in report["dropped"].items()),
         *(f"wrote {folder}" for folder in report["written"]),
         "processor written" if report["processor"] else "no --tokenizer, so no processor was written",
     ]

@@ -1,5 +1,6 @@
 """`vsehub convert pir CKPT OUT`: an official checkpoint of PIR becomes a Hub folder."""
 
+from ..files.text import printable
 from .flags import Parser, add_json, tell
 
 TOWERS = ("vision", "text", "instruction")
@@ -36,7 +37,7 @@ def main(argv: list[str]) -> int:
 def summary(report: dict) -> str:
     """What `convert` reports, in lines."""
     lines = [f"{report['source']}: {report['tensors']} tensors, {report['parameters']:,} parameters; legacy=True"]
-    lines += [f"left out {label} ({count})" for label, count in report["dropped"].items()]
+    lines += [f"left out {printable(label)} ({count})" for label, count in report["dropped"].items()]
     if report["published_defaults"]:
         lines.append(f"not in the file, so as published: {', '.join(report['published_defaults'])}")
     lines += [

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ..files.numbers import positive_int
 from ..files.outputs import output_file
+from ..files.text import printable
 from ..files.whole import whole_path
 from .flags import Parser, add_bands, add_device, add_json, add_trust, chosen_device, loading_options, tell
 
@@ -41,7 +42,7 @@ def main(argv: list[str]) -> int:
     with whole_path(args.out) as draft:
         made.picture.save(draft)
     lines = [f"belief {belief:.3f} at pixels {box}" for box, belief in made.boxes]
-    lines += [f"{score:7.3f}  {text}" for text, score in made.hits]
+    lines += [f"{score:7.3f}  {printable(text)}" for text, score in made.hits]
     lines.append(f"picture: {args.out}")
     content = {
         "picture": args.out,

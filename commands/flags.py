@@ -15,6 +15,7 @@ from pathlib import Path
 from ..data.arguments import DataArguments, underscored
 from ..files.numbers import positive_int
 from ..files.outputs import output_file
+from ..files.text import printable_lines, without_secrets
 from ..files.whole import write_text
 from .quiet import hush
 
@@ -130,7 +131,7 @@ def tell(
     if args.json == STDOUT:
         print(encode(content).rstrip("\n"))
         return
-    print(text)
+    print(printable_lines(text))
     if args.json:
         write_text(args.json, encode(content))
 
@@ -138,7 +139,7 @@ def tell(
 def remark(args: argparse.Namespace, text: str):
     """Print a remark that is not a result to stderr, unless `--quiet` is given."""
     if not args.quiet:
-        print(text, file=sys.stderr)
+        print(without_secrets(printable_lines(text)), file=sys.stderr)
 
 
 def add_data_flags(parser: Parser, split: str):

@@ -18,6 +18,7 @@ from typing import Any
 from datasets import Dataset, Image
 from transformers.utils import logging
 
+from ..files.text import printable
 from .folders import holds_pictures, list_folder
 from .loading import load_split
 
@@ -131,9 +132,9 @@ def _pictures(path: Path, split: str, image_column: str, any_split: bool) -> Dat
         )
     folder = list_folder(root or path)
     for problem in (f"{bad}: {why}" for bad, why in folder.refused.items()):
-        logger.warning("left out: %s", problem)
+        logger.warning("left out: %s", printable(problem))
     if folder.others:
-        logger.warning("left out: %s: no pictures (%s)", root or path, folder.told)
+        logger.warning("left out: %s: no pictures (%s)", printable(root or path), printable(folder.told))
     paths = [os.path.abspath(name) for name in folder.pictures if _is_unicode(name)]
     if len(paths) < len(folder.pictures):
         logger.warning("left out: %d files whose names are not Unicode: rename them", len(folder.pictures) - len(paths))

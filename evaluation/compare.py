@@ -1,5 +1,6 @@
 """Compare two evaluations of the same queries, paired, with intervals and p-values."""
 
+from ..files.text import printable
 from .record import read_record
 from .significance import Comparison, compare_outcomes
 
@@ -39,6 +40,7 @@ def compare_files(
 
 def comparison_table(rows: dict[str, Comparison], level: float = 0.95) -> str:
     """One line per metric."""
+    rows = {printable(name): row for name, row in rows.items()}
     width = max(len(name) for name in rows)
     lines = [f"{'':{width}}{'A':>9}{'B':>9}{'B - A':>9}{f'{100 * level:g} % interval':>20}{'p':>9}"]
     for name, row in rows.items():

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ..files.arrays import read_array
+
 OUTSIDE = -1
 KINDS = {"image_to_text": "image_to_caption", "text_to_image": "caption_to_image"}
 
@@ -95,7 +97,9 @@ def read_ground_truth(name: str, folder: str | Path | None = None) -> GroundTrut
         raise FileNotFoundError(f"{folder}: no ground truth there (it needs coco_test_ids.npy and six json files)")
     image_of = _read(folder / "original_caption_to_image.json")
     own: dict[int, list[int]] = {}
-    for caption in np.load(folder / "coco_test_ids.npy", allow_pickle=False).tolist():
+    for caption in read_array(folder / "coco_test_ids.npy", "integer", 1).tolist():
+        if not image_of.get(caption):
+            raise ValueError(f"{folder}: caption {caption} of coco_test_ids.npy has no image")
         own.setdefault(image_of[caption][0], []).append(caption)
     return GroundTruth({way: _read(folder / f"{name}_{kind}.json") for way, kind in KINDS.items()}, own)
 

@@ -73,13 +73,30 @@ def read_embeddings(path: str | Path, facts: dict[str, str]) -> tuple[torch.Tens
         with safe_open(path, "pt") as file:
             saved = file.metadata() or {}
             embeds = tuple(file.get_tensor(name) for name in TENSORS)
-    except SafetensorError as error:
+        _check_embeddings(*embeds)
+    except (SafetensorError, ValueError) as error:
         raise ValueError(f"{path}: not a file of embeddings ({error}); write it with --save_embeddings") from None
     other = [name for name in facts if saved.get(name) != facts[name]]
     if other:
         differences = "; ".join(f"{name} is {saved.get(name)}, not {facts[name]}" for name in other)
         raise ValueError(f"{path} does not fit this evaluation: {differences}. Embed again with --save_embeddings")
     return embeds
+
+
+def _check_embeddings(images: torch.Tensor, texts: torch.Tensor, owners: torch.Tensor):
+    """Refuse tensors that are not embeddings and the row of the image of each text.
+
+    Raises:
+        ValueError: other numbers or shapes, NaN, or an image that does not exist.
+    """
+    if images.ndim != 2 or texts.ndim != 2 or images.shape[1] != texts.shape[1] or owners.shape != texts.shape[:1]:
+        raise ValueError(f"shapes {[tuple(tensor.shape) for tensor in (images, texts, owners)]}")
+    if not (images.is_floating_point() and texts.is_floating_point() and owners.dtype == torch.long):
+        raise ValueError(f"numbers of {images.dtype}, {texts.dtype} and {owners.dtype}")
+    if not (images.isfinite().all() and texts.isfinite().all()):
+        raise ValueError("some are not finite")
+    if len(owners) and not 0 <= int(owners.min()) <= int(owners.max()) < len(images):
+        raise ValueError("a text belongs to no image")
 
 
 __all__ = ["data_fingerprint", "embedding_facts", "model_revision", "read_embeddings", "write_embeddings"]

@@ -1,5 +1,6 @@
 """Text from outside (file names, servers, datasets) made safe to store and safe to print."""
 
+import os
 import re
 
 # What a terminal or a text engine obeys instead of showing it: C0 and C1 controls except tab and newline, marks that
@@ -11,6 +12,10 @@ CONTROLS = re.compile(
 LINE_ENDS = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
 # Terminal sequences (ECMA-48): a control sequence, or a command string up to its terminator.
 SEQUENCES = re.compile("(?:\x1b\\[|\x9b)[0-?]*[ -/]*[@-~]|\x1b[\\]PX^_][^\x07\x1b\x9c]*(?:\x07|\x1b\\\\|\x9c)")
+
+PASSWORDS = re.compile(r"(?<=://)[^/\s?#@]*:[^/\s?#]*@|(?<=://)[^/\s?#@]{8,}@")  # of `scheme://user:password@host`
+TOKENS = re.compile(r"\bhf_[A-Za-z0-9]{16,}|(?<=[Bb]earer )[\w.~+/=-]{8,}")
+KEY_NAMES = re.compile(r"(TOKEN|API_?KEY|SECRET|PASSWORD)$", re.IGNORECASE)
 
 
 def clean_text(text: str) -> str:
@@ -32,8 +37,28 @@ def printable(message: object) -> str:
     return CONTROLS.sub(_escaped, " ".join(str(message).split()))
 
 
+def printable_lines(text: str) -> str:
+    r"""Return a text of several lines, its indentation kept, that shows control characters instead of obeying them.
+
+    For all that a command prints. A field that comes from outside needs `printable` as well, or it could add a line.
+    """
+    return CONTROLS.sub(_escaped, text)
+
+
+def without_secrets(text: str) -> str:
+    """Return an error's text without passwords in addresses, tokens of the Hub, and keys of this environment.
+
+    A server may repeat what it was sent, and a user may have typed an address with a password.
+    """
+    text = TOKENS.sub("[secret]", PASSWORDS.sub("[secret]@", text))
+    for name, value in os.environ.items():
+        if KEY_NAMES.search(name) and len(value) >= 8 and not os.path.exists(value):
+            text = text.replace(value, "[secret]")
+    return text
+
+
 def _escaped(match: re.Match) -> str:
     return ascii(match.group())[1:-1]
 
 
-__all__ = ["clean_text", "printable"]
+__all__ = ["clean_text", "printable", "printable_lines", "without_secrets"]

@@ -72,6 +72,17 @@ def search(graph, queries: np.ndarray, count: int, left_out: np.ndarray | None =
     return graph.search(queries, min(count, graph.ntotal), params=params)[1]
 
 
+def check(graph, dimension: int, covered: int, rows: int):
+    """Refuse a graph that is not of these vectors: faiss would read past their end.
+
+    Raises:
+        ValueError: another kind, dimension or number of rows.
+    """
+    kind = type(graph).__name__
+    if kind != "IndexHNSWFlat" or (graph.d, graph.ntotal) != (dimension, covered) or covered > rows:
+        raise ValueError(f"its graph is a {kind} over {graph.ntotal} of {rows} rows with {graph.d} numbers")
+
+
 def write(graph, path):
     """Write a graph to a file."""
     require_faiss().write_index(graph, str(path))
@@ -92,4 +103,4 @@ def read(path, memory_map: bool = True):
         raise
 
 
-__all__ = ["KINDS", "build", "extend", "kind_for", "read", "require_faiss", "search", "write"]
+__all__ = ["KINDS", "build", "check", "extend", "kind_for", "read", "require_faiss", "search", "write"]

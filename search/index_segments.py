@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ..files.arrays import read_array
 from .index_store import IndexFolderError
 
 SCHEMA = pa.schema(
@@ -68,9 +69,7 @@ class Segment:
     @classmethod
     def open(cls, folder, files):
         """Map a segment from its files."""
-        vectors = np.load(folder / files[0], mmap_mode="r", allow_pickle=False)
-        if vectors.dtype != np.float32:
-            raise TypeError(f"{files[0]} holds {vectors.dtype}, not float32")
+        vectors = read_array(folder / files[0], "float32", 2)
         return cls(vectors, source=pa.memory_map(str(folder / files[1])), files=files)
 
 

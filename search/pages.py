@@ -132,7 +132,8 @@ def geojson(hits: list, named: Iterable[str]) -> dict:
             facts["no_geometry"] = str(error)
             if isinstance(error, NoPlaceError) and hit.path not in told:
                 told.add(hit.path)
-                logger.warning("%s: no geometry, %s; see pixel_box for the place of a hit", hit.path, error)
+                told_of = printable(hit.path), printable(error)
+                logger.warning("%s: no geometry, %s; see pixel_box for the place of a hit", *told_of)
         features.append({"type": "Feature", "geometry": geometry, "properties": facts})
     return {"type": "FeatureCollection", "features": features}
 

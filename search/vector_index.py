@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..files.arrays import read_array
 from . import approximate as search_graph
 from .index_segments import Segment, items_table, unit, write_vectors
 from .index_store import FORMAT, IndexFolderError, Store
@@ -90,9 +91,10 @@ class VectorIndex:
             self.kind, self._files["graph"], self._graph_rows = "hnsw", None, 0
         self._deleted = np.zeros(sum(map(len, self._segments)), bool)
         if self._files["deleted"]:
-            self._deleted[np.load(store.folder / self._files["deleted"], allow_pickle=False)] = True
+            self._deleted[read_array(store.folder / self._files["deleted"], "integer", 1)] = True
         if self._files["graph"] and load_faiss() is not None:  # without faiss, search is exact
             self._graph = search_graph.read(store.folder / self._files["graph"])
+            search_graph.check(self._graph, self.dimension, self._graph_rows, len(self._deleted))
         return self
 
     @property

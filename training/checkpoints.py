@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from accelerate import PartialState
@@ -24,6 +25,7 @@ from transformers.trainer_utils import TrainOutput
 from transformers.utils import logging
 
 from ..files.whole import recover, whole_folder
+from ..modeling.towers import load_errors
 from .progress import StderrTrainer
 
 SEAL, STATE = "sealed.json", "trainer_state.json"
@@ -45,6 +47,20 @@ class SealedCheckpoints(StderrTrainer):
     def trained_modules(self) -> Iterable[nn.Module]:
         """What a checkpoint holds; none of it may be NaN or infinite."""
         yield self.model
+
+    def train(self, resume_from_checkpoint=None, *args, **kwargs):
+        """Train; a pickle of a checkpoint that wants to call something is an error in one line, and runs nothing."""
+        try:
+            return super().train(resume_from_checkpoint, *args, **kwargs)
+        except UnpicklingError:  # torch's text advises to open it unsafely
+            raise ValueError(
+                f"{resume_from_checkpoint}: its optimizer, scheduler or random states hold more than tensors, and "
+                "nothing of them was run: start anew from its weights"
+            ) from None
+
+    def _load_scaler(self, checkpoint):
+        if self.accelerator.scaler is not None:  # fp16 left a scaler, and this run has none
+            super()._load_scaler(checkpoint)
 
     def _get_output_dir(self, trial):
         return self._draft or super()._get_output_dir(trial)
@@ -106,9 +122,11 @@ def load_whole(folder: str | Path, model: nn.Module):
     if hasattr(model, "peft_config"):
         from peft import load_peft_weights, set_peft_model_state_dict
 
-        set_peft_model_state_dict(model, load_peft_weights(folder, device="cpu"))
+        with load_errors(folder):
+            set_peft_model_state_dict(model, load_peft_weights(folder, device="cpu"))
         return
-    fresh, info = type(model).from_pretrained(folder, output_loading_info=True, dtype=model.dtype)
+    with load_errors(folder):
+        fresh, info = type(model).from_pretrained(folder, output_loading_info=True, dtype=model.dtype)
     wrong = {kind: sorted(map(str, keys)) for kind, keys in info.items() if keys and kind != "error_msgs"}
     if wrong:
         raise ValueError(f"{folder} does not hold this model: {wrong}")

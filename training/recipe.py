@@ -19,6 +19,7 @@ from transformers import HfArgumentParser
 from ..data.arguments import underscored
 from .limits import with_ranges
 
+MOST_VALUES = 10_000  # of a recipe
 RENAMED = {  # flags of earlier versions: what became of them
     "teacher": "now dense_teacher",
     "max_dense_length": "every text is cut at max_text_length",
@@ -96,11 +97,28 @@ def read_recipe(path: str) -> dict:
     """
     try:
         recipe = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not a YAML recipe ({' '.join(str(error).split())})") from None
     if not isinstance(recipe, dict):
         raise ValueError(f"{path}: a recipe is a mapping of flags to values")
+    _check_size(recipe, path)
     return recipe
+
+
+def _check_size(recipe: dict, path: str):
+    """Refuse a recipe that a few aliases make huge or endless; they are counted each time that they are used."""
+    left, values = MOST_VALUES, [recipe]
+    while values:
+        value = values.pop()
+        left -= 1
+        if left < 0:
+            raise ValueError(f"{path}: more than {MOST_VALUES:,} values, counted as often as aliases repeat them")
+        if isinstance(value, dict):
+            values += value.values()
+            if not all(isinstance(key, str) for key in value):
+                raise ValueError(f"{path}: the keys of a recipe are names of flags")
+        elif isinstance(value, (list, tuple, set)):
+            values += value
 
 
 def load_recipe(path: str, given: Sequence[str] = ()) -> dict:

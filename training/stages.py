@@ -180,7 +180,7 @@ def run_stages(
         done = args.folder / FINISHED
         if args.resume == NEWEST and done.exists():
             recover(args.best)
-            previous, results[stage] = load(stage, args.best), json.loads(done.read_text())
+            previous, results[stage] = load(stage, args.best), _finished(done)
             continue
         done.unlink(missing_ok=True)
         set_seed(args.training.seed)  # before the heads are drawn, not only before the first batch
@@ -193,6 +193,21 @@ def run_stages(
             print(f"{stage}: {name.removeprefix('eval_')} {results[stage][name]:.1f} on {args.data.eval_split}")
         PartialState().wait_for_everyone()  # the next stage may read what this one saved
     return previous, results
+
+
+def _finished(path: Path) -> dict:
+    """The metrics of a stage that is done.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    try:
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(metrics, dict) or not all(isinstance(value, (int, float)) for value in metrics.values()):
+            raise ValueError("it holds other things than numbers by name")
+        return metrics
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not the metrics of a stage ({error}); remove it, and the stage goes on") from None
 
 
 def save(model: PreTrainedModel, processor: Any, folder: Path):

@@ -9,9 +9,12 @@ from datasets import Dataset
 
 from ..data.rows import image_source
 from ..files.digests import row_digest
+from .augmentation import AUGMENTATIONS
 from .views import PLAIN, Views
 
 IMAGE, TEXT, CHECKSUM, VIEWS = "teacher_image_embeds", "teacher_text_embeds", "teacher_checksum", "teacher_views"
+MOST_VIEWS = 1000  # of an image
+AGAIN = "run `vsehub teachers` again"
 
 
 @dataclass
@@ -36,13 +39,31 @@ def read_teachers(rows: Dataset) -> TeacherFeatures:
         ValueError: the picture or the captions of a row are not those that its features were made of.
     """
     image, text = None, None
+    views = teacher_views(rows)
     if CHECKSUM in rows.column_names:
         _check_rows(rows)
     if IMAGE in rows.column_names:
-        image = torch.from_numpy(np.asarray(rows[IMAGE], np.float16))
+        image = torch.from_numpy(_numbers(rows[IMAGE], 3, IMAGE))
+        if image.shape[1] != views.count:
+            raise ValueError(f"{IMAGE} holds {image.shape[1]} views of an image, not {views.count}; {AGAIN}")
     if TEXT in rows.column_names:
-        text = [torch.from_numpy(np.asarray(captions, np.float16)) for captions in rows[TEXT]]
-    return TeacherFeatures(image, text, teacher_views(rows))
+        text = [torch.from_numpy(_numbers(captions, 2, TEXT)) for captions in rows[TEXT]]
+    return TeacherFeatures(image, text, views)
+
+
+def _numbers(values, axes: int, column: str) -> np.ndarray:
+    """Features as half precision.
+
+    Raises:
+        ValueError: no numbers, not finite, or of another shape.
+    """
+    try:
+        array = np.asarray(values, np.float16)
+    except (ValueError, TypeError):  # texts, or lists of several lengths
+        array = np.zeros(0)
+    if array.ndim != axes or not np.isfinite(array).all():
+        raise ValueError(f"{column} does not hold the features of teachers; {AGAIN}")
+    return array
 
 
 def _check_rows(rows: Dataset):
@@ -50,13 +71,21 @@ def _check_rows(rows: Dataset):
         if checksum(image, captions) != kept:
             raise ValueError(
                 f"row {number} (image_id {rows[number]['image_id']}): its teachers' features were made of another "
-                "picture or other captions; run `vsehub teachers` again"
+                f"picture or other captions; {AGAIN}"
             )
 
 
 def teacher_views(rows: Dataset) -> Views:
     """The views of each image that the image teacher saw; the plain image if the data have no image teacher."""
-    return Views(**json.loads(rows[0][VIEWS])) if IMAGE in rows.column_names else PLAIN
+    if IMAGE not in rows.column_names:
+        return PLAIN
+    try:
+        views = Views(**json.loads(rows[0][VIEWS]))
+        if views.augmentation not in AUGMENTATIONS or not 1 <= views.count <= MOST_VIEWS:
+            raise ValueError(f"{views.count} x {views.augmentation}")
+        return views
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{VIEWS} does not say which views there are ({error}); {AGAIN}") from None
 
 
 def checksum(image: dict | str | bytes, captions: list[str]) -> str:

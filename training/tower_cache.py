@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from ..data.rows import image_source
 from ..evaluation.embed import RowInputs
+from ..files.arrays import read_array
 from ..files.digests import pictures_digest, tower_digest
 from ..files.whole import one_writer, whole_folder
 from ..modeling.modeling_dual_encoder import DualEncoderPreTrainedModel
@@ -33,9 +34,18 @@ class TowerCache:
 
     def __init__(self, path: Path, views: int = 1):
         self.path, self.views = Path(path), views
-        self.starts = np.load(self.path / "starts.npy")
-        self.width = json.loads((self.path / "cache.json").read_text())["width"]
-        self.states = np.memmap(self.path / "states.f16", np.float16, "r", shape=(int(self.starts[-1]), self.width))
+        try:
+            self.starts = np.array(read_array(self.path / "starts.npy", "integer", 1))
+            self.width = int(json.loads((self.path / "cache.json").read_text(encoding="utf-8"))["width"])
+            if len(self.starts) < 1 or self.starts[0] != 0 or (np.diff(self.starts) < 0).any() or self.width < 1:
+                raise ValueError("its numbers are not those of a cache")
+            shape = int(self.starts[-1]), self.width
+            size = (self.path / "states.f16").stat().st_size
+            if size != 2 * shape[0] * shape[1]:
+                raise ValueError(f"states.f16 has {size:,} bytes, not {2 * shape[0] * shape[1]:,}")
+            self.states = np.memmap(self.path / "states.f16", np.float16, "r", shape=shape)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{self.path}: a damaged cache ({error}); remove it, and it is made again") from None
 
     def __len__(self) -> int:
         return len(self.starts) - 1

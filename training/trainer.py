@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from huggingface_hub import upload_folder
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
@@ -269,7 +270,7 @@ class RetrievalTrainer(WholeCheckpoints):
             raise ValueError(f"{path} is missing: the learned state of the objective cannot be restored; start anew")
         try:
             self.objective.load_state_dict(load_file(path), strict=True)  # which copies it to where the objective is
-        except RuntimeError as error:
+        except (SafetensorError, RuntimeError) as error:
             raise ValueError(
                 f"{path}: state of another objective ({' '.join(str(error).split())}); set the flags of the run that "
                 "saved it, or start anew"

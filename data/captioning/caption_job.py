@@ -11,6 +11,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
+from ...files.text import printable
 from ...processing.pixels import BadImageError
 from ...processing.scenes import open_any
 from ..folders import list_folder
@@ -94,7 +95,7 @@ def find_images(
         folder = FolderImages(images)
         if set(folder.ids) - set(folder.refused):
             if folder.others:
-                logger.warning("left out: %s: no pictures (%s)", images, folder.others)
+                logger.warning("left out: %s: no pictures (%s)", printable(images), printable(folder.others))
             return folder
         if Path(out).resolve().is_relative_to(Path(images).resolve()):
             raise CaptionError(f"{out} lies inside the dataset {images} and would become part of it: write elsewhere")

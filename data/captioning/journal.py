@@ -37,8 +37,12 @@ class Journal:
                 if number == 0 and record is not None:
                     refuse_other(record, self.header, self.path)
                 elif record is not None and {"captions", "problems"} <= set(record):
-                    captions.update((row[0], Caption(*row)) for row in record["captions"])
-                    problems.update(record["problems"])
+                    try:
+                        captions.update((row[0], Caption(*row)) for row in record["captions"])
+                        problems.update(record["problems"])
+                    except (TypeError, ValueError, IndexError, KeyError):
+                        told = f"{self.path}, line {number + 1} is damaged: delete it, or pass --restart"
+                        raise CaptionError(told) from None
                 elif file.read(1):
                     raise CaptionError(f"{self.path}, line {number + 1} is damaged: delete it, or pass --restart")
                 else:
@@ -72,7 +76,7 @@ class Journal:
 def _record(line):
     try:
         record = json.loads(line) if line.endswith(b"\n") else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
 
@@ -109,12 +113,14 @@ def read_table(out, header):
         return {}, {}
     try:
         saved = json.loads(parquet.read_schema(out).metadata[METADATA])
-        was, problems, table = saved["header"], saved["problems"], parquet.read_table(out)
+        was, problems, table = dict(saved["header"]), dict(saved["problems"]), parquet.read_table(out)
+        columns = [
+            table[name].to_pylist() for name in ("image_id", "dense_text", "truncated", "num_tokens", "revision")
+        ]
     except Exception as error:  # pyarrow's errors, no metadata at all, or metadata of another tool
         raise CaptionError(f"{out} exists and is no table of dense captions ({error}): give another --out") from None
     if header is not None:
         refuse_other(was, header, out)
-    columns = (table[name].to_pylist() for name in ("image_id", "dense_text", "truncated", "num_tokens", "revision"))
     return {row[0]: Caption(*row) for row in zip(*columns)}, problems
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 from pathlib import Path
 
 
@@ -45,3 +46,26 @@ def plant_code(folder: Path, part: str, witness: Path):
     path = folder / name
     known = json.loads(path.read_text()) if path.exists() else {}
     path.write_text(json.dumps(known | settings))
+
+
+def npy(header: str, body: bytes = b"") -> bytes:
+    """The bytes of a `.npy` file with any text as its header."""
+    text = header.encode().ljust(118) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + body
+
+
+HEADER = "{{'descr': '{}', 'fortran_order': False, 'shape': {}, }}"
+NPY = {  # functions of a witness: arrays that are no matrix of float32
+    "pickle": lambda witness: npy(HEADER.format("|O", (4, 4)), pickle.dumps(Hostile(witness))),
+    "4 TB": lambda witness: npy(HEADER.format("<f4", (10**6, 10**6)), b"\0" * 64),
+    "more than 2^64": lambda witness: npy(HEADER.format("<f4", (2**40, 2**40)), b"\0" * 64),
+    "negative": lambda witness: npy(HEADER.format("<f4", (-4, 4)), b"\0" * 64),
+    "a call": lambda witness: npy(f"__import__('os').system('touch {witness}')", b"\0" * 64),
+    "deep": lambda witness: npy("(" * 100, b"\0" * 64),
+    "text": lambda witness: b"text",
+    "empty": lambda witness: b"",
+    "one axis": lambda witness: npy(HEADER.format("<f4", (16,)), b"\0" * 64),
+    "letters": lambda witness: npy(HEADER.format("<U4", (4, 4)), b"\0" * 256),
+    "no version": lambda witness: b"\x93NUMPY\x09\x09" + b"\0" * 64,
+    "long header": lambda witness: b"\x93NUMPY\x02\x00\xff\xff\xff\xff" + b" " * 64,
+}
