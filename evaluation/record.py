@@ -60,7 +60,7 @@ def read_record(path: str | Path) -> tuple[dict, dict[str, Outcomes]]:
         if not by_protocol:
             raise ValueError("it has no protocol")
         return record, by_protocol
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"{path}: not the json of an evaluation ({error}); write it with `vsehub evaluate ... --json FILE`"
         ) from None

@@ -7,6 +7,8 @@ are removed by the next change.
 
 import contextlib
 import json
+import os
+import re
 from pathlib import Path
 
 from ..files.whole import BusyError, WriterLock, new_file, sync_folder, write_json
@@ -14,6 +16,7 @@ from ..files.whole import BusyError, WriterLock, new_file, sync_folder, write_js
 FORMAT = 1
 MANIFEST = "manifest.json"
 NUMBER = "[0-9]" * 6
+FILE = re.compile(r"(vectors|deleted)-\d{6,}\.npy|items-\d{6,}\.parquet|graph-\d{6,}\.faiss")
 OURS = (  # only these are removed: the folder may hold other files
     f"vectors-{NUMBER}.npy",
     f"items-{NUMBER}.parquet",
@@ -37,6 +40,7 @@ class Store:
     def __init__(self, folder):
         self.folder = Path(folder)
         self._lock = None
+        self._place: tuple[int, int] | None = None  # device and inode of the folder, as long as it is locked
 
     def exists(self) -> bool:
         """Whether the folder holds an index."""
@@ -51,6 +55,7 @@ class Store:
         for _ in range(20):  # a writer may remove the files of the generation that we are about to open
             manifest = self.manifest()
             try:
+                _check_names(manifest)
                 for name, size in manifest["files"].items():
                     actual = (self.folder / name).stat().st_size
                     if actual != size:
@@ -93,10 +98,12 @@ class Store:
 
     def writing(self, name: str):
         """Context that gives the path of a new file to write to; on leaving, the file is synced to disk."""
+        self._check_place()
         return new_file(self.folder / name)
 
     def commit(self, manifest: dict):
         """Switch to a manifest whose files are all written, then remove what it no longer names."""
+        self._check_place()
         manifest["files"] = {name: (self.folder / name).stat().st_size for name in manifest["files"]}
         sync_folder(self.folder)  # the new files must be on disk before a manifest names them
         write_json(self.folder / MANIFEST, manifest, indent=1)
@@ -115,9 +122,39 @@ class Store:
         self._lock = self._lock or WriterLock(self.folder / ".lock", str(self.folder))
         try:
             with self._lock.hold():
-                yield
+                before, self._place = self._place, self._place or _place_of(self.folder)
+                try:
+                    yield
+                finally:
+                    self._place = before
         except BusyError as error:
             raise IndexFolderError(str(error)) from None
+
+    def _check_place(self):
+        """Refuse to write where another folder, or a link to one, has taken the place of the locked one."""
+        if self._place is not None and self._place != _place_of(self.folder):
+            raise IndexFolderError(f"{self.folder} was replaced while it was written: look what is there now")
+
+
+def _place_of(folder: Path) -> tuple[int, int] | None:
+    try:
+        status = os.stat(folder)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _check_names(manifest: dict):
+    """Refuse a manifest that names files of other kinds than ours, or in other folders.
+
+    Raises:
+        TypeError, ValueError: which `load` turns into one line.
+    """
+    used = [name for pair in manifest.get("segments", ()) for name in pair]
+    used += [manifest.get("deleted"), manifest.get("graph")]
+    for name in {*manifest["files"], *filter(None, used)}:
+        if not FILE.fullmatch(name) or name not in manifest["files"]:
+            raise ValueError(f"it names {name!r}, which is no file of an index")
 
 
 __all__ = ["IndexFolderError", "Store"]

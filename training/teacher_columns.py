@@ -84,7 +84,7 @@ def teacher_views(rows: Dataset) -> Views:
         if views.augmentation not in AUGMENTATIONS or not 1 <= views.count <= MOST_VIEWS:
             raise ValueError(f"{views.count} x {views.augmentation}")
         return views
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{VIEWS} does not say which views there are ({error}); {AGAIN}") from None
 
 
