@@ -3,21 +3,61 @@
 Rows are taken a block at a time, and of a block's matrix only its share of the gradient, or its log-sums, stay. The
 gradients are exact. Nothing here may be differentiated twice.
 
+Where all processes hold the same rows (`rows_are_shared`), each takes its part of the blocks, and sums are exchanged.
+
 Shapes: N rows, M columns, D features.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 
 import torch
+from torch import distributed as dist
 from torch.autograd.function import once_differentiable
 
 BLOCK = 1 << 20  # entries of a block's matrix: 4 MiB in float32, which stays in a processor's cache
 
 
-def row_blocks(rows: int, columns: int) -> list[slice]:
-    """Cut rows into blocks whose matrix with all columns has about `BLOCK` entries."""
-    size = max(1, BLOCK // max(1, columns))
-    return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
+@dataclass(frozen=True)
+class Part:
+    """The blocks that one process computes."""
+
+    rank: int = 0
+    processes: int = 1
+
+    def blocks(self, rows: int, columns: int) -> list[slice]:
+        """The own ones of the blocks of rows whose matrix with all columns has about `BLOCK` entries."""
+        size = max(1, min(BLOCK // max(1, columns), -(-rows // self.processes)))
+        blocks = [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
+        return blocks[self.rank :: self.processes]
+
+    def exchange(self, tensor: torch.Tensor, how: str = "SUM") -> torch.Tensor:
+        """Combine a tensor with those of the other processes, in place."""
+        if self.processes > 1:
+            dist.all_reduce(tensor, getattr(dist.ReduceOp, how))
+        return tensor
+
+
+ALL = Part()
+_part: ContextVar[Part | None] = ContextVar("part", default=None)
+
+
+def own_part() -> Part:
+    """What this process computes: everything, unless rows are shared."""
+    return _part.get() or ALL
+
+
+@contextmanager
+def rows_are_shared() -> Iterator[None]:
+    """Say that all processes compute the same losses of the same rows, inside, and share the work."""
+    ready = dist.is_available() and dist.is_initialized()
+    token = _part.set(Part(dist.get_rank(), dist.get_world_size()) if ready else None)
+    try:
+        yield
+    finally:
+        _part.reset(token)
 
 
 def chunked_sum(function: Callable[..., torch.Tensor], rows: int, columns: int, *tensors: torch.Tensor) -> torch.Tensor:
@@ -28,35 +68,36 @@ def chunked_sum(function: Callable[..., torch.Tensor], rows: int, columns: int, 
         rows, columns: N and M.
         *tensors: what the function reads, whole.
     """
-    return _ChunkedSum.apply(function, row_blocks(rows, columns), *tensors)
+    return _ChunkedSum.apply(function, own_part(), (rows, columns), *tensors)
 
 
 class _ChunkedSum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, function, blocks, *tensors):
-        wanted = [tensor for tensor, needed in zip(tensors, ctx.needs_input_grad[2:]) if needed]
-        total, gradients = None, [torch.zeros_like(tensor) for tensor in wanted]
+    def forward(ctx, function, part, shape, *tensors):
+        wanted = [tensor for tensor, needed in zip(tensors, ctx.needs_input_grad[3:]) if needed]
+        total, gradients = tensors[0].new_zeros(()), [torch.zeros_like(tensor) for tensor in wanted]
         with torch.autocast(tensors[0].device.type, enabled=False), torch.set_grad_enabled(bool(wanted)):
             inputs = [
-                tensor.detach().requires_grad_(needed) for tensor, needed in zip(tensors, ctx.needs_input_grad[2:])
+                tensor.detach().requires_grad_(needed) for tensor, needed in zip(tensors, ctx.needs_input_grad[3:])
             ]
             leaves = [tensor for tensor in inputs if tensor.requires_grad]
-            for block in blocks:
+            for block in part.blocks(*shape):
                 share = function(block, *inputs)
-                total = share.detach() if total is None else total + share.detach()
+                total = total + share.detach()
                 if leaves:
-                    parts = torch.autograd.grad(share, leaves, allow_unused=True)
-                    for gradient, part in zip(gradients, parts):
-                        if part is not None:
-                            gradient += part
-        ctx.save_for_backward(*gradients)
-        return total
+                    slopes = torch.autograd.grad(share, leaves, allow_unused=True)
+                    for gradient, slope in zip(gradients, slopes):
+                        if slope is not None:
+                            gradient += slope
+        ctx.save_for_backward(*map(part.exchange, gradients))
+        return part.exchange(total)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, upstream):
         gradients = iter(ctx.saved_tensors)
-        return None, None, *(next(gradients) * upstream if needed else None for needed in ctx.needs_input_grad[2:])
+        slopes = (next(gradients) * upstream if needed else None for needed in ctx.needs_input_grad[3:])
+        return None, None, None, *slopes
 
 
 def log_sums(rows: torch.Tensor, columns: torch.Tensor, temperature: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -74,13 +115,17 @@ class _LogSums(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, rows, columns, temperature):
-        of_rows = rows.new_empty(len(rows))
+        ctx.part = part = own_part()
+        of_rows = rows.new_zeros(len(rows))
         of_columns = rows.new_full((len(columns),), -torch.inf)
         with torch.autocast(rows.device.type, enabled=False):
-            for block in row_blocks(len(rows), len(columns)):
+            for block in part.blocks(len(rows), len(columns)):
                 scores = rows[block] @ columns.t() / temperature
                 of_rows[block] = scores.logsumexp(1)
                 of_columns = torch.logaddexp(of_columns, scores.logsumexp(0))
+        part.exchange(of_rows)
+        highest = part.exchange(of_columns.clone(), "MAX")
+        of_columns = highest + part.exchange((of_columns - highest).exp()).log() if part.processes > 1 else of_columns
         ctx.save_for_backward(rows, columns, temperature, of_rows, of_columns)
         return of_rows, of_columns
 
@@ -88,10 +133,11 @@ class _LogSums(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, of_rows_gradient, of_columns_gradient):
         rows, columns, temperature, of_rows, of_columns = ctx.saved_tensors
-        rows_gradient, columns_gradient = torch.empty_like(rows), torch.zeros_like(columns)
+        part = ctx.part
+        rows_gradient, columns_gradient = torch.zeros_like(rows), torch.zeros_like(columns)
         temperature_gradient = torch.zeros_like(temperature)
         with torch.autocast(rows.device.type, enabled=False):
-            for block in row_blocks(len(rows), len(columns)):
+            for block in part.blocks(len(rows), len(columns)):
                 scores = rows[block] @ columns.t() / temperature
                 weights = (scores - of_rows[block, None]).exp_().mul_(of_rows_gradient[block, None])
                 weights += (scores - of_columns).exp_().mul_(of_columns_gradient)  # d loss / d scores
@@ -99,7 +145,7 @@ class _LogSums(torch.autograd.Function):
                 weights /= temperature
                 rows_gradient[block] = weights @ columns
                 columns_gradient += weights.t() @ rows[block]
-        return rows_gradient, columns_gradient, temperature_gradient
+        return tuple(map(part.exchange, (rows_gradient, columns_gradient, temperature_gradient)))
 
 
-__all__ = ["chunked_sum", "log_sums", "row_blocks"]
+__all__ = ["chunked_sum", "log_sums", "own_part", "rows_are_shared"]

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from .chunked import chunked_sum, row_blocks
+from .chunked import chunked_sum, own_part
 
 
 class HingeLoss(nn.Module):
@@ -59,18 +59,20 @@ def hardest_negatives(
     Returns:
         Rows of texts (N,), rows of images (N,), and whether a pair has any negative (N,).
     """
-    size = len(image_ids)
-    text_of_image = torch.empty(size, dtype=torch.long, device=image_ids.device)
+    size, part = len(image_ids), own_part()
+    text_of_image = torch.zeros(size, dtype=torch.long, device=image_ids.device)
     image_of_text = torch.zeros_like(text_of_image)
     highest = image_embeds.new_full((size,), -torch.inf)
-    for block in row_blocks(size, size):
+    for block in part.blocks(size, size):
         scores = image_embeds[block] @ text_embeds.t()
         scores = scores.masked_fill(image_ids[block, None] == image_ids, -torch.inf)
         text_of_image[block] = scores.argmax(1)
         values, rows = scores.max(0)
         image_of_text = torch.where(values > highest, rows + block.start, image_of_text)
         highest = torch.maximum(highest, values)
-    return text_of_image, image_of_text, highest > -torch.inf
+    overall = part.exchange(highest.clone(), "MAX")
+    image_of_text = part.exchange(torch.where(highest == overall, image_of_text, size - 1), "MIN")  # of ties the first
+    return part.exchange(text_of_image), image_of_text, overall > -torch.inf
 
 
 __all__ = ["HingeLoss", "hardest_negatives"]

@@ -23,6 +23,7 @@ from ..evaluation.calibration import calibrate_logit_scale
 from ..evaluation.embed import embed_rows, row_metrics
 from ..hub_cards.model_card import write_model_card
 from ..hub_cards.shipped import files_to_ship
+from ..losses.chunked import rows_are_shared
 from ..losses.objectives import PairEmbeddings
 from ..modeling.modeling_dual_encoder import DualEncoderOutput
 from ..processing.processing_dual_encoder import DualEncoderProcessor
@@ -120,7 +121,8 @@ class RetrievalTrainer(WholeCheckpoints):
             text_teacher=inputs.text_teacher,
             process_ids=torch.full_like(inputs.image_ids, self.args.process_index),
         )
-        loss, parts = self.objective(pairs.map(_gathered), self._epoch())
+        with rows_are_shared():
+            loss, parts = self.objective(pairs.map(_gathered), self._epoch())
         if not torch.isfinite(loss):
             raise FloatingPointError(
                 f"the loss is {loss.item()} at step {self.state.global_step} (parts: "

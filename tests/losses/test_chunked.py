@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from vsehub.losses import AffiliationLoss, ContrastiveLoss, HingeLoss, chunked
-from vsehub.losses.chunked import chunked_sum, log_sums, row_blocks
+from vsehub.losses.chunked import Part, chunked_sum, log_sums
 from vsehub.losses.structure import StructureDistillationLoss, soft_positive_contrast
 
 IDS = torch.tensor([0, 0, 1, 2, 2, 2, 3, 4, 5, 5, 6, 7])
@@ -58,7 +58,7 @@ def assert_same(first, second, inputs):
 
 
 def test_blocks_cover_every_row_once():
-    rows = [row for block in row_blocks(11, 7) for row in range(11)[block]]
+    rows = [row for block in Part().blocks(11, 7) for row in range(11)[block]]
     assert rows == list(range(11))
 
 
