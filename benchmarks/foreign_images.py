@@ -62,7 +62,8 @@ def _from_rasterio(file):
         ink = file.read().astype(float) / (2.0**bits - 1 if values.dtype.kind == "u" else 1)
         values, valid, bits = (1 - ink[:3]) * (1 - ink[3:]), np.ones((3, file.height, file.width), bool), 64
     if names[0] == "palette" and not inverted:
-        table = np.array([file.colormap(1).get(n, (0, 0, 0, 0)) for n in range(max(file.colormap(1)) + 1)])
+        colours = file.colormap(1)
+        table = np.array([colours.get(number, (0, 0, 0, 0)) for number in range(max(colours) + 1)])
         shown = np.moveaxis(table[values[0]][..., :3], -1, 0).astype(float)
     elif values.dtype.kind in "iu" and bits <= 8:
         shown = (values.astype(float) + (128 if values.dtype.kind == "i" else 0)) * 255 / (2**bits - 1)
@@ -123,14 +124,21 @@ def compare(path, counts: Counter, told: list):
 
 def compare_place(path, counts: Counter, told: list):
     """Compare the outline of the whole with rasterio's corners."""
-    with rasterio.open(path) as file:
+    try:
+        file = rasterio.open(path)
+    except rasterio.errors.RasterioIOError:  # not a format of GDAL
+        return
+    with file:
         if not file.crs or file.transform.is_identity:
             return
         width, height, crs = file.width, file.height, file.crs
         a, b, c, d, e, f = file.transform[:6]
     corners = [(0, 0), (width, 0), (width, height), (0, height)]
     east, north = zip(*[(a * x + b * y + c, d * x + e * y + f) for x, y in corners])
-    lons, lats = transform(crs, "EPSG:4326", east, north)
+    try:
+        lons, lats = transform(crs, "EPSG:4326", east, north)
+    except (rasterio.errors.RasterioError, rasterio._err.CPLE_BaseError):  # a corner that is not on the Earth
+        lons, lats = [np.inf], [np.inf]
     counts["georeferenced"] += 1
     try:
         geometry = Place(path).geometry((0, 0, width, height))
