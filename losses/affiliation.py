@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from .chunked import log_sums
+from .chunked import log_sums, recomputed
 from .contrastive import clamped, group_means, new_temperature
 
 
@@ -44,21 +44,23 @@ class AffiliationLoss(nn.Module):
         of_class = labels if groups is None else torch.stack([labels, groups], dim=1)
         text_centres, counts, centre = group_means(text_embeds, of_class)  # C centres, each standing for its rows
         image_centres = group_means(image_embeds, of_class)[0]
-        if self.one_to_one:
-            wanted_centres, wanted_texts = text_centres[centre], text_embeds
-        else:  # the mean over the rows of the class, whatever their groups
-            class_texts, _, row_class = group_means(text_embeds, labels)
-            wanted_centres = wanted_texts = class_texts[row_class]
         # A centre that stands for n rows is n equal columns: n times its exponential.
-        bias = counts.log() * tau
-        width = text_embeds.new_ones(len(text_embeds), 1)
-        sums_of_images, _ = log_sums(
-            torch.cat([image_embeds, width], 1), torch.cat([text_centres, bias[:, None]], 1), tau
-        )
+        sums_of_images, _ = log_sums(image_embeds, text_centres, tau, counts.log())
         sums_of_centres, _ = log_sums(image_centres, text_embeds, tau)
-        of_images = sums_of_images - (image_embeds * wanted_centres).sum(1) / tau
-        of_centres = sums_of_centres[centre] - (image_centres[centre] * wanted_texts).sum(1) / tau
-        return (of_images.mean() + of_centres.mean()) / 2
+        targets = recomputed(self._target_scores, image_embeds, text_embeds, labels, of_class)
+        return ((sums_of_images - targets[0] / tau).mean() + (sums_of_centres[centre] - targets[1] / tau).mean()) / 2
+
+    def _target_scores(
+        self, images: torch.Tensor, texts: torch.Tensor, labels: torch.Tensor, of_class: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean scores (N,) of each image, and of the image centre of each row, with what the targets name."""
+        image_centres, _, centre = group_means(images, of_class)
+        if self.one_to_one:
+            wanted_centres, wanted_texts = group_means(texts, of_class)[0][centre], texts
+        else:  # the mean over the rows of the class, whatever their groups
+            class_texts, _, row_class = group_means(texts, labels)
+            wanted_centres = wanted_texts = class_texts[row_class]
+        return (images * wanted_centres).sum(1), (image_centres[centre] * wanted_texts).sum(1)
 
 
 __all__ = ["AffiliationLoss"]

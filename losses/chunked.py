@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import distributed as dist
 from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
 
 BLOCK = 1 << 20  # entries of a block's matrix: 4 MiB in float32, which stays in a processor's cache
 
@@ -100,52 +102,60 @@ class _ChunkedSum(torch.autograd.Function):
         return None, None, None, *slopes
 
 
-def log_sums(rows: torch.Tensor, columns: torch.Tensor, temperature: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-sums of exp(row . column / temperature): of each row over all columns (N,), and the other way round (M,).
+def recomputed(function: Callable[..., Any], *tensors: torch.Tensor) -> Any:
+    """Call a function of which only the arguments are kept; the backward pass computes the rest again."""
+    return checkpoint(function, *tensors, use_reentrant=False, preserve_rng_state=False)
+
+
+def log_sums(
+    rows: torch.Tensor, columns: torch.Tensor, temperature: torch.Tensor, bias: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-sums of exp(row . column / temperature + bias): of each row over all columns (N,), and of each column (M,).
 
     Args:
         rows, columns: (N, D) and (M, D).
         temperature: tau, of one element.
+        bias: of the columns (M,), a constant.
     """
-    return _LogSums.apply(rows, columns, temperature)
+    return _LogSums.apply(rows, columns, temperature, columns.new_zeros(()) if bias is None else bias.detach())
 
 
 class _LogSums(torch.autograd.Function):
     """One pass forward; the backward pass computes each block's scores again."""
 
     @staticmethod
-    def forward(ctx, rows, columns, temperature):
+    def forward(ctx, rows, columns, temperature, bias):
         ctx.part = part = own_part()
         of_rows = rows.new_zeros(len(rows))
         of_columns = rows.new_full((len(columns),), -torch.inf)
         with torch.autocast(rows.device.type, enabled=False):
             for block in part.blocks(len(rows), len(columns)):
-                scores = rows[block] @ columns.t() / temperature
+                scores = rows[block] @ columns.t() / temperature + bias
                 of_rows[block] = scores.logsumexp(1)
                 of_columns = torch.logaddexp(of_columns, scores.logsumexp(0))
         part.exchange(of_rows)
         highest = part.exchange(of_columns.clone(), "MAX")
         of_columns = highest + part.exchange((of_columns - highest).exp()).log() if part.processes > 1 else of_columns
-        ctx.save_for_backward(rows, columns, temperature, of_rows, of_columns)
+        ctx.save_for_backward(rows, columns, temperature, bias, of_rows, of_columns)
         return of_rows, of_columns
 
     @staticmethod
     @once_differentiable
     def backward(ctx, of_rows_gradient, of_columns_gradient):
-        rows, columns, temperature, of_rows, of_columns = ctx.saved_tensors
+        rows, columns, temperature, bias, of_rows, of_columns = ctx.saved_tensors
         part = ctx.part
         rows_gradient, columns_gradient = torch.zeros_like(rows), torch.zeros_like(columns)
         temperature_gradient = torch.zeros_like(temperature)
         with torch.autocast(rows.device.type, enabled=False):
             for block in part.blocks(len(rows), len(columns)):
                 scores = rows[block] @ columns.t() / temperature
-                weights = (scores - of_rows[block, None]).exp_().mul_(of_rows_gradient[block, None])
-                weights += (scores - of_columns).exp_().mul_(of_columns_gradient)  # d loss / d scores
+                weights = (scores + (bias - of_rows[block, None])).exp_().mul_(of_rows_gradient[block, None])
+                weights += (scores + (bias - of_columns)).exp_().mul_(of_columns_gradient)  # d loss / d scores
                 temperature_gradient -= (weights * scores).sum() / temperature
                 weights /= temperature
                 rows_gradient[block] = weights @ columns
                 columns_gradient += weights.t() @ rows[block]
-        return tuple(map(part.exchange, (rows_gradient, columns_gradient, temperature_gradient)))
+        return *map(part.exchange, (rows_gradient, columns_gradient, temperature_gradient)), None
 
 
-__all__ = ["chunked_sum", "log_sums", "own_part", "rows_are_shared"]
+__all__ = ["chunked_sum", "log_sums", "own_part", "recomputed", "rows_are_shared"]

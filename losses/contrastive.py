@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .chunked import log_sums
+from .chunked import log_sums, recomputed
 
 
 def new_temperature(initial: float, learned: bool = True) -> nn.Parameter:
@@ -64,13 +64,20 @@ class ContrastiveLoss(nn.Module):
     def forward(self, image_embeds: torch.Tensor, text_embeds: torch.Tensor, image_ids: torch.Tensor) -> torch.Tensor:
         """Return the scalar loss of unit vectors (N, D), (N, D) and ids (N,)."""
         tau = clamped(self.temperature)
-        # A target shared by several rows asks for their mean score, which is the score of their mean.
-        of_texts, _, image = group_means(text_embeds, image_ids)
-        of_images = group_means(image_embeds, image_ids)[0]
         sums_of_images, sums_of_texts = log_sums(image_embeds, text_embeds, tau)
-        from_images = sums_of_images - (image_embeds * of_texts[image]).sum(1) / tau
-        from_texts = sums_of_texts - (text_embeds * of_images[image]).sum(1) / tau
-        return (from_images.mean() + from_texts.mean()) / 2
+        of_images = recomputed(target_scores, image_embeds, text_embeds, image_ids)
+        of_texts = recomputed(target_scores, text_embeds, image_embeds, image_ids)
+        return ((sums_of_images - of_images / tau).mean() + (sums_of_texts - of_texts / tau).mean()) / 2
+
+
+def target_scores(rows: torch.Tensor, columns: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
+    """Mean score (N,) of each row with the columns of its group; it is the score of their mean.
+
+    Args:
+        rows, columns: (N, D); row i of both belongs to group i of `groups` (N,).
+    """
+    means, _, group = group_means(columns, groups)
+    return (rows * means[group]).sum(1)
 
 
 def nt_xent(first: torch.Tensor, second: torch.Tensor, temperature: float = 0.1) -> torch.Tensor:
@@ -85,4 +92,4 @@ def nt_xent(first: torch.Tensor, second: torch.Tensor, temperature: float = 0.1)
     return F.cross_entropy(logits, torch.arange(len(both), device=both.device).roll(len(first)))
 
 
-__all__ = ["ContrastiveLoss", "clamped", "group_means", "new_temperature", "nt_xent"]
+__all__ = ["ContrastiveLoss", "clamped", "group_means", "new_temperature", "nt_xent", "target_scores"]

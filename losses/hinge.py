@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from .chunked import chunked_sum, own_part
+from .chunked import chunked_sum, own_part, recomputed
 
 
 class HingeLoss(nn.Module):
@@ -30,21 +30,33 @@ class HingeLoss(nn.Module):
         self, image_embeds: torch.Tensor, text_embeds: torch.Tensor, image_ids: torch.Tensor, hardest: bool = True
     ) -> torch.Tensor:
         """Return the scalar loss of unit vectors (N, D), (N, D) and ids (N,)."""
-        own = (image_embeds * text_embeds).sum(1)
-        size = len(own)
         if not hardest:
             share = partial(_hinge_of_rows, self.margin, image_ids)
-            return chunked_sum(share, size, size, image_embeds, text_embeds, own)
-        text_of_image, image_of_text, exists = hardest_negatives(image_embeds, text_embeds, image_ids)
-        of_images = self.margin + (image_embeds * text_embeds[text_of_image]).sum(1) - own
-        of_texts = self.margin + (image_embeds[image_of_text] * text_embeds).sum(1) - own
-        return ((of_images.clamp(min=0) + of_texts.clamp(min=0)) * exists).sum()
+            return chunked_sum(share, len(image_ids), len(image_ids), image_embeds, text_embeds)
+        negatives = hardest_negatives(image_embeds, text_embeds, image_ids)
+        return recomputed(partial(_hinge_of_hardest, self.margin), image_embeds, text_embeds, *negatives)
+
+
+def _hinge_of_hardest(
+    margin: float,
+    images: torch.Tensor,
+    texts: torch.Tensor,
+    text_of_image: torch.Tensor,
+    image_of_text: torch.Tensor,
+    exists: torch.Tensor,
+) -> torch.Tensor:
+    """Both hinges of all pairs against the negatives that `hardest_negatives` names."""
+    own = (images * texts).sum(1)
+    of_images = margin + (images * texts[text_of_image]).sum(1) - own
+    of_texts = margin + (images[image_of_text] * texts).sum(1) - own
+    return ((of_images.clamp(min=0) + of_texts.clamp(min=0)) * exists).sum()
 
 
 def _hinge_of_rows(
-    margin: float, ids: torch.Tensor, block: slice, images: torch.Tensor, texts: torch.Tensor, own: torch.Tensor
+    margin: float, ids: torch.Tensor, block: slice, images: torch.Tensor, texts: torch.Tensor
 ) -> torch.Tensor:
     """Both hinges of a block of images against all texts."""
+    own = (images * texts).sum(1)
     scores = images[block] @ texts.t() + margin
     costs = (scores - own[block, None]).clamp(min=0) + (scores - own).clamp(min=0)
     return costs.masked_fill(ids[block, None] == ids, 0.0).sum()

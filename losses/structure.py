@@ -14,8 +14,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .chunked import chunked_sum, log_sums
-from .contrastive import clamped, group_means, new_temperature
+from .chunked import chunked_sum, log_sums, recomputed
+from .contrastive import clamped, new_temperature, target_scores
 
 RELATIONS = ("own", "fused")
 DISTANCES = ("mae", "mse")
@@ -94,9 +94,7 @@ class StructureDistillationLoss(nn.Module):
             columns = [torch.cat([current, earlier]) for current, earlier in zip(rows, self.bank.read())]
             if self.training:
                 self.bank.write(*rows)
-        images, texts, of_images, of_texts = (
-            [F.normalize(side.float(), dim=-1) for side in pair] for pair in zip(rows, columns)
-        )
+        images, texts, of_images, of_texts = map(_unit_pair, rows, columns)
         if self.relation == "own":
             parts = {
                 "structure_image": self._compare(images, lambda block, _: _scores(of_images, block)),
@@ -107,7 +105,7 @@ class StructureDistillationLoss(nn.Module):
         def target(block: slice, share: torch.Tensor) -> torch.Tensor:
             return share * _scores(of_texts, block) + (1 - share) * _scores(of_images, block)
 
-        fused = [F.normalize(image + text, dim=-1) for image, text in zip(images, texts)]
+        fused = _unit_pair(*[image + text for image, text in zip(images, texts)])
         loss = self._compare(fused, target)
         parts = {"structure": loss}
         if self.text_share.requires_grad:
@@ -126,14 +124,21 @@ class StructureDistillationLoss(nn.Module):
         rows, columns = (len(side) for side in vectors)
         pairs = max(1, rows * (columns - 1))
 
-        def share(block: slice, row_vectors: torch.Tensor, column_vectors: torch.Tensor, text_share: torch.Tensor):
-            difference = row_vectors[block] @ column_vectors.t() - target(block, text_share)
+        def share(block: slice, text_share: torch.Tensor, *sides: torch.Tensor):
+            difference = sides[0][block] @ sides[-1].t() - target(block, text_share)
             own = torch.arange(rows, device=difference.device)[block, None]
             difference = difference.masked_fill(own == torch.arange(columns, device=difference.device), 0.0)
             return difference.abs().sum() if self.distance == "mae" else (difference**2).sum()
 
         scale = self.temperature if self.distance == "mae" else self.temperature**2
-        return chunked_sum(share, rows, columns, *vectors, self.text_share) / pairs / scale
+        sides = vectors[:1] if vectors[0] is vectors[1] else vectors  # without a bank: one gradient to keep, not two
+        return chunked_sum(share, rows, columns, self.text_share, *sides) / pairs / scale
+
+
+def _unit_pair(rows: torch.Tensor, columns: torch.Tensor) -> list[torch.Tensor]:
+    """Unit vectors of both; one and the same if rows are columns."""
+    unit = F.normalize(rows.float(), dim=-1)
+    return [unit, unit if columns is rows else F.normalize(columns.float(), dim=-1)]
 
 
 def _scores(vectors: list[torch.Tensor], block: slice) -> torch.Tensor:
@@ -201,10 +206,9 @@ def soft_positive_contrast(
     rows: torch.Tensor, columns: torch.Tensor, image_ids: torch.Tensor, temperature: torch.Tensor | float
 ) -> torch.Tensor:
     """Cross-entropy of each row over the columns; rows and columns of one image share the target equally."""
-    wanted, _, image = group_means(columns, image_ids)
     temperature = torch.as_tensor(temperature, dtype=rows.dtype, device=rows.device).reshape(1)
     sums, _ = log_sums(rows, columns, temperature)
-    return (sums - (rows * wanted[image]).sum(1) / temperature).mean()
+    return (sums - recomputed(target_scores, rows, columns, image_ids) / temperature).mean()
 
 
 def cosines(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:

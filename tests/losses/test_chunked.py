@@ -1,5 +1,6 @@
 """Losses in linear memory against their plain forms, which hold the whole matrix of scores."""
 
+import plain_losses
 import pytest
 import torch
 from torch.nn import functional as F
@@ -23,33 +24,6 @@ def unit(rows, dim=5, seed=0, dtype=torch.float64):
     return F.normalize(torch.randn(rows, dim, generator=generator, dtype=dtype), dim=-1).requires_grad_()
 
 
-def shared(ids, dtype=torch.float64):
-    target = (ids[:, None] == ids[None]).to(dtype)
-    return target / target.sum(1, keepdim=True)
-
-
-def plain_contrast(images, texts, tau):
-    logits = images @ texts.t() / tau
-    return (F.cross_entropy(logits, shared(IDS)) + F.cross_entropy(logits.t(), shared(IDS))) / 2
-
-
-def plain_hinge(images, texts, hardest, margin=0.2):
-    scores = images @ texts.t()
-    own, same = scores.diagonal(), IDS[:, None] == IDS[None]
-    of_images = (margin + scores - own[:, None]).clamp(min=0).masked_fill(same, 0.0)
-    of_texts = (margin + scores - own[None]).clamp(min=0).masked_fill(same, 0.0)
-    return of_images.amax(1).sum() + of_texts.amax(0).sum() if hardest else of_images.sum() + of_texts.sum()
-
-
-def plain_affiliation(images, texts, tau, groups, one_to_one):
-    same = LABELS[:, None] == LABELS[None]
-    together = (same if groups is None else same & (groups[:, None] == groups[None])).double()
-    mean = together / together.sum(1, keepdim=True)
-    target = torch.eye(len(LABELS), dtype=torch.float64) if one_to_one else shared(LABELS)
-    of_images = F.cross_entropy(images @ (mean @ texts).t() / tau, target)
-    return (of_images + F.cross_entropy((mean @ images) @ texts.t() / tau, target)) / 2
-
-
 def assert_same(first, second, inputs):
     """Equal values and gradients; an input that one side does not use has gradient 0."""
     torch.testing.assert_close(first, second, atol=1e-10, rtol=1e-10)
@@ -65,13 +39,15 @@ def test_blocks_cover_every_row_once():
 def test_contrast_equals_its_plain_form():
     images, texts, loss = unit(12), unit(12, seed=1), ContrastiveLoss().double()
     tau = loss.temperature
-    assert_same(loss(images, texts, IDS), plain_contrast(images, texts, tau), [images, texts, tau])
+    assert_same(loss(images, texts, IDS), plain_losses.contrast(images, texts, IDS, tau), [images, texts, tau])
 
 
 @pytest.mark.parametrize("hardest", [True, False])
 def test_hinge_equals_its_plain_form(hardest):
     images, texts = unit(12), unit(12, seed=1)
-    assert_same(HingeLoss()(images, texts, IDS, hardest), plain_hinge(images, texts, hardest), [images, texts])
+    assert_same(
+        HingeLoss()(images, texts, IDS, hardest), plain_losses.hinge(images, texts, IDS, hardest), [images, texts]
+    )
 
 
 def test_a_batch_of_one_image_has_no_hardest_negative():
@@ -85,13 +61,13 @@ def test_a_batch_of_one_image_has_no_hardest_negative():
 def test_affiliation_equals_its_plain_form(groups, one_to_one):
     images, texts, loss = unit(12), unit(12, seed=1), AffiliationLoss(0.07, one_to_one).double()
     tau = loss.temperature
-    plain = plain_affiliation(images, texts, tau, groups, one_to_one)
+    plain = plain_losses.affiliation(images, texts, LABELS, tau, groups, one_to_one)
     assert_same(loss(images, texts, LABELS, groups), plain, [images, texts, tau])
 
 
 def test_a_shared_target_one_way_equals_its_plain_form():
     rows, columns, tau = unit(12), unit(12, seed=1), torch.tensor([0.1], dtype=torch.float64, requires_grad=True)
-    plain = F.cross_entropy(rows @ columns.t() / tau, shared(IDS))
+    plain = F.cross_entropy(rows @ columns.t() / tau, plain_losses.shared(IDS))
     assert_same(soft_positive_contrast(rows, columns, IDS, tau), plain, [rows, columns, tau])
 
 
@@ -102,21 +78,9 @@ def test_structure_equals_its_plain_form(relation, distance):
     of_images, of_texts = (unit(12, 7, seed=seed, dtype=torch.float32).detach() for seed in (2, 3))
     learn = relation == "fused"
     loss = StructureDistillationLoss(relation, distance, 0.3, learn_text_share=learn)
-    off = ~torch.eye(12, dtype=torch.bool)
-
-    def compare(student, target):
-        difference = (student - target)[off]
-        return difference.abs().mean() / 0.07 if distance == "mae" else (difference**2).mean() / 0.07**2
-
-    image_target, text_target = of_images @ of_images.t(), of_texts @ of_texts.t()
-    inputs, v, t = [images, texts], F.normalize(images, dim=-1), F.normalize(texts, dim=-1)
-    if relation == "own":
-        plain = (compare(v @ v.t(), image_target) + compare(t @ t.t(), text_target)) / 2
-    else:
-        fused, share = F.normalize(v + t, dim=-1), loss.text_share
-        target = share * text_target + (1 - share) * image_target
-        balance = compare(image_target, target) + compare(text_target, target)
-        plain, inputs = compare(fused @ fused.t(), target) + balance / 2, [images, texts, share]
+    inputs = [images, texts, loss.text_share] if learn else [images, texts]
+    share = loss.text_share if learn else None
+    plain = plain_losses.structure(images, texts, of_images, of_texts, distance, share)
     ours, _ = loss(images, texts, of_images, of_texts)
     torch.testing.assert_close(ours, plain, atol=1e-5, rtol=1e-5)
     for one, other in zip(*(torch.autograd.grad(value, inputs) for value in (ours, plain))):
