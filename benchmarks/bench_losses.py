@@ -2,7 +2,7 @@
 
     python benchmarks/bench_losses.py --sizes 1024 4096 --repeats 7
 
-Forward and backward of unit vectors (N, 512), interleaved, median of `--repeats`. Bytes are those of all tensors that
+Forward and backward of unit vectors (N, 512), in turn, median CPU seconds of `--repeats`. Bytes are those of all tensors that
 autograd keeps for the backward pass. Values and gradients must agree (the summed hinge in float64: in float32 it flips
 at its kink). Plain forms are run up to `--plain` rows. open_clip's file of losses is taken out of its wheel, which pip
 downloads; nothing of it is installed. Writes runs/bench_losses.json and prints rows of docs/benchmarks.md.
@@ -115,12 +115,12 @@ def step(way: Callable, images: torch.Tensor, texts: torch.Tensor) -> tuple[floa
         kept.add(packed := Packed(tensor))
         return packed
 
-    start = time.perf_counter()
+    start = time.process_time()
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda packed: packed.tensor):
         loss = way(*sides)
     storages = {packed.tensor.untyped_storage().data_ptr(): packed.tensor.untyped_storage().nbytes() for packed in kept}
     loss.backward()
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     return loss.item(), [side.grad for side in sides], sum(storages.values()), seconds
 
 
