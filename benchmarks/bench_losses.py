@@ -2,8 +2,8 @@
 
     python benchmarks/bench_losses.py --sizes 1024 4096 --repeats 7
 
-Forward and backward of unit vectors (N, 512), in turn, median CPU seconds of `--repeats`. Bytes are those of all tensors that
-autograd keeps for the backward pass. Values and gradients must agree (the summed hinge in float64: in float32 it flips
+Forward and backward of unit vectors (N, 512), in turn, median CPU seconds of `--repeats`. Bytes are those that
+autograd keeps for the backward pass. Values and gradients must agree (the summed hinge in float64: float32 flips
 at its kink). Plain forms are run up to `--plain` rows. open_clip's file of losses is taken out of its wheel, which pip
 downloads; nothing of it is installed. Writes runs/bench_losses.json and prints rows of docs/benchmarks.md.
 """

@@ -20,7 +20,7 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import TrainerState
+from transformers import TrainerState, TrainingArguments
 from transformers.trainer_utils import TrainOutput
 from transformers.utils import logging
 
@@ -104,6 +104,7 @@ class WholeCheckpoints(SealedCheckpoints):
                 if self.args.load_best_model_at_end and state.best_model_checkpoint is not None:
                     self._load_best_model()
                 return TrainOutput(state.global_step, 0.0, {})
+            refuse_other_batches(Path(resume_from_checkpoint), state, self.args)
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
@@ -131,6 +132,26 @@ def load_whole(folder: str | Path, model: nn.Module):
     if wrong:
         raise ValueError(f"{folder} does not hold this model: {wrong}")
     model.load_state_dict(fresh.state_dict(), strict=True)
+
+
+def refuse_other_batches(folder: Path, state: TrainerState, args: TrainingArguments):
+    """Refuse to go on with other batches than before: pairs would be seen twice or never, and nobody would know.
+
+    Raises:
+        ValueError: the checkpoint was written by another number of processes, or with other batches.
+    """
+    processes = len(list(folder.glob("rng_state*.pth")))
+    if processes != args.world_size:
+        raise ValueError(
+            f"{folder} was written by {processes} processes, and here run {args.world_size}: start as many as then "
+            f"(torchrun --nproc_per_node {processes} ...), or start anew from its weights"
+        )
+    size = state.train_batch_size
+    if size is not None and size != args.per_device_train_batch_size:
+        raise ValueError(
+            f"{folder} was written with --per_device_train_batch_size {size}, not {args.per_device_train_batch_size}: "
+            "set it as it was, or start anew from its weights"
+        )
 
 
 def seal(folder: Path):

@@ -133,6 +133,7 @@ def check_settings(stage: str, training: TrainingArguments):
     Raises:
         ValueError: with the flag and why.
     """
+    check_launch(training)
     table = REFUSED if stage == "prior" else {**REFUSED, **REFUSED_FOR_PAIRS}
     unset = _unset(type(training))
     for name, reason in table.items():
@@ -153,6 +154,29 @@ def check_settings(stage: str, training: TrainingArguments):
         raise ValueError(
             "--per_device_train_batch_size 1: a pair alone has no negatives, and nothing is learned; take at least 2, "
             "better as many as memory holds (--gradient_accumulation_steps adds no negatives)"
+        )
+
+
+def check_launch(training: TrainingArguments):
+    """Refuse a launch whose processes are not what was asked for.
+
+    Raises:
+        ValueError: fewer processes than asked for, a way of sharding that is not there, or batches of unequal size.
+    """
+    env = os.environ
+    # On a CPU, `accelerate launch --num_processes N` sets an address for N processes and starts one.
+    if "ACCELERATE_MIXED_PRECISION" in env and "MASTER_PORT" in env and "WORLD_SIZE" not in env:
+        raise ValueError(
+            "accelerate launch started one process, although several were asked for (it does so on a CPU): start them "
+            "with `torchrun --nproc_per_node N SCRIPT ...`"
+        )
+    for name in ("FSDP", "DEEPSPEED"):
+        if env.get(f"ACCELERATE_USE_{name}", "").lower() in ("true", "1"):
+            raise ValueError(f"accelerate launch with {name}: {_ONE_PROCESS_A_GPU}")
+    if training.world_size > 1 and not training.dataloader_drop_last:
+        raise ValueError(
+            "--dataloader_drop_last False: with several processes the last batch would be filled up with pairs that "
+            "were seen already; leave it out"
         )
 
 

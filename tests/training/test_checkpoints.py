@@ -247,3 +247,19 @@ def test_two_processes_go_on_as_if_they_had_not_stopped(scenes, tmp_path):
     (tmp_path / "baseline" / "checkpoint-4" / "rng_state_1.pth").unlink()
     subprocess.run([*command, "--resume_from_checkpoint", "true"], check=True, capture_output=True, timeout=300)
     assert equal(whole, load_file(tmp_path / "hub" / "model.safetensors"))
+
+
+def test_a_checkpoint_of_other_processes_is_refused(copied, scenes, capsys):
+    newest = copied / "baseline" / "checkpoint-4"
+    (newest / "sealed.json").unlink()
+    (newest / "rng_state.pth").rename(newest / "rng_state_0.pth")
+    shutil.copy(newest / "rng_state_0.pth", newest / "rng_state_1.pth")
+    words = [*scenes, *SMALL, *FLAGS, "--max_steps", "5", "--output_dir", str(copied)]
+    with pytest.raises(ValueError, match="written by 2 processes, and here run 1: start as many as then"):
+        run_d2s.main([*words, "--resume_from_checkpoint", "true"])
+
+
+def test_a_checkpoint_of_other_batches_is_refused(copied, scenes):
+    words = [*scenes, *SMALL, *FLAGS, "--max_steps", "5", "--output_dir", str(copied)]
+    with pytest.raises(ValueError, match="written with --per_device_train_batch_size 8, not 4"):
+        run_d2s.main([*words, "--per_device_train_batch_size", "4", "--resume_from_checkpoint", "true"])

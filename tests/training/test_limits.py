@@ -1,6 +1,8 @@
 """What a run refuses when its flags are read: ranges, settings without effect, metrics that no evaluation gives."""
 
 import argparse
+import subprocess
+import sys
 from dataclasses import fields
 from types import SimpleNamespace
 
@@ -10,8 +12,9 @@ from datasets import Dataset
 from small_runs import SMALL, run
 from transformers import TrainingArguments
 
+from vsehub.training import run_d2s
 from vsehub.training.arguments import D2S_ARGUMENTS, PIR_ARGUMENTS
-from vsehub.training.limits import RANGES, REFUSED, REFUSED_FOR_PAIRS, check_metric_of_rows, with_ranges
+from vsehub.training.limits import RANGES, REFUSED, REFUSED_FOR_PAIRS, check_launch, check_metric_of_rows, with_ranges
 from vsehub.training.recipe import _Parser
 from vsehub.training.stages import read_stages
 from vsehub.training.trainer import ZERO_STEPS, RetrievalTrainer
@@ -177,3 +180,37 @@ def test_a_hinge_without_margin_that_learns_nothing_says_so(scenes, tmp_path):
     flags = ["--stages", "baseline", "--per_device_train_batch_size", "2", "--max_train_images", "1"]
     with pytest.raises(FloatingPointError, match="the 2 pairs of a step hold no negative"):
         run(scenes, tmp_path, *flags, "--max_steps", "30", "--eval_steps", "30", "--save_steps", "30")
+
+
+def launched(processes=1, drop_last=True):
+    """What `check_launch` looks at."""
+    return SimpleNamespace(world_size=processes, dataloader_drop_last=drop_last)
+
+
+def test_fewer_processes_than_were_asked_for_are_refused(scenes, tmp_path):
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", run_d2s.__file__]
+    words = [*scenes, *SMALL, "--stages", "baseline", "--output_dir", str(tmp_path / "out")]
+    done = subprocess.run([*command, *words], capture_output=True, text=True, timeout=300)
+    assert done.returncode != 0 and "torchrun --nproc_per_node N" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_process_that_accelerate_started_is_fine(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    check_launch(launched())
+    monkeypatch.setenv("MASTER_PORT", "29500")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    check_launch(launched(2))
+
+
+@pytest.mark.parametrize("name", ["FSDP", "DEEPSPEED"])
+def test_sharding_that_a_launcher_asks_for_is_refused(monkeypatch, name):
+    monkeypatch.setenv(f"ACCELERATE_USE_{name}", "true")
+    with pytest.raises(ValueError, match=f"accelerate launch with {name}"):
+        check_launch(launched())
+
+
+def test_a_last_batch_that_processes_would_fill_up_is_refused():
+    check_launch(launched(1, drop_last=False))
+    with pytest.raises(ValueError, match="--dataloader_drop_last False"):
+        check_launch(launched(2, drop_last=False))
