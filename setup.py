@@ -49,6 +49,7 @@ setup(
         "lance": ["lancedb"],
         "qdrant": ["qdrant-client"],
         "eccv": ["eccv_caption"],
+        "sentence-transformers": ["sentence-transformers>=6"],
         "test": [
             "pytest",
             "hypothesis",

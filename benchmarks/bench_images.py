@@ -113,12 +113,12 @@ def main() -> int:
             paths = photographs(Path(folder), count)
         source = small_model(Path(folder) / "model")
         retriever, other = Retriever.from_pretrained(source), SentenceTransformer(source, device="cpu")
-        model, processor = retriever.model, retriever.processor
+        encoder, processor = retriever.encoder, retriever.processor
         resize = FastResize(processor)
 
         def ours(fast):
             entries = (({"id": path}, path) for path in paths)
-            stream = embed_stream(model, processor, entries, 32, args.workers, fast)
+            stream = embed_stream(encoder, entries, 32, args.workers, fast)
             return np.concatenate([vectors for _, vectors, _ in stream])
 
         def prepare(fast):

@@ -226,8 +226,8 @@ def loading_options(args: argparse.Namespace, model: str | None) -> dict:
 
 def _own_code_alone(folder: str):
     """Refuse a folder whose settings name code in a repository, which no commit would pin."""
-    for path in Path(folder).glob("*.json"):
-        if re.search(r'"auto_map"[^}]*--', path.read_text(encoding="utf-8", errors="replace")):
+    for path in Path(folder).rglob("*.json"):
+        if re.search(r'("auto_map"[^}]*|"type"[^,}]*)--', path.read_text(encoding="utf-8", errors="replace")):
             raise ValueError(
                 f"{path} takes code from another repository: copy that code into the folder, or name the repository"
             )

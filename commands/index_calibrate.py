@@ -62,7 +62,7 @@ def main(argv: list[str]) -> int:
     owners = [number for number, texts in enumerate(rows["captions"]) for _ in texts]
     texts = [text for several in rows["captions"] for text in several]
     retriever = Retriever.open(args.index, args.model, **loading)
-    retriever.model.to(chosen_device(args.device))
+    retriever.encoder.to(chosen_device(args.device))
     images = [image_source(image) for image in rows["image"]]
     cutoff = retriever.calibrate(images, texts, owners, off_topic, args.reject_share)
     text = (

@@ -62,7 +62,7 @@ def main(argv: list[str]) -> int:
 
     image = open_any(args.image) if args.image else None
     retriever = Retriever.open(args.index, args.model, **loading)
-    retriever.model.to(chosen_device(args.device))
+    retriever.encoder.to(chosen_device(args.device))
     cutoff = None if args.no_cutoff else retriever.cutoff_for(image, "auto" if args.cutoff is None else args.cutoff)
     hits = retriever.search(args.text, image, args.k, args.weight, cutoff)
     if args.html:

@@ -1,5 +1,7 @@
 """Embed an evaluation split, each image once, and rank it. The work is shared among processes."""
 
+from typing import Any
+
 import torch
 from accelerate import Accelerator
 from torch.nn import functional as F
@@ -7,6 +9,7 @@ from tqdm.auto import tqdm
 
 from ..data.rows import row_image
 from ..processing.batching import batches_of, by_length, run_batches, tokenize
+from ..processing.encoders import Encoder
 from .protocols import protocol_outcomes
 from .ranking import folded_metrics
 from .scene_metrics import scene_precision
@@ -36,13 +39,34 @@ class RowInputs:
         return tokenize(self.processor.tokenizer, [self.captions[index] for index in indices])
 
 
+class EncoderRows(RowInputs):
+    """`RowInputs` that an encoder prepares.
+
+    Args:
+        encoder: of the rows; its `text_limit` is the number of tokens that are read.
+        rows: prepared rows.
+    """
+
+    def __init__(self, encoder: Encoder, rows):
+        super().__init__(encoder.processor, rows)
+        self.encoder = encoder
+
+    def images(self, indices: list[int]) -> dict[str, Any]:
+        """Model inputs of the pictures of these rows."""
+        return self.encoder.image_inputs([row_image(self.rows[index]) for index in indices])
+
+    def texts(self, indices: list[int]) -> dict[str, Any]:
+        """Model inputs of these captions, numbered over all rows."""
+        return self.encoder.text_inputs([self.captions[index] for index in indices])
+
+
 def embed_rows(
     model, inputs: RowInputs, accelerator: Accelerator, batch_size: int = 64
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Embed the images and all captions of prepared rows.
 
     Args:
-        model: the wrapped or bare model; it is put in eval mode.
+        model: the wrapped or bare model, or an encoder; it is put in eval mode.
         inputs: of the rows.
         accelerator: gives this process its share and gathers the results of all.
         batch_size: images, or texts, at a time.

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from accelerate import Accelerator
-from transformers import AutoModel, AutoProcessor
 
 from ..data.arguments import DataArguments
 from ..data.rows import prepare_rows
 from ..files.outputs import output_file
-from ..modeling.modeling_dual_encoder import DualEncoderPreTrainedModel
 from ..modeling.towers import load_errors
-from .embed import RowInputs, embed_rows, further_metrics, labels_of
+from ..processing.encoders import Encoder
+from ..processing.load_encoder import load_encoder
+from .embed import EncoderRows, embed_rows, further_metrics, labels_of
 from .graded import class_relevance, graded_metrics, rouge_l_relevance
 from .ground_truth import read_ground_truth
 from .outcomes import Outcomes
@@ -57,7 +57,7 @@ def evaluation(source: str, data: DataArguments, split: str, options: Evaluation
     """Embed a split, each image once, or read its embeddings, and evaluate it by one or several protocols.
 
     Args:
-        source: folder or Hub id of a model of vsehub and its processor.
+        source: folder or Hub id of an image-text model and its processor, see `processing.load_encoder`.
         data: source and columns.
         split: which split.
         options: how.
@@ -66,7 +66,7 @@ def evaluation(source: str, data: DataArguments, split: str, options: Evaluation
         Metrics (recalls in per cent, rsum, mean_recall, ...) and the record that `vsehub compare` reads.
 
     Raises:
-        ValueError: no model of vsehub, data that do not fit the protocol, embeddings of another model or data, or
+        ValueError: no image-text model, data that do not fit the protocol, embeddings of another model or data, or
             `classes` where the data have none.
     """
     _check(options)
@@ -86,13 +86,13 @@ def evaluation(source: str, data: DataArguments, split: str, options: Evaluation
         raise ValueError(
             f"{data.data} has no scene classes for --graded classes: name their column with --label_column"
         )
-    model, processor = _loaded(source, accelerator.device, not options.embeddings, options.loading)
     with load_errors(source):
-        facts = embedding_facts(source, rows, split, dtype, processor.tokenizer.model_max_length, options.loading)
+        encoder = load_encoder(source, weights=not options.embeddings, **options.loading)
+        facts = embedding_facts(source, rows, split, dtype, encoder.text_limit, options.loading)
     if options.embeddings:
         embeds = read_embeddings(options.embeddings, facts)
     else:
-        embeds = _embeds(model, processor, rows, accelerator, dtype, options.batch_size)
+        embeds = _embeds(encoder.to(accelerator.device), rows, accelerator, dtype, options.batch_size)
         if options.save_embeddings and accelerator.is_main_process:
             write_embeddings(options.save_embeddings, embeds, facts)
     embeds = (embeds[0].to(accelerator.device), embeds[1].to(accelerator.device), embeds[2])
@@ -128,21 +128,13 @@ def resolved_dtype(name: str, device: torch.device) -> str:
     return "bfloat16" if device.type == "cpu" and known is not None and known() else "float32"
 
 
-def _loaded(source: str, device: torch.device, with_weights: bool, loading: dict):
-    """The model, or None without weights, and its processor."""
-    model = None
-    with load_errors(source):
-        if with_weights:
-            model = AutoModel.from_pretrained(source, **loading).to(device)
-            if not isinstance(model, DualEncoderPreTrainedModel):
-                raise ValueError(f"{source} is a {type(model).__name__}, not an image-text model of vsehub")
-        return model, AutoProcessor.from_pretrained(source, **loading)
-
-
-def _embeds(model, processor, rows, accelerator, dtype: str, batch_size: int):
-    """Embed as a user of the model does; captions are cut where its tokenizer cuts them."""
+def _embeds(encoder: Encoder, rows, accelerator, dtype: str, batch_size: int):
+    """Embed as a user of the model does; captions are cut where its processor cuts them, and that is told."""
+    inputs = EncoderRows(encoder, rows)
+    if accelerator.is_main_process:
+        encoder.warn_of_cuts(inputs.captions)
     with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
-        return embed_rows(model, RowInputs(processor, rows), accelerator, batch_size)
+        return embed_rows(encoder, inputs, accelerator, batch_size)
 
 
 def _outcomes(rows, embeds, truths: dict) -> dict[str, Outcomes]:

@@ -9,17 +9,17 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from transformers import AutoConfig
 
 from ..data.rows import image_source
 from ..files.digests import folder_digest, rows_digest
 from ..files.remembered import folder_state, remembered
 from ..files.whole import whole_path
+from ..processing.load_encoder import snapshot_of
 
 TENSORS = ("image_embeds", "text_embeds", "text_to_image")
 
 
-def embedding_facts(source: str, rows, split: str, dtype: str, max_length: int, loading: dict) -> dict[str, str]:
+def embedding_facts(source: str, rows, split: str, dtype: str, max_length: int | None, loading: dict) -> dict[str, str]:
     """All that embeddings depend on.
 
     Args:
@@ -27,7 +27,7 @@ def embedding_facts(source: str, rows, split: str, dtype: str, max_length: int, 
         rows: prepared rows.
         split: name of the split.
         dtype: `float32` or `bfloat16`.
-        max_length: tokens kept of a caption.
+        max_length: tokens kept of a caption; None: all.
         loading: `revision` and `trust_remote_code`, as the model was loaded.
     """
     return {
@@ -41,10 +41,9 @@ def embedding_facts(source: str, rows, split: str, dtype: str, max_length: int, 
 
 
 def model_revision(source: str, revision: str | None = None, trust_remote_code: bool = False) -> str:
-    """The commit of a Hub repository, or a digest of all weights and settings of a folder."""
+    """The commit of a Hub repository that was loaded, or a digest of all weights and settings of a folder."""
     if not Path(source).is_dir():
-        config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
-        return str(config._commit_hash)
+        return str(Path(snapshot_of(source, revision=revision) or "None").name)
     return remembered(source, folder_state(source), ["folder"], lambda: folder_digest(source))
 
 

@@ -13,20 +13,22 @@ CHUNK = 1 << 22  # bytes read at a time
 ENDS = 1 << 16  # bytes at both ends of a file that `sampled_digest` reads
 
 
-def fingerprint(model, digest: str | None = None) -> dict:
+def fingerprint(model, digest: str | None = None, source: str | None = None, revision: str | None = None) -> dict:
     """Identify a model by its weights, so that an index is never searched with another one.
 
     Args:
-        model: a model of transformers.
+        model: a model of transformers or sentence-transformers.
         digest: `weights_digest` of it, where it is known.
+        source: folder or Hub id that it was loaded from, where it does not say so itself.
+        revision: commit of that repository.
 
     Returns:
         `id` (folder or repository), `revision` (commit, where known) and `digest`.
     """
-    origin, source = getattr(model, "_origin", {}), getattr(model.config, "_name_or_path", "") or ""
+    source = source or getattr(model.config, "_name_or_path", "") or ""
     return {
         "id": os.path.abspath(source) if os.path.isdir(source) else source,  # to be found from other folders, too
-        "revision": origin.get("revision"),
+        "revision": getattr(model, "_origin", {}).get("revision") or revision,
         "digest": digest or weights_digest(model),
     }
 
@@ -60,10 +62,16 @@ def tower_digest(tower, *facts) -> str:
 
 
 def folder_digest(folder: str | Path) -> str:
-    """Digest of all weights and settings of a model's folder: names and contents, `sha256:` and 16 digits."""
+    """Digest of all weights and settings of a model's folder: names and contents, `sha256:` and 16 digits.
+
+    Folders in it count where they hold weights, as those of sentence-transformers may.
+    """
     folder, digest = Path(folder), hashlib.sha256()
-    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.json"), *folder.glob("*.txt")]):
-        digest.update(f"{path.name} {path.stat().st_size} ".encode())
+    weights = ("*.safetensors", "pytorch_model*.bin")
+    paths = [path for kind in (*weights, "*.json", "*.txt") for path in folder.glob(kind)]
+    below = {path.parent for kind in weights for path in folder.glob(f"*/{kind}")}
+    for path in sorted([*paths, *(path for part in below for path in part.iterdir() if path.is_file())]):
+        digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size} ".encode())
         _read_into(digest, path)
     return f"sha256:{digest.hexdigest()[:16]}"
 

@@ -19,10 +19,18 @@ KEPT = 200  # entries
 
 
 def folder_state(folder: str | Path) -> list | None:
-    """Name, size, dates and inode of each file of a folder; None if that is no folder. Links are followed."""
+    """Name, size, dates and inode of each file of a folder and of the folders in it; None if that is no folder.
+
+    Links are followed. A model of sentence-transformers may keep its weights one folder down.
+    """
     try:
         with os.scandir(folder) as entries:
-            names = sorted(entry.name for entry in entries if entry.is_file())
+            entries = sorted(entries, key=lambda entry: entry.name)
+        names = [entry.name for entry in entries if entry.is_file()]
+        for entry in entries:
+            if entry.is_dir() and not entry.name.startswith("."):
+                with os.scandir(entry.path) as below:
+                    names += sorted(f"{entry.name}/{each.name}" for each in below if each.is_file())
         stats = [(name, os.stat(os.path.join(folder, name))) for name in names]
     except OSError:
         return None

@@ -296,30 +296,13 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
             TypeError: something else than strings.
             ValueError: a caption that is empty or no Unicode.
         """
-        texts = [texts] if isinstance(texts, str) else list(texts)
-        for row, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise TypeError(
-                    f"encode_text takes strings; item {row} is a {type(text).__name__} (use encode_image for pictures)"
-                )
-            if not text.strip():
-                raise ValueError(f"encode_text: item {row} is empty; leave it out")
-            if any("\ud800" <= letter <= "\udfff" for letter in text):  # half of a UTF-16 pair, or an undecoded byte
-                raise ValueError(f"encode_text: item {row} is not Unicode text: {text!r}")
+        texts = checked_texts(texts)
         processor = processor or self._own_processor()
-        self._warn_of_cuts(texts, processor.tokenizer)
+        warn_of_cuts(texts, processor.tokenizer, processor.tokenizer.model_max_length)
         order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
         return self._encode(
             order, batch_size, lambda rows: processor(text=[texts[row] for row in rows], return_tensors="pt")
         )
-
-    def _warn_of_cuts(self, texts: list[str], tokenizer):
-        limit = tokenizer.model_max_length
-        long = [text for text in texts if len(text.encode()) + 2 > limit]  # a token has at least one byte
-        lengths = [len(ids) for ids in tokenizer(long, truncation=False, verbose=False)["input_ids"]] if long else []
-        cut = sum(length > limit for length in lengths)
-        if cut:
-            logger.warning(f"{cut} of {len(texts)} texts were cut at {limit} tokens: the rest of them was not read")
 
     def encode_image(self, images, batch_size: int = 32, processor=None) -> torch.Tensor:
         """Embed pictures: a list of N `PIL.Image.Image` to unit vectors (N, D), float32 on the CPU.
@@ -327,13 +310,7 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
         Raises:
             TypeError: something else than PIL images. A string is never opened as a path or an address.
         """
-        images = list(images) if isinstance(images, (list, tuple)) else [images]
-        for row, image in enumerate(images):
-            if not hasattr(image, "getbands"):
-                raise TypeError(
-                    f"encode_image takes PIL images; item {row} is a {type(image).__name__} "
-                    "(open files yourself with PIL.Image.open)"
-                )
+        images = checked_images(images)
         processor = processor or self._own_processor()
         return self._encode(
             list(range(len(images))),
@@ -372,6 +349,51 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
         return self._processor
 
 
+def checked_texts(texts) -> list[str]:
+    """The texts of `encode_text` as a list.
+
+    Raises:
+        TypeError: something else than strings.
+        ValueError: a text that is empty or no Unicode.
+    """
+    texts = [texts] if isinstance(texts, str) else list(texts)
+    for row, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(
+                f"encode_text takes strings; item {row} is a {type(text).__name__} (use encode_image for pictures)"
+            )
+        if not text.strip():
+            raise ValueError(f"encode_text: item {row} is empty; leave it out")
+        if any("\ud800" <= letter <= "\udfff" for letter in text):  # half of a UTF-16 pair, or an undecoded byte
+            raise ValueError(f"encode_text: item {row} is not Unicode text: {text!r}")
+    return texts
+
+
+def checked_images(images) -> list:
+    """The pictures of `encode_image` as a list.
+
+    Raises:
+        TypeError: something else than PIL images.
+    """
+    images = list(images) if isinstance(images, (list, tuple)) else [images]
+    for row, image in enumerate(images):
+        if not hasattr(image, "getbands"):
+            raise TypeError(
+                f"encode_image takes PIL images; item {row} is a {type(image).__name__} "
+                "(open files yourself with PIL.Image.open)"
+            )
+    return images
+
+
+def warn_of_cuts(texts: list[str], tokenizer, limit: int):
+    """Log how many texts have more than `limit` tokens, if any has."""
+    long = [text for text in texts if len(text.encode()) + 2 > limit]  # a token has at least one byte
+    lengths = [len(ids) for ids in tokenizer(long, truncation=False, verbose=False)["input_ids"]] if long else []
+    cut = sum(length > limit for length in lengths)
+    if cut:
+        logger.warning(f"{cut} of {len(texts)} texts were cut at {limit} tokens: the rest of them was not read")
+
+
 def _unit(vectors: torch.Tensor) -> torch.Tensor:
     """Unit vectors; a length that is itself rounded to bfloat16 would leave them up to 0.4 % too long or short."""
     return F.normalize(vectors.float(), dim=-1).to(vectors.dtype)
@@ -386,4 +408,4 @@ def _features(hidden: torch.Tensor, pooled: torch.Tensor, tower) -> BaseModelOut
     )
 
 
-__all__ = ["DualEncoderOutput", "DualEncoderPreTrainedModel"]
+__all__ = ["DualEncoderOutput", "DualEncoderPreTrainedModel", "checked_images", "checked_texts", "warn_of_cuts"]

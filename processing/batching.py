@@ -26,15 +26,15 @@ def batches_of(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
 
 def run_batches(
     batches: Iterable[Sequence[Item]],
-    prepare: Callable[[Sequence[Item]], dict[str, torch.Tensor]],
-    run: Callable[[dict[str, torch.Tensor]], Result],
+    prepare: Callable[[Sequence[Item]], dict[str, Any]],
+    run: Callable[[dict[str, Any]], Result],
     device: torch.device | str,
 ) -> Iterator[tuple[Sequence[Item], Result]]:
     """Prepare and run batch after batch, without gradients.
 
     Args:
         batches: the items of each batch.
-        prepare: items to named input tensors on the CPU.
+        prepare: items to named inputs on the CPU: tensors, and what else the model takes.
         run: the inputs, on `device`, to what the caller wants of them.
         device: where `run` computes.
 
@@ -42,10 +42,15 @@ def run_batches(
         Each batch and its result, in the order of the batches.
     """
     for batch in batches:
-        inputs = {name: value.to(device) for name, value in prepare(batch).items()}
+        inputs = on_device(prepare(batch), device)
         with torch.no_grad():
             result = run(inputs)
         yield batch, result
+
+
+def on_device(inputs: dict[str, Any], device: torch.device | str) -> dict[str, Any]:
+    """The inputs with their tensors on a device."""
+    return {name: value.to(device) if torch.is_tensor(value) else value for name, value in inputs.items()}
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str], max_length: int | None = None) -> dict[str, torch.Tensor]:
@@ -67,4 +72,4 @@ def pad_states(states: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
     return {"text_hidden_states": padded, "attention_mask": mask}
 
 
-__all__ = ["batches_of", "by_length", "pad_ids", "pad_states", "run_batches", "tokenize"]
+__all__ = ["batches_of", "by_length", "on_device", "pad_ids", "pad_states", "run_batches", "tokenize"]

@@ -11,6 +11,8 @@ from itertools import islice
 
 import torch
 
+from ..processing.batching import on_device
+from ..processing.encoders import Encoder
 from ..processing.pixels import BadImageError, opening, to_rgb
 from ..processing.scenes import open_any
 from .fast_resize import FastResize
@@ -19,13 +21,12 @@ MOST_HELD = 64_000_000  # bytes of tiles that wait for the model
 
 
 def embed_stream(
-    model, processor, entries, batch_size: int = 32, workers: int | None = None, fast: bool = False, bands=None
+    encoder: Encoder, entries, batch_size: int = 32, workers: int | None = None, fast: bool = False, bands=None
 ):
     """Embed pictures, batch after batch.
 
     Args:
-        model: a dual encoder of vsehub, in eval mode.
-        processor: its processor.
+        encoder: of the pictures, in eval mode.
         entries: iterable of (item, source): a dictionary with `id`, and a path, bytes, a PIL image, or a
             `BadImageError` where there is none.
         batch_size: pictures at a time.
@@ -43,7 +44,7 @@ def embed_stream(
     if batch_size < 1 or (workers or 1) < 1:
         raise ValueError(f"batch size and workers must be at least 1, not {batch_size} and {workers}")
     workers = workers or min(8, os.cpu_count() or 1)
-    resize = FastResize(processor) if fast else None
+    resize = FastResize(encoder.processor) if fast else None
     entries, waiting = iter(entries), deque()
     pool = ThreadPoolExecutor(workers)
     try:
@@ -53,10 +54,10 @@ def embed_stream(
                 and sum(held for _, held in waiting) < MOST_HELD
                 and (batch := list(islice(entries, batch_size)))
             ):
-                waiting.append((pool.submit(_prepared, batch, processor, resize, bands), _bytes_held(batch)))
+                waiting.append((pool.submit(_prepared, batch, encoder, resize, bands), _bytes_held(batch)))
             if not waiting:
                 return
-            yield _embedded(model, resize, *waiting.popleft()[0].result())
+            yield _embedded(encoder, resize, *waiting.popleft()[0].result())
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -66,8 +67,8 @@ def _bytes_held(batch) -> int:
     return sum(3 * source.width * source.height for _, source in batch if hasattr(source, "getbands"))
 
 
-def _prepared(batch, processor, resize, bands):
-    """Open and prepare a batch: (items, pixels (B, 3, H, W) or None, problems)."""
+def _prepared(batch, encoder, resize, bands):
+    """Open and prepare a batch: (items, inputs of the model or None, problems)."""
     items, images, problems = [], [], []
     for item, source in batch:
         try:
@@ -78,16 +79,16 @@ def _prepared(batch, processor, resize, bands):
     if not images:
         return items, None, problems
     try:
-        return items, _pixels(images, processor, resize), problems
+        return items, _inputs(images, encoder, resize), problems
     except Exception as error:  # one picture is at fault: prepare each alone to find it
         if len(images) == 1:
             return [], None, [*problems, _problem(items[0], f"cannot be prepared ({type(error).__name__}: {error})")]
-        parts = [_prepared([(item, image)], processor, resize, None) for item, image in zip(items, images)]
-        pixels = [part for _, part, _ in parts if part is not None]
+        parts = [_prepared([(item, image)], encoder, resize, None) for item, image in zip(items, images)]
+        inputs = [part for _, part, _ in parts if part is not None]
         items = [item for good, _, _ in parts for item in good]
         return (
             items,
-            torch.cat(pixels) if pixels else None,
+            _joined(inputs) if inputs else None,
             problems + [problem for *_, several in parts for problem in several],
         )
 
@@ -114,17 +115,27 @@ def _is_unicode(name) -> bool:
     return True
 
 
-def _pixels(images, processor, resize):
-    return resize.prepare(images) if resize else processor(images=images, return_tensors="pt")["pixel_values"]
+def _inputs(images, encoder, resize) -> dict:
+    return encoder.pixel_inputs(resize.prepare(images)) if resize else encoder.image_inputs(images)
+
+
+def _joined(several: list[dict]) -> dict:
+    """The inputs of several pictures as those of one batch; what is no tensor is the same for all."""
+    first = several[0]
+    return {
+        name: torch.cat([inputs[name] for inputs in several]) if torch.is_tensor(value) else value
+        for name, value in first.items()
+    }
 
 
 @torch.inference_mode()
-def _embedded(model, resize, items, pixels, problems):
-    if pixels is None:
-        return [], torch.empty(0, model.config.projection_dim).numpy(), problems
-    pixels = pixels.to(model.device)
-    pixels = resize.finish(pixels) if resize else pixels
-    vectors = model(pixel_values=pixels.to(model.dtype)).image_embeds.float().cpu()
+def _embedded(encoder, resize, items, inputs, problems):
+    if inputs is None:
+        return [], torch.empty(0, encoder.dimension).numpy(), problems
+    inputs = on_device(inputs, encoder.device)
+    if resize:
+        inputs["pixel_values"] = resize.finish(inputs["pixel_values"])
+    vectors = encoder(**inputs).image_embeds.cpu()
     good = vectors.isfinite().all(dim=1).tolist()
     problems = problems + [_problem(i, "the model's embedding is not finite") for i, ok in zip(items, good) if not ok]
     return [item for item, ok in zip(items, good) if ok], vectors[good].numpy(), problems

@@ -96,7 +96,7 @@ def _opened(out, model: str | None, update: bool, kind: str | None, accelerator,
         retriever.index.kind = kind or "flat"
         if accelerator.is_main_process:
             retriever.save(out)
-    retriever.model.to(accelerator.device)
+    retriever.encoder.to(accelerator.device)
     return retriever
 
 
@@ -172,7 +172,7 @@ def _embedded(retriever, collection, chunk, accelerator, batch_size, workers):
     numbered = enumerate(entry for unit in chunk for entry in collection.entries(unit))
     mine = (({**item, "number": n}, source) for n, (item, source) in numbered if n % of == share)
     fast, bands = bool(collection.settings.get("fast")), collection.settings.get("bands")
-    batches = list(embed_stream(retriever.model, retriever.processor, mine, batch_size, workers, fast, bands))
+    batches = list(embed_stream(retriever.encoder, mine, batch_size, workers, fast, bands))
     batches = gather_object(batches)
     problems = [problem for *_, several in batches for problem in several]
     torn = {problem["path"] for problem in problems if collection.tiled(problem["path"])}

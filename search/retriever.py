@@ -17,14 +17,11 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import transformers
-from huggingface_hub import try_to_load_from_cache
-from transformers import AutoModel, AutoProcessor
 
-from ..files.digests import fingerprint, weights_digest
-from ..files.remembered import folder_state, remembered
 from ..files.text import printable
 from ..modeling.towers import load_errors
+from ..processing.encoders import Encoder
+from ..processing.load_encoder import encoder_of, load_encoder
 from ..processing.scenes import open_any
 from .cutoff import best_of_others, calibrated_cutoff
 from .embedding_stream import embed_stream
@@ -51,18 +48,23 @@ class Retriever:
     """A dual encoder and an index of what it embedded.
 
     Args:
-        model: a dual encoder of vsehub.
-        processor: its processor.
+        model: any dual encoder: of vsehub or transformers, a `SentenceTransformer`, or an `Encoder`.
+        processor: its processor; default the one beside its weights.
         index: what to search; default an empty one in memory.
-        made_by: the model's `fingerprint`, where it is known.
+
+    Attributes:
+        encoder: the model and its processor as search uses them.
+        made_by: the model's `fingerprint`.
 
     Raises:
+        ValueError: a model that does not embed both images and texts.
         IndexFolderError: the index was made with another model.
     """
 
-    def __init__(self, model, processor, index: VectorIndex | None = None, made_by: dict | None = None):
-        self.model, self.processor = _image_text_model(model).eval(), processor
-        self.made_by = made_by or fingerprint(model)
+    def __init__(self, model, processor=None, index: VectorIndex | None = None):
+        self.encoder: Encoder = encoder_of(model, processor).eval()
+        self.model, self.processor = self.encoder.model, self.encoder.processor
+        self.made_by = self.encoder.identity
         self.index = VectorIndex(self.made_by) if index is None else index
         self.index.check_model(self.made_by)
 
@@ -71,34 +73,23 @@ class Retriever:
         """Load a model and its processor.
 
         Args:
-            model: Hub id, folder, or a model in memory (then with a `processor`, unless one is saved beside its
-                weights).
+            model: Hub id or folder of any dual encoder (see `processing.load_encoder`), or a model in memory (then with
+                a `processor`, unless one is saved beside its weights).
             index: a `VectorIndex`, the folder of one, or None for an empty one in memory.
             processor: of the model.
             **kwargs: of `AutoModel.from_pretrained`, such as `revision`. `trust_remote_code` is False unless given.
         """
-        made_by = None
-        kwargs["trust_remote_code"] = bool(kwargs.get("trust_remote_code"))  # without it, transformers asks on stdin
         if isinstance(model, (str, os.PathLike)):
             source = str(model)
             if source.startswith(("/", ".", "~")) and not Path(source).exists():
                 raise FileNotFoundError(
                     f"{source}: no such folder; if the model was moved, give its new place with --model"
                 )
-            names = ("revision", "local_files_only", "cache_dir", "token", "trust_remote_code")
-            shared = {name: kwargs[name] for name in names if name in kwargs}
-            before = folder_state(source)
             with load_errors(source):
-                model = AutoModel.from_pretrained(source, **kwargs)
-            _image_text_model(model)
-            made_by = _fingerprint_of_files(model, source, before, kwargs)
-            with load_errors(source):
-                processor = processor or AutoProcessor.from_pretrained(source, **shared)
-        elif processor is None and _image_text_model(model):
-            processor = model._own_processor()
+                model = load_encoder(source, processor, **kwargs)
         if isinstance(index, (str, os.PathLike)):
             index = VectorIndex.open(index)
-        return cls(model, processor, index, made_by)
+        return cls(model, processor, index)
 
     @classmethod
     def open(cls, folder, model=None, **kwargs):
@@ -146,7 +137,7 @@ class Retriever:
         for name, given in ("id", ids), ("caption", captions):
             items = [{**item, name: value} for item, value in _paired(items, given, name)] if given else items
         sources = [image if _in_memory(image) else os.fspath(image) for image in images]
-        stream = embed_stream(self.model, self.processor, zip(items, sources), batch_size, fast=fast)
+        stream = embed_stream(self.encoder, zip(items, sources), batch_size, fast=fast)
         batches = list(stream)
         vectors = np.concatenate([part for _, part, _ in batches]) if batches else np.zeros((0, 0), np.float32)
         self.index.allow({os.path.dirname(item["path"]) for item in items if item.get("path")})
@@ -159,7 +150,7 @@ class Retriever:
         names = self._free_names("text", len(texts))
         items = [{"id": name, "caption": text, "modality": "text"} for name, text in zip(names, texts)]
         items = [{**item, "id": value} for item, value in _paired(items, ids, "id")] if ids else items
-        self.index.add(self.model.encode_text(texts, processor=self.processor).numpy(), items)
+        self.index.add(self.encoder.encode_text(texts).numpy(), items)
 
     def search(
         self, text: str | None = None, image=None, k: int = 10, weight: float = 0.5, cutoff="auto", among=None
@@ -202,10 +193,10 @@ class Retriever:
             raise ValueError(f"weight is the text's share, between 0 and 1, not {weight}")
         parts = []
         if text is not None:
-            parts.append((weight, self.model.encode_text([text], processor=self.processor)[0].numpy()))
+            parts.append((weight, self.encoder.encode_text([text])[0].numpy()))
         if image is not None:
             image = image if hasattr(image, "getbands") else open_any(image)
-            parts.append((1 - weight, self.model.encode_image([image], processor=self.processor)[0].numpy()))
+            parts.append((1 - weight, self.encoder.encode_image([image])[0].numpy()))
         query = parts[0][1] if len(parts) == 1 else sum(share * part for share, part in parts)
         return query / np.linalg.norm(query)
 
@@ -226,15 +217,15 @@ class Retriever:
         owners = np.arange(len(texts)) if owners is None else np.asarray(owners, np.int64)
         if len(owners) != len(texts) or not len(texts) or owners.min() < 0 or owners.max() >= len(images):
             raise ValueError(f"owners must number, for each of {len(texts)} texts, one of {len(images)} images")
-        text_embeds = self.model.encode_text(texts, processor=self.processor).numpy()
+        text_embeds = self.encoder.encode_text(texts).numpy()
         entries = (({"id": f"validation image {n}"}, image) for n, image in enumerate(images))
-        batches = list(embed_stream(self.model, self.processor, entries))
+        batches = list(embed_stream(self.encoder, entries))
         problems = [problem["problem"] for *_, several in batches for problem in several]
         if problems:
             raise ValueError(f"{problems[0]} (and {len(problems) - 1} more): leave such validation images out")
         image_embeds = np.concatenate([part for _, part, _ in batches])
         if off_topic:
-            answers = self.index.search(self.model.encode_text(off_topic, processor=self.processor).numpy(), 1)
+            answers = self.index.search(self.encoder.encode_text(off_topic).numpy(), 1)
             noise = [scores[0] for _, scores in answers if len(scores)]
         else:
             noise = best_of_others(text_embeds, image_embeds, owners)
@@ -246,31 +237,6 @@ class Retriever:
         """Names `kind-N` that no item has."""
         taken = set(self.index.column("id"))
         return list(itertools.islice((name for n in itertools.count() if (name := f"{kind}-{n}") not in taken), count))
-
-
-def _fingerprint_of_files(model, source: str, before: list | None, kwargs: dict) -> dict:
-    """The fingerprint of a model that was just loaded; its weights are hashed once, not at every start.
-
-    Args:
-        source: folder or Hub id.
-        before: `folder_state` of the folder before it was read.
-        kwargs: of the loading; with any that may change weights, no remembered digest is used.
-    """
-    if before is None:  # a Hub id; a commit's files in the cache do not change
-        path = try_to_load_from_cache(source, "config.json", kwargs.get("cache_dir"), kwargs.get("revision"))
-        source = os.path.dirname(path) if isinstance(path, str) else source
-        before = folder_state(source)
-    plain = kwargs.keys() <= {"revision", "local_files_only", "cache_dir", "trust_remote_code", "token"}
-    if before is not None and (not plain or any(name == "adapter_config.json" for name, *_ in before)):
-        before = None  # the base model of an adapter is in another folder
-    what = ["weights", type(model).__name__, str(model.dtype), transformers.__version__]
-    return fingerprint(model, remembered(source, before, what, lambda: weights_digest(model)))
-
-
-def _image_text_model(model):
-    if not hasattr(model, "encode_image"):
-        raise ValueError(f"a retriever needs an image-text model of vsehub, not a {type(model).__name__}")
-    return model
 
 
 def _in_memory(image) -> bool:

@@ -180,6 +180,21 @@ def pir_folder(tmp_path_factory, make_tiny_pir_model, tiny_tokenizer):
 
 
 @pytest.fixture(scope="session")
+def dual_folder(tmp_path_factory):
+    """A function: one of `dual_encoders.FAMILIES`, or `sentence-transformers` -> folder of a tiny model; read only."""
+    folders: dict[str, str] = {}
+
+    def made(family: str) -> str:
+        if family not in folders:
+            from dual_encoders import save_dual_encoder
+
+            folders[family] = save_dual_encoder(family, tmp_path_factory.mktemp(family))
+        return folders[family]
+
+    return made
+
+
+@pytest.fixture(scope="session")
 def tiny_pictures():
     """Six RGB pictures of random blocks, of different sizes and shapes."""
     generator = np.random.default_rng(0)

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 from datasets import Dataset
+from dual_encoders import FAMILIES, SENTENCE
 from PIL import Image
 
 from vsehub.evaluation.record import read_record
@@ -34,6 +35,20 @@ def test_a_table_and_json_say_the_same(vsehub, vsehub_json, tiny_folder, pairs, 
     assert printed == written and f"{written['rsum']:8.1f}" in said and "2_fold_rsum" in written
     assert vsehub("compare", tmp_path / "mine.json", tmp_path / "mine.json").count("+0.00") > 0
     assert list(read_record(tmp_path / "mine.json")[1]) == ["recall"]
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, SENTENCE])
+def test_any_dual_encoder_is_evaluated_and_compared_with_ours(
+    family, vsehub, vsehub_json, dual_folder, tiny_folder, pairs, tmp_path
+):
+    words, ours, theirs, saved = ("--data", pairs), tmp_path / "a.json", tmp_path / "b.json", tmp_path / "e.safetensors"
+    vsehub("evaluate", tiny_folder, *words, "--json", ours)
+    said = vsehub("evaluate", dual_folder(family), *words, "--json", theirs, "--save_embeddings", saved)
+    assert " on test" in said and "95 % bootstrap intervals" in said
+    assert vsehub_json("compare", ours, theirs)["recall"]["rsum"]["a"] == json.loads(ours.read_text())["rsum"]
+    again = vsehub_json("evaluate", dual_folder(family), *words, "--embeddings", saved)
+    assert again["rsum"] == json.loads(theirs.read_text())["rsum"]
+    assert "does not fit" in vsehub("evaluate", tiny_folder, *words, "--embeddings", saved, status=2)
 
 
 def test_flags_reach_the_library(vsehub, calls):

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from dual_encoders import FAMILIES, SENTENCE
 from markup import tags_of
 from rasters import write_raster
 
@@ -119,3 +120,30 @@ def test_places_that_cannot_be_written_are_refused_before_the_search(index, caps
     for flag in ("--html", "--geojson"):
         assert "is a folder: name a file" in search(index, capsys, "a", flag, str(tmp_path), expected=2)
     assert "must be a number, not nan" in search(index, capsys, "a", "--cutoff", "nan", expected=2)
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, SENTENCE])
+def test_any_dual_encoder_is_indexed_searched_and_updated(
+    family, dual_folder, tiny_pictures, tmp_path, vsehub, vsehub_json
+):
+    (tmp_path / "photos").mkdir()
+    for number, picture in enumerate(tiny_pictures[:4]):
+        picture.save(tmp_path / "photos" / f"{number}.png")
+    model, out, photos = dual_folder(family), tmp_path / "index", tmp_path / "photos"
+    vsehub("index", photos, "--model", model, "--out", out, "--batch_size", "3", "--workers", "2")
+    hits = vsehub_json("search", out, "a dog", "--k", "4")["hits"]
+    retriever = Retriever.from_pretrained(model)
+    cosines = retriever.encoder.encode_text(["a dog"]) @ retriever.encoder.encode_image(tiny_pictures[:4]).T
+    assert [hit["score"] for hit in hits] == pytest.approx(cosines[0].sort(descending=True).values.tolist(), abs=1e-5)
+    assert vsehub_json("search", out, "--image", photos / "2.png", "--k", "1")["hits"][0]["id"].endswith("2.png")
+    tiny_pictures[4].save(photos / "4.png")
+    done = vsehub_json("index", photos, "--out", out, "--update")
+    assert (done["embedded"], done["unchanged"], done["rows"]) == (1, 4, 5)
+
+
+def test_an_index_is_not_searched_with_another_model(dual_folder, tiny_pictures, tmp_path, vsehub):
+    tiny_pictures[0].save(tmp_path / "a.png")
+    vsehub("index", tmp_path / "a.png", "--model", dual_folder("clip"), "--out", tmp_path / "index")
+    for other in ("siglip", SENTENCE):
+        said = vsehub("search", tmp_path / "index", "a dog", "--model", dual_folder(other), status=2)
+        assert "use that model, or make another index" in said

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from vsehub.processing.encoders import Encoder
 from vsehub.processing.pixels import open_image
 from vsehub.search import embedding_stream
 from vsehub.search.embedding_stream import embed_stream
@@ -35,7 +36,9 @@ def jpegs():
 
 
 def run(model, processor, sources, **kwargs):
-    found = list(embed_stream(model, processor, (({"id": str(n)}, s) for n, s in enumerate(sources)), **kwargs))
+    found = list(
+        embed_stream(Encoder(model, processor), (({"id": str(n)}, s) for n, s in enumerate(sources)), **kwargs)
+    )
     return [item["id"] for items, *_ in found for item in items], found
 
 
@@ -93,19 +96,21 @@ def test_an_embedding_that_is_not_finite_is_a_problem(tiny_model, tiny_processor
 
 
 def test_a_consumer_that_stops_early_leaves_no_thread(tiny_model, tiny_processor, jpegs):
-    stream = embed_stream(tiny_model, tiny_processor, (({"id": "x"}, jpegs[2]) for _ in range(10_000)), batch_size=2)
+    stream = embed_stream(
+        Encoder(tiny_model, tiny_processor), (({"id": "x"}, jpegs[2]) for _ in range(10_000)), batch_size=2
+    )
     next(stream)
     stream.close()
 
 
 def test_names_that_no_table_can_hold_and_numbers_are_problems(tiny_model, tiny_processor, tiny_pictures):
     entries = [({"id": "bad\udcff"}, tiny_pictures[0]), ({"id": "number"}, 3), ({"id": "good"}, tiny_pictures[1])]
-    (found,) = embed_stream(tiny_model, tiny_processor, entries)
+    (found,) = embed_stream(Encoder(tiny_model, tiny_processor), entries)
     assert [item["id"] for item in found[0]] == ["good"] and len(found[1]) == 1
     first, second = (problem["problem"] for problem in found[2])
     assert "rename the file" in first and "path or bytes, not int" in second
     with pytest.raises(ValueError, match="at least 1"):
-        list(embed_stream(tiny_model, tiny_processor, entries, 0))
+        list(embed_stream(Encoder(tiny_model, tiny_processor), entries, 0))
 
 
 def test_few_tiles_wait_in_memory_for_the_model(tiny_model, tiny_processor, monkeypatch):
@@ -118,12 +123,14 @@ def test_few_tiles_wait_in_memory_for_the_model(tiny_model, tiny_processor, monk
             yield {"id": str(number)}, Image.new("RGB", (64, 64), (number, 0, 0))
 
     most, seen = 0, 0
-    for items, _, _ in embed_stream(tiny_model, tiny_processor, tiles(), batch_size=4, workers=8):
+    for items, _, _ in embed_stream(Encoder(tiny_model, tiny_processor), tiles(), batch_size=4, workers=8):
         most, seen = max(most, len(taken) - seen), seen + len(items)
     assert seen == 80 and most <= 4 * 4
 
 
 def test_a_picture_in_memory_that_does_not_decode_is_a_problem(tiny_model, tiny_processor, jpegs):
     torn = Image.open(io.BytesIO(jpegs[0][: len(jpegs[0]) // 2]))
-    ((items, _, problems),) = embed_stream(tiny_model, tiny_processor, [({"id": "a"}, torn), ({"id": "b"}, jpegs[1])])
+    ((items, _, problems),) = embed_stream(
+        Encoder(tiny_model, tiny_processor), [({"id": "a"}, torn), ({"id": "b"}, jpegs[1])]
+    )
     assert [item["id"] for item in items] == ["b"] and "a: does not decode" in problems[0]["problem"]

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from vsehub import D2SVSEProcessor
+from vsehub.processing.load_encoder import load_encoder
 from vsehub.processing.processing_dual_encoder import square_image_processor
 from vsehub.search.fast_resize import FastResize
 
@@ -45,3 +46,18 @@ def test_fast_mode_refuses_a_processor_that_it_does_not_know(tiny_processor):
     Cropping.image_processor.size = {"shortest_edge": 32}
     with pytest.raises(ValueError, match="leave out --fast"):
         FastResize(Cropping)
+
+
+def test_processors_of_other_families_give_their_pixels_or_are_refused(dual_folder, tiny_pictures):
+    siglip = load_encoder(dual_folder("siglip"), weights=False).processor
+    resize = FastResize(siglip)
+    expected = siglip(images=tiny_pictures, return_tensors="pt")["pixel_values"]
+    assert (resize.finish(resize.prepare(tiny_pictures)) - expected).abs().max() < 1e-5
+    align = load_encoder(dual_folder("align"), weights=False).processor
+    align.image_processor.do_center_crop = False  # it still normalises twice
+    for processor in (
+        align,
+        *(load_encoder(dual_folder(name), weights=False).processor for name in ("clip", "siglip2")),
+    ):
+        with pytest.raises(ValueError, match="leave out --fast"):
+            FastResize(processor)

@@ -8,7 +8,7 @@ import torch
 
 from vsehub.files import remembered
 from vsehub.files.digests import fingerprint
-from vsehub.search import retriever as retriever_module
+from vsehub.processing import load_encoder
 from vsehub.search.index_store import IndexFolderError
 from vsehub.search.retriever import Retriever
 
@@ -81,8 +81,8 @@ def test_other_weights_are_refused(retriever, make_tiny_model, tiny_processor, t
 def hashed(monkeypatch):
     """How many times the weights of a model were hashed."""
     monkeypatch.setattr(remembered, "SETTLED_NS", 0)  # the model was written a moment ago
-    calls, real = [], retriever_module.weights_digest
-    monkeypatch.setattr(retriever_module, "weights_digest", lambda model: (calls.append(1), real(model))[1])
+    calls, real = [], load_encoder.weights_digest
+    monkeypatch.setattr(load_encoder, "weights_digest", lambda model: (calls.append(1), real(model))[1])
     return calls
 
 
@@ -168,7 +168,7 @@ def test_hostile_calls_say_what_is_wrong(retriever, tiny_pictures, tmp_path, tin
         (lambda: retriever.calibrate(pictures, ["a", "b"], owners=[0]), "owners must number"),
         (lambda: Retriever.from_pretrained(tiny_folder / "config.json"), "is a file: name the folder"),
         (lambda: Retriever.from_pretrained(tmp_path / "torn"), "torn is not a complete model"),
-        (lambda: Retriever.from_pretrained(None), "needs an image-text model"),
+        (lambda: Retriever.from_pretrained(None), "NoneType, which does not embed both images and texts"),
     ]:
         with pytest.raises(ValueError, match=said):
             call()

@@ -34,11 +34,11 @@ def photos(tmp_path, tiny_pictures):
 
 
 @pytest.fixture
-def crafted(tmp_path, tiny_model, tiny_folder):
+def crafted(tmp_path, tiny_model, tiny_processor, tiny_folder):
     """A function: items, sources -> the folder of an index that nobody made on this machine."""
 
     def make(items, sources=None, **facts):
-        index = VectorIndex(Retriever(tiny_model, None).made_by | {"id": str(tiny_folder)})
+        index = VectorIndex(Retriever(tiny_model, tiny_processor).made_by | {"id": str(tiny_folder)})
         index.add(np.eye(len(items), tiny_model.config.projection_dim, dtype=np.float32), items)
         index.sources = sources or {}
         index.save(folder := tmp_path / "received")

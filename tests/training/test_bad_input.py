@@ -105,7 +105,9 @@ def test_training_refuses(refused, flags, said):
 
 def test_evaluation_refuses(refused):
     assert "no such folder" in refused("@nowhere", "--data", "@data", verb="evaluate")
-    assert "is a ViTModel, not an image-text model" in refused("@vit", "--data", "@data", verb="evaluate")
+    assert "is a ViTModel, which does not embed both images and texts" in refused(
+        "@vit", "--data", "@data", verb="evaluate"
+    )
     assert "split 'dev'" in refused("@stage1", "--data", "@data", "--split", "dev", verb="evaluate")
     assert "damaged" in refused("@torn", "--data", "@data", verb="evaluate")
 

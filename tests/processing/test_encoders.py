@@ -1,0 +1,128 @@
+"""An encoder gives what the library of its model gives: every family, alone and in batches, pictures and texts."""
+
+import pytest
+import torch
+from dual_encoders import FAMILIES
+from torch.nn import functional as F
+from transformers import AutoModel, AutoProcessor
+
+from vsehub.processing.encoders import Encoder
+from vsehub.processing.load_encoder import load_encoder
+from vsehub.processing.pixels import to_rgb
+
+TEXTS = ["a dog", "Two Dogs run", "x", "the cat sits on a mat and looks at the bird"]
+LONG = "a" + " b c d e f g" * 40
+PADDING = {"clip": {"padding": True}, "siglip": {"padding": "max_length"}}  # as their documentation says
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request):
+    return request.param
+
+
+@pytest.fixture
+def encoder(family, dual_folder):
+    return load_encoder(dual_folder(family))
+
+
+def pooled(output):
+    return F.normalize(output if torch.is_tensor(output) else output.pooler_output, dim=-1)
+
+
+@pytest.fixture
+def direct(family, dual_folder):
+    """The model and its processor, by transformers alone, and how the processor is called for texts."""
+    folder = dual_folder(family)
+    model, processor = AutoModel.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder)
+    return model, lambda **inputs: processor(**inputs, return_tensors="pt"), PADDING.get(family, {})
+
+
+@torch.no_grad()
+def test_pictures_are_those_of_transformers(encoder, direct, tiny_pictures):
+    model, processor, _ = direct
+    expected = torch.cat([pooled(model.get_image_features(**processor(images=[image]))) for image in tiny_pictures])
+    for size in (1, 4):
+        embeds = encoder.encode_image(tiny_pictures, size)
+        assert embeds.dtype == torch.float32 and embeds.shape == (6, encoder.dimension)
+        assert (embeds - expected).abs().max() < 1e-6
+
+
+@torch.no_grad()
+def test_texts_are_those_of_transformers(encoder, direct):
+    model, processor, padding = direct
+    inputs = processor(text=TEXTS, truncation=True, **padding)
+    expected = pooled(model.get_text_features(**inputs))
+    for size in (1, 3, 64):
+        assert (encoder.encode_text(TEXTS, size) - expected).abs().max() < 1e-6
+    assert (expected[0] - expected[1]).abs().max() > 1e-4  # they tell texts apart
+
+
+@torch.no_grad()
+def test_long_texts_are_cut_where_the_model_ends_and_counted(encoder, direct, family, caplog, monkeypatch):
+    model, processor, _ = direct
+    limit = {"clip": 77}.get(family, 64)
+    assert encoder.text_limit == limit
+    told = []
+    monkeypatch.setattr("vsehub.modeling.modeling_dual_encoder.logger.warning", told.append)
+    embeds = encoder.encode_text([LONG, "a dog"])
+    assert told == [f"1 of 2 texts were cut at {limit} tokens: the rest of them was not read"]
+    inputs = processor(text=[LONG], truncation=True, padding="max_length", max_length=limit)
+    assert (embeds[:1] - pooled(model.get_text_features(**inputs))).abs().max() < 1e-6
+
+
+def test_siglip_pads_to_its_length_and_lower_cases(dual_folder):
+    for family in ("siglip", "siglip2"):
+        encoder = load_encoder(dual_folder(family))
+        assert encoder.text_inputs(["a dog", "b"])["input_ids"].shape == (2, 64)
+        assert torch.equal(encoder.encode_text(["A DOG"]), encoder.encode_text(["a dog"]))
+    assert load_encoder(dual_folder("clip")).text_inputs(["a dog", "b"])["input_ids"].shape == (2, 6)
+
+
+def test_features_may_be_tensors_or_outputs(dual_folder, monkeypatch, tiny_pictures):
+    encoder = load_encoder(dual_folder("clip"))
+    expected = encoder.encode_image(tiny_pictures), encoder.encode_text(TEXTS)
+    for name in ("get_image_features", "get_text_features"):
+        method = getattr(encoder.model, name)
+
+        def tensor(_method=method, **inputs):
+            output = _method(**inputs)
+            return output if torch.is_tensor(output) else output.pooler_output
+
+        monkeypatch.setattr(encoder.model, name, tensor)
+    assert torch.equal(encoder.encode_image(tiny_pictures), expected[0])
+    assert torch.equal(encoder.encode_text(TEXTS), expected[1])
+
+
+def test_pictures_of_every_mode_are_upright_rgb(dual_folder, tiny_pictures):
+    encoder = load_encoder(dual_folder("clip"))
+    clear = tiny_pictures[0].convert("RGBA")
+    clear.putalpha(0)
+    assert torch.equal(encoder.encode_image([clear]), encoder.encode_image([to_rgb(clear)]))
+
+
+def test_ours_go_through_the_same_interface(tiny_model, tiny_processor, tiny_pictures, tiny_captions):
+    encoder = Encoder(tiny_model, tiny_processor)
+    assert (encoder.text_limit, encoder.dimension) == (64, 16)
+    images, texts = encoder.encode_image(tiny_pictures), encoder.encode_text(tiny_captions)
+    assert (images - tiny_model.encode_image(tiny_pictures, processor=tiny_processor)).abs().max() < 1e-6
+    assert (texts - tiny_model.encode_text(tiny_captions, processor=tiny_processor)).abs().max() < 1e-6
+
+
+def test_nothing_and_what_cannot_be_embedded(tiny_model, tiny_processor, dual_folder):
+    encoder = Encoder(tiny_model, tiny_processor, "mine")
+    assert encoder.encode_text([]).shape == (0, 16) and encoder.encode_image([]).shape == (0, 16)
+    for call, error, words in (
+        (lambda: encoder.encode_text([" "]), ValueError, "is empty"),
+        (lambda: encoder.encode_text([3]), TypeError, "takes strings"),
+        (lambda: encoder.encode_image(["a.jpg"]), TypeError, "takes PIL images"),
+        (lambda: encoder.encode_text(["a"], 0), ValueError, "at least 1"),
+    ):
+        with pytest.raises(error, match=words):
+            call()
+
+
+def test_a_model_whose_features_are_tokens_is_refused(tiny_model, tiny_processor, monkeypatch):
+    encoder = Encoder(tiny_model, tiny_processor, "mine")
+    monkeypatch.setattr(tiny_model, "get_text_features", lambda **inputs: torch.zeros(1, 5, 16))
+    with pytest.raises(ValueError, match=r"mine: its features of texts have the shape \(1, 5, 16\)"):
+        encoder.encode_text(["a"])

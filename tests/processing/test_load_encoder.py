@@ -1,0 +1,138 @@
+"""Any dual encoder is loaded, whole and with its processor; whatever else is named gets one line with the remedy."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from dual_encoders import FAMILIES, SENTENCE, save_dual_encoder
+from safetensors.torch import load_file, save_file
+from transformers import BertModel, CLIPModel, ViTModel
+
+from vsehub.files import remembered
+from vsehub.modeling.towers import load_errors
+from vsehub.processing import load_encoder as module
+from vsehub.processing.encoders import Encoder
+from vsehub.processing.load_encoder import encoder_of, load_encoder
+
+FIT = "take a dual encoder .*CLIP, SigLIP.*sentence-transformers model of images and texts"
+
+
+def refusal(folder, **loading) -> str:
+    with pytest.raises((ValueError, OSError)) as info, load_errors(folder):
+        load_encoder(folder, **loading)
+    assert "\n" not in str(info.value)
+    return str(info.value)
+
+
+@pytest.fixture
+def copied(tmp_path, dual_folder):
+    """A function: family -> a copy of its folder, to be spoilt."""
+    return lambda family="clip": Path(shutil.copytree(dual_folder(family), tmp_path / "copy"))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_text_limit_is_known_without_weights(family, dual_folder):
+    assert load_encoder(dual_folder(family), weights=False).text_limit == (77 if family == "clip" else 64)
+
+
+def test_text_models_and_image_models_are_refused_before_their_weights_are_read(
+    tmp_path, tiny_text_config, tiny_vision_config
+):
+    BertModel(tiny_text_config).save_pretrained(tmp_path / "bert")
+    ViTModel(tiny_vision_config).save_pretrained(tmp_path / "vit")
+    for name, kind in (("bert", "BertModel"), ("vit", "ViTModel")):
+        (tmp_path / name / "model.safetensors").unlink()
+        assert f"is a {kind}, which does not embed both" in refusal(str(tmp_path / name))
+    with pytest.raises(ValueError, match=FIT):
+        encoder_of(BertModel(tiny_text_config))
+
+
+@pytest.mark.parametrize(
+    "gone, reason",
+    [
+        (("processor_config.json",), "preprocessor_config.json"),
+        (("tokenizer.json", "tokenizer_config.json"), "tokenizer"),
+        (("processor_config.json", "tokenizer.json", "tokenizer_config.json"), "processor"),
+    ],
+)
+def test_a_model_without_its_processor_is_refused_with_what_is_missing(copied, gone, reason):
+    folder = copied()
+    for name in gone:
+        (folder / name).unlink()
+    said = refusal(str(folder))
+    assert "is not a complete model" in said and "beside the weights" in said and reason in said
+
+
+def test_a_checkpoint_of_one_tower_is_refused(copied):
+    folder = copied()
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: tensor for name, tensor in weights.items() if not name.startswith("text_model")}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    assert "weights of a CLIPModel are not in the checkpoint" in refusal(str(folder))
+    del weights["logit_scale"]  # no embedding depends on it
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    load_encoder(str(folder))
+
+
+def test_settings_that_name_a_kernel_are_refused(copied):
+    folder = copied()
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"attn_implementation": "somebody/kernel"}))
+    assert "asks for code from the Hub" in refusal(str(folder))
+
+
+def test_code_that_the_model_brings_does_not_run_unasked(copied, tmp_path):
+    folder = copied()
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "own", "auto_map": {"AutoConfig": "code.OwnConfig", "AutoModel": "code.Own"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "code.py").write_text(f"open({str(tmp_path / 'witness')!r}, 'w')")
+    assert "needs code of its own" in refusal(str(folder))
+    assert not (tmp_path / "witness").exists()
+
+
+def test_the_identity_is_that_of_the_weights_and_is_remembered(dual_folder, copied, tmp_path, monkeypatch):
+    monkeypatch.setattr(remembered, "SETTLED_NS", 0)
+    calls, real = [], module.weights_digest
+    monkeypatch.setattr(module, "weights_digest", lambda model: (calls.append(1), real(model))[1])
+    first, folder = load_encoder(dual_folder("clip")).identity, str(copied())
+    for _ in range(2):
+        assert load_encoder(folder).identity == first | {"id": folder}
+    assert len(calls) == 2
+    other = load_encoder(save_dual_encoder("clip", tmp_path / "other", seed=1)).identity
+    assert other["digest"] != first["digest"]
+    assert encoder_of(CLIPModel.from_pretrained(folder)).identity["digest"] == first["digest"]
+
+
+def test_weights_one_folder_down_are_looked_at_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(remembered, "SETTLED_NS", 0)
+    folder = Path(save_dual_encoder(SENTENCE, tmp_path))
+    (folder / "0_CLIPModel").mkdir()
+    for path in [path for path in folder.iterdir() if path.is_file() and path.name not in module_files()]:
+        path.rename(folder / "0_CLIPModel" / path.name)
+    modules = json.loads((folder / "modules.json").read_text())
+    (folder / "modules.json").write_text(json.dumps([modules[0] | {"path": "0_CLIPModel"}]))
+    digests = {load_encoder(str(folder)).identity["digest"] for _ in range(2)}
+    weights = load_file(folder / "0_CLIPModel" / "model.safetensors")
+    save_file({name: 2 * tensor for name, tensor in weights.items()}, folder / "0_CLIPModel" / "model.safetensors")
+    assert len(digests | {load_encoder(str(folder)).identity["digest"]}) == 2
+
+
+def module_files():
+    return ("modules.json", "config_sentence_transformers.json", "README.md")
+
+
+def test_models_in_memory(dual_folder, tiny_model, tiny_processor):
+    from sentence_transformers import SentenceTransformer
+
+    encoder = Encoder(tiny_model, tiny_processor)
+    assert encoder_of(encoder) is encoder
+    assert encoder_of(tiny_model, tiny_processor).dimension == 16
+    clip = CLIPModel.from_pretrained(dual_folder("clip"))
+    library = SentenceTransformer(dual_folder(SENTENCE), device="cpu")
+    assert torch.equal(encoder_of(clip).encode_text(["a"]), encoder_of(library).encode_text(["a"]))
+    clip.config._name_or_path = ""
+    with pytest.raises(ValueError, match="pass processor="):
+        encoder_of(clip)
