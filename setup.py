@@ -50,6 +50,7 @@ setup(
         "qdrant": ["qdrant-client"],
         "eccv": ["eccv_caption"],
         "sentence-transformers": ["sentence-transformers>=6"],
+        "siglip": ["sentencepiece", "protobuf"],
         "test": [
             "pytest",
             "hypothesis",
@@ -57,6 +58,8 @@ setup(
             "mypy",
             "matplotlib",
             "sentence-transformers>=6",
+            "sentencepiece",
+            "protobuf",
             "rasterio",
             "pillow-heif",
             "rapidfuzz",

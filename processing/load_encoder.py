@@ -71,8 +71,8 @@ def load_encoder(source: str | os.PathLike, processor=None, weights: bool = True
         config = AutoConfig.from_pretrained(source, **shared)
         refuse_kernels(config.to_dict() | {"attn_implementation": config._attn_implementation})
         refuse_others(MODEL_MAPPING.get(type(config), None), source)
-        model = _load_model(source, loading) if weights else None
-        encoder = Encoder(model, processor or load_processor(source, **shared), source, config)
+        processor = processor or load_processor(source, **shared)
+        encoder = Encoder(_load_model(source, loading) if weights else None, processor, source, config)
     if weights:
         encoder.identity = _identity(encoder.model, source, before, loading)
     return encoder
@@ -103,7 +103,9 @@ def load_processor(source: str, **shared):
     try:
         processor = AutoProcessor.from_pretrained(source, **shared)
     except ImportError as error:
-        raise ImportError(f"{source}: its processor cannot be loaded ({_first_line(error)})") from None
+        siglip = any(name in str(error).lower() for name in ("sentencepiece", "protobuf"))
+        remedy = 'pip install "vsehub[siglip]"' if siglip else _first_line(error)
+        raise ImportError(f"{source}: its processor needs a package that is not installed: {remedy}") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         if "trust_remote_code" in str(error):
             raise

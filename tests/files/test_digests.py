@@ -77,3 +77,21 @@ def test_the_order_of_settings_does_not_matter_and_their_values_do():
     assert (
         digests.settings_digest([1, 2]) != digests.settings_digest([2, 1]) and len(digests.settings_digest([], 8)) == 8
     )
+
+
+def test_a_folder_counts_weights_of_any_kind_and_one_folder_down(tmp_path):
+    for name in ("config.json", "1_Normalize/config.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    seen = [digests.folder_digest(tmp_path)]
+    (tmp_path / "1_Normalize" / "config.json").write_text('{"a": 1}')  # no weights beside it: as ever
+    assert digests.folder_digest(tmp_path) == seen[0]
+    for name in ("pytorch_model.bin", "2_Dense/model.safetensors", "2_Dense/config.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+        seen.append(digests.folder_digest(tmp_path))
+    assert len(set(seen)) == 4
+
+
+def test_a_model_that_does_not_say_where_it_is_from(model):
+    assert digests.fingerprint(model, "d", "org/model", "abc") == {"id": "org/model", "revision": "abc", "digest": "d"}

@@ -125,3 +125,12 @@ def test_it_lies_in_the_home_of_the_hub_library(tmp_path):
     environment = {**os.environ, "HF_HOME": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=True)
     assert done.stdout.strip() == str(tmp_path / "vsehub" / "digests")
+
+
+def test_files_one_folder_down_count(tmp_path):
+    (tmp_path / "0_Transformer").mkdir()
+    (tmp_path / ".cache").mkdir()
+    for name in ("config.json", "0_Transformer/model.safetensors", ".cache/lock"):
+        (tmp_path / name).write_text("x")
+    names = [name for name, *_ in folder_state(tmp_path)]
+    assert names == ["config.json", "0_Transformer/model.safetensors"]

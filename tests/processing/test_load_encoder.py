@@ -8,7 +8,7 @@ import pytest
 import torch
 from dual_encoders import FAMILIES, SENTENCE, save_dual_encoder
 from safetensors.torch import load_file, save_file
-from transformers import BertModel, CLIPModel, ViTModel
+from transformers import BertModel, CLIPModel, SiglipTokenizer, ViTModel
 
 from vsehub.files import remembered
 from vsehub.modeling.towers import load_errors
@@ -136,3 +136,32 @@ def test_models_in_memory(dual_folder, tiny_model, tiny_processor):
     clip.config._name_or_path = ""
     with pytest.raises(ValueError, match="pass processor="):
         encoder_of(clip)
+
+
+def test_siglip_with_the_tokenizer_that_it_was_published_with(copied, tmp_path):
+    pieces = pytest.importorskip("sentencepiece", reason="the extra `siglip` is not installed")
+    sentences = iter(["a dog runs", "the cat sits on a mat", "jumpy zebras vex quick fog wolves"] * 9)
+    pieces.SentencePieceTrainer.train(
+        sentence_iterator=sentences, model_prefix=str(tmp_path / "spiece"), vocab_size=28, model_type="char"
+    )
+    tokenizer = SiglipTokenizer(str(tmp_path / "spiece.model"), unk_token="<unk>")
+    folder = copied("siglip")
+    (folder / "tokenizer.json").unlink()
+    tokenizer.save_pretrained(folder)
+    encoder = load_encoder(str(folder))
+    assert type(encoder.tokenizer) is SiglipTokenizer and encoder.text_limit == 64
+    inputs = tokenizer(["a dog", "A cat!"], padding="max_length", truncation=True, return_tensors="pt")
+    with torch.no_grad():
+        expected = encoder.model.get_text_features(**inputs)
+    expected = torch.nn.functional.normalize(getattr(expected, "pooler_output", expected), dim=-1)
+    assert (encoder.encode_text(["a dog", "A cat!"]) - expected).abs().max() < 1e-6
+    assert torch.equal(encoder.encode_text(["A dog."]), encoder.encode_text(["a dog"]))
+
+
+def test_a_package_that_a_tokenizer_needs_is_named_by_its_extra(dual_folder, monkeypatch):
+    def needs(*args, **kwargs):
+        raise ImportError("\nSiglipTokenizer requires the SentencePiece library but\nit was not found")
+
+    monkeypatch.setattr(module.AutoProcessor, "from_pretrained", needs)
+    with pytest.raises(ImportError, match=r'not installed: pip install "vsehub\[siglip\]"'):
+        load_encoder(dual_folder("siglip"))
