@@ -98,9 +98,10 @@ def test_the_identity_is_that_of_the_weights_and_is_remembered(dual_folder, copi
     calls, real = [], module.weights_digest
     monkeypatch.setattr(module, "weights_digest", lambda model: (calls.append(1), real(model))[1])
     first, folder = load_encoder(dual_folder("clip")).identity, str(copied())
+    calls.clear()
     for _ in range(2):
         assert load_encoder(folder).identity == first | {"id": folder}
-    assert len(calls) == 2
+    assert len(calls) == 1
     other = load_encoder(save_dual_encoder("clip", tmp_path / "other", seed=1)).identity
     assert other["digest"] != first["digest"]
     assert encoder_of(CLIPModel.from_pretrained(folder)).identity["digest"] == first["digest"]
