@@ -10,6 +10,8 @@ from .files.text import printable, without_secrets
 
 VERBS = {
     "train": "train from a recipe or from flags",
+    "recipes": "what each recipe trains, on what machine, how long, with what result",
+    "plot": "losses, metrics and learning rates of training runs, as a picture",
     "teachers": "features of frozen uni-modal models as columns of the data",
     "index": "embed a folder, scene or dataset into an index, or update one",
     "search": "find pictures by text, picture or both; JSON, HTML, GeoJSON",
@@ -23,6 +25,7 @@ VERBS = {
     "explain": "draw which parts of an image a PIR model relies on",
     "demo": "both stages on a generated dataset, then search it",
     "demo-pir": "PIR on generated overhead scenes, with belief maps",
+    "info": "versions and devices, for issue reports",
 }
 LONGEST = 1500  # characters of an error
 EXPECTED = (

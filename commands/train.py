@@ -1,9 +1,10 @@
-"""`vsehub train [d2s|pir|rebalanced] [RECIPE.yaml] [--flag value ...]`: the training scripts under one verb."""
+"""`vsehub train [d2s|pir|rebalanced] [RECIPE] [--flag value ...]`: the training scripts under one verb."""
 
 import importlib
 
 from ..data.arguments import underscored
 from .quiet import hush
+from .recipes import path_of_recipe
 from .train_help import SYSTEMS, help_text
 
 
@@ -17,6 +18,7 @@ def main(argv: list[str]) -> int:
     if "--quiet" in argv:
         argv.remove("--quiet")
         hush()
+    argv = _recipe_first(argv)
     if not argv:
         raise ValueError("say what to train: a recipe, or flags; `vsehub train --help` lists them")
     named = argv[0] in SYSTEMS
@@ -26,6 +28,21 @@ def main(argv: list[str]) -> int:
     system, rest = (argv[0], argv[1:]) if named else (_system_of(argv), argv)
     script = importlib.import_module(f"vsehub.training.run_{system}")
     return script.main(["--help" if word == "--help_all" else word for word in rest])
+
+
+def _recipe_first(argv: list[str]) -> list[str]:
+    """The command line with `--recipe NAME` at its place, and the name of a recipe of vsehub as its path."""
+    argv = list(argv)
+    for place, word in enumerate(argv):
+        if word == "--recipe" and place + 1 < len(argv) or word.startswith("--recipe="):
+            recipe = argv.pop(place + 1) if word == "--recipe" else word.partition("=")[2]
+            argv.remove(word)
+            argv.insert(1 if argv[:1] and argv[0] in SYSTEMS else 0, recipe)
+            break
+    place = 1 if argv[:1] and argv[0] in SYSTEMS else 0
+    if argv[place:] and not argv[place].startswith("-"):
+        argv[place] = path_of_recipe(argv[place])
+    return argv
 
 
 def _system_of(argv: list[str]) -> str:

@@ -51,7 +51,9 @@ VERBS = {
     "index": "no/data --model no/model --out an.index",
     "index calibrate": "an.index --data no/data",
     "index export": "an.index --out a.parquet",
+    "plot": "no/run",
     "push": "folder org/name",
+    "recipes": "",
     "search": "an.index text",
     "teachers": "no/data --image no/model --text no/model --out pairs",
 }

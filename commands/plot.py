@@ -1,0 +1,43 @@
+"""`vsehub plot RUN ...`: losses, metrics and learning rates of one or several training runs, as a picture."""
+
+from ..files.outputs import output_file
+from .flags import Parser, add_json, tell
+
+FORMATS = (".png", ".svg", ".pdf")
+
+
+def parser() -> Parser:
+    """The flags."""
+    parser = Parser(
+        "plot",
+        "Draw losses, metrics and learning rates of training runs (needs vsehub[plot]).",
+        "plot runs/d2s runs/baseline --out curves.png --metrics rsum i2t_recall@1",
+    )
+    parser.add("--runs", nargs="+", default=[], metavar="RUN", help="folders of runs, of stages or of checkpoints")
+    parser.add("--out", default="curves.png", help=".png, .svg or .pdf (default: %(default)s)")
+    parser.add("--metrics", nargs="+", default=[], help="of the evaluations, as rsum; default: rSum, or what there is")
+    add_json(parser, "the points of all curves")
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Read the runs, draw, say where the picture is."""
+    args = parser().parse_args(_runs_first(argv))
+    if not args.runs:
+        raise ValueError("say which runs: vsehub plot RUN ... (folders that `vsehub train` wrote)")
+    if not args.out.lower().endswith(FORMATS):
+        raise ValueError(f"--out {args.out}: end its name in {', '.join(FORMATS)}")
+    output_file(args.out)
+    from ..plots.curves import draw_curves, read_curves
+
+    curves = [each for run in args.runs for each in read_curves(run)]
+    draw_curves(curves, args.out, args.metrics)
+    lines = [f"{each.name}: {len(each.series)} curves" for each in curves]
+    tell(args, "\n".join([*lines, f"picture: {args.out}"]), {each.name: each.series for each in curves})
+    return 0
+
+
+def _runs_first(words: list[str]) -> list[str]:
+    """The words with those before the first flag given to `--runs`."""
+    first = next((place for place, word in enumerate(words) if word.startswith("-")), len(words))
+    return ["--runs", *words] if first else words

@@ -1,0 +1,119 @@
+"""Curves of training runs: losses, metrics of the evaluations, learning rates; read from their checkpoints.
+
+Needs matplotlib (the extra `plot`).
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..training.checkpoints import STATE, checkpoints_of
+
+MAIN = ("rsum", "mean_recall", "accuracy")  # without a choice, the first of these that is there is drawn
+PANEL = (6.4, 3.4)  # inches
+
+
+@dataclass
+class Curves:
+    """What one stage of a run logged: name -> [(step, value)]; evaluations begin with `eval_`."""
+
+    name: str
+    series: dict[str, list[tuple[int, float]]]
+
+
+def read_curves(run: str | Path) -> list[Curves]:
+    """Read the curves of a run's stages, or of one stage, or of one checkpoint.
+
+    Args:
+        run: folder of the run (`--output_dir`), of a stage in it, or of a checkpoint.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint.
+        ValueError: a checkpoint's record is damaged.
+    """
+    run = Path(run)
+    if not run.exists():
+        raise FileNotFoundError(f"{run}: no such folder")
+    if (run / STATE).exists():
+        return [_curves(run, run.parent.name)]
+    if newest := checkpoints_of(run):
+        return [_curves(newest[-1], run.name)]
+    stages = [(folder, checkpoints_of(folder)) for folder in sorted(run.iterdir()) if folder.is_dir()]
+    found = [_curves(checkpoints[-1], folder.name) for folder, checkpoints in stages if checkpoints]
+    if not found:
+        raise FileNotFoundError(f"{run}: no checkpoint of a run in it (STAGE/checkpoint-N)")
+    return found
+
+
+def _curves(checkpoint: Path, stage: str) -> Curves:
+    try:
+        history = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))["log_history"]
+        series: dict[str, list[tuple[int, float]]] = {}
+        for entry in history:
+            for name, value in entry.items():
+                if name not in ("step", "epoch") and type(value) in (int, float):
+                    series.setdefault(name, []).append((int(entry["step"]), float(value)))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{checkpoint / STATE}: not the record of a run ({error})") from None
+    return Curves(f"{checkpoint.parent.parent.name}/{stage}", series)
+
+
+def draw_curves(curves: list[Curves], out: str | Path, metrics: Iterable[str] = ()):
+    """Draw losses, metrics and learning rates of all runs to one picture; its format is that of the name.
+
+    Args:
+        curves: of one or several runs.
+        out: file, .png, .svg or .pdf.
+        metrics: names without `eval_`, as `i2t_recall@1`; none: rSum, mean recall or accuracy.
+
+    Raises:
+        ImportError: matplotlib is not there.
+        ValueError: a metric that no run has, or a format that cannot be written.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ImportError("drawing curves needs matplotlib: pip install vsehub[plot]") from None
+    panels = _panels(curves, list(metrics))
+    figure = Figure(figsize=(PANEL[0], PANEL[1] * len(panels)), layout="constrained")
+    for axes, (title, lines) in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels.items()):
+        for label, points in lines:
+            axes.plot(*zip(*points), label=label, marker="." if len(points) < 30 else None)
+        axes.set(title=title, xlabel="step")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+    try:
+        figure.savefig(out)
+    except ValueError as error:
+        raise ValueError(f"{out}: {error}") from None
+
+
+def _panels(curves: list[Curves], metrics: list[str]) -> dict[str, list[tuple[str, list[tuple[int, float]]]]]:
+    """Title -> lines (label, points); panels without a line are left out."""
+    known = sorted({name.removeprefix("eval_") for run in curves for name in run.series if name.startswith("eval_")})
+    for name in metrics:
+        if name not in known:
+            raise ValueError(f"no evaluation of these runs has {name!r}; there are: {', '.join(known) or 'none'}")
+    metrics = metrics or [name for name in MAIN if name in known][:1]
+    panels = {
+        "loss": [name for name in sorted({name for run in curves for name in run.series}) if name.startswith("loss")],
+        **{name: [f"eval_{name}"] for name in metrics},
+        "learning rate": ["learning_rate"],
+    }
+    lines = {
+        title: [
+            (run.name if len(names) == 1 else f"{run.name} {name}", run.series[name])
+            for run in curves
+            for name in names
+            if name in run.series
+        ]
+        for title, names in panels.items()
+    }
+    drawn = {title: each for title, each in lines.items() if each}
+    if not drawn:
+        raise ValueError("these runs logged nothing yet: let them make --logging_steps steps")
+    return drawn
+
+
+__all__ = ["Curves", "draw_curves", "read_curves"]

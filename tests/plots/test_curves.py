@@ -1,0 +1,72 @@
+"""Curves of training runs: what is read of a checkpoint, and what is drawn."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from vsehub.plots.curves import draw_curves, read_curves
+
+HISTORY = [
+    {"loss": 3.0, "loss_align": 2.0, "grad_norm": 1.0, "learning_rate": 1e-4, "epoch": 0.5, "step": 5},
+    {"eval_rsum": 50.0, "eval_i2t_recall@1": 3.0, "eval_name": "text", "epoch": 0.5, "step": 5},
+    {"loss": 2.0, "loss_align": 1.5, "learning_rate": 5e-5, "epoch": 1.0, "step": 10},
+    {"eval_rsum": 80.0, "eval_i2t_recall@1": 6.0, "epoch": 1.0, "step": 10},
+]
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run of two stages; of the first there is an older checkpoint, too."""
+    for stage, step, history in (("pretrain", 5, HISTORY[:2]), ("pretrain", 10, HISTORY), ("finetune", 10, HISTORY)):
+        folder = tmp_path / "run" / stage / f"checkpoint-{step}"
+        folder.mkdir(parents=True)
+        (folder / "trainer_state.json").write_text(json.dumps({"log_history": history}))
+    (tmp_path / "run" / "hub").mkdir()
+    return tmp_path / "run"
+
+
+def test_the_newest_checkpoint_of_every_stage_is_read(run):
+    finetune, pretrain = read_curves(run)
+    assert (finetune.name, pretrain.name) == ("run/finetune", "run/pretrain")
+    assert pretrain.series["eval_rsum"] == [(5, 50.0), (10, 80.0)] and "eval_name" not in pretrain.series
+    assert pretrain.series["learning_rate"] == [(5, 1e-4), (10, 5e-5)] and "epoch" not in pretrain.series
+
+
+def test_a_stage_and_a_checkpoint_are_read_alone(run):
+    assert [each.name for each in read_curves(run / "pretrain")] == ["run/pretrain"]
+    assert read_curves(run / "pretrain" / "checkpoint-5")[0].series["eval_rsum"] == [(5, 50.0)]
+
+
+@pytest.mark.parametrize("name", ["curves.png", "curves.svg"])
+def test_runs_are_drawn(run, tmp_path, name):
+    draw_curves(read_curves(run), tmp_path / name, ["rsum", "i2t_recall@1"])
+    if name.endswith("png"):
+        with Image.open(tmp_path / name) as image:
+            assert image.height > image.width  # four panels
+    else:
+        text = (tmp_path / name).read_text()
+        assert text.count('id="axes_') == 4 and "<svg" in text
+
+
+def test_without_a_choice_the_main_metric_is_drawn(run, tmp_path):
+    draw_curves(read_curves(run), tmp_path / "curves.svg")
+    assert (tmp_path / "curves.svg").read_text().count('id="axes_') == 3
+
+
+def test_what_cannot_be_drawn_is_told(run, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        read_curves(tmp_path / "none")
+    with pytest.raises(FileNotFoundError, match="no checkpoint of a run"):
+        read_curves(run / "hub")
+    with pytest.raises(ValueError, match="no evaluation of these runs has 'recall'; there are: i2t_recall@1, rsum"):
+        draw_curves(read_curves(run), tmp_path / "curves.png", ["recall"])
+    with pytest.raises(ValueError, match="curves.xyz"):
+        draw_curves(read_curves(run), tmp_path / "curves.xyz")
+    for content in ("{", "[]", '{"log_history": 3}', '{"log_history": [{"loss": 1}]}'):
+        (run / "pretrain" / "checkpoint-10" / "trainer_state.json").write_text(content)
+        with pytest.raises(ValueError, match="not the record of a run"):
+            read_curves(run / "pretrain")
+    (run / "pretrain" / "checkpoint-10" / "trainer_state.json").write_text('{"log_history": []}')
+    with pytest.raises(ValueError, match="logged nothing yet"):
+        draw_curves(read_curves(run / "pretrain"), tmp_path / "curves.png")
