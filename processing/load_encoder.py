@@ -8,7 +8,7 @@ import os
 
 import transformers
 from huggingface_hub import try_to_load_from_cache
-from transformers import MODEL_MAPPING, AutoConfig, AutoModel, AutoProcessor
+from transformers import MODEL_MAPPING, AutoConfig, AutoModel, AutoProcessor, PreTrainedConfig
 
 from ..configuration.configuration_dual_encoder import refuse_kernels
 from ..files.digests import fingerprint, weights_digest
@@ -68,8 +68,8 @@ def load_encoder(source: str | os.PathLike, processor=None, weights: bool = True
     if is_sentence_transformer(source, shared):
         encoder: Encoder = load_sentence_encoder(source, loading, shared)
     else:
+        refuse_kernels(PreTrainedConfig.get_config_dict(source, **shared)[0])  # as it was received
         config = AutoConfig.from_pretrained(source, **shared)
-        refuse_kernels(config.to_dict() | {"attn_implementation": config._attn_implementation})
         refuse_others(MODEL_MAPPING.get(type(config), None), source)
         processor = processor or load_processor(source, **shared)
         encoder = Encoder(_load_model(source, loading) if weights else None, processor, source, config)

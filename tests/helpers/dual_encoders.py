@@ -51,33 +51,36 @@ def clip():
     return model, CLIPProcessor(images, tokenizer)
 
 
-def siglip():
-    """SigLIP: no mask, texts padded to 64 with the end token."""
+def lower_casing_tokenizer(**settings):
+    """Letters in lower case, then the end token, which also pads."""
     tokens = ["</s>", "<unk>", *LETTERS]
     backend = Tokenizer(models.WordLevel({token: row for row, token in enumerate(tokens)}, unk_token="<unk>"))
     backend.normalizer = normalizers.Lowercase()
     backend.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     backend.post_processor = processors.TemplateProcessing("$A </s>", special_tokens=[("</s>", 0)])
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        eos_token="</s>",
-        pad_token="</s>",
-        unk_token="<unk>",
-        model_max_length=64,
-        model_input_names=["input_ids"],
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token="</s>", pad_token="</s>", unk_token="<unk>", **settings
     )
-    text = {**TOWER, "vocab_size": len(tokens), "max_position_embeddings": 64}
+
+
+def siglip():
+    """SigLIP: no mask, texts padded to 64."""
+    tokenizer = lower_casing_tokenizer(model_max_length=64, model_input_names=["input_ids"])
+    text = {**TOWER, "vocab_size": len(tokenizer), "max_position_embeddings": 64}
     model = SiglipModel(SiglipConfig(text_config=text, vision_config=VISION))
     return model, SiglipProcessor(SiglipImageProcessor(size={"height": 32, "width": 32}), tokenizer)
 
 
 def siglip2():
     """SigLIP 2 (NaFlex): any shape of picture in patches of 16; a tokenizer that states no length."""
-    from transformers import Siglip2Tokenizer
-
-    tokens = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "▁", *LETTERS]
-    tokenizer = Siglip2Tokenizer(vocab={token: row for row, token in enumerate(tokens)}, merges=[])
-    text = {**TOWER, "vocab_size": len(tokens), "max_position_embeddings": 64}
+    try:
+        from transformers import Siglip2Tokenizer
+    except ImportError:  # transformers 5.0 has none
+        tokenizer = lower_casing_tokenizer()
+    else:
+        tokens = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "▁", *LETTERS]
+        tokenizer = Siglip2Tokenizer(vocab={token: row for row, token in enumerate(tokens)}, merges=[])
+    text = {**TOWER, "vocab_size": len(tokenizer), "max_position_embeddings": 64}
     vision = {**TOWER, "patch_size": 16, "num_patches": 16}
     model = Siglip2Model(Siglip2Config(text_config=text, vision_config=vision))
     return model, Siglip2Processor(Siglip2ImageProcessor(patch_size=16), tokenizer)

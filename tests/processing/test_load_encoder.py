@@ -166,3 +166,15 @@ def test_a_package_that_a_tokenizer_needs_is_named_by_its_extra(dual_folder, mon
     monkeypatch.setattr(module.AutoProcessor, "from_pretrained", needs)
     with pytest.raises(ImportError, match=r'not installed: pip install "vsehub\[siglip\]"'):
         load_encoder(dual_folder("siglip"))
+
+
+@pytest.mark.parametrize("family", ["clip", SENTENCE])
+def test_a_model_of_the_hub_is_known_by_its_commit(family, dual_folder, tmp_path):
+    commit, place = "c" * 40, tmp_path / "models--org--model"
+    shutil.copytree(dual_folder(family), place / "snapshots" / commit)
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text(commit)
+    for revision in ({}, {"revision": commit}):
+        encoder = load_encoder("org/model", cache_dir=str(tmp_path), **revision)
+        digest = load_encoder(dual_folder(family)).identity["digest"]
+        assert encoder.identity == {"id": "org/model", "revision": commit, "digest": digest}
