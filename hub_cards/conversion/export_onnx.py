@@ -238,7 +238,9 @@ def export_model(
     with load_errors(source):
         model = AutoModel.from_pretrained(source, **loading)
         if not isinstance(model, DualEncoderPreTrainedModel):
-            raise ValueError(f"{source} is a {type(model).__name__}, not an image-text model of vsehub")
+            raise ValueError(
+                f"{source} is a {type(model).__name__}, and only models of vsehub (D2S-VSE, PIR) are exported"
+            )
         processor = AutoProcessor.from_pretrained(source, **loading)
     with whole_folder(out) as draft:
         if to == "onnx":

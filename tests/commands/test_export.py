@@ -21,3 +21,9 @@ def test_either_name_of_a_dtype_is_taken_and_a_contradiction_refused(vsehub, cal
     assert {args[3] for args, _ in made} == {"bfloat16"}
     assert "add --to transformers" in vsehub("export", "hub", "out", "--dtype", "bf16", status=2)
     assert "argument --dtype: invalid choice" in vsehub("export", "hub", "out", "--dtype", "int3", status=2)
+
+
+def test_models_of_others_are_refused(vsehub, dual_folder, tmp_path):
+    said = vsehub("export", dual_folder("clip"), tmp_path / "out", status=2)
+    assert "is a CLIPModel, and only models of vsehub (D2S-VSE, PIR) are exported" in said
+    assert not (tmp_path / "out").exists()
