@@ -203,11 +203,19 @@ def _finished(path: Path) -> dict:
     """
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(metrics, dict) or not all(isinstance(value, (int, float)) for value in metrics.values()):
+        if not isinstance(metrics, dict) or not all(_is_metric(value) for value in metrics.values()):
             raise ValueError("it holds other things than numbers by name")
         return metrics
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not the metrics of a stage ({error}); remove it, and the stage goes on") from None
+
+
+def _is_metric(value: Any) -> bool:
+    """Whether something is a number, or intervals: numbers (low, high) by name."""
+    if not isinstance(value, dict):
+        return isinstance(value, (int, float))
+    pairs = list(value.values())
+    return all(isinstance(pair, list) and len(pair) == 2 and all(map(_is_metric, pair)) for pair in pairs)
 
 
 def save(model: PreTrainedModel, processor: Any, folder: Path):

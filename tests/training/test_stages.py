@@ -5,7 +5,7 @@ from small_runs import SMALL, equal, run
 
 from vsehub.training.arguments import D2S_ARGUMENTS
 from vsehub.training.d2s_stages import STAGES
-from vsehub.training.stages import read_stages
+from vsehub.training.stages import _finished, read_stages
 
 
 def test_a_run_killed_after_its_last_checkpoint_takes_no_further_step(scenes, tmp_path):
@@ -50,3 +50,8 @@ def test_only_the_stages_that_run_are_checked(scenes, tmp_path):
     assert list(read_stages([*words, "--stages", "baseline"], STAGES, D2S_ARGUMENTS)) == ["baseline"]
     with pytest.raises(ValueError, match="--eval_split test"):
         read_stages(words, STAGES, D2S_ARGUMENTS)
+
+
+def test_what_a_finished_stage_wrote_is_read(both_stages):
+    metrics = _finished(both_stages[0] / "pretrain" / "finished.json")
+    assert metrics["eval_rsum"] > 0 and all(low <= high for low, high in metrics["eval_intervals"].values())
