@@ -23,7 +23,7 @@ setup: $(READY)  ## make .venv with everything that the targets below need
 demo: $(READY)  ## train D2S-VSE on generated scenes, write a Hub folder, search it
 	$(BIN)/vsehub demo
 
-demo-compare: $(READY)  ## the demo over 3 seeds, beside a sparse-only baseline at equal steps
+demo-compare: $(READY)  ## D2S-VSE over 5 seeds beside a sparse-only baseline, at equal steps
 	$(BIN)/vsehub demo --compare
 
 demo-pir: $(READY)  ## train PIR on generated overhead scenes, draw what it believes

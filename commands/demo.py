@@ -1,7 +1,8 @@
 """`vsehub demo`: D2S-VSE from nothing. Generated scenes, both stages, a Hub folder, a search in a clean process."""
 
-from ..files.numbers import seed
+from ..files.numbers import seed, whole
 from .flags import Parser, add_json, tell
+from .quiet import hush
 
 
 def parser() -> Parser:
@@ -12,8 +13,10 @@ def parser() -> Parser:
         "demo --out runs/demo",
     )
     parser.add("--out", default="runs/demo", help="output folder (default: %(default)s)")
-    parser.add("--compare", action="store_true", help="also train a sparse-only baseline, over 3 seeds")
+    parser.add("--compare", action="store_true", help="train beside a sparse-only baseline, in a harder world")
+    parser.add("--seeds", type=whole(2), default=5, help="of --compare: how many (default: %(default)s)")
     parser.add("--seed", type=seed, default=0, help="default: %(default)s")
+    parser.add("--verbose", action="store_true", help="let the trainer and the libraries speak for themselves")
     add_json(parser, "the metrics")
     return parser
 
@@ -21,8 +24,15 @@ def parser() -> Parser:
 def main(argv: list[str]) -> int:
     """Run the demo, or the comparison; print the results."""
     args = parser().parse_args(argv)
+    if not args.verbose:
+        hush()
+    from ..demos.console import Console
     from ..demos.demo import compare, demo
 
-    text, results = compare(args.out, seeds=(0, 1, 2)) if args.compare else demo(args.out, args.seed)
+    console = Console(args.verbose, args.quiet)
+    if args.compare:
+        text, results = compare(args.out, tuple(range(args.seeds)), console=console)
+    else:
+        text, results = demo(args.out, args.seed, console=console)
     tell(args, text, results)
     return 0

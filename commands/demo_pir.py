@@ -2,6 +2,7 @@
 
 from ..files.numbers import seed
 from .flags import Parser, add_json, tell
+from .quiet import hush
 
 
 def parser() -> Parser:
@@ -13,6 +14,7 @@ def parser() -> Parser:
     )
     parser.add("--out", default="runs/demo-pir", help="output folder (default: %(default)s)")
     parser.add("--seed", type=seed, default=0, help="default: %(default)s")
+    parser.add("--verbose", action="store_true", help="let the trainer and the libraries speak for themselves")
     add_json(parser, "the metrics")
     return parser
 
@@ -20,8 +22,11 @@ def parser() -> Parser:
 def main(argv: list[str]) -> int:
     """Run the demo; print the results."""
     args = parser().parse_args(argv)
+    if not args.verbose:
+        hush()
+    from ..demos.console import Console
     from ..demos.demo_pir import demo
 
-    text, results = demo(args.out, args.seed)
+    text, results = demo(args.out, args.seed, console=Console(args.verbose, args.quiet))
     tell(args, text, results)
     return 0

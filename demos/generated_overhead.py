@@ -16,6 +16,7 @@ from ..files.whole import whole_path
 SIZE, SCALE = 64, 3  # pixels of a scene; it is drawn so many times larger
 GROUNDS = {"green": (88, 128, 72), "brown": (134, 108, 76), "grey": (128, 128, 124), "sandy": (196, 178, 134)}
 COLOURS = {"white": (240, 240, 240), "red": (196, 48, 44), "blue": (52, 84, 190), "yellow": (226, 196, 60)}
+CHANGED, COVERED = 12, 0.2  # a pixel shows an object if it differs by so much; a cell, if this share of its pixels do
 NUMBERS = {1: "a", 2: "two", 3: "three"}
 CLASSES = ("airport", "river", "farmland", "port", "forest", "housing", "stadium", "parking")
 PLACES = {"housing": "housing estate", "parking": "parking lot"}
@@ -69,16 +70,31 @@ def draw(scene: dict, rng: random.Random):
     """Render a scene: SIZE x SIZE pixels, RGB."""
     import numpy as np
     from PIL import Image as Pillow
+
+    pixels = _shrunk(_canvas(scene, rng, objects=True))
+    noise = np.random.default_rng(rng.getrandbits(32)).normal(0, 7, pixels.shape)
+    return Pillow.fromarray((pixels + noise).clip(0, 255).astype(np.uint8))
+
+
+def _canvas(scene: dict, rng: random.Random, objects: bool):
+    """The scene `SCALE` times larger, with the objects of its class or without them."""
+    from PIL import Image as Pillow
     from PIL import ImageDraw
 
     image = Pillow.new("RGB", (SIZE * SCALE, SIZE * SCALE), _shade(GROUNDS[scene["ground"]], rng))
     pen = ImageDraw.Draw(image)
     _background(pen, rng)
-    left, top, side = (value * SCALE for value in scene["box"])
-    _objects(pen, scene, left, top, side, rng)
-    pixels = np.asarray(image.resize((SIZE, SIZE), Pillow.Resampling.BOX), np.float32)
-    noise = np.random.default_rng(rng.getrandbits(32)).normal(0, 7, pixels.shape)
-    return Pillow.fromarray((pixels + noise).clip(0, 255).astype(np.uint8))
+    if objects:
+        left, top, side = (value * SCALE for value in scene["box"])
+        _objects(pen, scene, left, top, side, rng)
+    return image
+
+
+def _shrunk(image):
+    import numpy as np
+    from PIL import Image as Pillow
+
+    return np.asarray(image.resize((SIZE, SIZE), Pillow.Resampling.BOX), np.float32)
 
 
 def _shade(colour, rng, spread=14):
@@ -163,14 +179,23 @@ def scene_of(seed: int, index: int) -> tuple[dict, random.Random]:
     return make_scene(rng, CLASSES[index % len(CLASSES)]), rng
 
 
-def object_mask(seed: int, index: int, grid: int):
-    """Where the class's objects lie, as booleans (grid, grid): cells whose centre is inside their square."""
-    import numpy as np
+def object_pixels(seed: int, index: int):
+    """Which pixels of a scene the objects of its class changed: booleans (SIZE, SIZE)."""
+    with_objects, without = (_shrunk(_canvas(*_drawn(seed, index), objects=there)) for there in (True, False))
+    return abs(with_objects - without).max(-1) > CHANGED
 
-    left, top, side = scene_of(seed, index)[0]["box"]
-    centres = (np.arange(grid) + 0.5) * SIZE / grid
-    inside_x, inside_y = (centres >= left) & (centres <= left + side), (centres >= top) & (centres <= top + side)
-    return inside_y[:, None] & inside_x[None]
+
+def _drawn(seed: int, index: int) -> tuple[dict, random.Random]:
+    """A scene and its generator in the state in which `generate` draws it."""
+    scene, rng = scene_of(seed, index)
+    captions(scene, rng)
+    return scene, rng
+
+
+def object_mask(seed: int, index: int, grid: int):
+    """Cells that show what makes the class, as booleans (grid, grid): at least `COVERED` of their pixels do."""
+    cell = SIZE // grid
+    return object_pixels(seed, index).reshape(grid, cell, grid, cell).mean((1, 3)) >= COVERED
 
 
 def generate(count: int, seed: int) -> Dataset:
@@ -189,6 +214,20 @@ def generate(count: int, seed: int) -> Dataset:
             }
         )
     return Dataset.from_list(rows, features=FEATURES)
+
+
+def true_of(caption: str, scene: dict) -> bool:
+    """Whether every fact that a caption names is one of the scene: class, number, colour, ground."""
+    said = caption.split()
+    for fact, names in (("ground", GROUNDS), ("colour", COLOURS)):
+        if any(word in names and word != scene[fact] for word in said):
+            return False
+    for label in CLASSES:
+        thing = THINGS.get(label, label)
+        if scene["label"] != label and {thing, f"{thing}s", label} & set(said):
+            return False
+    counted = scene["label"] in THINGS  # of the other classes there is one, whatever `number` says
+    return not counted or said[0] == NUMBERS[scene["number"]]
 
 
 def words() -> list[str]:
@@ -220,8 +259,8 @@ def write_towers(folder: str | Path, seed: int = 0) -> dict[str, str]:
 
     torch.manual_seed(seed)
     paths = {name: str(Path(folder) / name) for name in ("vision", "text", "instruction")}
-    for name in ("vision", "instruction"):  # 64 pixels become 8 x 8 tokens
-        config = ResNetConfig(embedding_size=32, hidden_sizes=[48, 96], depths=[1, 2], layer_type="basic")
+    for name in ("vision", "instruction"):  # 64 pixels become 8 x 8 tokens, each of which sees 27 pixels across
+        config = ResNetConfig(embedding_size=32, hidden_sizes=[128, 192], depths=[1, 1], layer_type="bottleneck")
         ResNetModel(config).save_pretrained(paths[name])
         square_image_processor(SIZE).save_pretrained(paths[name])
     write_text_tower(paths["text"], words())

@@ -7,6 +7,7 @@ other scenes too. That is the imbalance D2S-VSE is about: what a picture holds a
 
 import io
 import random
+from dataclasses import dataclass
 from pathlib import Path
 
 from datasets import Dataset, Features, Image, List, Value
@@ -23,7 +24,6 @@ COLOURS = {
     "black": (25, 25, 25),
 }
 SIZE = 48  # pixels
-FAMILY = 4  # scenes in a row that differ in one object, so that details matter
 WORDS = "a and there is picture with ."
 
 FEATURES = Features(
@@ -36,20 +36,62 @@ FEATURES = Features(
 )
 
 
-def make_scene(rng: random.Random) -> list[tuple[str, str]]:
-    """Draw a scene: (colour, shape) of three or four objects."""
-    return [make_thing(rng) for _ in range(rng.choice((3, 4)))]
+@dataclass(frozen=True)
+class World:
+    """What scenes hold.
+
+    Args:
+        shapes: of the objects.
+        objects: how many a scene may have.
+        family: scenes in a row that differ in one object, so that details matter.
+    """
+
+    shapes: tuple[str, ...] = SHAPES
+    objects: tuple[int, ...] = (3, 4)
+    family: int = 4
 
 
-def make_thing(rng: random.Random) -> tuple[str, str]:
+CROWDED = World()  # captions leave out most: where dense text helps most, and what `make demo-compare` measures
+CLEAR = World(SHAPES[:4], (2, 3))  # what `make demo` learns in two minutes
+
+QUERIES = (  # of the test scenes of `CLEAR`, at least 5 fit each
+    "a red circle",
+    "a red triangle",
+    "a green square",
+    "a blue ring",
+    "a yellow circle",
+    "a yellow triangle",
+    "a purple square",
+    "a black ring",
+    "a red square and a red triangle",
+    "a red triangle and a yellow triangle",
+    "a green circle and a green triangle",
+    "a green circle and a black ring",
+    "a green square and a yellow circle",
+    "a blue circle and a yellow circle",
+    "a blue ring and a yellow ring",
+    "a blue square and a blue triangle",
+    "a blue square and a yellow square",
+    "a blue square and a black circle",
+    "a yellow ring and a purple circle",
+    "a yellow triangle and a purple square",
+)
+
+
+def make_scene(rng: random.Random, world: World = CROWDED) -> list[tuple[str, str]]:
+    """Draw a scene: (colour, shape) of its objects."""
+    return [make_thing(rng, world) for _ in range(rng.choice(world.objects))]
+
+
+def make_thing(rng: random.Random, world: World = CROWDED) -> tuple[str, str]:
     """Draw one object."""
-    return rng.choice(tuple(COLOURS)), rng.choice(SHAPES)
+    return rng.choice(tuple(COLOURS)), rng.choice(world.shapes)
 
 
-def vary(scene, rng: random.Random) -> list[tuple[str, str]]:
+def vary(scene, rng: random.Random, world: World = CROWDED) -> list[tuple[str, str]]:
     """Redraw one object of a scene: what a neighbouring frame of a video, or a near-duplicate photo, would show."""
     index = rng.randrange(len(scene))
-    return [*scene[:index], make_thing(rng), *scene[index + 1 :]]
+    return [*scene[:index], make_thing(rng, world), *scene[index + 1 :]]
 
 
 def short_caption(scene, rng: random.Random) -> str:
@@ -89,13 +131,18 @@ def draw(scene, rng: random.Random):
     return Pillow.fromarray((pixels + noise).clip(0, 255).astype(np.uint8))
 
 
-def generate(count: int, seed: int, captions: int = 2) -> Dataset:
+def scene_of(seed: int, index: int, world: World = CROWDED) -> tuple[list[tuple[str, str]], random.Random]:
+    """Scene `index` of a split, and the generator that draws and describes it."""
+    rng = random.Random(f"{seed}-{index}")
+    scene = make_scene(random.Random(f"{seed}-family-{index // world.family}"), world)
+    return vary(scene, rng, world) if index % world.family else scene, rng
+
+
+def generate(count: int, seed: int, captions: int = 2, world: World = CROWDED) -> Dataset:
     """Make `count` scenes with `captions` short captions each; equal seeds give equal data."""
     rows = []
     for index in range(count):
-        rng = random.Random(f"{seed}-{index}")
-        scene = make_scene(random.Random(f"{seed}-family-{index // FAMILY}"))
-        scene = vary(scene, rng) if index % FAMILY else scene
+        scene, rng = scene_of(seed, index, world)
         buffer = io.BytesIO()
         draw(scene, rng).save(buffer, "PNG")
         rows.append(
@@ -109,23 +156,30 @@ def generate(count: int, seed: int, captions: int = 2) -> Dataset:
     return Dataset.from_list(rows, features=FEATURES)
 
 
-def write_dataset(folder: str | Path, train: int, validation: int, test: int, seed: int = 0):
+def seed_of(split: str) -> int:
+    """The seed of a split that `write_dataset` wrote with seed 0."""
+    return {"train": 0, "validation": 1000, "test": 2000}[split]
+
+
+def write_dataset(folder: str | Path, train: int, validation: int, test: int, seed: int = 0, world: World = CROWDED):
     """Write parquet splits that `datasets.load_dataset(folder)` reads."""
-    for number, (split, count) in enumerate((("train", train), ("validation", validation), ("test", test))):
+    for split, count in (("train", train), ("validation", validation), ("test", test)):
         with whole_path(Path(folder) / f"{split}-00000-of-00001.parquet") as draft:
-            generate(count, seed=1000 * number + seed).to_parquet(draft)
+            generate(count, seed_of(split) + seed, world=world).to_parquet(draft)
 
 
-def write_towers(folder: str | Path, seed: int = 0) -> tuple[str, str]:
-    """Write untrained towers that fit the scenes (a ResNet, a BERT and its tokenizer) and return their paths."""
+def write_towers(folder: str | Path, seed: int = 0, widths: tuple[int, ...] = (32, 64, 128)) -> tuple[str, str]:
+    """Write untrained towers that fit the scenes and return their paths.
+
+    The vision tower is a ResNet with one block for each of `widths`, the text tower a BERT with its tokenizer.
+    """
     import torch
     from transformers import ResNetConfig, ResNetModel
 
     torch.manual_seed(seed)
     vision, text = Path(folder) / "vision", Path(folder) / "text"
-    ResNetModel(
-        ResNetConfig(embedding_size=32, hidden_sizes=[32, 64, 128], depths=[1, 1, 1], layer_type="basic")
-    ).save_pretrained(vision)
+    sizes = {"embedding_size": 32, "hidden_sizes": list(widths), "depths": [1] * len(widths)}
+    ResNetModel(ResNetConfig(**sizes, layer_type="basic")).save_pretrained(vision)
     write_text_tower(text, [*WORDS.split(), *COLOURS, *SHAPES])
     return str(vision), str(text)
 

@@ -3,6 +3,7 @@
 Needs Pillow alone: the demos also draw with it in a process that cannot import vsehub.
 """
 
+import itertools
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -30,16 +31,17 @@ class Row:
     lines: Sequence[tuple[str, float, bool | None]] = field(default=())
 
 
-def contact_sheet(rows: list[Row]) -> Image.Image:
-    """Draw rows below each other; right answers are green, wrong ones grey."""
+def contact_sheet(rows: list[Row], legend: str = "") -> Image.Image:
+    """Draw a legend, if there is one, and rows below each other; right answers are green, wrong ones grey."""
     columns = max(len(row.tiles) for row in rows)
     note = NOTE if any(tile.note for row in rows for tile in row.tiles) else 0
     beside = LINES if any(row.lines for row in rows) else 0
-    height = TILE + note + GAP
-    sheet = Image.new("RGB", (GAP + columns * (TILE + GAP) + beside, GAP + len(rows) * height), "white")
+    height, start = TILE + note + GAP, GAP + (len(legend.splitlines()) * NOTE + GAP if legend else 0)
+    sheet = Image.new("RGB", (GAP + columns * (TILE + GAP) + beside, start + len(rows) * height), "white")
     pen = ImageDraw.Draw(sheet)
+    pen.multiline_text((GAP, GAP), legend, fill=PLAIN, spacing=4)
     for number, row in enumerate(rows):
-        top = GAP + number * height
+        top = start + number * height
         for column, tile in enumerate(row.tiles):
             _draw_tile(sheet, pen, tile, GAP + column * (TILE + GAP), top)
         _draw_lines(pen, row.lines, GAP + columns * (TILE + GAP), top)
@@ -49,6 +51,32 @@ def contact_sheet(rows: list[Row]) -> Image.Image:
 def enlarged(image: Image.Image) -> Image.Image:
     """An image as a square tile: RGB, TILE pixels a side."""
     return image.convert("RGB").resize((TILE, TILE), Image.Resampling.BICUBIC)
+
+
+def outlined(image: Image.Image, cells: Sequence[Sequence[bool]], peak: tuple[int, int] | None = None) -> Image.Image:
+    """Draw the outline of some cells of a grid over an image, and a cross on one of them.
+
+    Args:
+        image: of any size; it is not changed.
+        cells: rows of booleans: the cells inside the outline.
+        peak: (row, column) of the cell with the cross.
+    """
+    drawn, high, wide = image.copy(), len(cells), len(cells[0])
+    pen = ImageDraw.Draw(drawn)
+    for (row, column), (down, right) in itertools.product(
+        itertools.product(range(high), range(wide)), ((0, 1), (1, 0), (0, -1), (-1, 0))
+    ):
+        beside = row + down, column + right
+        inside = 0 <= beside[0] < high and 0 <= beside[1] < wide and cells[beside[0]][beside[1]]
+        if cells[row][column] and not inside:
+            first = row + (down > 0), column + (right > 0)
+            ends = (first, (first[0] + abs(right), first[1] + abs(down)))
+            pen.line([(x * image.width / wide, y * image.height / high) for y, x in ends], fill="white", width=2)
+    if peak is not None:
+        x, y = (peak[1] + 0.5) * image.width / wide, (peak[0] + 0.5) * image.height / high
+        for shift in (5, -5):
+            pen.line((x - 5, y - shift, x + 5, y + shift), fill=PLAIN, width=2)
+    return drawn
 
 
 def _draw_tile(sheet: Image.Image, pen: ImageDraw.ImageDraw, tile: Tile, left: int, top: int):
@@ -71,4 +99,4 @@ def _draw_lines(pen: ImageDraw.ImageDraw, lines: Sequence[tuple[str, float, bool
         pen.text((left + 8, line + 2), words, fill=colour)
 
 
-__all__ = ["Row", "Tile", "contact_sheet", "enlarged"]
+__all__ = ["Row", "Tile", "contact_sheet", "enlarged", "outlined"]

@@ -55,7 +55,7 @@ class PairDataset(DrawnDataset):
         self.augment, self.text_augmentation = AUGMENTATIONS[image_augmentation], text_augmentation
         self.caches = caches or Caches()
         if texts == "captions":
-            self.strings = rows["captions"]
+            self.strings = list(rows["captions"])  # a column of datasets would select its table again for each item
             self.items = [(row, i) for row, captions in enumerate(rows["captions"]) for i in range(len(captions))]
             self.views = _common_views(teacher_views(rows), image_augmentation, self.caches)
         else:

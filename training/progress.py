@@ -3,8 +3,21 @@
 import contextlib
 import os
 import sys
+from collections.abc import Iterator
 
-from transformers import PrinterCallback, ProgressCallback, Trainer
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
+
+REPORTERS: list[TrainerCallback] = []  # see `reported_by`
+
+
+@contextlib.contextmanager
+def reported_by(callback: TrainerCallback) -> Iterator[None]:
+    """Let trainers that are made in this block report to `callback`, and say nothing themselves."""
+    REPORTERS.append(callback)
+    try:
+        yield
+    finally:
+        REPORTERS.remove(callback)
 
 
 class Bar(ProgressCallback):
@@ -26,13 +39,19 @@ class Lines(PrinterCallback):
 
 
 class StderrTrainer(Trainer):
-    """A `Trainer` that reports on stderr; where `TQDM_DISABLE` is set (`vsehub train --quiet`), nowhere."""
+    """A `Trainer` that reports on stderr; where `TQDM_DISABLE` is set (`vsehub train --quiet`), nowhere.
+
+    In a block of `reported_by`, the callback reports in its place.
+    """
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         for theirs, ours in ((ProgressCallback, Bar), (PrinterCallback, Lines)):
-            if self.pop_callback(theirs) is not None and not os.environ.get("TQDM_DISABLE"):
+            silent = REPORTERS or os.environ.get("TQDM_DISABLE")
+            if self.pop_callback(theirs) is not None and not silent:
                 self.add_callback(ours)
+        for reporter in REPORTERS:
+            self.add_callback(reporter)
 
 
-__all__ = ["StderrTrainer"]
+__all__ = ["StderrTrainer", "reported_by"]

@@ -1,4 +1,4 @@
-"""Belief over an image, drawn: which tokens the instruction believes.
+"""Draw the belief of PIR over an image: which tokens the instruction selects.
 
 Needs Pillow, numpy, torch and a model, not vsehub: the demo draws with it in a process that cannot import vsehub, and
 the Space in `hub_cards/demo/` ships a copy.
@@ -42,7 +42,7 @@ def overlay(image: Image.Image, grid: torch.Tensor, alpha: float = 0.55) -> Imag
 
 
 def believed_boxes(grid: torch.Tensor, size: tuple[int, int], count: int = 5) -> list[tuple[tuple[int, ...], float]]:
-    """The most believed cells as pixel boxes (left, top, right, bottom) of an image of `size` (w, h), with belief."""
+    """Cells of highest belief as pixel boxes (left, top, right, bottom) of an image of `size` (w, h), and belief."""
     rows, columns = grid.shape
     boxes = []
     for place in grid.flatten().argsort(descending=True)[:count].tolist():

@@ -10,7 +10,7 @@ from transformers import AutoModel, AutoTokenizer
 from vsehub.demos.demo_search import says, things_of
 from vsehub.demos.generated_scenes import (
     COLOURS,
-    FAMILY,
+    CROWDED,
     FEATURES,
     SHAPES,
     SIZE,
@@ -72,13 +72,15 @@ def test_a_varied_scene_differs_in_at_most_one_object_and_the_given_one_is_left_
 
 def test_scenes_of_a_family_share_all_objects_but_one_and_families_differ(scenes):
     things = [sorted(things_of(text)) for text in scenes["dense_text"]]
-    for start in range(0, len(things), FAMILY):
+    for start in range(0, len(things), CROWDED.family):
         first = things[start]
-        for other in things[start : start + FAMILY]:
+        for other in things[start : start + CROWDED.family]:
             left = list(first)
             kept = [left.remove(thing) for thing in other if thing in left]
             assert len(other) == len(first) and len(kept) >= len(first) - 1
-    assert len({tuple(things[start]) for start in range(0, len(things), FAMILY)}) == len(things) // FAMILY
+    assert (
+        len({tuple(things[start]) for start in range(0, len(things), CROWDED.family)}) == len(things) // CROWDED.family
+    )
 
 
 def test_the_colours_of_a_scene_are_the_colours_of_its_picture():

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image, ImageColor
 
-from vsehub.plots.contact_sheet import GAP, LINES, NOTE, RIGHT, TILE, WRONG, Row, Tile, contact_sheet
+from vsehub.plots.contact_sheet import GAP, LINES, NOTE, RIGHT, TILE, WRONG, Row, Tile, contact_sheet, outlined
 
 
 def colours(sheet, left, top, width=TILE, height=TILE):
@@ -32,3 +32,25 @@ def test_texts_stand_beside_the_tiles_and_are_cut_where_they_are_long():
     beside = colours(sheet, GAP + TILE + GAP, 0, LINES, sheet.size[1])
     assert {ImageColor.getrgb(RIGHT), ImageColor.getrgb(WRONG)} <= beside and min(map(sum, beside)) < 100
     assert colours(sheet, sheet.size[0] - 2, 0, 2, sheet.size[1]) == {(255, 255, 255)}
+
+
+def test_a_legend_stands_above_the_rows_and_moves_them_down():
+    row = Row([Tile(Image.new("RGB", (9, 9), "red"))])
+    plain, sheet = contact_sheet([row]), contact_sheet([row], "green: right\ngrey: wrong")
+    moved = 2 * NOTE + GAP
+    assert sheet.size == (plain.size[0], plain.size[1] + moved)
+    assert colours(sheet, GAP, GAP + moved) == {(255, 0, 0)}
+    assert min(map(sum, colours(sheet, GAP, GAP, TILE, moved))) < 100
+
+
+def test_the_outline_lies_between_cells_and_the_cross_in_its_cell():
+    image = Image.new("RGB", (80, 80), "red")
+    cells = [[False] * 4 for _ in range(4)]
+    cells[1][1] = cells[1][2] = True  # 20 to 60 across, 20 to 40 down
+    drawn = outlined(image, cells, peak=(3, 0))
+    white = {(255, 255, 255)}
+    for x, y in ((20, 30), (60, 30), (30, 20), (50, 20), (30, 40), (50, 40)):
+        assert white <= colours(drawn, x - 1, y - 1, 3, 3), (x, y)
+    assert colours(drawn, 36, 24, 8, 12) == {(255, 0, 0)}  # between two cells of the outline there is no line
+    assert (0, 0, 0) in colours(drawn, 5, 65, 10, 10) and colours(image, 0, 0, 80, 80) == {(255, 0, 0)}
+    assert not white & colours(outlined(image, [[False] * 4] * 4), 0, 0, 80, 80)
