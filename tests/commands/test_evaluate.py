@@ -14,14 +14,18 @@ from vsehub.evaluation.record import read_record
 NAME = "vsehub.evaluation.evaluate.evaluation"
 
 
+def png(seed: int) -> bytes:
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(seed).integers(0, 255, (32, 32, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 @pytest.fixture
 def pairs(tmp_path):
     rows = []
     for number, word in enumerate(["dog", "cat", "boat", "bridge"]):
-        buffer = io.BytesIO()
-        pixels = np.random.default_rng(number).integers(0, 255, (32, 32, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(buffer, "PNG")
-        picture = {"bytes": buffer.getvalue(), "path": None}
+        picture = {"bytes": png(number), "path": None}
         rows.append({"image": picture, "captions": [f"a {word}", f"the {word}"], "image_id": str(number)})
     Dataset.from_list(rows).to_parquet(str(tmp_path / "pairs.parquet"))
     return tmp_path / "pairs.parquet"
@@ -49,6 +53,15 @@ def test_any_dual_encoder_is_evaluated_and_compared_with_ours(
     again = vsehub_json("evaluate", dual_folder(family), *words, "--embeddings", saved)
     assert again["rsum"] == json.loads(theirs.read_text())["rsum"]
     assert "does not fit" in vsehub("evaluate", tiny_folder, *words, "--embeddings", saved, status=2)
+
+
+def test_captions_that_are_cut_are_counted(vsehub, dual_folder, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr("vsehub.modeling.modeling_dual_encoder.logger.warning", told.append)
+    rows = [{"image": {"bytes": png(n), "path": None}, "captions": ["a b c " * 30], "image_id": str(n)} for n in (0, 1)]
+    Dataset.from_list(rows).to_parquet(str(tmp_path / "long.parquet"))
+    vsehub("evaluate", dual_folder("clip"), "--data", tmp_path / "long.parquet")
+    assert told == ["2 of 2 texts were cut at 77 tokens: the rest of them was not read"]
 
 
 def test_flags_reach_the_library(vsehub, calls):

@@ -6,9 +6,11 @@ import torch
 from accelerate import Accelerator
 from datasets import Dataset, Image
 
-from vsehub.evaluation.embed import RowInputs, embed_rows, further_metrics, labels_of, row_metrics
+from vsehub.evaluation.embed import EncoderRows, RowInputs, embed_rows, further_metrics, labels_of, row_metrics
 from vsehub.evaluation.ranking import folded_metrics, image_text_metrics
 from vsehub.evaluation.scene_metrics import scene_precision
+from vsehub.processing.encoders import Encoder
+from vsehub.processing.load_encoder import load_encoder
 
 
 def undecoded(columns):
@@ -42,6 +44,22 @@ def test_rows_keep_their_order_whatever_the_batches(rows, tiny_model, tiny_proce
     )
     captions = [text for texts in rows["captions"] for text in texts]
     torch.testing.assert_close(texts, tiny_model.encode_text(captions, processor=tiny_processor), atol=1e-6, rtol=0)
+
+
+def test_rows_of_an_encoder_are_those_of_its_model(rows, tiny_model, tiny_processor):
+    encoder = Encoder(tiny_model, tiny_processor)
+    theirs = embed_rows(encoder, EncoderRows(encoder, rows), Accelerator(), 3)
+    for ours, other in zip(embed_rows(tiny_model, RowInputs(tiny_processor, rows), Accelerator(), 3), theirs):
+        torch.testing.assert_close(ours, other, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("family", ["clip", "siglip2", "sentence-transformers"])
+def test_rows_of_other_models(family, rows, dual_folder, tiny_pictures):
+    encoder = load_encoder(dual_folder(family))
+    inputs = EncoderRows(encoder, rows)
+    images, texts, _ = embed_rows(encoder, inputs, Accelerator(), 4)
+    torch.testing.assert_close(images, encoder.encode_image(tiny_pictures), atol=1e-6, rtol=0)
+    torch.testing.assert_close(texts, encoder.encode_text(inputs.captions), atol=1e-6, rtol=0)
 
 
 def embeddings(images=6, texts=12):

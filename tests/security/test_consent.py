@@ -247,6 +247,20 @@ def test_code_of_a_folder_comes_from_that_folder(planted):
         options(["--trust_remote_code"], str(folder))
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("modules.json", '[{"name": "0", "path": "", "type": "org/else--planted.Module"}]'),
+        ("0_Transformer/config.json", '{"auto_map": {"AutoModel": "org/else--planted.M"}}'),
+    ],
+)
+def test_nor_does_a_folder_of_sentence_transformers_take_code_from_elsewhere(tmp_path, name, content):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match="another repository"):
+        options(["--trust_remote_code"], str(tmp_path))
+
+
 def test_the_door_opens(planted, tmp_path, capsys, questions):
     folder, witness = planted("model")
     assert main(["export", str(folder), str(tmp_path / "out"), "--trust_remote_code"]) == 2  # a class that is none
