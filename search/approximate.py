@@ -54,6 +54,11 @@ def extend(graph, segments: list[np.ndarray]):
             graph.add(np.ascontiguousarray(segment[start : start + ROWS_AT_ONCE]))
 
 
+def copied(graph):
+    """A copy of a graph, which may grow while the graph itself is searched."""
+    return require_faiss().clone_index(graph)
+
+
 def search(graph, queries: np.ndarray, count: int, left_out: np.ndarray | None = None) -> np.ndarray:
     """Rows near the queries (Q, D): (Q, count), -1 where there are fewer.
 
@@ -103,4 +108,4 @@ def read(path, memory_map: bool = True):
         raise
 
 
-__all__ = ["KINDS", "build", "check", "extend", "kind_for", "read", "require_faiss", "search", "write"]
+__all__ = ["KINDS", "build", "check", "copied", "extend", "kind_for", "read", "require_faiss", "search", "write"]

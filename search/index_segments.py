@@ -1,5 +1,6 @@
 """A segment of an index: unit vectors and a table that describes them, in memory or memory-mapped."""
 
+import threading
 from collections import Counter
 from functools import cached_property
 
@@ -38,7 +39,7 @@ class Segment:
     """
 
     def __init__(self, vectors: np.ndarray, table: pa.Table | None = None, source=None, files=None):
-        self.vectors, self.files, self._source = vectors, files, source
+        self.vectors, self.files, self._source, self._reading = vectors, files, source, threading.Lock()
         if table is not None:
             self.table = table
 
@@ -50,7 +51,8 @@ class Segment:
             IndexFolderError: their file is damaged.
         """
         try:
-            table = pq.read_table(self._source).select(SCHEMA.names).cast(SCHEMA)
+            with self._reading:  # threads share the open file
+                table = pq.read_table(self._source).select(SCHEMA.names).cast(SCHEMA)
             if len(table) != len(self.vectors):
                 raise ValueError(f"{len(table)} items of {len(self.vectors)} vectors")
             return table

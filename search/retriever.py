@@ -172,11 +172,12 @@ class Retriever:
             raise ValueError(f"among is `image`, `text` or None, not {among!r}")
         query = self.embed_query(text, image, weight)
         cutoff = self.cutoff_for(image, cutoff)
-        where = None if among is None else np.array(self.index.column("modality"), object) == among
-        rows, scores = self.index.search(query[None], k, cutoff, where)[0]
+        now = self.index.snapshot  # another thread may change the index
+        where = None if among is None else np.array(now.column("modality"), object) == among
+        rows, scores = now.search(query[None], k, cutoff, where)[0]
         return [
             Hit(score=float(score), **{name: item[name] for name in Hit.__dataclass_fields__ if name != "score"})
-            for item, score in zip(self.index.items(rows), scores)
+            for item, score in zip(now.items(rows), scores)
         ]
 
     def cutoff_for(self, image=None, cutoff: float | Literal["auto"] | None = "auto") -> float | None:

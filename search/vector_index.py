@@ -8,9 +8,9 @@ fifth of all. Rows are numbered across segments; a merge may change a row's numb
 import contextlib
 import math
 import os
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +21,8 @@ from . import approximate as search_graph
 from .index_segments import Segment, items_table, unit, write_vectors
 from .index_store import FORMAT, IndexFolderError, Store
 from .named_folders import folders_of, new_origin, remember_folders
-from .nearest import MARGIN, candidates, cut_through_tie, load_faiss, ranked
+from .nearest import load_faiss
+from .snapshot import Snapshot
 
 DEAD_SHARE = 0.2  # share of deleted rows, above which they are removed
 GRAPH_LAG = (2000, 0.1)  # rows outside the graph (number, and share of all) above which they are added to it
@@ -45,9 +46,8 @@ class VectorIndex:
         self.origin: str | None = None  # under which the folders that the user named are remembered
         self._named: set[str] = set()  # in this process
         self.generation = 0
-        self._segments: list[Segment] = []
-        self._deleted = np.zeros(0, bool)
-        self._graph, self._graph_rows = None, 0  # the number of rows is kept without faiss, too
+        self._now = Snapshot()
+        self._mutex = threading.RLock()  # of the threads that change this object
         self._files: dict[str, str | None] = {"deleted": None, "graph": None}
         self._store: Store | None = None
 
@@ -79,23 +79,29 @@ class VectorIndex:
         for name in ("model", "kind", "dimension", "cutoff", "sources"):
             setattr(self, name, manifest[name])
         self.origin = manifest.get("origin")  # indexes of earlier versions have none
-        self._segments = [Segment.open(store.folder, tuple(files)) for files in manifest["segments"]]
-        shapes = {segment.vectors.shape[1:] for segment in self._segments} <= {(self.dimension,)}
-        if not shapes or sum(map(len, self._segments)) != manifest["rows"]:
+        segments = tuple(Segment.open(store.folder, tuple(files)) for files in manifest["segments"])
+        shapes = {segment.vectors.shape[1:] for segment in segments} <= {(self.dimension,)}
+        if not shapes or sum(map(len, segments)) != manifest["rows"]:
             raise ValueError(f"not {manifest['rows']} vectors of {self.dimension} numbers")
         if not isinstance(self.sources, dict) or not isinstance(self.cutoff, (dict, type(None))):
             raise TypeError("sources and cutoff are dictionaries")
         self._files = {name: manifest[name] for name in ("deleted", "graph")}
-        self._graph_rows = manifest["graph_rows"]
+        graph, graph_rows = None, manifest["graph_rows"]  # the number of rows is kept without faiss, too
         if self.kind == "ivf":  # of an earlier version: searched exactly, until a change builds an HNSW graph
-            self.kind, self._files["graph"], self._graph_rows = "hnsw", None, 0
-        self._deleted = np.zeros(sum(map(len, self._segments)), bool)
+            self.kind, self._files["graph"], graph_rows = "hnsw", None, 0
+        deleted = np.zeros(sum(map(len, segments)), bool)
         if self._files["deleted"]:
-            self._deleted[read_array(store.folder / self._files["deleted"], "integer", 1)] = True
+            deleted[read_array(store.folder / self._files["deleted"], "integer", 1)] = True
         if self._files["graph"] and load_faiss() is not None:  # without faiss, search is exact
-            self._graph = search_graph.read(store.folder / self._files["graph"])
-            search_graph.check(self._graph, self.dimension, self._graph_rows, len(self._deleted))
+            graph = search_graph.read(store.folder / self._files["graph"])
+            search_graph.check(graph, self.dimension, graph_rows, len(deleted))
+        self._now = Snapshot(segments, deleted, self.dimension, graph, graph_rows, str(store.folder))
         return self
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The present state; take it once where rows of one call go into another, since other threads may change it."""
+        return self._now
 
     @property
     def folder(self) -> Path | None:
@@ -103,7 +109,7 @@ class VectorIndex:
         return None if self._store is None else self._store.folder
 
     def __len__(self) -> int:
-        return int(len(self._deleted) - self._deleted.sum())
+        return len(self._now)
 
     def check_model(self, model: dict):
         """Refuse vectors of another model.
@@ -120,9 +126,15 @@ class VectorIndex:
             f"{' (same name, other weights)' if same_name else ''}: use that model, or make another index"
         )
 
+    @contextlib.contextmanager
     def lock(self):
-        """Context that keeps other processes from changing the folder; methods that change the index enter it."""
-        return contextlib.nullcontext() if self._store is None else self._store.lock()
+        """Keep other threads from changing the index, and other processes from changing its folder.
+
+        Methods that change the index enter it. Another thread that changes this object waits; whoever has opened the
+        folder in another object is refused.
+        """
+        with self._mutex, contextlib.nullcontext() if self._store is None else self._store.lock():
+            yield
 
     def add(self, vectors, items: list[dict], merge: bool = True):
         """Add rows; they replace those with the same ids.
@@ -141,10 +153,10 @@ class VectorIndex:
             raise ValueError(f"{len(vectors)} vectors for {len(table)} items")
         if not len(vectors):
             return
-        self._check_dimension(vectors.shape[1], "vectors")
         with self._changing():
-            deleted = self._deleted.copy()
-            deleted[self._rows_of(table["id"].combine_chunks())] = True
+            self._now.check_dimension(vectors.shape[1], "vectors")
+            deleted = self._now.deleted.copy()
+            deleted[self._now.rows_of(table["id"].combine_chunks())] = True
             dimension, self.dimension = self.dimension, vectors.shape[1]
             try:
                 self._rewrite(self._first_to_merge(len(vectors), deleted) if merge else None, deleted, vectors, table)
@@ -155,9 +167,9 @@ class VectorIndex:
     def delete(self, ids) -> int:
         """Remove rows by id and return their number; unknown ids are ignored."""
         with self._changing():
-            deleted = self._deleted.copy()
-            deleted[self._rows_of(pa.array(list(ids), pa.string()))] = True
-            count = int(deleted.sum() - self._deleted.sum())
+            deleted = self._now.deleted.copy()
+            deleted[self._now.rows_of(pa.array(list(ids), pa.string()))] = True
+            count = int(deleted.sum() - self._now.deleted.sum())
             if count:
                 self._rewrite(0 if deleted.mean() > DEAD_SHARE else None, deleted)
         return count
@@ -165,8 +177,8 @@ class VectorIndex:
     def compact(self):
         """Merge all segments, remove deleted rows, and bring the graph up to date."""
         with self._changing():
-            whole = len(self._segments) <= 1 and not self._deleted.any()
-            self._rewrite(None if whole else 0, self._deleted, force_graph=True)
+            whole = len(self._now.segments) <= 1 and not self._now.deleted.any()
+            self._rewrite(None if whole else 0, self._now.deleted, force_graph=True)
 
     @property
     def named(self) -> set[str]:
@@ -188,7 +200,7 @@ class VectorIndex:
             before = {name: getattr(self, name) for name in facts}
             try:
                 vars(self).update(facts)
-                self._rewrite(None, self._deleted)
+                self._rewrite(None, self._now.deleted)
             except BaseException:
                 vars(self).update(before)
                 raise
@@ -200,133 +212,51 @@ class VectorIndex:
             IndexFolderError: there is an index already.
         """
         store, before = Store(folder), (self._store, self.generation)
-        with store.lock():
+        with self._mutex, store.lock():
             if store.exists():
                 raise IndexFolderError(f"{folder} holds an index already: open it, or name another folder")
             self._store, self.generation = store, 0
             try:
-                self._rewrite(0, self._deleted, force_graph=True)
+                self._rewrite(0, self._now.deleted, force_graph=True)
             except BaseException:
                 self._store, self.generation = before
                 raise
 
     def search(self, queries, k: int = 10, cutoff: float | None = None, where=None, exact: bool = False) -> list:
-        """Find the nearest rows of each query.
-
-        Args:
-            queries: (Q, D); they are normalised.
-            k: maximum number of rows for a query.
-            cutoff: minimum cosine of a hit; there may be no hits.
-            where: boolean (all rows, deleted ones too), which rows are searched; these are searched exactly.
-            exact: search exactly even where there is a graph.
-
-        Returns:
-            For each query (rows, cosines), best first, ties by row.
-
-        Raises:
-            ValueError: queries with NaN or of length 0, k < 1, a cut-off that is NaN; IndexFolderError: another
-                dimension.
-        """
-        queries = unit(queries, "query")
-        if not isinstance(k, (int, np.integer)) or k < 1:
-            raise ValueError(f"k must be at least 1, a whole number, not {k!r}")
-        if cutoff is not None and not cutoff == cutoff:
-            raise ValueError("the cut-off is NaN: give a cosine, or None for no cut-off")
-        if not len(self):
-            return [(np.zeros(0, np.int64), np.zeros(0))] * len(queries)
-        self._check_dimension(queries.shape[1], "queries")
-        left_out = self._deleted if where is None else self._deleted | ~np.asarray(where, bool)
-        results: list[Any] = [None] * len(queries)
-        count = k + MARGIN
-        exact = exact or where is not None  # a walk through the graph may meet only rows that are left out
-        todo, covered = np.arange(len(queries)), self._covered(exact)
-        while len(todo):  # repeated with more candidates where a tie may go on beyond the last candidate
-            several = self._candidates(queries[todo], count, left_out if left_out.any() else None, covered)
-            again = []
-            for number, rows in zip(todo, several):
-                rows = rows[rows >= 0]
-                rows, scores = ranked(rows, self.vectors(rows), queries[number])
-                if count < len(self._deleted) and not covered and cut_through_tie(scores, k, count):
-                    again.append(number)
-                kept = slice(0, k if cutoff is None else min(k, int((scores >= cutoff).sum())))
-                results[number] = rows[kept], scores[kept]
-            todo, count = np.array(again, int), count * 4
-        return results
+        """`Snapshot.search` of the present state."""
+        return self._now.search(queries, k, cutoff, where, exact)
 
     def vectors(self, rows) -> np.ndarray:
-        """Vectors of some rows, (len(rows), D)."""
-        rows, vectors = np.asarray(rows), np.empty((len(rows), self.dimension), np.float32)
-        for start, segment in self._placed():
-            mine = (rows >= start) & (rows < start + len(segment))
-            vectors[mine] = segment.vectors[rows[mine] - start]
-        return vectors
+        """`Snapshot.vectors` of the present state."""
+        return self._now.vectors(rows)
 
     def items(self, rows) -> list[dict]:
-        """Items of some rows, in their order."""
-        rows = np.asarray(rows, int)
-        items: list[Any] = [None] * len(rows)
-        for start, segment in self._placed():
-            mine = np.flatnonzero((rows >= start) & (rows < start + len(segment)))
-            for place, item in zip(mine, segment.table.take(rows[mine] - start).to_pylist() if len(mine) else ()):
-                items[place] = item
-        return items
+        """`Snapshot.items` of the present state."""
+        return self._now.items(rows)
 
-    def batches(self):
-        """Yield (vectors (R, D), items) of each segment without deleted rows."""
-        for start, segment in self._placed():
-            kept = np.flatnonzero(~self._deleted[start : start + len(segment)])
-            whole = len(kept) == len(segment)
-            yield (segment.vectors, segment.table) if whole else (segment.vectors[kept], segment.table.take(kept))
+    def batches(self) -> Iterator[tuple[np.ndarray, pa.Table]]:
+        """`Snapshot.batches` of the present state."""
+        return self._now.batches()
 
     def column(self, name: str) -> list:
-        """One field of all rows, deleted ones too (see `alive`)."""
-        return [value for segment in self._segments for value in segment.table[name].to_pylist()]
+        """`Snapshot.column` of the present state."""
+        return self._now.column(name)
 
     @property
     def alive(self) -> np.ndarray:
-        """Boolean (all rows,), which are not deleted."""
-        return ~self._deleted
-
-    def _placed(self):
-        start = 0
-        for segment in self._segments:
-            yield start, segment
-            start += len(segment)
-
-    def _covered(self, exact) -> int:
-        """Number of rows that are in the graph; none in a flat index."""
-        return 0 if exact or self._graph is None or load_faiss() is None else self._graph_rows
-
-    def _candidates(self, queries, count, left_out, covered) -> np.ndarray:
-        parts = [search_graph.search(self._graph, queries, count, left_out)] if covered else []
-        for start, segment in self._placed():
-            first = max(0, covered - start)  # a merge may have put covered rows and later ones into one segment
-            if first < len(segment):
-                out = None if left_out is None else left_out[start + first : start + len(segment)]
-                rows = candidates(segment.vectors[first:], queries, count, out)
-                parts.append(np.where(rows >= 0, rows + start + first, -1))
-        return np.concatenate(parts, 1)
-
-    def _rows_of(self, ids: pa.Array) -> np.ndarray:
-        rows = [segment.rows_of(ids) + start for start, segment in self._placed()]
-        return np.concatenate(rows) if rows else np.zeros(0, int)
-
-    def _check_dimension(self, dimension, what):
-        if self.dimension not in (None, dimension):
-            raise IndexFolderError(
-                f"{self.folder or 'this index'} holds vectors of dimension {self.dimension}, the {what} have "
-                f"{dimension}: use the model that made it, or make another index"
-            )
+        """`Snapshot.alive` of the present state."""
+        return self._now.alive
 
     def _first_to_merge(self, added: int, deleted) -> int:
         """Index of the first segment that is rewritten together with `added` rows."""
         if deleted.any() and deleted.mean() > DEAD_SHARE:
             return 0
-        first, total, covered = len(self._segments), added, self._graph_rows
-        starts = [start for start, _ in self._placed()]
-        while first > 0 and starts[first - 1] >= covered and len(self._segments[first - 1]) <= total:
+        segments, covered = self._now.segments, self._now.graph_rows
+        first, total = len(segments), added
+        starts = [start for start, _ in self._now.placed()]
+        while first > 0 and starts[first - 1] >= covered and len(segments[first - 1]) <= total:
             first -= 1
-            total += len(self._segments[first])
+            total += len(segments[first])
         return first
 
     @contextlib.contextmanager
@@ -339,14 +269,14 @@ class VectorIndex:
     def _rewrite(self, first, deleted, vectors=None, table=None, force_graph: bool = False):
         """Write the next generation: the segments from `first` on (None: none) and the new rows become one segment."""
         generation = self.generation + 1
-        first = len(self._segments) if first is None else first
-        starts = [start for start, _ in self._placed()] + [len(self._deleted)]
-        kept, boundary = self._segments[:first], starts[first]
-        parts = [(s.vectors, ~deleted[a : a + len(s)], s.table) for a, s in list(self._placed())[first:]]
+        placed = list(self._now.placed())
+        first = len(placed) if first is None else first
+        boundary = placed[first][0] if first < len(placed) else len(deleted)
+        parts = [(s.vectors, ~deleted[a : a + len(s)], s.table) for a, s in placed[first:]]
         if vectors is not None:
             parts.append((vectors, None, table))
         left = any(len(v) if alive is None else alive.any() for v, alive, _ in parts)
-        segments = [*kept, *([self._segment(parts, generation)] if left else [])]
+        segments = self._now.segments[:first] + ((self._segment(parts, generation),) if left else ())
         rows = sum(map(len, segments))
         same = boundary if deleted[boundary:].any() else len(deleted)  # rows that keep their number
         deleted = np.concatenate([deleted[:boundary], np.zeros(rows - boundary, bool)])
@@ -376,8 +306,9 @@ class VectorIndex:
                     "files": names,
                 }
             )
-        self._segments, self._deleted, self._graph, self._files = segments, deleted, graph, files
-        self.generation, self._graph_rows = generation, graph_rows
+        self._files, self.generation = files, generation
+        name = str(self.folder or "this index")
+        self._now = Snapshot(segments, deleted, self.dimension, graph, graph_rows, name)
 
     def _remember(self):
         """Remember what the user named; an index that is not known here gets a name that nobody else knows."""
@@ -402,7 +333,7 @@ class VectorIndex:
         """The graph of the next generation, its file and rows: unchanged, extended, or rebuilt."""
         rows = sum(map(len, segments))
         kind = search_graph.kind_for(self.kind, rows)
-        graph, name, covered = self._graph, self._files["graph"], self._graph_rows
+        graph, name, covered = self._now.graph, self._files["graph"], self._now.graph_rows
         if covered > same or kind == "flat":
             graph, name, covered = None, None, 0
         lag = max(GRAPH_LAG[0], GRAPH_LAG[1] * rows)
@@ -416,6 +347,8 @@ class VectorIndex:
         else:
             if name:  # a memory-mapped graph cannot grow
                 graph = search_graph.read(self._store.folder / name, memory_map=False)
+            else:  # threads may be searching it
+                graph = search_graph.copied(graph)
             search_graph.extend(graph, outside)
         if self._store is not None:
             name = f"graph-{generation:06d}.faiss"

@@ -109,11 +109,11 @@ def test_a_second_source_leaves_the_first_alone_and_other_models_are_refused(
 def test_hnsw_finds_what_flat_finds(index, tmp_path, tiny_folder, capsys):
     pytest.importorskip("faiss")
     index("--kind", "hnsw")
-    assert VectorIndex.open(tmp_path / "index")._graph_rows == 6
+    assert VectorIndex.open(tmp_path / "index").snapshot.graph_rows == 6
     assert main(["search", str(tmp_path / "index"), "a dog", "--json", "--k", "3"]) == 0
     hits = json.loads(capsys.readouterr().out)["hits"]
     index("--update", "--kind", "flat")
-    assert VectorIndex.open(tmp_path / "index")._graph_rows == 0
+    assert VectorIndex.open(tmp_path / "index").snapshot.graph_rows == 0
     assert main(["search", str(tmp_path / "index"), "a dog", "--json", "--k", "3"]) == 0
     assert [hit["id"] for hit in json.loads(capsys.readouterr().out)["hits"]] == [hit["id"] for hit in hits]
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from vsehub.search import approximate as search_graph
-from vsehub.search import nearest, vector_index
+from vsehub.search import nearest, snapshot, vector_index
 from vsehub.search.index_store import IndexFolderError
 from vsehub.search.vector_index import VectorIndex
 
@@ -26,6 +26,7 @@ def engine(request, monkeypatch):
         monkeypatch.setattr(nearest, "load_faiss", lambda: None)
         monkeypatch.setattr(search_graph, "load_faiss", lambda: None)
         monkeypatch.setattr(vector_index, "load_faiss", lambda: None)
+        monkeypatch.setattr(snapshot, "load_faiss", lambda: None)
     return request.param
 
 
@@ -74,9 +75,9 @@ def test_any_sequence_of_changes_is_brute_force_in_memory_and_in_a_folder(engine
             index = VectorIndex.open(tmp_path / "index")
         check(index, known)
         check(memory, known)
-    assert len(index._segments) <= 10
+    assert len(index.snapshot.segments) <= 10
     index.compact()
-    assert len(index._segments) == 1 and not index._deleted.any()
+    assert len(index.snapshot.segments) == 1 and not index.snapshot.deleted.any()
     check(VectorIndex.open(tmp_path / "index"), known)
     memory.save(tmp_path / "saved")
     check(VectorIndex.open(tmp_path / "saved"), known)
@@ -103,7 +104,7 @@ def test_ties_go_by_row_beside_a_segment_that_has_nothing_near(engine):
     index, query = VectorIndex(MODEL), cloud(1)[0]
     index.add(np.tile(query, (1000, 1)), items(range(1000)), merge=False)
     index.add(cloud(200, seed=1) - 3 * query, items(range(1000, 1200)), merge=False)
-    assert len(index._segments) == 2
+    assert len(index.snapshot.segments) == 2
     (rows, _), *_ = index.search(query[None], 10)
     assert rows.tolist() == list(range(10))
 
@@ -125,11 +126,11 @@ def test_a_graph_answers_for_its_rows_and_the_rest_is_searched_beside_it(tmp_pat
     vectors = cloud(3000)
     index = VectorIndex.create(tmp_path, MODEL, "hnsw")
     index.add(vectors[:2900], items(range(2900)))
-    assert index._graph_rows == 2900
+    assert index.snapshot.graph_rows == 2900
     index.add(vectors[2900:], items(range(2900, 3000)))
     index.delete([str(n) for n in range(0, 3000, 10)])
     index = VectorIndex.open(tmp_path)
-    assert index._graph_rows == 2900 and len(index) == 2700
+    assert index.snapshot.graph_rows == 2900 and len(index) == 2700
     queries, hits = cloud(50, seed=8), 0
     for (rows, _), (exact, _) in zip(index.search(queries, 10), index.search(queries, 10, exact=True)):
         hits += len(set(rows) & set(exact))
@@ -137,7 +138,8 @@ def test_a_graph_answers_for_its_rows_and_the_rest_is_searched_beside_it(tmp_pat
     assert hits / 500 > 0.9
     assert ids_of(index, vectors[2999], 1) == ["2999"]
     index.compact()
-    assert index._graph_rows == 2700 and ids_of(VectorIndex.open(tmp_path), vectors[2999], 1) == ["2999"]
+    assert index.snapshot.graph_rows == 2700 and ids_of(VectorIndex.open(tmp_path), vectors[2999], 1) == ["2999"]
+    monkeypatch.setattr(snapshot, "load_faiss", lambda: None)
     monkeypatch.setattr(vector_index, "load_faiss", lambda: None)  # without faiss: exact, and changes keep it whole
     monkeypatch.setattr(nearest, "load_faiss", lambda: None)
     index = VectorIndex.open(tmp_path)
@@ -160,7 +162,7 @@ def test_an_index_of_kind_ivf_of_an_earlier_version_is_searched_exactly_until_it
         assert rows.tolist() == exact.tolist()
     index.compact()
     index = VectorIndex.open(tmp_path)
-    assert index.kind == "hnsw" and index._graph_rows == 3000
+    assert index.kind == "hnsw" and index.snapshot.graph_rows == 3000
     assert not (tmp_path / manifest["graph"]).exists()
     with pytest.raises(ValueError, match="no index kind 'ivf'"):
         VectorIndex(MODEL, "ivf")
@@ -171,7 +173,7 @@ def test_the_few_rows_that_may_be_found_are_found_beside_a_graph():
     pictures, texts = cloud(3000) + np.eye(16)[0], cloud(40, seed=1) - np.eye(16)[0]
     index = VectorIndex(MODEL, "hnsw")
     index.add(np.concatenate([pictures, texts]), items(range(3040)))
-    assert index._graph_rows == 3040
+    assert index.snapshot.graph_rows == 3040
     where = np.arange(3040) >= 3000
     for rows, _ in index.search(pictures[:9], 7, where=where):
         assert len(rows) == 7 and (rows >= 3000).all()
@@ -186,12 +188,12 @@ def test_merging_keeps_a_graph_that_still_fits_and_the_rest_is_found_beside_it(t
     monkeypatch.setattr(search_graph, "build", lambda *args: built.append(args))
     for start in range(2500, 2600, 10):
         index.add(vectors[start : start + 10], items(range(start, start + 10)))
-    index._rewrite(0, index._deleted)  # all in one segment, the graph covers its first rows
-    assert len(index._segments) == 1 and index._graph_rows == 2500
+    index._rewrite(0, index.snapshot.deleted)  # all in one segment, the graph covers its first rows
+    assert len(index.snapshot.segments) == 1 and index.snapshot.graph_rows == 2500
     for n in (0, 2499, 2500, 2599):
         assert ids_of(VectorIndex.open(tmp_path), vectors[n], 1) == [str(n)]
     index.compact()
-    assert index._graph_rows == 2600 and not built
+    assert index.snapshot.graph_rows == 2600 and not built
     assert all(ids_of(VectorIndex.open(tmp_path), vectors[n], 1) == [str(n)] for n in (0, 2500, 2599))
 
 
@@ -249,7 +251,7 @@ def test_damage_is_one_error_that_names_the_file(tmp_path):
         VectorIndex.open(tmp_path / "nowhere")
     index = VectorIndex.create(tmp_path, MODEL)
     index.add(cloud(50), items(range(50)))
-    for name in [*index._segments[0].files]:
+    for name in [*index.snapshot.segments[0].files]:
         whole = (tmp_path / name).read_bytes()
         (tmp_path / name).write_bytes(whole[: len(whole) // 2])
         with pytest.raises(IndexFolderError, match=f"{name} has .* bytes, not"):
