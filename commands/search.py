@@ -25,6 +25,7 @@ def parser() -> Parser:
         default=0.5,
         help="weight of a text that is given with a picture (default: %(default)s)",
     )
+    add_parts(parser)
     parser.add("--k", "--top", type=positive_int, default=10, help="maximum number of hits (default: %(default)s)")
     parser.add("--cutoff", type=finite, help="minimum cosine of a hit (default: the calibrated one, for texts)")
     parser.add("--no_cutoff", action="store_true", help="no minimum cosine: show the nearest pictures")
@@ -38,10 +39,36 @@ def parser() -> Parser:
     return parser
 
 
-def table(hits: list, cutoff: float | None) -> str:
+def add_parts(parser: Parser):
+    """Add the flags of queries with several parts, and of conditions."""
+    more = {"action": "append", "default": []}
+    parser.add("--plus", **more, metavar="TEXT", help="a text to add to the query; with a weight: sunset:0.5")
+    parser.add("--minus", **more, metavar="TEXT", help="a text to take from the query")
+    parser.add("--plus_image", **more, metavar="FILE", help="a picture to add; with a weight: q.jpg:0.5")
+    parser.add("--minus_image", **more, metavar="FILE", help="a picture to take from the query")
+    parser.add("--like", metavar="ID", help="an item of the index as the query, which is itself no hit")
+    parser.add("--where", metavar="CONDITION", help="on fields of the hits: \"width >= 1000 and collection != 'old'\"")
+    parser.add("--path", metavar="PATTERN", help='of the files of the hits: "2024/*"')
+
+
+def parts_of(args) -> dict:
+    """`plus` and `minus` of `Retriever.search`, of the command line."""
+    from ..processing.scenes import open_any
+    from ..search.query import with_weight
+
+    def pictures(words):
+        return [(open_any(name), weight) for name, weight in map(with_weight, words)]
+
+    return {
+        "plus": [*map(with_weight, args.plus), *pictures(args.plus_image)],
+        "minus": [*map(with_weight, args.minus), *pictures(args.minus_image)],
+    }
+
+
+def table(hits: list, cutoff: float | None, conditions: bool = False) -> str:
     """Hits as lines: place, cosine, id, caption."""
     if not hits and cutoff is None:
-        return "the index is empty"
+        return "no item of the index meets the conditions" if conditions else "the index is empty"
     if not hits:
         return f"nothing comes nearer than the cut-off, {cutoff:.3f} (--no_cutoff shows the nearest)"
     return "\n".join(
@@ -57,23 +84,46 @@ def main(argv: list[str]) -> int:
     for path in filter(None, (args.html, args.geojson)):
         output_file(path)
     from ..processing.scenes import open_any
+    from ..search.filters import chosen_rows
     from ..search.pages import geojson, html_page, picture_opener
     from ..search.retriever import Retriever
+    from ..search.vector_index import VectorIndex
 
     image = open_any(args.image) if args.image else None
+    asked = parts_of(args) | {"like": args.like, "where": args.where, "path": args.path}
+    now = VectorIndex.open(args.index).snapshot  # what is wrong is told before the model is loaded
+    chosen_rows(now, where=args.where, path=args.path)
+    if args.like is not None:
+        now.row_of(args.like)
     retriever = Retriever.open(args.index, args.model, **loading)
     retriever.encoder.to(chosen_device(args.device))
-    cutoff = None if args.no_cutoff else retriever.cutoff_for(image, "auto" if args.cutoff is None else args.cutoff)
-    hits = retriever.search(args.text, image, args.k, args.weight, cutoff)
+    compound = bool(asked["plus"] or asked["minus"] or args.like is not None)
+    given = "auto" if args.cutoff is None else args.cutoff
+    cutoff = None if args.no_cutoff else retriever.cutoff_for(image, given, compound)
+    hits = retriever.search(args.text, image, args.k, args.weight, cutoff, **asked)
     if args.html:
-        query = " + ".join(part for part in (args.image and Path(args.image).name, args.text) if part)
+        query = title_of(args)
         page = html_page(query, hits, picture_opener(retriever.index, args.images), image)
         write_text(args.html, page)
     if args.geojson:
         write_json(args.geojson, geojson(hits, {*retriever.index.named, *args.images}), indent=1)
     query = {"text": args.text, "image": args.image, "cutoff": cutoff}
-    tell(args, table(hits, cutoff), {"query": query, "hits": [vars(hit) for hit in hits]})
+    more = ("plus", "minus", "plus_image", "minus_image", "like", "where", "path")
+    query |= {name: getattr(args, name) for name in more if getattr(args, name)}
+    tell(
+        args,
+        table(hits, cutoff, bool(args.where or args.path or args.like)),
+        {"query": query, "hits": [vars(hit) for hit in hits]},
+    )
     return 0
+
+
+def title_of(args) -> str:
+    """The query as one line of text."""
+    parts = [("+", args.image and Path(args.image).name), ("+", args.text), ("+", args.like)]
+    parts += [("+", text) for text in args.plus] + [("+", Path(name).name) for name in args.plus_image]
+    parts += [("-", text) for text in args.minus] + [("-", Path(name).name) for name in args.minus_image]
+    return " ".join(f"{sign} {part}" for sign, part in parts if part).removeprefix("+ ")
 
 
 def with_json_alone(words: list[str]) -> list[str]:

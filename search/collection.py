@@ -4,10 +4,13 @@ A unit is a file (with all tiles of a scene) or a row. It has changed if its siz
 the CRC-32 of bytes inside a table.
 """
 
+import datetime
+import json
+import math
 import os
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +21,8 @@ from ..data.rows import image_source
 from ..data.sources import path_of, read_source
 from ..processing.pixels import BadImageError, format_of
 from ..processing.scenes import is_scene, pages_of, read_tiles
+
+LONGEST_FIELD = 200  # characters of a text that `--where` can compare
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,7 @@ class Unit:
     size: int
     stamp: int
     caption: str | None = None
+    fields: str | None = None  # JSON of the other columns of the row
 
 
 class Collection:
@@ -151,7 +157,7 @@ class Collection:
     def entries(self, unit: Unit) -> Iterator[tuple[dict, object]]:
         """Yield (item, source) of a unit, as `embed_stream` takes them; `notes` and `blank` record what is left out."""
         item = {"id": unit.key, "path": unit.path, "row": unit.row, "size": unit.size, "stamp": unit.stamp}
-        item |= {"caption": unit.caption, "modality": "image", "collection": self.name}
+        item |= {"caption": unit.caption, "modality": "image", "collection": self.name, "fields": unit.fields}
         source = self.source_of(item)
         if isinstance(source, (str, bytes)) and (pages := pages_of(source)) > 1:
             self._note(unit, f"page 1 of {pages} is read, the others are not")
@@ -201,18 +207,36 @@ class Collection:
         return self.rows[row][self.settings.get("image_column") or "image"]
 
     def _row_unit(self, number: int, row: dict) -> Unit:
-        image = image_source(row[self.settings.get("image_column") or "image"])
-        captions = row.get(self.settings.get("captions_column") or "captions")
+        names = (self.settings.get("image_column") or "image", self.settings.get("captions_column") or "captions")
+        image, captions = image_source(row[names[0]]), row.get(names[1])
+        fields = fields_of(row, names)
         captions = captions if isinstance(captions, list) else [captions]
         caption = " / ".join(str(text) for text in captions if text is not None and text != "") or None
         key = f"{self.name}:{row.get('image_id', number)}"
         if isinstance(image, bytes):
-            return Unit(key, None, number, len(image), zlib.crc32(image), caption)
+            return Unit(key, None, number, len(image), zlib.crc32(image), caption, fields)
         try:
             status = os.stat(os.fspath(image))  # os.stat would take a number for an open file
         except (OSError, TypeError, ValueError):  # opening it reports what is wrong
-            return Unit(key, image if isinstance(image, str) else None, number, 0, 0, caption)
-        return Unit(key, image, number, status.st_size, status.st_mtime_ns, caption)
+            return Unit(key, image if isinstance(image, str) else None, number, 0, 0, caption, fields)
+        return Unit(key, image, number, status.st_size, status.st_mtime_ns, caption, fields)
+
+
+def fields_of(row: dict, left_out: Iterable[str]) -> str | None:
+    """JSON of the columns of a row that `--where` can compare: numbers, short texts, dates as ISO texts."""
+    fields = {name: _comparable(value) for name, value in row.items() if name not in left_out}
+    fields = {name: value for name, value in fields.items() if value is not None}
+    return json.dumps(fields) if fields else None
+
+
+def _comparable(value):
+    if isinstance(value, (datetime.date, datetime.time)):
+        return value.isoformat()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, str):
+        return value if len(value) <= LONGEST_FIELD else None
+    return value if isinstance(value, (bool, int)) and -(2**63) <= value < 2**63 else None
 
 
 def _is_picture(path: Path) -> bool:

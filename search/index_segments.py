@@ -23,6 +23,7 @@ SCHEMA = pa.schema(
         ("caption", pa.string()),
         ("modality", pa.string()),  # image or text
         ("collection", pa.string()),  # its source: updating one source leaves the rows of others alone
+        ("fields", pa.string()),  # JSON of the other columns of its row in the dataset
     ]
 )
 BLOCK = 16_384  # rows copied at a time
@@ -52,7 +53,10 @@ class Segment:
         """
         try:
             with self._reading:  # threads share the open file
-                table = pq.read_table(self._source).select(SCHEMA.names).cast(SCHEMA)
+                table = pq.read_table(self._source)
+            if "fields" not in table.column_names:  # of an earlier version
+                table = table.append_column("fields", pa.nulls(len(table), pa.string()))
+            table = table.select(SCHEMA.names).cast(SCHEMA)
             if len(table) != len(self.vectors):
                 raise ValueError(f"{len(table)} items of {len(self.vectors)} vectors")
             return table

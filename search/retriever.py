@@ -25,6 +25,8 @@ from ..processing.load_encoder import encoder_of, load_encoder
 from ..processing.scenes import open_any
 from .cutoff import best_of_others, calibrated_cutoff
 from .embedding_stream import embed_stream
+from .filters import chosen_rows
+from .query import checked, combined, listed
 from .vector_index import VectorIndex
 
 logger = logging.getLogger(__name__)
@@ -153,7 +155,18 @@ class Retriever:
         self.index.add(self.encoder.encode_text(texts).numpy(), items)
 
     def search(
-        self, text: str | None = None, image=None, k: int = 10, weight: float = 0.5, cutoff="auto", among=None
+        self,
+        text: str | None = None,
+        image=None,
+        k: int = 10,
+        weight: float = 0.5,
+        cutoff="auto",
+        among=None,
+        plus=(),
+        minus=(),
+        like: str | None = None,
+        where=None,
+        path: str | None = None,
     ) -> list[Hit]:
         """Find what is nearest to a text, a picture, or a picture changed by a text.
 
@@ -164,30 +177,71 @@ class Retriever:
             weight: of the text in that sum; the picture has 1 - weight.
             cutoff: minimum cosine of a hit, see `cutoff_for`; None: no minimum.
             among: `image` or `text`: only these.
+            plus, minus: further parts of the query, see `embed_query`.
+            like: id of an item of the index, whose vector is the query in place of a text or picture; the item itself
+                is no hit.
+            where, path: conditions on the hits, see `filters.chosen_rows`; applied before the ranking, exactly.
 
         Raises:
-            ValueError: neither text nor image, a weight outside 0..1, k < 1, a cut-off that is NaN.
+            ValueError: no query or two, a weight outside 0..1, k < 1, a cut-off that is NaN, an unknown id or field, or
+                what `embed_query` refuses.
         """
-        if among not in (None, "image", "text"):
-            raise ValueError(f"among is `image`, `text` or None, not {among!r}")
-        query = self.embed_query(text, image, weight)
-        cutoff = self.cutoff_for(image, cutoff)
+        if like is not None and (text is not None or image is not None):
+            raise ValueError("like is a query of its own: leave out the text and the image, or give them as plus")
         now = self.index.snapshot  # another thread may change the index
-        where = None if among is None else np.array(now.column("modality"), object) == among
-        rows, scores = now.search(query[None], k, cutoff, where)[0]
+        chosen = chosen_rows(now, among, where, path)
+        if like is None:
+            query = self.embed_query(text, image, weight, plus, minus)
+        else:
+            row = now.row_of(like)
+            chosen = np.ones(len(now.deleted), bool) if chosen is None else chosen
+            chosen[row] = False
+            query = self._changed(now.vectors([row])[0], plus, minus)
+        cutoff = self.cutoff_for(image, cutoff, compound=bool(plus or minus or like is not None))
+        rows, scores = now.search(query[None], k, cutoff, chosen)[0]
         return [
             Hit(score=float(score), **{name: item[name] for name in Hit.__dataclass_fields__ if name != "score"})
             for item, score in zip(now.items(rows), scores)
         ]
 
-    def cutoff_for(self, image=None, cutoff: float | Literal["auto"] | None = "auto") -> float | None:
-        """The minimum cosine of a hit: `auto` is the calibrated one, if there is one, for queries without a picture."""
+    def cutoff_for(
+        self, image=None, cutoff: float | Literal["auto"] | None = "auto", compound: bool = False
+    ) -> float | None:
+        """The minimum cosine of a hit: `auto` is the calibrated one, if there is one, for a query that is one text.
+
+        It was calibrated with cosines of texts: those of pictures, and of sums (`compound`), have other sizes.
+        """
         if cutoff != "auto":
             return cutoff
-        return (self.index.cutoff or {}).get("text") if image is None else None
+        return None if compound or image is not None else (self.index.cutoff or {}).get("text")
 
-    def embed_query(self, text=None, image=None, weight: float = 0.5) -> np.ndarray:
-        """The unit vector (D,) that `search` looks for."""
+    def embed_query(self, text=None, image=None, weight: float = 0.5, plus=(), minus=()) -> np.ndarray:
+        """The unit vector (D,) that `search` looks for.
+
+        Args:
+            text, image, weight: of `search`.
+            plus, minus: texts, or pictures (PIL, bytes, `Path`), or pairs of one and a weight (default 1): they are
+                added to the unit vector of the rest and subtracted from it, and the sum is normalised.
+
+        Raises:
+            ValueError: nothing to look for, a weight that is out of range, parts that cancel each other.
+        """
+        if text is None and image is None and plus:
+            return self._changed(None, plus, minus)
+        return self._changed(self._embed(text, image, weight), plus, minus)
+
+    def _changed(self, base: np.ndarray | None, plus, minus) -> np.ndarray:
+        """The unit vector of a query, or None, plus and minus further parts."""
+        signed = [(*checked(part), 1) for part in listed(plus)] + [(*checked(part), -1) for part in listed(minus)]
+        if base is not None and not signed:
+            return base
+        parts = [] if base is None else [(base, 1.0)]
+        for query, weight, sign in signed:
+            text, image = (query, None) if isinstance(query, str) else (None, query)
+            parts.append((self._embed(text, image), sign * weight))
+        return combined(parts)
+
+    def _embed(self, text=None, image=None, weight: float = 0.5) -> np.ndarray:
         if text is None and image is None:
             raise ValueError("give a text, an image, or both")
         if not 0 <= weight <= 1:

@@ -3,6 +3,9 @@
 A change of the index makes another snapshot and puts it in the place of this one, so threads that search never wait.
 """
 
+import difflib
+import itertools
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from . import approximate as search_graph
-from .index_segments import Segment, unit
+from .index_segments import SCHEMA, Segment, unit
 from .index_store import IndexFolderError
 from .nearest import MARGIN, candidates, cut_through_tie, load_faiss, ranked
 
@@ -105,6 +108,26 @@ class Snapshot:
             kept = np.flatnonzero(~self.deleted[start : start + len(segment)])
             whole = len(kept) == len(segment)
             yield (segment.vectors, segment.table) if whole else (segment.vectors[kept], segment.table.take(kept))
+
+    def row_of(self, name: str) -> int:
+        """The row of the item with this id, or of the file with this path.
+
+        Raises:
+            ValueError: there is none; the message shows a similar one.
+        """
+        for text in (name, os.path.abspath(name)):
+            rows = self.rows_of(pa.array([text], pa.string()))
+            rows = rows[~self.deleted[rows]]
+            if len(rows):
+                return int(rows[0])
+        near = difflib.get_close_matches(name, itertools.islice(self.column("id"), 10_000), 1, 0.5)
+        hint = f"; did you mean {near[0]!r}?" if near else ", as `vsehub search` prints them"
+        raise ValueError(f"{self.name} has no item with the id {name!r}{hint}")
+
+    def chunks(self, name: str) -> pa.ChunkedArray:
+        """One field of all rows as Arrow holds it."""
+        chunks = [chunk for segment in self.segments for chunk in segment.table[name].chunks]
+        return pa.chunked_array(chunks, SCHEMA.field(name).type)
 
     def column(self, name: str) -> list:
         """One field of all rows, deleted ones too (see `alive`)."""

@@ -1,9 +1,11 @@
 """`vsehub search`: text, picture, both; JSON, a page that runs nothing, outlines of hits in scenes."""
 
+import datetime
 import json
 
 import numpy as np
 import pytest
+from datasets import Dataset
 from dual_encoders import FAMILIES, SENTENCE
 from markup import tags_of
 from rasters import write_raster
@@ -52,10 +54,56 @@ def test_text_picture_and_both(index, capsys, tiny_pictures):
         (("a", "--k", "0"), "must be a whole number of at least 1, not 0"),
         (("a", "--model", "./nowhere"), "no such folder"),
         (("   ",), "empty"),
+        (("a", "red", "boat"), "quote a text of several words"),
+        (("a", "--where", "width > 3"), "no field 'width'; it has id, path"),
+        (("a", "--where", "size = 3"), "cannot be read: write it as in Python"),
+        (("--like", "absent"), "no item with the id 'absent'"),
+        (("a", "--minus", "b:0"), "must be a number above 0"),
+        (("a", "--plus_image", "absent.jpg:2"), "absent.jpg: no such file"),
     ],
 )
 def test_wrong_words_are_one_line(index, capsys, words, said):
     assert said in search(index, capsys, *words, expected=2)
+
+
+def test_several_parts_conditions_and_an_item_as_the_query(index, capsys):
+    retriever, photos = Retriever.open(index / "index"), index / "photos"
+    names = [str(photos / f"{n} <b>'\"&.png") for n in range(6)]
+    words = ["a dog", "--plus", "sunset:0.5", "--minus", "a boat", "--plus-image", f"{names[1]}:2", "--json"]
+    told = json.loads(search(index, capsys, *words))
+    expected = retriever.search("a dog", plus=[("sunset", 0.5), (photos / names[1], 2)], minus=["a boat"])
+    assert [hit["id"] for hit in told["hits"]] == [hit.id for hit in expected]
+    assert told["query"]["plus"] == ["sunset:0.5"] and told["query"]["minus"] == ["a boat"]
+    like = json.loads(search(index, capsys, "--like", names[2], "--json"))["hits"]
+    assert [hit["id"] for hit in like] == [hit.id for hit in retriever.search(image=photos / names[2])[1:]]
+    some = json.loads(search(index, capsys, "a dog", "--path", "photos/[34]*", "--where", "size > 0", "--json"))["hits"]
+    assert {hit["id"] for hit in some} == {names[3], names[4]}
+    said = search(index, capsys, "a dog", "--path", "elsewhere/*")
+    assert said.strip() == "no item of the index meets the conditions"
+
+
+def test_the_columns_of_a_dataset_are_conditions(tmp_path, tiny_folder, tiny_pictures, vsehub, vsehub_json):
+    (tmp_path / "photos").mkdir()
+    for number, picture in enumerate(tiny_pictures):
+        picture.save(tmp_path / "photos" / f"{number}.png")
+    rows = [
+        {
+            "image": str(tmp_path / "photos" / f"{n}.png"),
+            "image_id": str(n),
+            "captions": ["a"],
+            "width": n * 500,
+            "notes": "x" * 300,
+        }
+        | {"taken": datetime.date(2020 + n, 1, 1), "label": None if n == 5 else "boat"}
+        for n in range(6)
+    ]
+    Dataset.from_list(rows).to_parquet(str(tmp_path / "rows.parquet"))
+    vsehub("index", tmp_path / "rows.parquet", "--model", tiny_folder, "--out", tmp_path / "index")
+    for where, expected in [("width >= 1000 and label == 'boat'", "234"), ("taken < '2022-01-01'", "01")]:
+        hits = vsehub_json("search", tmp_path / "index", "a dog", "--where", where)["hits"]
+        assert sorted(hit["id"][-1] for hit in hits) == list(expected)
+    said = vsehub("search", tmp_path / "index", "a dog", "--where", "notes == 'x'", status=2)
+    assert "no field 'notes'; it has" in said and "image_id, width, taken, label" in said
 
 
 def test_no_index_is_one_line(tmp_path, capsys):

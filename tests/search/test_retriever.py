@@ -46,6 +46,55 @@ def test_hits_are_the_models_own_cosines(retriever, tiny_pictures, tiny_captions
     assert np.allclose([hit.score for hit in hits], expected.sort(descending=True).values, atol=1e-5)
 
 
+def test_compound_queries_are_normalised_sums(retriever, photos, tiny_pictures, tiny_captions):
+    images, texts = retriever.model.encode_image(tiny_pictures), retriever.model.encode_text(tiny_captions)
+    sums = {
+        texts[0] + texts[1] - 0.5 * texts[2]: {"text": tiny_captions[0]}
+        | {"plus": [tiny_captions[1]], "minus": [(tiny_captions[2], 0.5)]},
+        images[3] + 2 * images[1] - texts[0]: {"image": photos[3]}
+        | {"plus": [(tiny_pictures[1], 2)], "minus": tiny_captions[0]},
+        texts[1] + images[0]: {"plus": [tiny_captions[1], photos[0]]},
+        images[2] - images[4]: {"like": "2.png", "minus": [photos[4]]},
+    }
+    for vector, query in sums.items():
+        cosines = torch.nn.functional.normalize(vector, dim=0) @ images.T
+        expected = [n for n in cosines.argsort(descending=True).tolist() if f"{n}.png" != query.get("like")]
+        hits = retriever.search(**query, k=6)
+        assert [hit.id for hit in hits] == [f"{n}.png" for n in expected]
+        assert np.allclose([hit.score for hit in hits], cosines[expected], atol=1e-5)
+
+
+def test_an_item_is_a_query_and_no_hit_of_itself(retriever, tiny_pictures):
+    by_picture = retriever.search(image=tiny_pictures[2])
+    assert by_picture[0].id == "2.png"
+    assert [hit.id for hit in retriever.search(like="2.png")] == [hit.id for hit in by_picture[1:]]
+    assert len(retriever.search(like="2.png", k=2)) == 2
+    retriever.index.delete(["3.png"])
+    for wrong, said in [
+        ({"like": "3.png"}, "no item with the id '3.png'"),
+        ({"like": "2.pgn"}, "did you mean '2.png'"),
+        ({"like": "2.png", "text": "a"}, "like is a query of its own"),
+        ({"text": "a", "minus": ["a"]}, "cancel each other"),
+        ({"minus": ["a"]}, "a text, an image, or both"),
+        ({"text": "a", "plus": [("b", 0)]}, "a number above 0"),
+    ]:
+        with pytest.raises(ValueError, match=said):
+            retriever.search(**wrong)
+
+
+def test_conditions_come_before_the_ranking(retriever, photos, tiny_captions):
+    retriever.index.add(
+        retriever.index.vectors(range(6)), [{"id": f"copy-{n}", "size": n, "path": f"/a/{n}.jpg"} for n in range(6)]
+    )
+    everything = [hit.id for hit in retriever.search(text=tiny_captions[0], k=12) if hit.id.startswith("copy")]
+    wanted = [name for name in everything if int(name[-1]) >= 2]
+    assert [hit.id for hit in retriever.search(text=tiny_captions[0], k=3, where="size in (2, 3, 4, 5)")] == wanted[:3]
+    assert {hit.id for hit in retriever.search(text="a", where="size > 1", path="a/[34].jpg")} == {"copy-3", "copy-4"}
+    assert {hit.id for hit in retriever.search(like="copy-3", path="a/[34].jpg")} == {"copy-4"}
+    with pytest.raises(ValueError, match="no field 'width'"):
+        retriever.search(text="a", where="width > 1")
+
+
 def test_it_is_saved_opened_and_goes_on(retriever, tiny_folder, tmp_path, tiny_pictures, tiny_captions):
     expected = retriever.search(text="a dog")
     retriever.save(tmp_path / "index")
@@ -115,6 +164,10 @@ def test_the_default_of_the_cut_off_is_the_calibrated_one_for_texts_alone(retrie
     assert retriever.cutoff_for() is None
     retriever.index.note(cutoff={"text": 0.25})
     assert retriever.cutoff_for() == 0.25 and retriever.cutoff_for(image=tiny_pictures[0]) is None
+    assert retriever.cutoff_for(compound=True) is None and retriever.cutoff_for(cutoff=0.1, compound=True) == 0.1
+    retriever.index.note(cutoff={"text": 2.0})
+    assert retriever.search(text="a") == [] and len(retriever.search(text="a", plus=["b"])) == 6
+    assert retriever.search(text="a", plus=["b"], cutoff=2.0) == []
     assert retriever.cutoff_for(cutoff=None) is None and retriever.cutoff_for(tiny_pictures[0], 0.5) == 0.5
 
 

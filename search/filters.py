@@ -1,0 +1,154 @@
+"""Which rows of an index may be hits: conditions on the fields of its items, applied before the ranking.
+
+A condition is written as in Python: `size > 100_000 and collection == "photos"`, `label in ("boat", "pier")`,
+`caption is not None`. Besides the index's own fields it knows the columns of the dataset that a row came from.
+"""
+
+import ast
+import fnmatch
+import json
+import operator
+import os
+import re
+from functools import reduce
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from .index_segments import SCHEMA
+from .snapshot import Snapshot
+
+COMPARISONS = {
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+}
+HINT = 'write it as in Python: width >= 1000 and label == "boat" (== for equal, quotes around texts and dates)'
+
+
+def chosen_rows(
+    snapshot: Snapshot, among: str | None = None, where: str | pc.Expression | None = None, path: str | None = None
+) -> np.ndarray | None:
+    """Rows that meet all conditions, boolean (all rows,); None where there is no condition.
+
+    Args:
+        snapshot: of the index.
+        among: `image` or `text`.
+        where: a condition on fields, as text or as an expression of pyarrow. A field without a value meets none
+            but `is None`.
+        path: pattern of the path, as in `path_matches`.
+
+    Raises:
+        ValueError: an unknown modality or field, a condition that cannot be read or does not fit the field's type.
+    """
+    if among not in (None, "image", "text"):
+        raise ValueError(f"among is `image`, `text` or None, not {among!r}")
+    masks = []
+    if among is not None:
+        masks.append(np.array(snapshot.column("modality"), object) == among)
+    if where is not None:
+        masks.append(_meets(snapshot, where))
+    if path is not None:
+        masks.append(path_matches(snapshot.column("path"), path))
+    return reduce(np.logical_and, masks) if masks else None
+
+
+def path_matches(paths: list[str | None], pattern: str) -> np.ndarray:
+    """Which paths match a pattern: `*` any characters, `/` too; without `/` in front, it may begin at any folder."""
+    pattern = os.path.expanduser(pattern).replace(os.sep, "/")
+    rooted = pattern.startswith(("/", "*")) or bool(re.match("[A-Za-z]:/", pattern))
+    matches = re.compile(fnmatch.translate(pattern if rooted else f"*/{pattern}")).match
+    return np.array([path is not None and matches(path.replace(os.sep, "/")) is not None for path in paths], bool)
+
+
+def expression(text: str) -> tuple[pc.Expression, set[str]]:
+    """A condition and the names of the fields in it.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+        names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        return _condition(tree), names
+    except (SyntaxError, RecursionError, MemoryError, ValueError, TypeError, pa.ArrowException):
+        raise ValueError(f"the condition {text!r} cannot be read: {HINT}") from None
+
+
+def _condition(node) -> pc.Expression:
+    if isinstance(node, ast.BoolOp):
+        join = operator.and_ if isinstance(node.op, ast.And) else operator.or_
+        return reduce(join, map(_condition, node.values))
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+        return ~_condition(node.operand)
+    if isinstance(node, ast.Name):
+        return pc.field(node.id)
+    if isinstance(node, ast.Compare):
+        sides = [node.left, *node.comparators]
+        return reduce(operator.and_, map(_comparison, sides, node.ops, sides[1:]))
+    raise ValueError("no condition")
+
+
+def _comparison(left, how, right) -> pc.Expression:
+    if isinstance(how, (ast.Is, ast.IsNot)):
+        if not isinstance(right, ast.Constant) or right.value is not None:
+            raise ValueError("`is` goes with None")
+        return _side(left).is_null() if isinstance(how, ast.Is) else _side(left).is_valid()
+    if isinstance(how, (ast.In, ast.NotIn)):
+        inside = _side(left).isin(list(ast.literal_eval(right)))
+        return inside if isinstance(how, ast.In) else ~inside & _side(left).is_valid()
+    return COMPARISONS[type(how)](_side(left), _side(right))
+
+
+def _side(node) -> pc.Expression:
+    return pc.field(node.id) if isinstance(node, ast.Name) else pc.scalar(ast.literal_eval(node))
+
+
+def _meets(snapshot: Snapshot, where: str | pc.Expression) -> np.ndarray:
+    if isinstance(where, str):
+        condition, names = expression(where)
+        table = _table(snapshot, names)
+    else:
+        condition, table = where, _table(snapshot, None)
+    unknown = "No match for FieldRef"
+    try:
+        table = table.append_column("vsehub row", pa.array(np.arange(len(table))))
+        rows = table.filter(condition)["vsehub row"].to_numpy()
+    except pa.ArrowException as error:
+        if unknown in str(error):
+            known = ", ".join(name for name in table.column_names if name != "vsehub row")
+            raise ValueError(f"the condition names a field that is not there; there are {known}") from None
+        raise ValueError(f"the condition does not fit the fields' types: {str(error).splitlines()[0]}") from None
+    kept = np.zeros(len(table), bool)
+    kept[rows] = True
+    return kept
+
+
+def _table(snapshot: Snapshot, names: set[str] | None) -> pa.Table:
+    """The fields of these names (None: all) of all rows."""
+    own = [name for name in SCHEMA.names if name != "fields"]
+    columns = {name: snapshot.chunks(name) for name in own if names is None or name in names}
+    more = None if names is None else names - set(own)
+    if more is None or more:
+        rows = [json.loads(text) if text else {} for text in snapshot.column("fields")]
+        there = dict.fromkeys(name for row in rows for name in row if name not in own)
+        for name in there if more is None else sorted(more):
+            if name not in there:
+                known = ", ".join([*own, *there])
+                raise ValueError(f"the index has no field {name!r}; it has {known}")
+            columns[name] = _column(name, [row.get(name) for row in rows])
+    return pa.table(columns or {"id": snapshot.chunks("id")})
+
+
+def _column(name: str, values: list) -> pa.Array:
+    try:
+        return pa.array(values)
+    except pa.ArrowException:  # numbers in one source, texts in another
+        raise ValueError(f"the field {name!r} has values of several types: a condition on it is not possible") from None
+
+
+__all__ = ["chosen_rows", "expression", "path_matches"]

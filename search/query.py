@@ -1,0 +1,55 @@
+"""Queries of several parts: what is looked for, plus and minus other texts and pictures, each with a weight."""
+
+import math
+import os
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+WEIGHT = re.compile(r"(.+):(\d+\.?\d*|\.\d+)", re.DOTALL)
+LEAST_LENGTH = 1e-4  # of a sum of unit vectors; a shorter one is rounding
+
+
+def with_weight(word: str) -> tuple[str, float]:
+    """A part of a query and its weight: `sunset:0.5` is 0.5 of "sunset", `sunset` is all of it.
+
+    Raises:
+        ValueError: a weight of 0.
+    """
+    match = WEIGHT.fullmatch(word)
+    return checked((match[1], float(match[2])) if match else word)
+
+
+def checked(part: Any) -> tuple[Any, float]:
+    """(query, weight) of a part, which is a query or such a pair.
+
+    Raises:
+        ValueError: a weight that is not a number above 0.
+    """
+    query, weight = part if isinstance(part, tuple) else (part, 1.0)
+    if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not (math.isfinite(weight) and weight > 0):
+        raise ValueError(f"the weight of {query!r} must be a number above 0, not {weight!r}")
+    return query, float(weight)
+
+
+def listed(parts: Any) -> list:
+    """Parts as a list; a text or a picture alone is one part."""
+    return [parts] if isinstance(parts, (str, bytes, os.PathLike)) or hasattr(parts, "getbands") else list(parts)
+
+
+def combined(vectors: Iterable[tuple[np.ndarray, float]]) -> np.ndarray:
+    """The normalised weighted sum of unit vectors (D,).
+
+    Raises:
+        ValueError: the parts cancel each other.
+    """
+    total = sum(weight * vector.astype(np.float64) for vector, weight in vectors)
+    length = np.linalg.norm(total)
+    if not length > LEAST_LENGTH:
+        raise ValueError("the parts of the query cancel each other: nothing is left to look for")
+    return (total / length).astype(np.float32)
+
+
+__all__ = ["checked", "combined", "listed", "with_weight"]

@@ -1,0 +1,114 @@
+"""Conditions on hits: what they select, what they refuse, and that the ranking behind them is brute force."""
+
+import json
+
+import numpy as np
+import pyarrow.compute as pc
+import pytest
+
+from vsehub.search.filters import chosen_rows, path_matches
+from vsehub.search.vector_index import VectorIndex
+
+ROWS = 3000
+
+
+def cloud(rows, seed=0, dimension=16):
+    values = np.random.default_rng(seed).standard_normal((rows, dimension)).astype(np.float32)
+    return values / np.linalg.norm(values, axis=1, keepdims=True)
+
+
+def item(n):
+    fields = {"width": 10 * n, "label": ["boat", "pier", "it's"][n % 3], "taken": f"20{n % 30:02}-01-01", "new": n > 5}
+    return {
+        "id": str(n), "path": f"/photos/20{n % 30:02}/{n}.jpg", "size": n, "collection": "ab"[n % 2],
+        "modality": "text" if n % 7 == 0 else "image", "fields": json.dumps(fields) if n % 11 else None,
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=["flat", "hnsw"])
+def index(request):
+    if request.param == "hnsw":
+        pytest.importorskip("faiss")
+    index = VectorIndex(kind=request.param)
+    index.add(cloud(2800), [item(n) for n in range(2800)])
+    index.add(cloud(200, seed=1), [item(n) for n in range(2800, ROWS)], merge=False)
+    index.delete([str(n) for n in range(0, 300, 3)])
+    return index
+
+
+KNOWN = [n for n in range(ROWS) if n % 11]  # rows with fields
+CONDITIONS = {
+    "size >= 2990": lambda n: n >= 2990,
+    "10 < size <= 100 and collection == 'a'": lambda n: 10 < n <= 100 and n % 2 == 0,
+    "not (size > 100) or id in ('2000', '2001')": lambda n: n <= 100 or n in (2000, 2001),
+    "width >= 1000": lambda n: n % 11 and n >= 100,
+    'label == "it\'s" and new': lambda n: n % 11 and n % 3 == 2 and n > 5,
+    "taken > '2024-06-01' and taken < '2026-06-01'": lambda n: n % 11 and n % 30 in (25, 26),
+    "label is None and modality != 'text'": lambda n: n % 11 == 0 and n % 7,
+    "label not in ['boat', 'pier']": lambda n: n % 11 and n % 3 == 2,
+    "size > -1": lambda n: True,
+    "caption is not None": lambda n: False,
+}
+
+
+@pytest.mark.parametrize("where", CONDITIONS)
+def test_hits_are_brute_force_over_the_rows_that_meet_the_condition(index, where):
+    now = index.snapshot
+    mask = chosen_rows(now, where=where)
+    meets = np.array([bool(CONDITIONS[where](int(name))) for name in now.column("id")])
+    assert np.array_equal(mask, meets)
+    meets &= now.alive
+    queries = cloud(6, seed=9)
+    cosines = queries.astype(np.float64) @ now.vectors(np.arange(ROWS)).T.astype(np.float64)
+    for (rows, _), row in zip(now.search(queries, 12, where=mask), np.where(meets, cosines, -2)):
+        assert rows.tolist() == np.argsort(-row, kind="stable")[: min(12, meets.sum())].tolist()
+
+
+def test_conditions_are_joined(index):
+    mask = chosen_rows(index.snapshot, "text", pc.field("size") < 700, "2007/*.jpg")
+    assert np.flatnonzero(mask).tolist() == [n for n in range(700) if n % 7 == 0 and n % 30 == 7]
+    assert chosen_rows(index.snapshot) is None
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("2024/*", [1, 1, 0, 0]), ("*.jpg", [1, 1, 1, 0]), ("/a/2024/x.jpg", [1, 0, 0, 0]), ("x.jpg", [1, 0, 0, 0]),
+        ("024/*", [0, 0, 0, 0]), ("/2024/*", [0, 0, 0, 0]), ("2024/[yz]*", [0, 1, 0, 0]), ("b/", [0, 0, 0, 0]),
+    ],
+)  # fmt: skip
+def test_a_pattern_may_begin_at_any_folder(pattern, expected):
+    paths = ["/a/2024/x.jpg", "/a/2024/b/y.jpg", "/a/2023/z.jpg", None]
+    expected = [bool(value) for value in expected]
+    if pattern == "2024/[yz]*":
+        expected[1] = False  # y.jpg lies one folder deeper
+    assert path_matches(paths, pattern).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("height > 3", "no field 'height'; it has id, path, .*collection, width, label, taken, new"),
+        ("size = 3", "cannot be read: write it as in Python"),
+        ("size > 3 AND id == 'a'", "cannot be read"),
+        ("taken >= 2024-01-01", "cannot be read"),
+        ("__import__('os').system('true')", "cannot be read"),
+        ("", "cannot be read"),
+        ("(" * 5000, "cannot be read"),
+        ("size > 'large'", "does not fit"),
+        ("box > 3", "does not fit"),
+        ("size", "does not fit"),
+        (pc.field("height") > 3, "a field that is not there; there are id, path"),
+    ],
+)
+def test_what_cannot_be_decided_is_one_line(index, where, said):
+    with pytest.raises(ValueError, match=said) as refused:
+        chosen_rows(index.snapshot, where=where)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_field_of_several_types_is_refused():
+    index = VectorIndex()
+    index.add(cloud(2), [{"id": "a", "fields": '{"year": 1}'}, {"id": "b", "fields": '{"year": "one"}'}])
+    with pytest.raises(ValueError, match="'year' has values of several types"):
+        chosen_rows(index.snapshot, where="year > 1")

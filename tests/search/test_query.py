@@ -1,0 +1,36 @@
+"""Queries of several parts: weights, and the sum against its definition."""
+
+import numpy as np
+import pytest
+
+from vsehub.search.query import checked, combined, listed, with_weight
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("sunset", ("sunset", 1.0)), ("sunset:0.5", ("sunset", 0.5)), ("a:b", ("a:b", 1.0)), (":2", (":2", 1.0)),
+        ("at 12:30:1", ("at 12:30", 1.0)), ("q.jpg:.25", ("q.jpg", 0.25)), ("two\nlines:3", ("two\nlines", 3.0)),
+    ],
+)  # fmt: skip
+def test_a_weight_stands_behind_the_last_colon(word, expected):
+    assert with_weight(word) == expected
+
+
+@pytest.mark.parametrize("weight", [0, -1, float("nan"), float("inf"), "2", None, True])
+def test_a_weight_is_a_number_above_0(weight):
+    with pytest.raises(ValueError, match="must be a number above 0"):
+        checked(("sunset", weight))
+    with pytest.raises(ValueError, match="must be a number above 0"):
+        with_weight("sunset:0")
+
+
+def test_one_text_is_one_part():
+    assert listed("sunset") == ["sunset"] and listed((("a", 2), "b")) == [("a", 2), "b"] and listed([]) == []
+
+
+def test_the_sum_is_normalised_and_never_nothing():
+    a, b = np.array([1, 0], np.float32), np.array([0, 1], np.float32)
+    assert combined([(a, 3.0), (b, -4.0)]).tolist() == pytest.approx([0.6, -0.8])
+    with pytest.raises(ValueError, match="cancel each other"):
+        combined([(a, 1.0), (a, -1.0)])
