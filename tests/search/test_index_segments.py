@@ -16,6 +16,13 @@ def test_items_are_rows_of_the_schema_and_what_is_not_given_is_null():
     assert table.to_pylist()[1] == dict.fromkeys(SCHEMA.names) | {"id": "b", "caption": "a boat", "row": 7}
 
 
+def test_items_of_an_earlier_version_have_no_fields(tmp_path):
+    write_vectors(tmp_path / "v.npy", [(unit([[3, 4]]), None)], 2)
+    pq.write_table(items_table([{"id": "a", "size": 5}]).drop_columns("fields"), tmp_path / "i.parquet")
+    table = Segment.open(tmp_path, ("v.npy", "i.parquet")).table
+    assert table.schema == SCHEMA and table.to_pylist()[0]["size"] == 5
+
+
 @pytest.mark.parametrize(
     ("items", "said"),
     [
