@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -150,3 +151,22 @@ def test_two_processes_train_in_chunks_as_one_without(scenes, tmp_path):
 def test_chunks_and_compilation_exclude_each_other(scenes, tmp_path):
     with pytest.raises(ValueError, match="--chunk_size and --torch_compile"):
         run(scenes, tmp_path, "--stages", "baseline", "--chunk_size", "3", "--torch_compile", "True")
+
+
+@pytest.mark.slow
+def test_two_machines_train_as_one(scenes, tmp_path):
+    """Two launchers that meet over a port, as on two machines with a shared folder."""
+    flags = ["--stages", "baseline", *EXACT]
+    one = run(scenes, tmp_path / "one", *flags)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc_per_node", "1"]
+    command += ["--rdzv_backend", "c10d", "--rdzv_endpoint", f"127.0.0.1:{port}", "--rdzv_id", "7", run_d2s.__file__]
+    words = [*scenes, *SMALL, "--output_dir", str(tmp_path / "two"), *flags, "--per_device_train_batch_size", "4"]
+    launchers = [subprocess.Popen([*command, *words], stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    for launcher in launchers:
+        _, told = launcher.communicate(timeout=300)
+        assert launcher.returncode == 0, told[-3000:]
+    two = load_file(tmp_path / "two" / "hub" / "model.safetensors")
+    assert max((one[key].float() - two[key].float()).abs().max().item() for key in one) < 2e-5
