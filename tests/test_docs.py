@@ -20,7 +20,7 @@ LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 FILE = re.compile(r"(?<![\w./~$-])(?:[\w.-]+/)*[\w-]+\.(?:py|yaml|md|svg)\b(?![\w*])")
 FOLDERS = {path.name for path in ROOT.iterdir() if path.is_dir()}
 EXAMPLES = re.compile(
-    r"foo|count\.py|(?:^|/)recipe\.yaml"
+    r"foo|count\.py|(?:^|/)recipe\.yaml|RECIPE\.yaml"
 )  # files that CONTRIBUTING's examples would add, and one of a user
 SUBCOMMANDS = {
     "index": {"export": "index_export", "calibrate": "index_calibrate"},
@@ -33,7 +33,8 @@ ELSEWHERE = {
     "fix",
     "version",
     "help_all",
-}  # of the official code, pytest, ruff and `vsehub` itself
+    *"nproc_per_node nnodes num_processes rdzv_backend rdzv_endpoint cpu nodes ntasks_per_node gpus_per_node".split(),
+}  # of the official code, pytest, ruff, launchers and `vsehub` itself
 
 
 def anchors(text: str) -> set[str]:

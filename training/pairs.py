@@ -14,6 +14,7 @@ from .structure_teachers import StructureTeachers
 from .teacher_columns import teacher_views
 from .tower_cache import Caches
 from .views import Views
+from .workers import Loading
 
 
 class PairDataset(DrawnDataset):
@@ -54,6 +55,7 @@ class PairDataset(DrawnDataset):
         self.rows, self.processor = rows, processor
         self.augment, self.text_augmentation = AUGMENTATIONS[image_augmentation], text_augmentation
         self.caches = caches or Caches()
+        self.loading = Loading()
         if texts == "captions":
             self.strings = list(rows["captions"])  # a column of datasets would select its table again for each item
             self.items = [(row, i) for row, captions in enumerate(rows["captions"]) for i in range(len(captions))]
@@ -75,6 +77,19 @@ class PairDataset(DrawnDataset):
         return len(self.items)
 
     def __getitem__(self, position: int) -> dict:
+        with self.loading.of(position):
+            try:
+                return self._item(position)
+            except Exception as error:  # whatever a decoder or a tokenizer raises
+                raise ValueError(f"{self.name_of(position)} cannot be loaded: {error}") from error
+
+    def name_of(self, position: int) -> str:
+        """What a user calls an item."""
+        row = self.items[position][0]
+        name = f" ({self.rows[row]['image_id']})" if "image_id" in self.rows.column_names else ""
+        return f"row {row}{name}"
+
+    def _item(self, position: int) -> dict:
         row, caption = self.items[position]
         rng = self.rng(position)
         item: dict[str, Any] = {"image_id": row}

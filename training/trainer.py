@@ -27,12 +27,14 @@ from ..losses.chunked import rows_are_shared
 from ..losses.objectives import PairEmbeddings
 from ..modeling.modeling_dual_encoder import DualEncoderOutput
 from ..processing.processing_dual_encoder import DualEncoderProcessor
+from . import workers
 from .batches import PairBatch
 from .checkpoints import WholeCheckpoints
 from .dense_teacher import teach
 from .gradient_cache import GradientCache, average_gradients
 from .limits import FOLDED, FOLDS
 from .tower_cache import CachedRowInputs, Caches
+from .workers import told_in_one_line
 
 OBJECTIVE_FILE = "objective.safetensors"
 ZERO_STEPS = 20  # in a row without any loss, after which a run stops
@@ -90,6 +92,19 @@ class RetrievalTrainer(WholeCheckpoints):
         self.last_embeds: tuple | None = None  # of the last evaluation: images, texts, rows of the images
         self.loss_parts: dict[str, list[torch.Tensor]] = {}
         self.add_callback(_Epochs(self))
+
+    def train(self, *args, **kwargs):
+        """Train; a process that loads items and fails, dies or hangs is an error in one line."""
+        with told_in_one_line(self.train_dataset):
+            return super().train(*args, **kwargs)
+
+    def get_train_dataloader(self):
+        """Trainer's, which waits for its processes no longer than they may take."""
+        loader = super().get_train_dataloader()
+        if self.args.dataloader_num_workers:
+            inner = getattr(loader, "base_dataloader", loader)  # accelerate wraps what is iterated over
+            inner.timeout = max(workers.SECONDS, workers.PER_PAIR * self.args.per_device_train_batch_size)
+        return loader
 
     def training_step(
         self, model: nn.Module, inputs: PairBatch, num_items_in_batch: torch.Tensor | int | None = None

@@ -6,17 +6,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from small_runs import equal, run
+from small_trainers import trainer_of
 from transformers import AutoModel, Trainer, TrainingArguments
 
-from vsehub import D2SVSEModel, D2SVSEProcessor
-from vsehub.data.arguments import DataArguments
-from vsehub.data.rows import prepare_rows
 from vsehub.losses.objectives import D2SObjective
-from vsehub.training.arguments import RetrievalTrainingArguments
-from vsehub.training.batches import PairCollator
 from vsehub.training.checkpoints import load_whole
-from vsehub.training.pairs import PairDataset
-from vsehub.training.trainer import RetrievalTrainer
 
 
 @pytest.mark.parametrize("align", ["hinge", "infonce"])
@@ -63,28 +57,6 @@ def test_a_checkpoint_that_lacks_a_weight_is_refused(both_stages, tmp_path):
 @pytest.mark.parametrize("flag", ["--bf16", "--gradient_checkpointing"])
 def test_bf16_and_gradient_checkpointing_run(scenes, tmp_path, flag):
     run(scenes, tmp_path, "--stages", "baseline", flag, "True", "--max_steps", "2")
-
-
-def trainer_of(scenes, out, model=None, **kwargs):
-    """A trainer on the first rows, by hand."""
-    rows = prepare_rows(DataArguments(data=scenes[1]), "train", str(out), need_dense=True)
-    processor = D2SVSEProcessor.from_vision_text_pretrained(None, scenes[5], 32)
-    model = model or D2SVSEModel.from_vision_text_pretrained(
-        scenes[3], scenes[5], projection_dim=16, use_decoder=False, image_size=32
-    )
-    args = RetrievalTrainingArguments(
-        output_dir=str(out), max_steps=2, per_device_train_batch_size=8, use_cpu=True, eval_strategy="no",
-        save_strategy="no", load_best_model_at_end=False, **kwargs,
-    )  # fmt: skip
-    return RetrievalTrainer(
-        model=model,
-        args=args,
-        objective=D2SObjective(),
-        processor=processor,
-        train_dataset=PairDataset(rows, processor),
-        data_collator=PairCollator(processor),
-        eval_rows=rows,
-    )
 
 
 def test_a_nan_loss_names_the_step_and_the_remedy(scenes, tmp_path):
