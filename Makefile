@@ -52,7 +52,10 @@ test-compat: $(READY)  ## the Hub round trip on the oldest, a middle and a recen
 	done
 
 SPACE := .venv-space
-test-space: demo demo-pir  ## the Gradio Space in headless Chromium (needs `chromium`), in an environment of its own
+runs/demo/hub/config.json runs/demo-pir/hub/config.json: | $(READY)
+	$(BIN)/vsehub $(patsubst runs/%/hub/config.json,%,$@)
+
+test-space: runs/demo/hub/config.json runs/demo-pir/hub/config.json  ## the Gradio Space in headless Chromium (needs `chromium`), in an environment of its own
 	test -x $(SPACE)/bin/python || $(PYTHON) -m venv $(SPACE)
 	grep '^torch==' constraints.txt > $(SPACE)/constraints.txt  # gradio wants its own versions of the rest
 	$(SPACE)/bin/python -m pip install --quiet --constraint $(SPACE)/constraints.txt \
