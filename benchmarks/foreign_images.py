@@ -25,10 +25,10 @@ from vsehub.processing.pixels import BadImageError
 from vsehub.processing.places import NoPlaceError, Place
 from vsehub.processing.scenes import is_scene, open_any, read_box, read_tiles
 
-LEVELS, DEGREES = 3, 1e-6
+LEVELS, DEGREES, PIXELS = 3, 1e-6, 0.01
 TILES = "scenes whose tiles and boxes are the whole"
 NEAR = f"read by both, within {LEVELS} grey levels"
-PLACED = f"georeferenced, corners within {DEGREES} degrees or told why not"
+PLACED = f"georeferenced, corners within {DEGREES} degrees and {PIXELS} pixels, or told why not"
 warnings.simplefilter("ignore")
 
 
@@ -150,8 +150,11 @@ def compare_place(path, counts: Counter, told: list):
     polygons = [geometry["coordinates"]] if geometry["type"] == "Polygon" else geometry["coordinates"]
     ring = np.array([point for rings in polygons for point in rings[0]])
     distance = max(np.abs(ring - point).max(1).min() for point in zip(lons, lats))
-    counts[PLACED] += bool(distance <= DEGREES)
-    told += [] if distance <= DEGREES else [(path, f"a corner is {distance} degrees off")]
+    pixel = min(max(abs(lons[1] - lons[0]), abs(lats[1] - lats[0])) / width,
+                max(abs(lons[3] - lons[0]), abs(lats[3] - lats[0])) / height)  # fmt: skip
+    near = distance <= min(DEGREES, PIXELS * pixel)
+    counts[PLACED] += bool(near)
+    told += [] if near else [(path, f"a corner is {distance} degrees off, {distance / pixel} pixels")]
 
 
 def main() -> int:
@@ -176,7 +179,7 @@ def main() -> int:
         "every file read or listed": counts["read"] + counts["listed"] == counts["files"],
         "tiles and boxes equal the whole": counts[TILES] == counts["scenes"],
         f"within {LEVELS} grey levels for >= 99 % ({100 * near:.1f} %)": near >= 0.99,
-        f"corners within {DEGREES} degrees": counts[PLACED] == counts["georeferenced"],
+        f"corners within {DEGREES} degrees and {PIXELS} pixels": counts[PLACED] == counts["georeferenced"],
     }
     print("\n".join(f"{number:6}  {name}" for name, number in counts.items()))
     print("\n".join(f"{path}: {what}" for path, what in told))
