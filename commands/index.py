@@ -30,7 +30,7 @@ def parser() -> Parser:
     parser = Parser(
         "index",
         "Embed pictures into an index that is searched in milliseconds. A killed job loses at most the pictures since "
-        "the last\nsave; --update continues it. See also: vsehub index export, vsehub index calibrate.",
+        "the last\nsave, and the same command goes on. See also: vsehub index export, vsehub index calibrate.",
         "index photos/ --model org/model --out photos.index",
     )
     parser.add_place("data", "folder of pictures, picture, scene (GeoTIFF), parquet, json or Hub id")

@@ -12,14 +12,7 @@ from .flags import (
     chosen_device,
     data_arguments,
     loading_options,
-    remark,
     tell,
-)
-
-TOO_HIGH = (
-    "this cut-off hides most right answers: the model hardly separates them from wrong ones on this data, "
-    "or the data's "
-    "images answer each other's captions (then give --off_topic)"
 )
 
 
@@ -40,6 +33,7 @@ def parser() -> Parser:
         default=0.95,
         help="fraction of irrelevant queries that should return no hit (default: %(default)s)",
     )
+    parser.add("--force", action="store_true", help="keep a cut-off that hides most right answers, too")
     parser.add("--model", help="folder or Hub id of the model of the index, if it was moved")
     add_trust(parser)
     add_device(parser, default="cpu")
@@ -64,14 +58,12 @@ def main(argv: list[str]) -> int:
     retriever = Retriever.open(args.index, args.model, **loading)
     retriever.encoder.to(chosen_device(args.device))
     images = [image_source(image) for image in rows["image"]]
-    cutoff = retriever.calibrate(images, texts, owners, off_topic, args.reject_share)
+    cutoff = retriever.calibrate(images, texts, owners, off_topic, args.reject_share, args.force)
     text = (
         f"cut-off {cutoff['text']:.4f}: {100 * cutoff['rejected']:.1f} % of {cutoff['off_topic']} irrelevant queries "
         f"return nothing; {100 * cutoff['kept']:.1f} % of {cutoff['pairs']} captions still find their own image"
     )
     tell(args, text, cutoff)
-    if cutoff["kept"] < 0.5:
-        remark(args, TOO_HIGH)
     return 0
 
 

@@ -6,7 +6,7 @@ from ..files.numbers import finite, fraction, positive_int
 from ..files.outputs import output_file
 from ..files.text import printable
 from ..files.whole import write_json, write_text
-from .flags import Parser, add_device, add_images, add_json, add_trust, chosen_device, loading_options, tell
+from .flags import Parser, add_device, add_images, add_json, add_trust, chosen_device, loading_options, remark, tell
 
 
 def parser() -> Parser:
@@ -107,6 +107,8 @@ def main(argv: list[str]) -> int:
         write_text(args.html, page)
     if args.geojson:
         write_json(args.geojson, geojson(hits, {*retriever.index.named, *args.images}), indent=1)
+    if not hits and args.json:
+        remark(args, table(hits, cutoff, bool(args.where or args.path or args.like)))
     query = {"text": args.text, "image": args.image, "cutoff": cutoff}
     more = ("plus", "minus", "plus_image", "minus_image", "like", "where", "path")
     query |= {name: getattr(args, name) for name in more if getattr(args, name)}

@@ -19,6 +19,7 @@ from .outcomes import Outcomes
 from .protocols import PROTOCOLS, captions_that_count, protocol_of, protocols_outcomes
 from .ranking import fold_rows
 from .record import evaluation_record
+from .rouge import load_rapidfuzz
 from .saved_embeddings import embedding_facts, read_embeddings, write_embeddings
 
 
@@ -116,6 +117,8 @@ def _check(options: EvaluationOptions):
         raise ValueError("--embeddings reads what --save_embeddings writes: give one of them")
     if options.save_embeddings:
         output_file(options.save_embeddings)
+    if options.graded == "captions":
+        load_rapidfuzz()  # a missing one is told before hours of embedding
 
 
 def resolved_dtype(name: str, device: torch.device) -> str:

@@ -12,6 +12,20 @@ from . import counting
 LONGEST = 100_000  # words of a caption; comparing two of this length takes a second, and time grows quadratically
 
 
+def load_rapidfuzz():
+    """The measure and the function of rapidfuzz that are used.
+
+    Raises:
+        ImportError: it is not installed; the message names the extra.
+    """
+    try:
+        from rapidfuzz.distance import LCSseq
+        from rapidfuzz.process import cdist
+    except ImportError:
+        raise ImportError('ROUGE-L relevance needs rapidfuzz: pip install "vsehub[graded]"') from None
+    return LCSseq, cdist
+
+
 def rouge_l_relevance(
     captions: list[list[str]], beta: float = 1.2, variant: str = "tern", dtype=np.float32
 ) -> np.ndarray:
@@ -30,11 +44,7 @@ def rouge_l_relevance(
         ImportError: without rapidfuzz.
         ValueError: another variant, or a caption of more than `LONGEST` words.
     """
-    try:
-        from rapidfuzz.distance import LCSseq
-        from rapidfuzz.process import cdist
-    except ImportError:
-        raise ImportError('ROUGE-L relevance needs rapidfuzz: pip install "vsehub[graded]"') from None
+    subsequence, cdist = load_rapidfuzz()
     if variant not in ("tern", "rouge_score"):
         raise ValueError(f"the variants of ROUGE-L are tern and rouge_score, not {variant!r}")
     words = str.split if variant == "tern" else re.compile("[a-z0-9]+").findall
@@ -52,7 +62,7 @@ def rouge_l_relevance(
     step = max(1, counting.SCORES_AT_ONCE // (4 * max(1, len(letters))))
     for start in range(0, len(letters), step):
         part = slice(start, start + step)
-        common = cdist(letters[part], letters, scorer=LCSseq.similarity, dtype=np.uint32)  # (b, T)
+        common = cdist(letters[part], letters, scorer=subsequence.similarity, dtype=np.uint32)  # (b, T)
         if variant == "rouge_score":  # F1 = 2 common / (one length + other length); empty texts have nothing in common
             relevance[part] = np.maximum.reduceat(2 * common / (lengths[part, None] + lengths), starts, axis=1)
             continue

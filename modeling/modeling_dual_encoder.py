@@ -6,6 +6,8 @@ Shapes: B images, T texts, N image tokens, L text tokens, C tower channels, D sh
 """
 
 import math
+import os
+import stat
 from dataclasses import dataclass
 
 import torch
@@ -92,6 +94,15 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
         if commit is not None:
             model._origin["revision"] = commit
         return loaded
+
+    def save_pretrained(self, save_directory, *args, **kwargs):
+        """Save as transformers does; the weights get the permissions of the other files, not 0600."""
+        super().save_pretrained(save_directory, *args, **kwargs)
+        config = os.path.join(save_directory, "config.json")
+        if os.path.isfile(config):  # the main process wrote
+            for name in os.listdir(save_directory):
+                if name.startswith("model") and name.endswith(".safetensors"):
+                    os.chmod(os.path.join(save_directory, name), stat.S_IMODE(os.stat(config).st_mode))
 
     @classmethod
     def from_vision_text_pretrained(cls, vision: str, text: str, **config_kwargs):

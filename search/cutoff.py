@@ -2,6 +2,13 @@
 
 import numpy as np
 
+LEAST_KEPT = 0.5  # share of right answers; a cut-off that keeps fewer is refused
+TOO_HIGH = (
+    "the cut-off {:.4f} would hide {:.1f} % of the right answers and is not kept: the model hardly separates them from "
+    "wrong ones on this data, or the data's images answer each other's captions; give --off_topic FILE, lower "
+    "--reject_share, or keep it with --force"
+)
+
 
 def calibrated_cutoff(own, noise, reject_share: float = 0.95) -> dict:
     """Choose the minimum cosine of a hit so that a fraction of irrelevant queries returns no hit.

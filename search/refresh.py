@@ -4,6 +4,8 @@ A killed job loses at most the pictures since the last save. Several processes (
 """
 
 import contextlib
+import logging
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +22,10 @@ from .index_store import IndexFolderError, Store
 from .retriever import Retriever
 from .vector_index import VectorIndex
 
-SAVED_AT_ONCE = 2048  # files or rows between two saves
+logger = logging.getLogger(__name__)
+SAVED_AT_ONCE = 2048  # at most so many files or rows between two saves
+SAVED_EVERY = 15.0  # seconds between two saves that are aimed at; with a slower batch or scene it is longer
+FIRST_AT_ONCE = 64  # before the speed is known
 
 
 @dataclass
@@ -84,7 +89,10 @@ def _opened(out, model: str | None, update: bool, kind: str | None, accelerator,
     there = Store(out).exists()
     accelerator.wait_for_everyone()  # all processes have looked before process 0 makes it
     if there and not update:
-        raise IndexFolderError(f"{out} holds an index: --update brings it up to date, or name another --out")
+        before = VectorIndex.open(out)
+        if len(before) and not before.unfinished:
+            raise IndexFolderError(f"{out} holds an index: --update brings it up to date, or name another --out")
+        logger.info("going on with %s, which was not finished", out)
     if there:
         retriever = Retriever.open(out, model, **loading)
         if kind is not None and kind != retriever.index.kind and accelerator.is_main_process:
@@ -102,28 +110,30 @@ def _opened(out, model: str | None, update: bool, kind: str | None, accelerator,
 
 def refresh(retriever: Retriever, collection: Collection, accelerator, batch_size=32, workers=None) -> Done:
     """Bring the collection's part of the index up to date; every process embeds its share, process 0 writes."""
-    index, plan, fresh = retriever.index, [None], not len(retriever.index)
+    index, plan = retriever.index, [None]
+    fresh = not len(index) or index.unfinished
     if accelerator.is_main_process:
         index.allow(collection.named)
         if index.sources.get(collection.name) != collection.settings:
             index.delete(_rows_of(index, collection))  # other settings; if killed now, these rows are only missing
-            index.note(sources={**index.sources, collection.name: collection.settings})
+            index.note(sources={**index.sources, collection.name: collection.settings}, unfinished=fresh)
         index.remember()
         plan = [_plan(index, collection)]
-    chunks, stale, unchanged, known = broadcast_object_list(plan)[0]
+    todo, stale, unchanged, known = broadcast_object_list(plan)[0]
     done, problems = Done(unchanged=unchanged), []
-    for chunk in tqdm(chunks, desc="indexing") if accelerator.is_main_process and chunks else chunks:
-        embedded = _embedded(retriever, collection, chunk, accelerator, batch_size, workers)
-        if accelerator.is_main_process:
-            vectors, items, bad = embedded
-            problems += bad
-            stale -= {item["id"] for item in items}
-            index.add(vectors, items, merge=not fresh)  # a new index is merged once, by `compact` below
-            done.embedded += len(items)
+    with tqdm(total=len(todo), desc="indexing", disable=not (accelerator.is_main_process and todo)) as bar:
+        for chunk in _chunks(todo, collection, accelerator):
+            vectors, items, bad = _embedded(retriever, collection, chunk, accelerator, batch_size, workers, bar)
+            if accelerator.is_main_process:
+                problems += bad
+                stale -= {item["id"] for item in items}
+                index.add(vectors, items)
+                done.embedded += len(items)
     if accelerator.is_main_process:
         problems += collection.left_out()
         done.removed, done.bad, done.blank = index.delete(stale), len(problems), collection.blank
-        if fresh and chunks:
+        if fresh:
+            index.note(unfinished=False)
             index.compact()
         others = collection.folder.others if collection.files else {}
         done.others = collection.folder.told if collection.files else ""
@@ -144,8 +154,25 @@ def _rows_of(index: VectorIndex, collection: Collection, *names):
     return rows if names else [name for (name,) in rows]
 
 
+def _chunks(todo: list, collection: Collection, accelerator):
+    """Yield units that are saved together: as many as take about `SAVED_EVERY` seconds, by the speed of those before.
+
+    A scene is saved at once: with a part of its tiles it would seem unchanged.
+    """
+    start, size = 0, min(FIRST_AT_ONCE * accelerator.num_processes, SAVED_AT_ONCE)
+    while start < len(todo):
+        end = start + 1
+        while end < min(start + size, len(todo)) and not collection.tiled(todo[end - 1].path):
+            end += 1
+        began = time.monotonic()
+        yield todo[start:end]
+        wanted = (end - start) * SAVED_EVERY / max(time.monotonic() - began, 1e-3)
+        size = broadcast_object_list([max(1, min(int(wanted), 4 * size, SAVED_AT_ONCE))])[0]  # the same everywhere
+        start = end
+
+
 def _plan(index: VectorIndex, collection: Collection):
-    """(chunks of units to embed, ids to delete unless embedded again, number of rows that stay, their files)."""
+    """(units to embed, ids to delete unless embedded again, number of rows that stay, their files)."""
     known: dict[str, list] = {}
     for item in _rows_of(index, collection, "id", "path", "size", "stamp"):
         known.setdefault(item[1] if collection.files else item[0], []).append((item[0], *item[2:]))
@@ -157,22 +184,21 @@ def _plan(index: VectorIndex, collection: Collection):
             files.add(unit.key)
         else:
             todo.append(unit)
-    chunks, current = [], []
-    for unit in todo:  # a scene is saved at once: with a part of its tiles it would seem unchanged
-        current.append(unit)
-        if len(current) == SAVED_AT_ONCE or collection.tiled(unit.path):
-            chunks, current = [*chunks, current], []
-    chunks = [*chunks, current] if current else chunks
-    return chunks, {row[0] for rows in known.values() for row in rows}, unchanged, files
+    return todo, {row[0] for rows in known.values() for row in rows}, unchanged, files
 
 
-def _embedded(retriever, collection, chunk, accelerator, batch_size, workers):
-    """Vectors, items and problems of some units, from all processes, in the order of the units."""
+def _embedded(retriever, collection, chunk, accelerator, batch_size, workers, bar):
+    """Vectors, items and problems of some units, from all processes, in the order of the units; the bar moves on."""
     share, of = accelerator.process_index, accelerator.num_processes
     numbered = enumerate(entry for unit in chunk for entry in collection.entries(unit))
     mine = (({**item, "number": n}, source) for n, (item, source) in numbered if n % of == share)
     fast, bands = bool(collection.settings.get("fast")), collection.settings.get("bands")
-    batches = list(embed_stream(retriever.encoder, mine, batch_size, workers, fast, bands))
+    batches, end, tiled = [], bar.n + len(chunk), any(collection.tiled(unit.path) for unit in chunk)
+    for batch in embed_stream(retriever.encoder, mine, batch_size, workers, fast, bands):
+        batches.append(batch)
+        if not tiled:
+            bar.update(min(of * (len(batch[0]) + len(batch[2])), end - bar.n))
+    bar.update(end - bar.n)
     batches = gather_object(batches)
     problems = [problem for *_, several in batches for problem in several]
     torn = {problem["path"] for problem in problems if collection.tiled(problem["path"])}

@@ -23,7 +23,7 @@ from ..modeling.towers import load_errors
 from ..processing.encoders import Encoder
 from ..processing.load_encoder import encoder_of, load_encoder
 from ..processing.scenes import open_any
-from .cutoff import best_of_others, calibrated_cutoff
+from .cutoff import LEAST_KEPT, TOO_HIGH, best_of_others, calibrated_cutoff
 from .embedding_stream import embed_stream
 from .filters import chosen_rows
 from .query import checked, combined, listed
@@ -255,7 +255,9 @@ class Retriever:
         query = parts[0][1] if len(parts) == 1 else sum(share * part for share, part in parts)
         return query / np.linalg.norm(query)
 
-    def calibrate(self, images, texts, owners=None, off_topic=None, reject_share: float = 0.95) -> dict:
+    def calibrate(
+        self, images, texts, owners=None, off_topic=None, reject_share: float = 0.95, force: bool = False
+    ) -> dict:
         """Choose and keep the cut-off of text queries, see `cutoff.calibrated_cutoff`.
 
         Args:
@@ -265,9 +267,11 @@ class Retriever:
             off_topic: texts that fit nothing in this index. Without them, each validation text is an irrelevant query
                 among the images of the others; that is stricter, because some of these images may fit it.
             reject_share: fraction of irrelevant queries that should return no hit.
+            force: keep a cut-off that hides most right answers, too.
 
         Raises:
-            ValueError: owners that do not fit, a picture that cannot be used, or what `calibrated_cutoff` refuses.
+            ValueError: owners that do not fit, a picture that cannot be used, a cut-off that hides most right answers,
+                or what `calibrated_cutoff` refuses.
         """
         owners = np.arange(len(texts)) if owners is None else np.asarray(owners, np.int64)
         if len(owners) != len(texts) or not len(texts) or owners.min() < 0 or owners.max() >= len(images):
@@ -285,6 +289,8 @@ class Retriever:
         else:
             noise = best_of_others(text_embeds, image_embeds, owners)
         cutoff = calibrated_cutoff((text_embeds * image_embeds[owners]).sum(axis=1), noise, reject_share)
+        if cutoff["kept"] < LEAST_KEPT and not force:
+            raise ValueError(TOO_HIGH.format(cutoff["text"], 100 * (1 - cutoff["kept"])))
         self.index.note(cutoff=cutoff)
         return cutoff
 

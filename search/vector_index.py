@@ -43,6 +43,7 @@ class VectorIndex:
         self.model, self.kind, self.dimension = model, kind, None
         self.cutoff: dict | None = None
         self.sources: dict[str, dict] = {}
+        self.unfinished = False  # whether the job that makes it was stopped
         self.origin: str | None = None  # under which the folders that the user named are remembered
         self._named: set[str] = set()  # in this process
         self.generation = 0
@@ -79,6 +80,7 @@ class VectorIndex:
         for name in ("model", "kind", "dimension", "cutoff", "sources"):
             setattr(self, name, manifest[name])
         self.origin = manifest.get("origin")  # indexes of earlier versions have none
+        self.unfinished = manifest.get("unfinished") is True
         segments = tuple(Segment.open(store.folder, tuple(files)) for files in manifest["segments"])
         shapes = {segment.vectors.shape[1:] for segment in segments} <= {(self.dimension,)}
         if not shapes or sum(map(len, segments)) != manifest["rows"]:
@@ -195,7 +197,10 @@ class VectorIndex:
             self.note()
 
     def note(self, **facts):
-        """Store `cutoff`, `sources` or `kind` in the manifest; a small index gets a new kind at the next `compact`."""
+        """Store `cutoff`, `sources`, `kind` or `unfinished` in the manifest.
+
+        A small index gets a new kind at the next `compact`.
+        """
         with self._changing():
             before = {name: getattr(self, name) for name in facts}
             try:
@@ -298,6 +303,7 @@ class VectorIndex:
                     **facts,
                     **files,
                     "origin": self.origin,
+                    "unfinished": self.unfinished,
                 }
                 | {
                     "rows": rows,

@@ -34,13 +34,13 @@ def index(vsehub, place, tiny_folder, tmp_path):
 @pytest.mark.parametrize("flag", ["--reject_share", "--reject-share", "--quiet"])
 def test_a_cut_off_is_kept_and_search_uses_it(vsehub, vsehub_json, index, place, flag):
     words = ("index", "calibrate", index, "--data", place / "pairs.parquet")
-    said = vsehub(*words, flag, "1", "--off_topic", place / "off_topic.txt")
+    said = vsehub(*words, flag, "1", "--off_topic", place / "off_topic.txt", "--force")
     assert "100.0 % of 2 irrelevant queries return nothing" in said
     found = vsehub_json("search", index, "tax return")
     assert found["hits"] == [] and found["query"]["cutoff"] > 0
     assert "nothing comes nearer" in vsehub("search", index, "tax return")
     assert len(vsehub("search", index, "tax return", "--no_cutoff").splitlines()) == 6
-    told = vsehub_json(*words)
+    told = vsehub_json(*words, "--force")
     assert (
         told["off_topic"] == 12 == told["pairs"]
         and told["text"] == vsehub_json("search", index, "a")["query"]["cutoff"]

@@ -43,6 +43,9 @@ def test_text_picture_and_both(index, capsys, tiny_pictures):
     same = json.loads(search(index, capsys, "a boat", "--image", picture, "--json", "--k", "2"))
     assert same == found
     assert search(index, capsys, "a dog", "--cutoff", "1.5").startswith("nothing comes nearer")
+    assert main(["search", str(index / "index"), "a dog", "--cutoff", "1.5", "--json"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["hits"] == [] and "--no_cutoff shows the nearest" in said.err
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -118,6 +119,13 @@ def test_bad_requests_end_in_one_line(place, capsys):
     ):
         assert evaluate("a", *flags) == 2
         assert expected in capsys.readouterr().err
+
+
+def test_a_missing_extra_is_told_before_anything_is_read(place, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "rapidfuzz.distance", None)
+    monkeypatch.setattr("vsehub.evaluation.evaluate.prepare_rows", None)  # a call would be another error
+    assert evaluate("a", "--graded", "captions") == 2
+    assert 'pip install "vsehub[graded]"' in capsys.readouterr().err
 
 
 def test_other_column_names_are_told(place, capsys):

@@ -2,6 +2,8 @@
 
 import copy
 import logging
+import os
+import stat
 
 import pytest
 import torch
@@ -176,3 +178,14 @@ def test_the_weights_of_linear_layers_are_drawn_as_torch_draws_them(either):
 def test_an_output_becomes_a_tuple_of_what_is_set():
     output = DualEncoderOutput(text_embeds=torch.ones(2, 3))
     assert len(output.to_tuple()) == 1 and output.to_tuple()[0] is output.text_embeds
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_saved_weights_have_the_permissions_of_other_files(make_tiny_model, tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        make_tiny_model().save_pretrained(tmp_path / "model")
+    finally:
+        os.umask(before)
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "model").iterdir() if path.is_file()}
+    assert modes == {0o666 & ~umask}

@@ -157,6 +157,36 @@ def test_a_job_that_is_killed_goes_on(index, photos, tmp_path, tiny_folder, monk
     assert all(np.allclose(after[name], vector, atol=1e-6) for name, vector in expected.items())
 
 
+def test_the_same_command_goes_on_after_a_kill_before_and_after_the_first_save(index, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(index_images, "SAVED_AT_ONCE", 2)
+    real, calls = index_images._embedded, []
+
+    def dying(*args):
+        calls.append(1)
+        if len(calls) in (1, 3):
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(index_images, "_embedded", dying)
+    index(expected=130)
+    assert ids(tmp_path) == []
+    index(expected=130)
+    assert len(ids(tmp_path)) == 2
+    assert "6 rows; 4 embedded, 2 unchanged" in index()
+    assert not VectorIndex.open(tmp_path / "index").unfinished
+    assert "holds an index: --update" in index(expected=2)
+
+
+def test_it_is_saved_by_the_clock_and_the_bar_counts_pictures(index, tmp_path, monkeypatch):
+    monkeypatch.setattr(index_images, "FIRST_AT_ONCE", 2)
+    monkeypatch.setattr(index_images, "SAVED_EVERY", 1e-9)  # whatever a picture takes, it is too long
+    sizes, bars, real, bar = [], [], VectorIndex.add, index_images.tqdm
+    monkeypatch.setattr(VectorIndex, "add", lambda self, *args: sizes.append(len(args[1])) or real(self, *args))
+    monkeypatch.setattr(index_images, "tqdm", lambda *args, **kwargs: bars.append(bar(*args, **kwargs)) or bars[0])
+    assert "6 rows; 6 embedded" in index()
+    assert sizes == [2, 1, 1, 1, 1] and (bars[0].n, bars[0].total) == (6, 6)
+
+
 CHILD = """
 import os, signal, sys
 from vsehub.commands.index import main

@@ -193,13 +193,30 @@ def test_a_text_that_names_a_file_is_a_text(retriever, photos):
 
 def test_a_calibrated_search_may_find_nothing(retriever, photos, tiny_captions, tmp_path):
     retriever.save(tmp_path / "index")
-    found = retriever.calibrate(photos, tiny_captions, off_topic=["the", "white street", "over"], reject_share=1.0)
+    found = retriever.calibrate(
+        photos, tiny_captions, off_topic=["the", "white street", "over"], reject_share=1.0, force=True
+    )
     assert retriever.search(text="the") == [] and retriever.search(text="white street") == []
     assert len(retriever.search(text="the", cutoff=None)) == 6 and len(retriever.search(image=photos[0])) == 6
     assert Retriever.open(tmp_path / "index").index.cutoff == found
-    assert set(retriever.calibrate(photos, tiny_captions)) == {"text", "rejected", "kept", "pairs", "off_topic"}
+    told = retriever.calibrate(photos, tiny_captions, force=True)
+    assert set(told) == {"text", "rejected", "kept", "pairs", "off_topic"}
     with pytest.raises(ValueError, match="no such file"):
         retriever.calibrate(["absent.png"], ["a"])
+
+
+def test_a_cut_off_that_hides_most_right_answers_is_not_kept(retriever, photos, tiny_captions, monkeypatch):
+    for kept, refused in (0.49, True), (0.5, False):
+        facts = {"text": 0.25, "kept": kept, "rejected": 1.0, "pairs": 6, "off_topic": 6}
+        monkeypatch.setattr("vsehub.search.retriever.calibrated_cutoff", lambda *args, facts=facts: facts)
+        if refused:
+            with pytest.raises(ValueError, match=r"would hide 51.0 % of the right answers and is not kept.*--force"):
+                retriever.calibrate(photos, tiny_captions)
+            assert retriever.index.cutoff is None
+            assert retriever.calibrate(photos, tiny_captions, force=True) == facts == retriever.index.cutoff
+            retriever.index.note(cutoff=None)
+        else:
+            assert retriever.calibrate(photos, tiny_captions) == facts == retriever.index.cutoff
 
 
 def test_hostile_calls_say_what_is_wrong(retriever, tiny_pictures, tmp_path, tiny_folder):
