@@ -77,20 +77,23 @@ def index_collection(
         raise ValueError(f"batch_size and workers must be at least 1, not {batch_size} and {workers}")
     collection.check(may_be_empty=update)
     accelerator = Accelerator()
-    retriever = _opened(out, model, update, kind, accelerator, loading)
+    retriever = _opened(collection, out, model, update, kind, accelerator, loading)
     with retriever.index.lock() if accelerator.is_main_process else contextlib.nullcontext():
         done = refresh(retriever, collection, accelerator, batch_size, workers)
     done.rows = len(retriever.index)
     return done if accelerator.is_main_process else None
 
 
-def _opened(out, model: str | None, update: bool, kind: str | None, accelerator, loading: dict) -> Retriever:
+def _opened(
+    collection: Collection, out, model: str | None, update: bool, kind: str | None, accelerator, loading: dict
+) -> Retriever:
     """The index to write to, made by process 0 if there is none, and its model."""
     there = Store(out).exists()
     accelerator.wait_for_everyone()  # all processes have looked before process 0 makes it
     if there and not update:
-        before = VectorIndex.open(out)
-        if len(before) and not before.unfinished:
+        begun = VectorIndex.open(out)
+        mine = not begun.sources or collection.name in begun.sources
+        if not mine or (len(begun) and not begun.unfinished):
             raise IndexFolderError(f"{out} holds an index: --update brings it up to date, or name another --out")
         logger.info("going on with %s, which was not finished", out)
     if there:
@@ -121,7 +124,8 @@ def refresh(retriever: Retriever, collection: Collection, accelerator, batch_siz
         plan = [_plan(index, collection)]
     todo, stale, unchanged, known = broadcast_object_list(plan)[0]
     done, problems = Done(unchanged=unchanged), []
-    with tqdm(total=len(todo), desc="indexing", disable=not (accelerator.is_main_process and todo)) as bar:
+    hidden = {} if accelerator.is_main_process and todo else {"disable": True}  # False would overrule --quiet
+    with tqdm(total=len(todo), desc="indexing", **hidden) as bar:
         for chunk in _chunks(todo, collection, accelerator):
             vectors, items, bad = _embedded(retriever, collection, chunk, accelerator, batch_size, workers, bar)
             if accelerator.is_main_process:

@@ -172,6 +172,7 @@ def test_the_same_command_goes_on_after_a_kill_before_and_after_the_first_save(i
     assert ids(tmp_path) == []
     index(expected=130)
     assert len(ids(tmp_path)) == 2
+    assert "holds an index: --update" in index(source=photos / "0.png", expected=2)  # another source
     assert "6 rows; 4 embedded, 2 unchanged" in index()
     assert not VectorIndex.open(tmp_path / "index").unfinished
     assert "holds an index: --update" in index(expected=2)
@@ -299,7 +300,7 @@ def test_a_source_is_itself_however_its_path_is_spelt(index, photos, tmp_path, m
     assert "2 rows; 0 embedded, 2 unchanged" in index("--update", "--image_root", str(photos), source="../rows.parquet")
     found = VectorIndex.open(tmp_path / "index")
     hit = Hit(
-        score=1.0, **{name: value for name, value in found.items([0])[0].items() if name not in ("size", "stamp")}
+        score=1.0, **{name: value for name, value in found.items([0])[0].items() if name in Hit.__dataclass_fields__}
     )
     assert picture_opener(found)(hit).size == Image.open(photos / "0.png").size
 
