@@ -4,8 +4,10 @@ Its sub-verbs are `vsehub index export INDEX` and `vsehub index calibrate INDEX`
 `accelerate launch -m vsehub.commands.index DATA --model MODEL --out INDEX`.
 """
 
+import argparse
 import importlib
 import sys
+from pathlib import Path
 
 from ..files.bad_samples import BAD_SAMPLES
 from ..files.numbers import positive_int, whole, workers
@@ -21,6 +23,7 @@ from .flags import (
     tell,
 )
 
+SETTINGS = "tile overlap data_config image_root image_column captions_column bands fast".split()  # of a source
 SUB_VERBS = {"export": "index_export", "calibrate": "index_calibrate"}
 KINDS = ("auto", "flat", "hnsw")
 
@@ -46,8 +49,7 @@ def parser() -> Parser:
     parser.add(
         "--overlap",
         type=whole(0, 65_536),
-        default=64,
-        help="pixels that neighbouring tiles share (default: %(default)s)",
+        help="pixels that neighbouring tiles share (default: 64)",
     )
     add_bands(parser)
     parser.add("--fast", action="store_true", help="scaled JPEG decoding: faster, nearly the same vectors")
@@ -71,12 +73,15 @@ def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
     loading = loading_options(args, args.model)
     from ..search.collection import Collection
+    from ..search.index_store import MANIFEST
     from ..search.refresh import index_collection
+    from ..search.vector_index import VectorIndex
 
     chosen_device(args.device)
-    names = ("data_config", "image_root", "image_column", "captions_column", "bands", "fast")
-    settings = {name: getattr(args, name) for name in names}
-    collection = Collection(args.data, args.split, args.tile, args.overlap, **settings)
+    collection = Collection(args.data, args.split, **{name: getattr(args, name) for name in SETTINGS})
+    if args.update and Path(args.out, MANIFEST).is_file():
+        settings = settings_of_update(args, VectorIndex.open(args.out).sources.get(collection.name, {}))
+        collection = Collection(args.data, args.split, **settings)
     done = index_collection(
         collection, args.out, args.model, args.update, args.kind, args.batch_size, args.workers, **loading
     )
@@ -90,6 +95,16 @@ def main(argv: list[str]) -> int:
         )
         tell(args, text, {"index": args.out, **vars(done)})
     return 0
+
+
+def settings_of_update(args: argparse.Namespace, kept: dict) -> dict:
+    """How a source is read: as the flags say, and where they say nothing, as it was read before."""
+    given = {name: getattr(args, name) for name in SETTINGS}
+    before = {name: value for name, value in kept.items() if name in SETTINGS}
+    if "tile" in before:
+        before["tile"] = before["tile"] or 0  # without: a source that is one scene would be cut
+    said = {name: value for name, value in given.items() if value is not None and value is not False}
+    return given | before | said
 
 
 if __name__ == "__main__":  # accelerate launch -m vsehub.commands.index ...

@@ -45,7 +45,7 @@ class Collection:
         data: folder, picture, scene, parquet, json or Hub id.
         split: of a dataset; None takes a folder's pictures one by one.
         tile, overlap: pixels; scenes (TIFF, JPEG 2000) are cut into tiles where `tile` is given. A source that is one
-            scene is cut by default.
+            scene is cut by default, and tiles share 64 pixels.
         **settings: `data_config`, `image_root`, `image_column`, `captions_column`, `bands`, `fast`.
 
     Attributes:
@@ -53,7 +53,9 @@ class Collection:
         blank: number of empty tiles, which were not yielded.
     """
 
-    def __init__(self, data: str, split: str | None = None, tile: int | None = None, overlap: int = 64, **settings):
+    def __init__(
+        self, data: str, split: str | None = None, tile: int | None = None, overlap: int | None = None, **settings
+    ):
         path = Path(data).expanduser()
         folder = path.is_dir() and (holds_pictures(path) or not holds_tables(path))
         self.files = split is None and (folder or _is_picture(path))
@@ -70,7 +72,7 @@ class Collection:
         self.name = data if self.files else ":".join(part for part in parts if part is not None)
         if tile is None and self.files and is_scene(data):
             tile = 512
-        cut = {"tile": tile, "overlap": overlap} if tile else {"tile": None, "overlap": None}
+        cut = {"tile": tile, "overlap": 64 if overlap is None else overlap} if tile else {"tile": None, "overlap": None}
         self.settings = {"data": data, "split": split, **cut, **settings}
         self._rows: Any = None
         self._scenes = {}

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
 
 from vsehub.commands import index_calibrate, index_export
 
@@ -60,3 +61,17 @@ def test_sub_verbs_get_the_rest(verb, module, vsehub, monkeypatch):
 def test_what_is_out_of_range_is_one_line(flags, said, vsehub, photos, tmp_path):
     assert said in vsehub("index", photos, "--model", "m", "--out", tmp_path / "index", *flags, status=2)
     assert not (tmp_path / "index").exists()
+
+
+def test_an_update_reads_a_source_as_before_unless_flags_say_otherwise(tiny_folder, tmp_path, vsehub, vsehub_json):
+    pictures, out = tmp_path / "pictures", tmp_path / "tiled.index"
+    pictures.mkdir()
+    Image.effect_noise((128, 128), 80).convert("RGB").save(pictures / "scene.tif")
+    Image.new("RGB", (32, 32), "blue").save(pictures / "photo.png")
+    first = vsehub_json(
+        "index", pictures, "--model", tiny_folder, "--out", out, "--tile", "64", "--overlap", "0", "--fast"
+    )
+    again = vsehub_json("index", pictures, "--out", out, "--update")
+    assert first["rows"] == again["rows"] == again["unchanged"] == 5 and again["embedded"] == 0
+    whole = vsehub_json("index", pictures, "--out", out, "--update", "--tile", "0")
+    assert whole["rows"] == 2 and vsehub_json("index", pictures, "--out", out, "--update")["unchanged"] == 2
