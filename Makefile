@@ -35,11 +35,15 @@ check: $(READY)  ## lint, formatting and types
 	@mkdir -p .mypy && ln -sfn .. .mypy/vsehub
 	$(BIN)/mypy
 
+# Tests run in two processes with a thread each: on two cores, half the time. JOBS=0 runs them in this one.
+JOBS ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
+
 test: check  ## lint and the fast tests
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
 
 test-all: check  ## all tests, the slow ones too
-	$(BIN)/python -m pytest -q -m "slow or not slow"
+	$(PYTEST) -m "slow or not slow"
 
 test-peer: $(READY)  ## transformers' own suites over our classes (fetches their source distribution); ARGS="-k processor"
 	$(BIN)/python tests/peer/run_peer.py $(ARGS)

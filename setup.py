@@ -53,6 +53,7 @@ setup(
         "siglip": ["sentencepiece", "protobuf"],
         "test": [
             "pytest",
+            "pytest-xdist",
             "hypothesis",
             "ruff",
             "mypy",
