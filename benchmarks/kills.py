@@ -186,20 +186,23 @@ def fail_all(words: list[str], root: Path) -> dict:
     for number in range(1, whole["call"] + 1):
         out = root / "faulty"
         shutil.copytree(root / "older", out)
-        fault(words, out, number)
-        tried += 1
+        tried += fault(words, out, number)
         broken = broken_artefacts(out)
         if broken:
             lost.append((number, broken))
             print(f"call {number}: LOST {broken}", flush=True)
         shutil.rmtree(out)
+    if tried < whole["call"] // 2:
+        raise RuntimeError(f"only {tried} of {whole['call']} faults were reached: the runs ended before them")
     return {"faults": tried, "lost": lost}
 
 
-def fault(words: list[str], out: Path, number: int):
-    """One run over an older one, whose `number`-th call inside a save finds the disk full."""
+def fault(words: list[str], out: Path, number: int) -> bool:
+    """One run over an older one, whose `number`-th call inside a save finds the disk full; whether it came so far."""
+    reached = []
 
     def full():
+        reached.append(number)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     child = os.fork()
@@ -209,8 +212,8 @@ def fault(words: list[str], out: Path, number: int):
                 contextlib.redirect_stdout(nothing), contextlib.redirect_stderr(nothing), \
                 Counter(("call", number), full).installed():  # fmt: skip
             run_d2s.main([*words, *FLAGS, "--output_dir", str(out), "--projection_dim", "24"])
-        os._exit(0)
-    os.waitpid(child, 0)
+        os._exit(int(bool(reached)))
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
 
 
 def broken_artefacts(out: Path) -> list[str]:
