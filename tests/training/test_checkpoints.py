@@ -249,7 +249,7 @@ def test_two_processes_go_on_as_if_they_had_not_stopped(scenes, tmp_path):
     assert equal(whole, load_file(tmp_path / "hub" / "model.safetensors"))
 
 
-def test_a_checkpoint_of_other_processes_is_refused(copied, scenes, capsys):
+def test_a_checkpoint_of_other_processes_is_refused(copied, scenes):
     newest = copied / "baseline" / "checkpoint-4"
     (newest / "sealed.json").unlink()
     (newest / "rng_state.pth").rename(newest / "rng_state_0.pth")
