@@ -46,9 +46,9 @@ def intervals(
         level: the interval's share of the samples.
         seed: of the draws.
     """
-    table = _by_image(outcomes)
+    table = by_image(outcomes)
     means = np.concatenate(
-        [_means(weights, table.totals, table.counts) for weights in _draws(len(table.totals), samples, seed)]
+        [_means(weights, table.totals, table.counts) for weights in draws(len(table.totals), samples, seed)]
     )
     low, high = np.quantile(means @ table.mixing, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return {name: (float(a), float(b)) for name, a, b in zip(table.all_names, low, high)}
@@ -68,9 +68,9 @@ def compare_outcomes(
     for way in a.images:
         if not np.array_equal(a.images[way], b.images[way]):
             raise ValueError(f"the two have different {way} queries")
-    one, two = _by_image(a), _by_image(b)
+    one, two = by_image(a), by_image(b)
     gap = two.totals - one.totals
-    drawn = [_means(weights, gap, one.counts) for weights in _draws(len(gap), samples, seed)]
+    drawn = [_means(weights, gap, one.counts) for weights in draws(len(gap), samples, seed)]
     low, high = np.quantile(np.concatenate(drawn) @ one.mixing, [(1 - level) / 2, (1 + level) / 2], axis=0)
     observed = gap.sum(0) / one.counts.sum(0) @ one.mixing
     p = _permuted(gap / one.counts.sum(0) @ one.mixing, observed, permutations, seed)
@@ -81,7 +81,8 @@ def compare_outcomes(
     }
 
 
-def _by_image(outcomes: Outcomes) -> _ByImage:
+def by_image(outcomes: Outcomes) -> _ByImage:
+    """Sums and numbers of queries of each image, metric by metric; medians are left out."""
     names = [name for name in outcomes.values if "median" not in name]
     rows = np.unique(np.concatenate([outcomes.images_of(name) for name in names]))
     totals, counts = np.zeros((2, len(rows), len(names)))
@@ -97,7 +98,7 @@ def _by_image(outcomes: Outcomes) -> _ByImage:
     return _ByImage(totals, counts, names, mixing, [*names, *(name for name, _ in sums)])
 
 
-def _draws(images: int, samples: int, seed: int):
+def draws(images: int, samples: int, seed: int):
     """How often each image is drawn: (samples, N), a block of samples at a time."""
     rng, step = np.random.default_rng(seed), max(1, AT_ONCE // images)
     for start in range(0, samples, step):
