@@ -44,14 +44,23 @@ class Parser(argparse.ArgumentParser):
             add_help=False,
         )
         self.places: list[tuple[str, bool]] = []  # name, whether it is required
+        self.joins = False  # whether the last one takes all words that are left
         self.place_group = self.add_argument_group("arguments, by place or by name")
         self.flag_group = self.add_argument_group("flags")
         self.flag_group.add_argument("-h", "--help", action="help", help="show this text")
         self.flag_group.add_argument("--quiet", action="store_true", help="print results only: no progress, no remarks")
 
-    def add_place(self, name: str, help: str, required: bool = True):
-        """Add an argument that is given by its place among such arguments, or as `--name`."""
+    def add_place(self, name: str, help: str, required: bool = True, joins: bool = False):
+        """Add an argument that is given by its place among such arguments, or as `--name`.
+
+        Args:
+            name: of the argument.
+            help: a line for `--help`.
+            required: whether it must be given.
+            joins: it is the last one, and takes all words that are left, as a text that was not quoted.
+        """
         self.places.append((name, required))
+        self.joins = joins
         self.place_group.add_argument(f"--{name}", metavar=name.upper(), help=help)
 
     def add(self, *names, **options):
@@ -85,6 +94,8 @@ class Parser(argparse.ArgumentParser):
         """Give the words without a flag, in order, to the arguments that were not given by name."""
         named = [name for name, _ in self.places if getattr(parsed, name) is not None]
         free = [name for name, _ in self.places if name not in named]
+        if self.joins and len(words) > len(free) > 0 and free[-1] == self.places[-1][0]:
+            words = [*words[: len(free) - 1], " ".join(words[len(free) - 1 :])]
         for name, word in zip(free, words):
             setattr(parsed, name, word)
         if len(words) > len(free):
@@ -143,8 +154,8 @@ def remark(args: argparse.Namespace, text: str):
 
 
 def add_data_flags(parser: Parser, split: str):
-    """Add the flags that say which rows are read, and how: `--data`, `--split`, columns, what to do with bad rows."""
-    parser.add("--data", required=True, help="Hub id, parquet, imagefolder, Karpathy json or official folder")
+    """Add what says which rows are read, and how: DATA, `--split`, columns, what to do with bad rows."""
+    parser.add_place("data", "Hub id, parquet, imagefolder, Karpathy json or official folder")
     parser.add("--split", default=split, help="default: %(default)s")
     add_row_flags(parser)
 

@@ -17,7 +17,7 @@ def parser() -> Parser:
         'search photos.index "a red boat at a pier" --k 5 --html page.html',
     )
     parser.add_place("index", "folder of `vsehub index`")
-    parser.add_place("text", "what to look for", required=False)
+    parser.add_place("text", "what to look for; several words need no quotes", required=False, joins=True)
     parser.add("--image", help="a picture to look for; with a text, changed by it")
     parser.add(
         "--weight",

@@ -1,4 +1,4 @@
-"""`vsehub teachers DATA --image M --text M --out FOLDER`: features of frozen uni-modal models as columns."""
+"""`vsehub teachers DATA --vision M --text M --out FOLDER`: features of frozen uni-modal models as columns."""
 
 from ..files.numbers import epochs, positive_float, positive_int, seed, whole
 from .flags import Parser, add_device, add_json, add_row_flags, chosen_device, data_arguments, tell
@@ -13,10 +13,10 @@ def parser() -> Parser:
         "teachers",
         "Compute features of frozen uni-modal models once and keep them as columns of the data.\nThe same "
         "command continues a killed run.",
-        "teachers org/pairs --image facebook/dinov2-base --text sentence-transformers/all-mpnet-base-v2 --out pairs/",
+        "teachers org/pairs --vision facebook/dinov2-base --text sentence-transformers/all-mpnet-base-v2 --out pairs/",
     )
     parser.add_place("data", "Hub id, parquet, imagefolder or json, as for training")
-    parser.add("--image", help="Hub id or folder of a vision backbone")
+    parser.add("--vision", "--image", dest="image", help="Hub id or folder of a vision backbone")
     parser.add("--text", help="Hub id or folder of a text backbone and its tokenizer")
     parser.add("--out", required=True, help="folder for the parquet files")
     parser.add("--splits", "--split", nargs="+", default=["train"], help="splits that get features (default: train)")

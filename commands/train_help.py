@@ -1,14 +1,15 @@
 """What `vsehub train --help` prints: systems, recipes, stages, and our flags with their defaults. It needs no torch."""
 
 import argparse
+import textwrap
 import types
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from ..training import own_arguments
+from .recipes import FOLDER, described
 
-RECIPES = Path(own_arguments.__file__).parent / "recipes"
 SYSTEMS = {  # what each trains, and its stages
     "d2s": "D2S-VSE: stages pretrain and finetune, or baseline",
     "pir": "PIR: stages prior and retrieval",
@@ -18,32 +19,35 @@ ABOUT = """Train a model from a recipe or from flags, and write a Hub folder, OU
 epoch on the validation split. Flags win over the recipe; `--pretrain.max_steps 600` is for one stage.
 
 examples:
-  vsehub train --vision google/vit-base-patch16-224-in21k --text bert-base-uncased --data org/pairs
+  vsehub train d2s_vse_flickr8k_cpu --data org/pairs --vision google/mobilenet_v2_1.0_224 \\
+      --text sentence-transformers/all-MiniLM-L6-v2 --output_dir runs/mine
   vsehub train recipe.yaml --stages finetune --stage1_model runs/mine/pretrain/best
   vsehub train pir --data org/scenes --instruction microsoft/resnet-50 --output_dir runs/pir
 
-systems (a recipe names its own; default d2s):
+systems, and the stages of each (a recipe names its own; default d2s):
 {systems}
 
-recipes in {folder}:
+recipes (`vsehub recipes`: machine, time and result of each):
 {recipes}"""
 WORDS = {int: "INT", float: "FLOAT", bool: "BOOL", str: "TEXT"}
 GROUPS = ("model", "data", "objective", "training")
-EPILOG = "Every flag of transformers' TrainingArguments works, too: `vsehub train --help_all` lists them all."
+EPILOG = "Every flag of transformers' TrainingArguments works, too: `vsehub train --help-all` lists them all."
 
 
 def help_text(system: str) -> str:
     """The help for one system."""
     parser = argparse.ArgumentParser(
-        usage=f"vsehub train [{'|'.join(SYSTEMS)}] [RECIPE.yaml] [--flag value ...]",
+        usage=f"vsehub train [{'|'.join(SYSTEMS)}] [RECIPE] [--flag value ...]",
         description=ABOUT.format(
             systems="\n".join(f"  {name:12}{about}" for name, about in SYSTEMS.items()),
-            folder=RECIPES,
-            recipes="\n".join(f"  {path.name}" for path in sorted(RECIPES.glob("*.yaml"))),
+            recipes="\n".join(f"  {path.stem:26}{_short(path)}" for path in sorted(FOLDER.glob("*.yaml"))),
         ),
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=36, width=120),
         add_help=False,
+    )
+    parser.add_argument(
+        "--recipe", metavar="NAME", help="a recipe from the list above, or a file; also without --recipe"
     )
     parser.add_argument("--stages", nargs="+", metavar="STAGE", help="which to run (default: see systems)")
     parser.add_argument("--quiet", action="store_true", help="print results only: no progress, no remarks")
@@ -52,6 +56,11 @@ def help_text(system: str) -> str:
         for item in fields(kind):
             group.add_argument(f"--{item.name}", metavar=_kind_of(item), help=_help_of(item))
     return parser.format_help().rstrip()
+
+
+def _short(path: Path) -> str:
+    """The beginning of what a recipe says of itself."""
+    return textwrap.shorten(described(path)["about"], 92, placeholder=" ...")
 
 
 def _kind_of(item: Field) -> str:

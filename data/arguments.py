@@ -21,22 +21,25 @@ class DataArguments:
     data_config: str | None = field(
         default=None, metadata={"help": "Which configuration, of a dataset that has several."}
     )
-    train_split: str = "train"
+    train_split: str = field(default="train", metadata={"help": "Pairs that train."})
     eval_split: str = field(default="validation", metadata={"help": "Selection happens here; never the test split."})
-    image_column: str = "image"
+    image_column: str = field(default="image", metadata={"help": "Column of the pictures."})
     bands: list[int] | None = field(
         default=None,
         metadata={"help": "Of multi-band TIFF: red, green, blue, counted from 1 (`--bands 4 3 2`; default the first)."},
     )
-    captions_column: str = "captions"
-    id_column: str = "image_id"
+    captions_column: str = field(default="captions", metadata={"help": "Column of the captions: a text or a list."})
+    id_column: str = field(default="image_id", metadata={"help": "Column of the pictures' ids."})
     label_column: str = field(
         default="label",
         metadata={"help": "Scene classes; `prefix` takes what stands before the first _ of a file name."},
     )
     dense_text: str = field(
         default="dense_text",
-        metadata={"help": "A column, a .jsonl (line k for image k), a .parquet of `vsehub caption`, or `union`."},
+        metadata={
+            "help": "A column, a .jsonl (line k for image k), a .parquet of `vsehub caption`, or `union`: all captions "
+            "of an image in one text. Where the column `dense_text` is missing, `union`."
+        },
     )
     on_bad_sample: Literal["error", "quarantine"] = field(
         default="error",
@@ -55,5 +58,7 @@ class DataArguments:
     text_augmentation: float = field(
         default=0.2, metadata={"help": "Share of words that are masked, replaced or dropped while training."}
     )
-    max_train_images: int | None = None
-    max_eval_images: int | None = None
+    max_train_images: int | None = field(default=None, metadata={"help": "Read the first so many pictures."})
+    max_eval_images: int | None = field(
+        default=None, metadata={"help": "Read the first so many of the evaluation split."}
+    )

@@ -6,6 +6,7 @@ the remedy, or is left out and listed in `bad_samples.jsonl`, as `on_bad_sample`
 
 import logging
 import os
+import sys
 from pathlib import Path
 
 from datasets import ClassLabel, Dataset, load_dataset
@@ -35,7 +36,8 @@ def prepare_rows(
         args: which source and columns.
         split: its name.
         report_dir: where `bad_samples.jsonl` goes; None writes none (another process does).
-        need_dense: whether every row must have a dense text; if not, none is looked for.
+        need_dense: whether every row must have a dense text; if not, none is looked for. Where the column of the
+            default is missing, `args.dense_text` becomes `union`.
         limit: keep the first so many rows.
         need_label: whether every row must have a scene class.
         need_captions: whether every row must have captions; a scene classifier learns without.
@@ -56,7 +58,7 @@ def prepare_rows(
     )
     rows, numbers = _one_row_a_picture(_with_label(rows, args, need_label), args, split)
     if need_dense:
-        rows = _with_dense(rows, args.dense_text)
+        rows = _with_dense(rows, args, told=report_dir is not None)
     if args.bands is not None:
         rows = rows.add_column("bands", [list(args.bands)] * len(rows))
     rows = _first(rows, limit, f"{args.data} [{split}]")
@@ -144,8 +146,25 @@ def _made_ids(rows: Dataset, data: str) -> list[str]:
     return [str(row) for row in range(len(rows))]
 
 
-def _with_dense(rows: Dataset, dense_text: str) -> Dataset:
-    """Attach the dense text that `dense_text` names: a column, a file, or the union of the captions."""
+def _dense_source(rows: Dataset, dense_text: str, told: bool) -> str:
+    """`union` in place of the default column, where it is missing and pictures have several captions."""
+    default = DataArguments.__dataclass_fields__["dense_text"].default
+    if dense_text != default or default in rows.column_names:
+        return dense_text
+    if not any(len(captions) > 1 for captions in rows["captions"]):
+        return dense_text
+    if told:
+        print(
+            "no column dense_text: all captions of a picture in one text stand for it (--dense_text union); "
+            "`vsehub caption` makes dense ones",
+            file=sys.stderr,
+        )
+    return "union"
+
+
+def _with_dense(rows: Dataset, args: DataArguments, told: bool) -> Dataset:
+    """Attach the dense text that `args.dense_text` names: a column, a file, or the union of the captions."""
+    args.dense_text = dense_text = _dense_source(rows, args.dense_text, told)
     if dense_text == "union":
         dense_texts = [
             " ".join(text.strip() for text in captions if isinstance(text, str)) for captions in rows["captions"]

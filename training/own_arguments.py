@@ -25,20 +25,24 @@ class TowerArguments:
     text: str = field(
         default="bert-base-uncased", metadata={"help": "Hub id or folder of any text backbone and its tokenizer."}
     )
-    projection_dim: int = 512
-    image_size: int = 384
+    projection_dim: int = field(default=512, metadata={"help": "Length of an embedding."})
+    image_size: int = field(
+        default=384, metadata={"help": "Height and width of a picture as the tower sees it, in pixels."}
+    )
     imagenet_normalisation: bool = field(
         default=False, metadata={"help": "Use ImageNet's mean and std, whatever the tower expects (official code)."}
     )
     legacy: bool = field(default=False, metadata={"help": "Reproduce the official code's quirks; see the config."})
-    freeze_vision: bool = False
-    freeze_text: bool = False
-    freeze_vision_batch_norm: bool = True
+    freeze_vision: bool = field(default=False, metadata={"help": "Do not train the vision tower."})
+    freeze_text: bool = field(default=False, metadata={"help": "Do not train the text tower."})
+    freeze_vision_batch_norm: bool = field(
+        default=True, metadata={"help": "Keep the batch-norm statistics of the vision tower."}
+    )
     lora: bool = field(
         default=False,
         metadata={"help": "Train LoRA adapters in the towers that are not frozen; merged before saving."},
     )
-    lora_rank: int = 16
+    lora_rank: int = field(default=16, metadata={"help": "Rank of the adapters."})
 
     def numbers(self) -> dict:
         """The fields that are also fields of the model's configuration."""
@@ -56,13 +60,19 @@ class D2SModelArguments(TowerArguments):
     stage1_model: str | None = field(
         default=None, metadata={"help": "Folder of a finished stage 1 from which stage 2 starts."}
     )
-    num_mask_tokens: int = 100
-    decoder_layers: int = 4
-    decoder_heads: int = 4
-    token_placement: Literal["prefix", "postfix", "surround"] = "postfix"
-    decoder_positions: bool = False
-    size_augmentation: float = 0.2
-    text_dropout: float = 0.2
+    num_mask_tokens: int = field(
+        default=100, metadata={"help": "Learned mask tokens of the decoder; 16 suffice for a small run."}
+    )
+    decoder_layers: int = field(default=4, metadata={"help": "Layers of the decoder."})
+    decoder_heads: int = field(default=4, metadata={"help": "Attention heads of the decoder."})
+    token_placement: Literal["prefix", "postfix", "surround"] = field(
+        default="postfix", metadata={"help": "Where mask tokens stand beside the text's tokens."}
+    )
+    decoder_positions: bool = field(default=False, metadata={"help": "Add positions to the decoder's input."})
+    size_augmentation: float = field(
+        default=0.2, metadata={"help": "Share of image tokens that are dropped while training."}
+    )
+    text_dropout: float = field(default=0.2, metadata={"help": "Dropout on the text tower's tokens."})
 
     sources: ClassVar[tuple[str, ...]] = ("stage1_model",)
 
@@ -74,20 +84,28 @@ class PIRModelArguments(TowerArguments):
     vision: str = field(
         default="microsoft/swin-tiny-patch4-window7-224", metadata={"help": "Hub id or folder of any vision backbone."}
     )
-    image_size: int = 224
+    image_size: int = field(
+        default=224, metadata={"help": "Height and width of a picture as the tower sees it, in pixels."}
+    )
     instruction: str | None = field(
         default="microsoft/resnet-50",
         metadata={"help": "The stage `prior` starts from it; without that stage it is the instruction encoder."},
     )
-    use_instruction: bool = True
-    instruction_layers: int = 2
-    cycles: int = 3
-    filter_size: int = 40
-    belief: Literal["hard", "soft"] = "hard"
-    tel_norm: Literal["sum", "branch"] = "sum"
+    use_instruction: bool = field(
+        default=True, metadata={"help": "Use the instruction encoder; without it, PIR is its plain baseline."}
+    )
+    instruction_layers: int = field(default=2, metadata={"help": "Layers that select image regions."})
+    cycles: int = field(default=3, metadata={"help": "Times that the caption is encoded."})
+    filter_size: int = field(default=40, metadata={"help": "Image tokens that are kept."})
+    belief: Literal["hard", "soft"] = field(
+        default="hard", metadata={"help": "Keep the most believed tokens, or weigh all of them."}
+    )
+    tel_norm: Literal["sum", "branch"] = field(
+        default="sum", metadata={"help": "Layer-norm of residual plus branch (official code), or of the branch."}
+    )
     local_from_zero: bool = field(default=False, metadata={"help": "Training starts from the plain baseline."})
-    attention_heads: int = 8
-    dropout: float = 0.2
+    attention_heads: int = field(default=8, metadata={"help": "Attention heads of PIR's own layers."})
+    dropout: float = field(default=0.2, metadata={"help": "Dropout in PIR's own layers."})
 
     sources: ClassVar[tuple[str, ...]] = ("instruction",)
 
@@ -103,7 +121,9 @@ class StructureArguments:
             "step. Needs the columns of `vsehub teachers`."
         },
     )
-    structure_relation: Literal["own", "fused"] = "own"
+    structure_relation: Literal["own", "fused"] = field(
+        default="own", metadata={"help": "Teacher of a relation: that of its own modality, or both fused."}
+    )
     structure_centre: Literal["dataset", "none"] = field(
         default="dataset",
         metadata={"help": "Subtract the mean of a teacher's features over the dataset; none: official code."},
@@ -114,7 +134,7 @@ class StructureArguments:
     text_share: float = field(
         default=0.5, metadata={"help": "Weight of the text teacher in the target of `fused` (lambda)."}
     )
-    learn_text_share: bool = False
+    learn_text_share: bool = field(default=False, metadata={"help": "Learn that weight."})
     representation_image_weight: float = field(
         default=0.0, metadata={"help": "InfoNCE to the image teacher (paper 1)."}
     )
@@ -130,13 +150,20 @@ class StructureArguments:
 class D2SObjectiveArguments(StructureArguments):
     """The losses of D2S-VSE; see `D2SObjective`."""
 
-    align: Literal["hinge", "infonce"] = "hinge"
-    margin: float = 0.2
-    temperature: float = 0.07
-    mean_warmup_epochs: float = 1.0
-    ramp_epochs: float = 1.0
-    distance: Literal["cosine", "l2", "l1"] = "cosine"
-    distill_weight: float = 1.0
+    align: Literal["hinge", "infonce"] = field(
+        default="hinge", metadata={"help": "Alignment loss: hinge (paper), or InfoNCE."}
+    )
+    margin: float = field(default=0.2, metadata={"help": "Margin of the hinge loss, in cosine."})
+    temperature: float = field(default=0.07, metadata={"help": "Temperature of InfoNCE."})
+    mean_warmup_epochs: float = field(
+        default=1.0,
+        metadata={"help": "Epochs in which the hinge sums over all negatives, before it takes the hardest."},
+    )
+    ramp_epochs: float = field(default=1.0, metadata={"help": "Epochs over which the alignment's weight grows to 1."})
+    distance: Literal["cosine", "l2", "l1"] = field(
+        default="cosine", metadata={"help": "Distance of a text's vector to its dense text's."}
+    )
+    distill_weight: float = field(default=1.0, metadata={"help": "Weight of that distance; 0: no distillation."})
     dense_teacher: Literal["cached", "online"] = field(
         default="cached",
         metadata={"help": "Dense texts are embedded once, or in each step, augmented (online: paper)."},
@@ -147,11 +174,11 @@ class D2SObjectiveArguments(StructureArguments):
 class PIRObjectiveArguments(StructureArguments):
     """The losses of PIR; see `PIRObjective`."""
 
-    contrast: Literal["infonce", "triplet"] = "infonce"
-    temperature: float = 0.07
-    margin: float = 0.2
+    contrast: Literal["infonce", "triplet"] = field(default="infonce", metadata={"help": "Contrastive loss."})
+    temperature: float = field(default=0.07, metadata={"help": "Temperature of InfoNCE."})
+    margin: float = field(default=0.2, metadata={"help": "Margin of the hinge loss, in cosine."})
     affiliation_weight: float = field(default=1.0, metadata={"help": "0: no affiliation loss; labels are not needed."})
-    affiliation_temperature: float = 0.07
+    affiliation_temperature: float = field(default=0.07, metadata={"help": "Temperature of the affiliation loss."})
 
 
 @dataclass
@@ -159,28 +186,32 @@ class RetrievalArguments:
     """What a run sets otherwise than `TrainingArguments` of transformers, and what it adds: schedule, caches, card."""
 
     output_dir: str | None = field(default="runs/d2s", metadata={"help": "Where checkpoints and the Hub folder go."})
-    per_device_train_batch_size: int = 128
-    per_device_eval_batch_size: int = 64
-    learning_rate: float = 2e-4
+    per_device_train_batch_size: int = field(default=128, metadata={"help": "Pairs of a training step, per process."})
+    per_device_eval_batch_size: int = field(
+        default=64, metadata={"help": "Pictures or captions at once in an evaluation."}
+    )
+    learning_rate: float = field(default=2e-4, metadata={"help": "Of the heads; see tower_lr_scale."})
     tower_lr_scale: float = field(
         default=0.1, metadata={"help": "Learning rate of the towers as a fraction of learning_rate."}
     )
     objective_lr: float | None = field(
         default=None, metadata={"help": "Learning rate of the objective's own parameters; default learning_rate."}
     )
-    weight_decay: float = 1e-4
+    weight_decay: float = field(default=1e-4, metadata={"help": "Of AdamW."})
     decay_biases_and_norms: bool = field(
         default=True, metadata={"help": "Apply weight decay to biases and norms, too (PIR's recipe: False)."}
     )
-    num_train_epochs: float = 30
-    max_grad_norm: float = 2.0
+    num_train_epochs: float = field(
+        default=30, metadata={"help": "Epochs of a stage; --max_steps counts steps instead."}
+    )
+    max_grad_norm: float = field(default=2.0, metadata={"help": "Larger gradients are scaled to this norm."})
     lr_milestones: list[float] | None = field(
         default=None,
         metadata={
             "help": "Epochs at which lr_decay multiplies the rate (paper: 9 15 20 25), instead of lr_scheduler_type."
         },
     )
-    lr_decay: float = 0.3
+    lr_decay: float = field(default=0.3, metadata={"help": "Factor at each of lr_milestones."})
     chunk_size: int | None = field(
         default=None,
         metadata={
@@ -205,16 +236,20 @@ class RetrievalArguments:
         default=0,
         metadata={"help": "Number of evaluation pictures published as examples; their licence must allow it."},
     )
-    dataloader_drop_last: bool = True
-    dataloader_pin_memory: bool = field(default_factory=_there_is_a_gpu)
-    remove_unused_columns: bool = False
-    save_total_limit: int | None = 1
-    load_best_model_at_end: bool = True
-    metric_for_best_model: str | None = "eval_rsum"
-    greater_is_better: bool | None = True
-    eval_strategy: str = "epoch"
-    save_strategy: str = "epoch"
-    logging_steps: float = 50
+    dataloader_drop_last: bool = field(default=True, metadata={"help": "Leave out a last batch that is not full."})
+    dataloader_pin_memory: bool = field(
+        default_factory=_there_is_a_gpu, metadata={"help": "Pinned memory for batches; default: where there is a GPU."}
+    )
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay False."})
+    save_total_limit: int | None = field(default=1, metadata={"help": "Checkpoints that are kept."})
+    load_best_model_at_end: bool = field(
+        default=True, metadata={"help": "Keep the best evaluation's model, not the last."}
+    )
+    metric_for_best_model: str | None = field(default="eval_rsum", metadata={"help": "What is best."})
+    greater_is_better: bool | None = field(default=True, metadata={"help": "Whether more of it is better."})
+    eval_strategy: str = field(default="epoch", metadata={"help": "Evaluate each epoch, or every eval_steps (steps)."})
+    save_strategy: str = field(default="epoch", metadata={"help": "Save a checkpoint as often."})
+    logging_steps: float = field(default=50, metadata={"help": "Steps between two lines of losses."})
 
 
 OURS = {  # by system; the last of each is joined with `TrainingArguments`

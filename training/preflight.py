@@ -15,6 +15,10 @@ from ..processing.processing_dual_encoder import DualEncoderProcessor
 from .arguments import PIRModelArguments, TowerArguments
 from .stages import StageArguments
 
+CPU_RECIPES = {"d2s": "d2s_vse_flickr8k_cpu", "pir": "pir_rsicd_cpu"}
+LARGE_IMAGE = 192  # pixels
+LARGE_DECODER = 100  # mask tokens times layers
+
 
 @dataclass(frozen=True)
 class TowerReport:
@@ -44,6 +48,31 @@ def preflight(stages: dict[str, StageArguments]):
         report = check_towers(args.model, args.data)
     if args.training.process_index == 0:
         print(report, file=sys.stderr)
+        if advice := advice_for_cpu(stages):
+            print(advice, file=sys.stderr)
+
+
+def advice_for_cpu(stages: dict[str, StageArguments]) -> str:
+    """Name the recipe for a CPU, and the flags that make the difference, where a run on one has the papers' settings.
+
+    With them, a step takes tens of seconds: a vision tower that runs in each step, or a large decoder of mask tokens.
+    """
+    args = list(stages.values())[-1]
+    if args.training.device.type != "cpu" or args.stage == "prior":
+        return ""
+    model, flags = args.model, []
+    if model.image_size >= LARGE_IMAGE and not (model.freeze_vision and args.training.cache_vision):
+        flags.append("--freeze_vision True --cache_vision True")
+    if args.stage == "finetune" and model.num_mask_tokens * model.decoder_layers > LARGE_DECODER:
+        flags.append("--num_mask_tokens 16 --decoder_layers 2")
+    if not flags:
+        return ""
+    name = CPU_RECIPES["pir" if isinstance(model, PIRModelArguments) else "d2s"]
+    return (
+        f"these settings are for a GPU: on a CPU a step can take tens of seconds. The recipe {name} is made for a CPU "
+        f"(`vsehub train {name} ...`, with the same flags; `vsehub recipes` says time and result); what makes the "
+        f"difference: {' '.join(flags)}"
+    )
 
 
 def check_vision(source: str, image_size: int, flag: str) -> VisionProbe:

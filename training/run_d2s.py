@@ -24,6 +24,8 @@ def main(argv: list[str] | None = None, defaults: dict | None = None) -> int:
     check_stages(stages)
     preflight(stages)
     splits = read_splits(next(iter(stages.values())), need_dense=needs_dense_text(stages))
+    for args in stages.values():  # reading the rows may have chosen it
+        args.data.dense_text = next(iter(stages.values())).data.dense_text
     (model, processor), results = run_stages(stages, partial(train_stage, splits), load)
     publish_run(stages, model, processor, results, splits.evaluation)
     return 0

@@ -1,6 +1,6 @@
 """Train a plain dual encoder with InfoNCE and structure-aware distillation (Yang et al., IEEE TIP 2024).
 
-    vsehub teachers org/pairs --image facebook/dinov2-base --text sentence-transformers/all-mpnet-base-v2 --out pairs
+    vsehub teachers org/pairs --vision facebook/dinov2-base --text sentence-transformers/all-mpnet-base-v2 --out pairs
     accelerate launch training/run_rebalanced.py --data pairs --vision ... --text ... --output_dir runs/rebalanced
 
 The same as `run_d2s.py --stages baseline --align infonce --ramp_epochs 0 --structure_weight 2`; every flag of it works.

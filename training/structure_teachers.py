@@ -38,7 +38,7 @@ class StructureTeachers:
         if not (image_is_taught and text_is_taught):
             raise ValueError(
                 "--structure_weight and --representation_*_weight need features of both teachers in the data: make "
-                "them with `vsehub teachers DATA --image MODEL --text MODEL --out DATA2` and train on DATA2"
+                "them with `vsehub teachers DATA --vision MODEL --text MODEL --out DATA2` and train on DATA2"
             )
 
     def image(self, row: int, view: int) -> torch.Tensor:

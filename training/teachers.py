@@ -221,7 +221,7 @@ def _check(data: DataArguments, args: TeacherOptions):
         ValueError, OSError: with the flag and the remedy.
     """
     if not (args.image or args.text):
-        raise ValueError("no teacher is named: set --image, --text or both")
+        raise ValueError("no teacher is named: set --vision, --text or both")
     sizes = {"views": args.views, "batch_size": args.batch_size, "train_batch_size": args.train_batch_size}
     wrong = [f"--{name} must be at least 1, not {value}" for name, value in sizes.items() if value < 1]
     if not 0 <= args.train_teachers < float("inf"):

@@ -83,4 +83,4 @@ def test_what_is_out_of_range_is_one_line(vsehub, calls):
         (("--ties", "optimistic"), "there is no flag --ties"),
     ):
         assert said in vsehub("evaluate", "org/m", "--data", "d", *words, status=2)
-    assert "required: --data" in vsehub("evaluate", "org/m", status=2) and made == []
+    assert "DATA is missing" in vsehub("evaluate", "org/m", status=2) and made == []

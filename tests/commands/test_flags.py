@@ -52,6 +52,27 @@ def test_a_value_keeps_its_dashes_and_what_stands_behind_two_dashes_is_no_flag(p
 
 
 @pytest.mark.parametrize(
+    "words",
+    [
+        ["idx", "a", "red", "boat", "--k", "3"],
+        ["idx", "a", "--k", "3", "red", "boat"],
+        ["--index", "idx", "a", "red", "boat"],
+        ["idx", "a red boat"],
+        ["idx", "--text", "a red boat"],
+    ],
+)
+def test_a_text_needs_no_quotes(words):
+    parser = flags.Parser("look", "Look.", "look IDX a red boat")
+    parser.add_place("index", "an index")
+    parser.add_place("text", "a text", required=False, joins=True)
+    parser.add("--k", type=int)
+    args = parser.parse_args(words)
+    assert (args.index, args.text) == ("idx", "a red boat")
+    with pytest.raises(ValueError, match="the text is given twice"):
+        parser.parse_args(["idx", "more", "--text", "a red boat"])
+
+
+@pytest.mark.parametrize(
     ("words", "said"),
     [
         ([], "MODEL is missing; usage: vsehub fly MODEL"),

@@ -57,7 +57,6 @@ def test_text_picture_and_both(index, capsys, tiny_pictures):
         (("a", "--k", "0"), "must be a whole number of at least 1, not 0"),
         (("a", "--model", "./nowhere"), "no such folder"),
         (("   ",), "empty"),
-        (("a", "red", "boat"), "quote a text of several words"),
         (("a", "--where", "width > 3"), "no field 'width'; it has id, path"),
         (("a", "--where", "size = 3"), "cannot be read: write it as in Python"),
         (("--like", "absent"), "no item with the id 'absent'"),

@@ -11,7 +11,7 @@ from vsehub.training.recipe import parse_stages
 
 def test_all_flags_are_those_of_transformers_too(capsys):
     with pytest.raises(SystemExit) as stopped:
-        main(["train", "pir", "--help_all"])
+        main(["train", "pir", "--help-all"])
     said = capsys.readouterr().out
     assert not stopped.value.code and "--warmup_steps" in said and "--filter_size" in said
 

@@ -93,6 +93,16 @@ def test_dense_text_comes_from_the_union_a_jsonl_or_a_parquet(tmp_path):
         prepare(path, tmp_path, dense_text="llava")
 
 
+def test_captions_stand_for_a_missing_column_of_dense_texts(tmp_path, capsys):
+    rows = [{key: value for key, value in row(number).items() if key != "dense_text"} for number in range(2)]
+    args = DataArguments(data=table(tmp_path, rows))
+    assert prepare_rows(args, "train", str(tmp_path), True)[0]["dense_text"] == "a dog a cat"
+    assert args.dense_text == "union" and "--dense_text union" in capsys.readouterr().err
+    one = table(tmp_path, [{**each, "captions": ["a dog"]} for each in rows])
+    with pytest.raises(ValueError, match="no column 'dense_text'"):  # a caption alone is no dense text
+        prepare_rows(DataArguments(data=one), "train", None, True)
+
+
 def test_multi_band_scenes_are_trained_on_in_the_bands_that_are_chosen(tmp_path):
     from vsehub.data.rows import row_image
 

@@ -1,15 +1,25 @@
 """Towers are run once before any data are read."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
+import torch
 from small_runs import run, run_pir
 from transformers import BertModel, RobertaConfig, ViTConfig, ViTMAEConfig, ViTMAEModel, XLNetConfig
 
 from vsehub import D2SVSEConfig, D2SVSEModel
+from vsehub.commands.recipes import FOLDER
 from vsehub.processing.processing_dual_encoder import square_image_processor
 from vsehub.training import stages
-from vsehub.training.preflight import cap_text_length, count_cut, freeze_without_gradient
+from vsehub.training.arguments import D2SModelArguments, PIRModelArguments
+from vsehub.training.preflight import (
+    CPU_RECIPES,
+    advice_for_cpu,
+    cap_text_length,
+    count_cut,
+    freeze_without_gradient,
+)
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
 
@@ -93,3 +103,30 @@ def test_cut_texts_are_counted(tiny_processor):
     tokenizer.model_max_length = 5
     assert count_cut(tokenizer, iter(["a dog", "a dog runs in the snow", "a", "a cat and a dog"])) == (2, 4)
     assert count_cut(tokenizer, ["a dog runs in the snow"] * 5, sample=3) == (3, 3)
+
+
+def stage(kind=D2SModelArguments, device="cpu", name="finetune", cache=False, **numbers):
+    training = SimpleNamespace(device=torch.device(device), cache_vision=cache)
+    return {name: SimpleNamespace(stage=name, model=kind(**numbers), training=training)}
+
+
+SMALL_DECODER = {"num_mask_tokens": 16, "decoder_layers": 2}
+
+
+@pytest.mark.parametrize(
+    ("stages", "named"),
+    [
+        (stage(), ["d2s_vse_flickr8k_cpu", "--cache_vision True", "--num_mask_tokens 16"]),
+        (stage(PIRModelArguments, name="retrieval"), ["pir_rsicd_cpu", "--cache_vision True"]),
+        (stage(freeze_vision=True, cache=True), ["--num_mask_tokens 16 --decoder_layers 2"]),
+        (stage(name="pretrain", freeze_vision=True, cache=True), []),
+        (stage(freeze_vision=True, cache=True, **SMALL_DECODER), []),
+        (stage(image_size=64, **SMALL_DECODER), []),
+        (stage(device="cuda"), []),
+        (stage(PIRModelArguments, name="prior"), []),
+    ],
+)
+def test_settings_of_the_papers_on_a_cpu_name_the_recipe_for_one(stages, named):
+    advice = advice_for_cpu(stages)
+    assert bool(advice) is bool(named) and all(word in advice for word in named)
+    assert all((FOLDER / f"{name}.yaml").exists() for name in CPU_RECIPES.values())

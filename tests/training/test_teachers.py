@@ -94,7 +94,7 @@ def test_wrong_flags_are_refused_before_any_work(taught, flags, said, capsys, mo
 
 def test_no_teacher_at_all_is_refused(taught, tmp_path, capsys):
     assert main(["teachers", str(taught[0] / "data"), "--out", str(tmp_path / "none")]) == 2
-    assert "set --image, --text or both" in capsys.readouterr().err
+    assert "set --vision, --text or both" in capsys.readouterr().err
 
 
 def test_a_folder_that_holds_something_else_is_left_alone(taught, tmp_path, capsys):
