@@ -6,6 +6,7 @@ import os
 import sys
 
 from .commands.quiet import unhush
+from .files.memory import reuse_memory
 from .files.text import printable, without_secrets
 
 VERBS = {
@@ -57,6 +58,7 @@ def main(argv: list[str] | None = None) -> int:
         remedy = f"did you mean {near[0]}?" if near else f"there are {', '.join(VERBS)}"
         _complain(_shortened(without_secrets(printable(f"vsehub: no verb {argv[0]!r}; {remedy}"))))
         return 2
+    reuse_memory()  # towers on a CPU take and free large blocks, layer after layer
     try:
         _none_empty(rest)
         status = importlib.import_module(f"vsehub.commands.{verb.replace('-', '_')}").main(rest) or 0

@@ -49,8 +49,20 @@ def run_batches(
 
 
 def on_device(inputs: dict[str, Any], device: torch.device | str) -> dict[str, Any]:
-    """The inputs with their tensors on a device."""
-    return {name: value.to(device) if torch.is_tensor(value) else value for name, value in inputs.items()}
+    """The inputs with their tensors on a device; on a CPU, pictures lie channel after channel for each pixel.
+
+    Convolutions on a CPU run faster over this layout (`torch.channels_last`), and give the same numbers.
+    """
+    return {
+        name: _placed(value, torch.device(device)) if torch.is_tensor(value) else value
+        for name, value in inputs.items()
+    }
+
+
+def _placed(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    if device.type == "cpu" and tensor.dim() == 4 and tensor.is_floating_point():
+        return tensor.to(device, memory_format=torch.channels_last)
+    return tensor.to(device)
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str], max_length: int | None = None) -> dict[str, torch.Tensor]:

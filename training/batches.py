@@ -18,7 +18,7 @@ class PairBatch:
 
     Args:
         image_ids: (B,) row numbers of the images, the same for captions of one image.
-        pixel_values: (B, 3, S, S).
+        pixel_values: (B, 3, S, S); or (B, N, C), what enters the first trained block of a vision tower (`VisionTail`).
         vision_hidden_states: (B, N, C) of a cached vision tower, instead of `pixel_values`.
         scene_states: (B, C) of PIR's prior, cached with the vision tower.
         input_ids: (B, L).
@@ -113,6 +113,7 @@ class PairCollator:
         """Stack, pad and normalise."""
         batch = self.batch_type(
             image_ids=torch.tensor([item["image_id"] for item in items]),
+            pixel_values=_stacked(items, "pixel_values"),
             vision_hidden_states=_stacked(items, "vision_hidden_states"),
             scene_states=_stacked(items, "scene_states"),
             image_teacher=_stacked(items, "image_teacher"),

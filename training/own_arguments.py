@@ -35,6 +35,13 @@ class TowerArguments:
     legacy: bool = field(default=False, metadata={"help": "Reproduce the official code's quirks; see the config."})
     freeze_vision: bool = field(default=False, metadata={"help": "Do not train the vision tower."})
     freeze_text: bool = field(default=False, metadata={"help": "Do not train the text tower."})
+    train_vision_from: str | None = field(
+        default=None,
+        metadata={
+            "help": "First block of the vision tower that is trained (MobileNetV2: layer.13); what is below is frozen, "
+            "and --cache_vision caches what enters the block."
+        },
+    )
     freeze_vision_batch_norm: bool = field(
         default=True, metadata={"help": "Keep the batch-norm statistics of the vision tower."}
     )

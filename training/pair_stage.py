@@ -23,6 +23,7 @@ from .structure_teachers import structured
 from .tower_cache import Caches, cache_images, cache_text
 from .trainer import RetrievalTrainer
 from .views import Views
+from .vision_tail import VisionTail
 
 
 def train_pairs(
@@ -46,13 +47,13 @@ def train_pairs(
         texts: `captions` or `dense_text`: what the training pairs hold.
         dense_teacher: a frozen model whose text side embeds the dense text of each pair in each step, or None.
     """
-    freeze(model, args.model)
+    tail = freeze(model, args.model)
     data, training = args.data, args.training
     if training.world_size > 1:
         freeze_without_gradient(model)
     if training.process_index == 0:
         _tell_cuts(processor.tokenizer, rows[texts])
-    caches, eval_caches = build_caches(model, processor, rows, eval_rows, args, texts)
+    caches, eval_caches = build_caches(model, processor, rows, eval_rows, args, texts, tail)
     with_teachers = texts == "captions" and args.objective.needs_teachers
     dataset = PairDataset(
         rows,
@@ -77,6 +78,7 @@ def train_pairs(
         data_collator=PairCollator(processor, HostBatch if training.chunk_size else PairBatch),
         eval_rows=eval_rows,
         eval_caches=eval_caches,
+        vision_tail=tail if caches.below else None,
         dense_teacher=copy.deepcopy(dense_teacher),
     )
     trainer.train(resume_from_checkpoint=args.checkpoint)
@@ -101,15 +103,32 @@ def selected(trainer: RetrievalTrainer) -> tuple[DualEncoderPreTrainedModel, Any
     """
     metrics = trainer.evaluate()
     metrics["eval_intervals"] = intervals(protocols_outcomes({"recall": None}, *trainer.last_embeds)["recall"])
+    if trainer.vision_tail is not None:
+        trainer.vision_tail.detach()
     trainer.model.config.logit_scale = round(metrics["eval_logit_scale"], 1)
     return trainer.model, trainer.processing_class, metrics
 
 
-def freeze(model: DualEncoderPreTrainedModel, args: TowerArguments):
-    """Freeze the towers that the arguments name; a frozen tower stays in eval mode."""
+def freeze(model: DualEncoderPreTrainedModel, args: TowerArguments) -> VisionTail | None:
+    """Freeze the towers that the arguments name, and what is below the first block that is trained.
+
+    A frozen tower stays in eval mode.
+
+    Raises:
+        ValueError: a vision tower that is to be frozen and trained, or no such block.
+    """
     for tower, frozen in ((model.vision_model, args.freeze_vision), (model.text_model, args.freeze_text)):
         if frozen:
             tower.requires_grad_(False)
+    if args.train_vision_from is None:
+        return None
+    if args.lora:
+        raise ValueError("--lora trains adapters in whole towers: leave it or --train_vision_from out")
+    if args.freeze_vision:
+        raise ValueError("--freeze_vision freezes what --train_vision_from trains: leave one of them out")
+    tail = VisionTail(model.vision_model, args.train_vision_from, args.image_size)
+    tail.freeze_below()
+    return tail
 
 
 def check_batch(size: int, args: RetrievalTrainingArguments):
@@ -126,24 +145,33 @@ def build_caches(
     eval_rows: Dataset,
     args: StageArguments,
     texts: str,
+    tail: VisionTail | None = None,
 ) -> tuple[Caches, Caches]:
     """Run frozen towers once, where the arguments ask for it: caches for training and for evaluation.
+
+    With a `tail`, the vision tower is run up to its first trained block.
 
     Raises:
         ValueError: a cache of a tower that is trained.
     """
-    training, caches, eval_caches = args.training, Caches(), Caches()
+    training = args.training
+    below = tail is not None and training.cache_vision
+    caches, eval_caches = Caches(below=below), Caches(below=below)
     for kind in ("vision", "text"):
-        if getattr(training, f"cache_{kind}") and not getattr(args.model, f"freeze_{kind}"):
+        frozen = getattr(args.model, f"freeze_{kind}") or (kind == "vision" and tail is not None)
+        if getattr(training, f"cache_{kind}") and not frozen:
             raise ValueError(f"--cache_{kind} needs --freeze_{kind}: a tower that is trained cannot be cached")
+    if below and training.gradient_checkpointing:
+        raise ValueError("--gradient_checkpointing would run the blocks that --cache_vision cached: leave one out")
     folder = args.root / "cache"
     if training.cache_vision or training.cache_text:
         model.to(training.device)  # Trainer would move it, but only after the caches are filled
     if training.cache_vision:
         views = Views(training.cache_views, args.data.image_augmentation)
-        vision = (model, model.vision_model, model.vision_tokens, processor)
-        caches.vision = cache_images(*vision, rows, folder, views)
-        eval_caches.vision = cache_images(*vision, eval_rows, folder)
+        run, facts = (model.vision_tokens, []) if tail is None else (tail.lower, [tail.name])
+        vision = (model, tail or model.vision_model, run, processor)
+        caches.vision = cache_images(*vision, rows, folder, views, facts)
+        eval_caches.vision = cache_images(*vision, eval_rows, folder, facts=facts)
         prior = getattr(model, "instruction_model", None)
         if prior is not None:
             facts = (model.config.instruction_scale or [], model.config.instruction_shift or [])

@@ -32,7 +32,8 @@ class PairDataset(DrawnDataset):
         seed: of all randomness here.
 
     Items are dictionaries of `image_id` (an integer row number, the same for captions of one image) and, as the
-    arguments, caches and columns say, `image` or `vision_hidden_states` (and `scene_states`), `input_ids` or
+    arguments, caches and columns say, `image` or `vision_hidden_states` (or, for a tower that is trained from a block
+    on, `pixel_values`: what enters the block) and `scene_states`, `input_ids` or
     `text_hidden_states`, `scene_label` (the class's number among the sorted names), `image_teacher` and
     `text_teacher`, `dense_text_embeds`, `dense_input_ids`.
     """
@@ -97,7 +98,7 @@ class PairDataset(DrawnDataset):
         if self.caches.vision is not None:
             view = int(rng.integers(self.caches.vision.views))
             place = row * self.caches.vision.views + view
-            item["vision_hidden_states"] = self.caches.vision[place]
+            item[self.caches.vision_input] = self.caches.vision[place]
             if self.caches.scene is not None:
                 item["scene_states"] = self.caches.scene[place][0]
         elif self.views is not None:

@@ -12,6 +12,7 @@ evaluation split. The result is a Hub folder, `OUTPUT_DIR/hub`.
 import sys
 from functools import partial
 
+from vsehub.files.memory import reuse_memory
 from vsehub.training.arguments import PIR_ARGUMENTS
 from vsehub.training.pir_stages import STAGES, check_stages, load, needs_label, train_stage
 from vsehub.training.preflight import preflight
@@ -21,6 +22,7 @@ from vsehub.training.stages import read_splits, read_stages, run_stages
 
 def main(argv: list[str] | None = None) -> int:
     """Run the stages one after the other and, if there is a retrieval model, write the Hub folder."""
+    reuse_memory()
     stages = read_stages(argv, STAGES, PIR_ARGUMENTS)
     check_stages(stages)
     preflight(stages)

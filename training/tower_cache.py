@@ -58,9 +58,15 @@ class TowerCache:
 class Caches:
     """The caches of one split; None where a tower is not cached."""
 
-    vision: TowerCache | None = None
+    vision: TowerCache | None = None  # the tower's tokens, or what enters its first trained block
+    below: bool = False  # whether `vision` holds the latter
     text: TowerCache | None = None
     scene: TowerCache | None = None  # one vector per image and view, of PIR's prior
+
+    @property
+    def vision_input(self) -> str:
+        """The argument of the model that takes what `vision` holds; see `VisionTail`."""
+        return "pixel_values" if self.below else "vision_hidden_states"
 
 
 class CachedRowInputs(RowInputs):
@@ -74,7 +80,7 @@ class CachedRowInputs(RowInputs):
         """The cached image tokens of these rows, or their pictures where there is no cache."""
         if self.caches.vision is None:
             return super().images(indices)
-        inputs = {"vision_hidden_states": torch.stack([self.caches.vision[index].float() for index in indices])}
+        inputs = {self.caches.vision_input: torch.stack([self.caches.vision[index].float() for index in indices])}
         if self.caches.scene is not None:
             inputs["scene_states"] = torch.stack([self.caches.scene[index][0].float() for index in indices])
         return inputs

@@ -34,6 +34,7 @@ from .dense_teacher import teach
 from .gradient_cache import GradientCache, average_gradients
 from .limits import FOLDED, FOLDS
 from .tower_cache import CachedRowInputs, Caches
+from .vision_tail import VisionTail
 from .workers import told_in_one_line
 
 OBJECTIVE_FILE = "objective.safetensors"
@@ -48,6 +49,7 @@ class RetrievalTrainer(WholeCheckpoints):
         processor: saved beside the model; it prepares the evaluation inputs.
         eval_rows: prepared rows (`prepare_rows`) for `evaluate`.
         eval_caches: `Caches` of the evaluation rows.
+        vision_tail: of the model, where the caches hold what enters it; attached until the caller detaches it.
         dense_teacher: frozen stage-1 model that embeds dense texts in each step; never saved, never a submodule of
             the model.
         card: arguments of `write_model_card` about the data, the towers and the results.
@@ -68,6 +70,7 @@ class RetrievalTrainer(WholeCheckpoints):
         processor: DualEncoderProcessor,
         eval_rows: Dataset | None = None,
         eval_caches: Caches | None = None,
+        vision_tail: VisionTail | None = None,
         dense_teacher: nn.Module | None = None,
         card: dict | None = None,
         **kwargs,
@@ -87,6 +90,9 @@ class RetrievalTrainer(WholeCheckpoints):
         if self.args.chunk_size:
             base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
             self.gradient_cache = GradientCache(base, self.args.chunk_size, self.accelerator.autocast)
+        self.vision_tail = vision_tail
+        if vision_tail is not None:
+            vision_tail.attach()
         self.card = card or {}
         self.nonzero_step: int | None = None  # the last step whose loss was not 0
         self.last_embeds: tuple | None = None  # of the last evaluation: images, texts, rows of the images

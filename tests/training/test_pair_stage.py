@@ -29,7 +29,7 @@ def test_caches_are_filled_on_the_device_of_the_training(make_tiny_model, scenes
     args = StageArguments("baseline", *parsed["baseline"])
     args.model.freeze_vision = args.training.cache_vision = True
     monkeypatch.setattr(type(args.training), "device", torch.device("meta"))
-    monkeypatch.setattr(pair_stage, "cache_images", lambda model, *inputs: model.device)
+    monkeypatch.setattr(pair_stage, "cache_images", lambda model, *inputs, **facts: model.device)
     found, evaluated = pair_stage.build_caches(make_tiny_model(), None, None, None, args, "captions")
     assert {found.vision, evaluated.vision} == {torch.device("meta")}
 

@@ -1,0 +1,40 @@
+"""Memory that is kept: fresh pages are asked for once, not in every round."""
+
+import subprocess
+import sys
+
+import pytest
+
+from vsehub.files import memory
+
+ROUNDS = """
+import resource, sys
+from vsehub.files.memory import reuse_memory
+assert sys.argv[1] == "plain" or reuse_memory()
+for round in range(6):
+    if round == 1:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    block = b"x" * 2**26
+    del block
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def faults(mode: str) -> int:
+    return int(subprocess.run([sys.executable, "-c", ROUNDS, mode], capture_output=True, text=True, check=True).stdout)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only glibc maps and unmaps large blocks like this")
+def test_large_blocks_are_mapped_once_and_not_in_every_round():
+    plain, kept = faults("plain"), faults("kept")
+    assert kept < 100 < plain
+
+
+def test_another_system_is_left_as_it_is(monkeypatch):
+    monkeypatch.setattr(memory.sys, "platform", "darwin")
+    assert memory.reuse_memory() is False
+
+
+def test_another_c_library_is_left_as_it_is(monkeypatch):
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
+    assert memory.reuse_memory() is False
