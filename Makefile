@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help setup demo demo-compare demo-pir test test-all test-peer test-compat test-space check clean
+.PHONY: help setup docs demo demo-compare demo-pir test test-all test-peer test-compat test-space check clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -45,6 +45,11 @@ test: check  ## lint and the fast tests
 test-all: check  ## all tests, the slow ones too
 	$(PYTEST) -m "slow or not slow"
 
+docs: $(READY)  ## the documentation as a site, in site/; warnings are errors
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[docs]"
+	@mkdir -p .mypy && ln -sfn .. .mypy/vsehub
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+
 test-peer: $(READY)  ## transformers' own suites over our classes (fetches their source distribution); ARGS="-k processor"
 	$(BIN)/python tests/peer/run_peer.py $(ARGS)
 
@@ -70,4 +75,4 @@ test-space: runs/demo/hub/config.json runs/demo-pir/hub/config.json  ## the Grad
 		bin/python -m pytest -q -p no:cacheprovider test_space.py) || exit 1; done
 
 clean:  ## remove environments, caches and runs
-	rm -rf $(VENV) $(SPACE) .mypy runs
+	rm -rf $(VENV) $(SPACE) .mypy runs site

@@ -51,6 +51,8 @@ setup(
         "eccv": ["eccv_caption"],
         "sentence-transformers": ["sentence-transformers>=6"],
         "siglip": ["sentencepiece", "protobuf"],
+        "torchao": ["torchao"],
+        "docs": ["mkdocs-material", "mkdocstrings-python"],
         "test": [
             "pytest",
             "pytest-xdist",

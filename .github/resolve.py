@@ -21,11 +21,12 @@ FALLEN = ("mteb==1.", "mteb==0.")  # what a resolver falls back to, silently, wh
 
 
 def requirements() -> list[str]:
-    """What setup.py asks for, with the extra `test`; read from its text, so that nothing is built."""
+    """What setup.py asks for, with the extras `test` and `docs`; read from its text, so that nothing is built."""
     calls = [node for node in ast.walk(ast.parse((ROOT / "setup.py").read_text())) if isinstance(node, ast.Call)]
     call = next(call for call in calls if getattr(call.func, "id", "") == "setup")
     values = {word.arg: word.value for word in call.keywords}
-    return ast.literal_eval(values["install_requires"]) + ast.literal_eval(values["extras_require"])["test"]
+    extras = ast.literal_eval(values["extras_require"])
+    return ast.literal_eval(values["install_requires"]) + extras["test"] + extras["docs"]
 
 
 def resolve(python: str, options: list[str]) -> list[str]:

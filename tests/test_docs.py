@@ -1,7 +1,9 @@
 """The documents name what exists: links, files, flags of commands, and what their Python imports."""
 
+import ast
 import contextlib
 import importlib
+import importlib.util
 import io
 import re
 from dataclasses import fields
@@ -33,8 +35,9 @@ ELSEWHERE = {
     "fix",
     "version",
     "help_all",
+    "accum_freq",
     *"nproc_per_node nnodes num_processes rdzv_backend rdzv_endpoint cpu nodes ntasks_per_node gpus_per_node".split(),
-}  # of the official code, pytest, ruff, launchers and `vsehub` itself
+}  # of the official code, open_clip, pytest, ruff, launchers and `vsehub` itself
 
 
 def anchors(text: str) -> set[str]:
@@ -72,7 +75,7 @@ def flags_of_training() -> frozenset[str]:
     from vsehub.training.own_arguments import OURS
 
     ours = {item.name for kinds in OURS.values() for kind in kinds for item in fields(kind)}
-    return frozenset(ours | {item.name for item in fields(TrainingArguments)} | {"stages", "quiet"})
+    return frozenset(ours | {item.name for item in fields(TrainingArguments)} | {"stages", "quiet", "recipe", "help"})
 
 
 @lru_cache
@@ -159,3 +162,51 @@ def test_tests_that_a_document_chooses_exist(page):
     for code in code_of(page.read_text(encoding="utf-8")):
         for file, word in re.findall(r"(tests/[\w/]+\.py)\S* -k (\w+)", code):
             assert re.search(rf"def test_\w*{word}", (ROOT / file).read_text(encoding="utf-8")), f"{page.name}: {code}"
+
+
+@lru_cache
+def literals() -> str:
+    """The texts of the code, one a line; what an f-string puts in is `...`."""
+    texts = []
+    for path in ROOT.rglob("*.py"):
+        first = path.relative_to(ROOT).parts[0]
+        if first == "__main__.py" or (first in FOLDERS - {"tests", "benchmarks", "docs"} and first[0] != "."):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.JoinedStr):
+                    texts.append(
+                        "".join(part.value if isinstance(part, ast.Constant) else "..." for part in node.values)
+                    )
+                elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    texts.append(node.value)
+    return "\n".join(texts)
+
+
+def test_messages_of_the_page_of_errors_are_those_of_the_code():
+    page = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
+    messages = re.findall(r"^\| `(.+?)` \|", page, re.M)
+    assert len(messages) > 30
+    for message in messages:
+        for part in filter(None, (part.strip(" ,:") for part in message.split("..."))):
+            assert part in literals(), f"{message}: {part!r} is not in the code"
+
+
+def test_the_picture_of_the_results_is_drawn_from_the_table():
+    spec = importlib.util.spec_from_file_location("plot_results", ROOT / "benchmarks" / "plot_results.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    rows = module.read_rows((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert len(rows) >= 5 and all(0 < value < 600 and 0 <= spread < 60 for *_, value, spread in rows)
+    table = "<!-- RESULTS -->\n| a | b | c | d |\n|---|---|---|---|\n"
+    table += "| x; y | d 1 | c | **10.5 +- 2** |\n| z | the same | c | 3, 5 |\n| w | e | c | 7 (mR 2) |\n"
+    table += "<!-- END OF RESULTS -->"
+    assert module.read_rows(table) == [("x", "d 1", 10.5, 2.0), ("z", "d 1", 4.0, 1.0), ("w", "e", 7.0, 0.0)]
+    assert max(path.stat().st_size for path in (ROOT / "docs" / "pictures").iterdir()) < 150_000
+
+
+def test_every_page_stands_in_the_navigation_of_the_site():
+    import yaml
+
+    site = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    listed = {page for group in site["nav"] for pages in group.values() for page in pages}
+    made = {"index.md", "notebook.md", "changelog.md", "contributing.md"}  # by docs/hooks.py
+    assert listed == made | {path.name for path in (ROOT / "docs").glob("*.md")}
