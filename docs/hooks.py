@@ -11,6 +11,14 @@ NOTEBOOK = "photos.ipynb"
 LINK = re.compile(r"(\]\()([^)\s]+)(\))")
 
 
+def on_config(config):
+    """Append pages that the navigation does not list to its last section, so that a new page is never lost."""
+    listed = set(re.findall(r"[\w./-]+\.md", str(config.nav)))
+    section = next(iter(config.nav[-1].values()))
+    section.extend(path.name for path in sorted((ROOT / "docs").glob("*.md")) if path.name not in listed)
+    return config
+
+
 def on_files(files, config):
     """Add the pages that are made of other files."""
     from mkdocs.structure.files import File

@@ -203,10 +203,10 @@ def test_the_picture_of_the_results_is_drawn_from_the_table():
     assert max(path.stat().st_size for path in (ROOT / "docs" / "pictures").iterdir()) < 150_000
 
 
-def test_every_page_stands_in_the_navigation_of_the_site():
+def test_the_navigation_of_the_site_names_pages_that_exist():
     import yaml
 
     site = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
     listed = {page for group in site["nav"] for pages in group.values() for page in pages}
     made = {"index.md", "notebook.md", "changelog.md", "contributing.md"}  # by docs/hooks.py
-    assert listed == made | {path.name for path in (ROOT / "docs").glob("*.md")}
+    assert made <= listed <= made | {path.name for path in (ROOT / "docs").glob("*.md")}

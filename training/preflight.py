@@ -61,7 +61,7 @@ def advice_for_cpu(stages: dict[str, StageArguments]) -> str:
     if args.training.device.type != "cpu" or args.stage == "prior":
         return ""
     model, flags = args.model, []
-    if model.image_size >= LARGE_IMAGE and not (model.freeze_vision and args.training.cache_vision):
+    if model.image_size >= LARGE_IMAGE and not args.training.cache_vision:  # which needs frozen blocks
         flags.append("--freeze_vision True --cache_vision True")
     if args.stage == "finetune" and model.num_mask_tokens * model.decoder_layers > LARGE_DECODER:
         flags.append("--num_mask_tokens 16 --decoder_layers 2")
