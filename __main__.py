@@ -16,6 +16,7 @@ VERBS = {
     "teachers": "features of frozen uni-modal models as columns of the data",
     "index": "embed a folder, scene or dataset into an index, or update one",
     "search": "find pictures by text, picture or both; JSON, HTML, GeoJSON",
+    "serve": "a page and an HTTP API over an index",
     "evaluate": "retrieval metrics of a saved model on a split, by named protocols",
     "compare": "two evaluations of the same queries: differences, intervals, p-values",
     "caption": "dense captions from a vision-language model, resumable",

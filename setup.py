@@ -25,6 +25,7 @@ setup(
         NAME: ["py.typed"],
         f"{NAME}.training": ["recipes/*.yaml"],
         f"{NAME}.hub_cards": ["templates/*", "metric/*", "demo/*"],
+        f"{NAME}.serving": ["page/*"],
     },
     entry_points={"console_scripts": [f"{NAME} = {NAME}.__main__:main"]},
     install_requires=[
@@ -49,6 +50,7 @@ setup(
         "lance": ["lancedb"],
         "qdrant": ["qdrant-client"],
         "eccv": ["eccv_caption"],
+        "serve": ["starlette", "uvicorn", "prometheus-client"],
         "sentence-transformers": ["sentence-transformers>=6"],
         "siglip": ["sentencepiece", "protobuf"],
         "torchao": ["torchao"],
@@ -74,6 +76,9 @@ setup(
             "faiss-cpu",
             "lancedb",
             "qdrant-client",
+            "starlette",
+            "uvicorn",
+            "prometheus-client",
         ],
     },
 )

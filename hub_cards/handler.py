@@ -32,6 +32,10 @@ AT_ONCE = 16  # items of a batch: what is computed between two looks at the cloc
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # some other formats of Pillow start a process (Ghostscript)
 
 
+class TooMuchError(ValueError):
+    """A request is larger than what is answered; the message says how much is."""
+
+
 class EndpointHandler:
     """Load the model once; each call answers one request.
 
@@ -63,11 +67,11 @@ class EndpointHandler:
         if not isinstance(inputs, dict) or not inputs or set(inputs) - {"image", "text"}:
             raise ValueError('inputs must be {"image": base64}, {"text": string}, or both; each may be a list')
         labels = parameters.get("candidate_labels")
-        images, texts = self._images(inputs.get("image"), deadline), _texts(inputs.get("text"), "text")
+        images, texts = pictures_of(inputs.get("image"), deadline), texts_of(inputs.get("text"), "text")
         if labels is not None:
             if len(images) != 1 or texts:
                 raise ValueError("candidate_labels go with one image and no text")
-            return self._scores(images, _texts(labels, "candidate_labels"), deadline)
+            return self._scores(images, texts_of(labels, "candidate_labels"), deadline)
         answer = {}
         if images:
             answer["image_embeds"] = self._encode(self.model.encode_image, images, deadline)
@@ -100,22 +104,6 @@ class EndpointHandler:
         scores = (cosines[0] * self.model.config.logit_scale).softmax(0).tolist()
         rows = [{"label": label, "score": score} for label, score in zip(labels, scores)]
         return sorted(rows, key=lambda row: -row["score"])
-
-    def _images(self, given, deadline: float) -> list:
-        given = [] if given is None else given if isinstance(given, list) else [given]
-        if len(given) > MOST:
-            raise ValueError(f"at most {MOST} images a request, got {len(given)}")
-        if sum(len(image) for image in given if isinstance(image, str)) > ENCODED:
-            raise ValueError(f"at most {ENCODED // 1_000_000} MB of base64 a request: send fewer or smaller images")
-        images = [image if hasattr(image, "getbands") else _opened(image, row) for row, image in enumerate(given)]
-        pixels = sum(_cost(image) for image in images)
-        if pixels > PIXELS:
-            raise ValueError(f"at most {PIXELS:,} pixels a request, got {pixels:,}: send fewer or smaller images")
-        for row, image in enumerate(images):
-            _seconds_left(deadline)
-            with _refusing(row):
-                image.load()
-        return images
 
 
 def _seconds_left(deadline: float) -> float:
@@ -165,15 +153,48 @@ def _refusing(row: int):
         ) from None
 
 
-def _texts(given, name: str) -> list[str]:
+def pictures_of(given, deadline: float, most: int | None = None, most_pixels: int | None = None) -> list:
+    """Decode the base64 pictures (or PIL images) of a request: one, a list, or None.
+
+    Args:
+        deadline: of the request, as `time.monotonic` counts.
+        most, most_pixels: number of pictures, and pixels of all of them (default: `MOST`, `PIXELS`).
+
+    Raises:
+        ValueError: no such pictures; TooMuchError: too many or too large; TimeoutError: after the deadline.
+    """
+    most, most_pixels = MOST if most is None else most, PIXELS if most_pixels is None else most_pixels
     given = [] if given is None else given if isinstance(given, list) else [given]
-    if len(given) > MOST:
-        raise ValueError(f"at most {MOST} texts a request, got {len(given)}")
+    if len(given) > most:
+        raise TooMuchError(f"at most {most} images a request, got {len(given)}")
+    if sum(len(image) for image in given if isinstance(image, str)) > ENCODED:
+        raise TooMuchError(f"at most {ENCODED // 1_000_000} MB of base64 a request: send fewer or smaller images")
+    images = [image if hasattr(image, "getbands") else _opened(image, row) for row, image in enumerate(given)]
+    pixels = sum(_cost(image) for image in images)
+    if pixels > most_pixels:
+        raise TooMuchError(f"at most {most_pixels:,} pixels a request, got {pixels:,}: send fewer or smaller images")
+    for row, image in enumerate(images):
+        _seconds_left(deadline)
+        with _refusing(row):
+            image.load()
+    return images
+
+
+def texts_of(given, name: str, most: int | None = None) -> list[str]:
+    """Check the texts of a request: one, a list, or None.
+
+    Raises:
+        ValueError: something else than strings with words; TooMuchError: too many or too long.
+    """
+    most = MOST if most is None else most
+    given = [] if given is None else given if isinstance(given, list) else [given]
+    if len(given) > most:
+        raise TooMuchError(f"at most {most} texts a request, got {len(given)}")
     for row, text in enumerate(given):
         if not isinstance(text, str) or not text.strip():
             raise ValueError(f"{name} {row} must be a string with words")
         if len(text) > CHARACTERS:
-            raise ValueError(f"{name} {row} has {len(text):,} characters, at most {CHARACTERS:,} are read")
+            raise TooMuchError(f"{name} {row} has {len(text):,} characters, at most {CHARACTERS:,} are read")
     if sum(map(len, given)) > ALL_CHARACTERS:
-        raise ValueError(f"at most {ALL_CHARACTERS:,} characters a request: send fewer texts")
+        raise TooMuchError(f"at most {ALL_CHARACTERS:,} characters a request: send fewer texts")
     return given

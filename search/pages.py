@@ -52,7 +52,7 @@ def html_page(query: str, hits: list, picture_of, query_image=None) -> str:
     )
 
 
-def picture_opener(index, images: Iterable[str] = ()):
+def picture_opener(index, images: Iterable[str] = (), least_side: int = THUMBNAIL):
     """A function that opens the picture of a hit of this `VectorIndex` as it was indexed; None for a text.
 
     Pictures are opened only inside folders that the user named for this index or in `images`, and never downloaded.
@@ -60,6 +60,7 @@ def picture_opener(index, images: Iterable[str] = ()):
     Args:
         index: of the hits.
         images: more folders or files whose pictures may be shown.
+        least_side: of `scenes.open_any`.
     """
     collections: dict[str, Collection] = {}
     named, told = {*index.named, *images}, []
@@ -92,7 +93,7 @@ def picture_opener(index, images: Iterable[str] = ()):
         bands = index.sources.get(hit.collection, {}).get("bands")
         if hit.box and isinstance(source, str):
             return read_box(source, hit.box, bands)
-        return open_any(source, name=hit.id, bands=bands, least_side=THUMBNAIL)
+        return open_any(source, name=hit.id, bands=bands, least_side=least_side)
 
     return picture_of
 
@@ -105,11 +106,16 @@ def _places(settings: dict) -> list[str]:
 
 
 def _thumbnail(image) -> str:
+    return f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(small_jpeg(image)).decode()}">'
+
+
+def small_jpeg(image, side: int = THUMBNAIL) -> bytes:
+    """A PIL image as a JPEG of at most `side` x `side` pixels, without metadata."""
     image = image.convert("RGB")
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    image.thumbnail((side, side))
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=80)
-    return f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
+    return buffer.getvalue()
 
 
 def geojson(hits: list, named: Iterable[str]) -> dict:
@@ -166,4 +172,4 @@ def outline(path: str | None, box, places: dict, named: Iterable[str]) -> tuple[
     return place.geometry(box), list(box)
 
 
-__all__ = ["geojson", "html_page", "outline", "picture_opener"]
+__all__ = ["geojson", "html_page", "outline", "picture_opener", "small_jpeg"]

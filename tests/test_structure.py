@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-LADDER = """files configuration modeling processing data search evaluation hub_cards losses training plots
+LADDER = """files configuration modeling processing data search evaluation hub_cards losses training plots serving
 demos commands""".split()
 SOURCES = [path for folder in LADDER for path in sorted((ROOT / folder).rglob("*.py"))]
 SHIPPED = (

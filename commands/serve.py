@@ -1,0 +1,68 @@
+"""`vsehub serve INDEX`: a page and an HTTP API over an index."""
+
+import os
+from pathlib import Path
+
+from ..files.numbers import positive_int, whole
+from .flags import Parser, add_device, add_images, add_trust, chosen_device, loading_options, remark
+
+
+def parser() -> Parser:
+    """The flags."""
+    parser = Parser(
+        "serve",
+        "A page and an HTTP API over an index: search by text and picture, embeddings in the shape of OpenAI's API.",
+        "serve photos.index",
+    )
+    parser.add_place("index", "folder of `vsehub index`")
+    parser.add("--model", help="folder or Hub id of the model of the index, if it was moved")
+    parser.add("--host", default="127.0.0.1", help="address to listen at; any but this machine's own needs a token")
+    parser.add("--port", type=whole(0, 65535), default=8000, help="default: %(default)s; 0 takes a free one")
+    parser.add("--token_file", metavar="FILE", help="with the token of all requests (or set VSEHUB_SERVE_TOKEN)")
+    parser.add("--example", action="append", default=[], metavar="TEXT", help="a query that the page offers")
+    parser.add("--max_body", type=positive_int, default=32, help="megabytes of a request (default: %(default)s)")
+    parser.add("--max_pixels", type=positive_int, default=64_000_000, help="of a request (default: %(default)s)")
+    parser.add("--max_batch", type=positive_int, default=64, help="inputs of /v1/embeddings (default: %(default)s)")
+    parser.add("--max_requests", type=positive_int, default=64, help="answered at once (default: %(default)s)")
+    add_images(parser)
+    add_trust(parser)
+    add_device(parser, default="cpu")
+    return parser
+
+
+def token_of(args) -> str | None:
+    """The token of the file or of the environment; None for none.
+
+    Raises:
+        OSError: no such file.
+    """
+    from ..serving.server import TOKEN
+
+    if args.token_file:
+        return Path(args.token_file).read_text(encoding="utf-8").strip()
+    return os.environ.get(TOKEN)
+
+
+def main(argv: list[str]) -> int:
+    """Load the model of the index, serve until Ctrl+C."""
+    args = parser().parse_args(argv)
+    loading = loading_options(args, args.model)
+    from ..search.retriever import Retriever
+    from ..serving.live_index import stamp_of
+    from ..serving.questions import Limits
+    from ..serving.server import bound, check_extra, check_token, serve
+
+    check_extra()
+    check_token(args.host, token := token_of(args))
+    limits = Limits(args.max_body * 1_000_000, args.max_pixels, args.max_batch, requests=args.max_requests)
+    own = bound(args.host, args.port)  # what is wrong is told before the model is loaded
+    stamp = stamp_of(args.index)
+    retriever = Retriever.open(args.index, args.model, **loading)
+    retriever.encoder.to(chosen_device(args.device))
+    name = f"[{args.host}]" if ":" in args.host else args.host
+    told = f"http://{name}:{own.getsockname()[1]}  {len(retriever.index):,} items of {args.index}; Ctrl+C ends"
+    try:
+        serve(retriever, own, token, args.images, stamp, limits, tuple(args.example), ready=lambda: remark(args, told))
+    except KeyboardInterrupt:
+        return 0
+    return 0

@@ -1,0 +1,133 @@
+"""Serve an index: what is checked before, the socket, and the end."""
+
+import ipaddress
+import logging
+import os
+import socket
+from collections.abc import Callable, Iterable
+
+from ..search.retriever import Retriever
+
+NEEDED = ("starlette", "uvicorn", "prometheus_client")
+TOKEN = "VSEHUB_SERVE_TOKEN"  # variable of the environment: a command line can be read by other users
+SHORTEST_TOKEN = 16  # characters
+
+
+def check_extra():
+    """Check that the packages of the extra `serve` are there.
+
+    Raises:
+        ImportError: they are not; the message names the extra.
+    """
+    for name in NEEDED:
+        try:
+            __import__(name)
+        except ImportError:
+            raise ImportError(f'a server needs {name}: pip install "vsehub[serve]"') from None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a server at this host."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_token(host: str, token: str | None):
+    """Check that a server which other machines reach has a token, and no guessable one.
+
+    Raises:
+        ValueError: it has none, or a short one.
+    """
+    if token is None and not is_loopback(host):
+        raise ValueError(f"--host {host}: other machines reach it; set {TOKEN}, or give --token_file FILE")
+    if token is not None and (len(token) < SHORTEST_TOKEN or not token.isascii() or not token.isprintable()):
+        raise ValueError(
+            f"the token must have at least {SHORTEST_TOKEN} characters of ASCII: "
+            "python -c 'import secrets; print(secrets.token_urlsafe())' makes one"
+        )
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket at this address; port 0 takes a free one.
+
+    Raises:
+        ValueError: the port is taken, or there is no such address here.
+    """
+    try:
+        family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        own = socket.socket(family, kind, number)
+        if os.name == "posix":  # elsewhere it would let two servers share a port
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        own.bind(address)
+    except OSError as error:
+        raise ValueError(f"{host}:{port} cannot be listened at ({error.strerror}): give another --port") from None
+    return own
+
+
+def serve(
+    retriever: Retriever,
+    own: socket.socket,
+    token: str | None = None,
+    images: Iterable[str] = (),
+    stamp: tuple | None = None,
+    limits=None,
+    examples: tuple[str, ...] = (),
+    hosts: Iterable[str] | None = None,
+    framed_by: str = "'none'",
+    ready: Callable[[], None] = lambda: None,
+):
+    """Serve an index until the process is told to end (SIGINT or SIGTERM); requests that are answered are finished.
+
+    Args:
+        retriever: over the index.
+        own: `bound` socket.
+        token: that requests must bring; None for none.
+        images, stamp: of `LiveIndex`.
+        limits: `questions.Limits`.
+        examples: of `Service`.
+        hosts: names of this server; default those of this machine without a token, any with one. None is the default.
+        framed_by: of `Guard`.
+        ready: called before the first request.
+
+    Raises:
+        ImportError: the extra `serve` is not installed.
+    """
+    check_extra()
+    import uvicorn
+
+    from .app import make_app
+    from .batching_encoder import BatchingEncoder
+    from .guard import LOOPBACK
+    from .live_index import LiveIndex
+    from .metrics import Metrics
+    from .questions import Limits
+    from .service import Service
+
+    limits, metrics = limits or Limits(), Metrics()
+    encoder = BatchingEncoder(retriever.encoder, limits.seconds, metrics.observe_batch)
+    live = LiveIndex(Retriever(encoder, index=retriever.index), images, stamp)
+    if hosts is None and token is None:
+        hosts = {*LOOPBACK, own.getsockname()[0]}
+    app = make_app(Service(live, limits, examples), metrics, token, hosts, framed_by)
+    config = uvicorn.Config(
+        app,
+        log_level=logging.WARNING,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=16 * limits.requests,  # connections: their number costs memory, too
+        timeout_keep_alive=10,
+        timeout_graceful_shutdown=10,
+        ws="none",
+    )
+    ready()
+    try:
+        uvicorn.Server(config).run(sockets=[own])
+    finally:
+        live.close()
+        own.close()
+
+
+__all__ = ["TOKEN", "bound", "check_extra", "check_token", "is_loopback", "serve"]

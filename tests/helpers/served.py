@@ -1,0 +1,49 @@
+"""A server of an index in this process, and requests to it."""
+
+import base64
+import io
+from contextlib import contextmanager
+
+from starlette.testclient import TestClient
+
+from vsehub.search.retriever import Retriever
+from vsehub.serving.app import make_app
+from vsehub.serving.batching_encoder import BatchingEncoder
+from vsehub.serving.guard import LOOPBACK
+from vsehub.serving.live_index import LiveIndex, stamp_of
+from vsehub.serving.metrics import Metrics
+from vsehub.serving.questions import Limits
+from vsehub.serving.service import Service
+
+
+def service_of(folder, limits=None, images=(), examples=(), metrics=None, model=None) -> Service:
+    """The service of an index in a folder."""
+    stamp, retriever = stamp_of(folder), Retriever.open(folder, model)
+    encoder = BatchingEncoder(retriever.encoder, 60, (metrics or Metrics()).observe_batch)
+    live = LiveIndex(Retriever(encoder, index=retriever.index), images, stamp)
+    return Service(live, limits or Limits(), examples)
+
+
+@contextmanager
+def client_of(folder, token=None, hosts=(*LOOPBACK, "testserver"), **options):
+    """A client of a server; `client.service` is what answers."""
+    metrics = Metrics()
+    service = service_of(folder, metrics=metrics, **options)
+    with TestClient(make_app(service, metrics, token, hosts), raise_server_exceptions=False) as client:
+        client.service = service
+        yield client
+    service.encoder.close()
+
+
+def base64_of(image, form="PNG") -> str:
+    """A PIL image as base64."""
+    buffer = io.BytesIO()
+    image.save(buffer, form)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def message_of(response) -> str:
+    """The one line of an error."""
+    message = response.json()["error"]["message"]
+    assert "\n" not in message and len(message) < 300
+    return message

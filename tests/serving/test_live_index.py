@@ -1,0 +1,115 @@
+"""A changed index is taken over whole; what cannot be is served as it was."""
+
+import json
+import shutil
+import threading
+import time
+
+import pytest
+from served import client_of, service_of
+
+from vsehub.search.retriever import Retriever
+
+
+@pytest.fixture
+def own(tmp_path, photos, tiny_folder, vsehub_session):
+    """A folder of three pictures, its index, and a function that updates it."""
+    (tmp_path / "photos").mkdir()
+    for number in range(3):
+        shutil.copy(photos / f"{number}.png", tmp_path / "photos")
+
+    def update(*names):
+        for name in names:
+            shutil.copy(photos / name, tmp_path / "photos")
+        words = ["--model", tiny_folder, "--out", tmp_path / "index"]
+        vsehub_session("index", tmp_path / "photos", *words, *(["--update"] if names else []))
+
+    update()
+    return tmp_path, update
+
+
+def test_a_change_is_taken_over_and_ids_stay(own):
+    folder, update = own
+    with client_of(folder / "index") as client:
+        live = client.service.live
+        before = client.post("/search", json={"text": "a dog"}).json()
+        assert before["rows"] == 3 and not live.refresh()
+        update("3.png")
+        assert live.refresh() and live.takeovers == 1 and not live.refresh()
+        after = client.post("/search", json={"text": "a dog"}).json()
+        assert after["rows"] == 4 and after["generation"] > before["generation"]
+        assert {hit["id"] for hit in before["hits"]} < {hit["id"] for hit in after["hits"]}
+        for hit in before["hits"]:
+            assert client.get(hit["picture"]).status_code == 200
+            assert client.post("/search", json={"like": hit["id"]}).status_code == 200
+
+
+def test_no_request_is_lost_while_an_index_changes(own):
+    folder, update = own
+    with client_of(folder / "index") as client:
+        client.service.live.watch(0.02)
+        answers, done = [], threading.Event()
+
+        def ask():
+            while not done.is_set():
+                answers.append(client.post("/search", json={"text": "a dog"}))
+                hit = answers[-1].json()["hits"][0]
+                answers.append(client.get(hit["picture"]))
+
+        threads = [threading.Thread(target=ask) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for name in ("3.png", "trip/4.png", "trip/5.png"):
+            update(name)
+            time.sleep(0.2)
+        until = time.monotonic() + 20
+        while client.service.live.takeovers < 3 and time.monotonic() < until:
+            time.sleep(0.05)
+        done.set()
+        for thread in threads:
+            thread.join(20)
+        assert {answer.status_code for answer in answers} == {200} and len(answers) > 20
+        searches = [answer.json() for answer in answers if answer.headers["content-type"] == "application/json"]
+        assert all(len(found["hits"]) == found["rows"] for found in searches)  # of one state
+        assert {found["rows"] for found in searches} >= {3, 6} and client.service.live.takeovers == 3
+
+
+@pytest.mark.parametrize("how", ["damaged", "gone", "of another model"])
+def test_what_cannot_be_taken_over_is_served_as_it_was(how, own, caplog, make_tiny_model, tiny_processor):
+    folder, update = own
+    with client_of(folder / "index") as client:
+        live, manifest = client.service.live, folder / "index" / "manifest.json"
+        kept = manifest.read_bytes()
+        if how == "damaged":
+            manifest.write_text("{")
+        elif how == "gone":
+            manifest.unlink()
+        else:
+            content = json.loads(kept)
+            content["model"]["digest"] = "0" * 64
+            manifest.write_text(json.dumps(content))
+        assert not live.refresh() and not live.refresh() and live.takeovers == 0
+        assert caplog.text.count("the index is served as it was") == 1
+        assert client.get("/health").json()["index"] == "outdated"
+        assert client.post("/search", json={"text": "a dog"}).json()["rows"] == 3
+        manifest.write_bytes(kept)
+        assert live.refresh() and client.get("/health").json()["index"] == "current"
+
+
+def test_an_index_that_was_made_again_is_taken_over(own):
+    folder, update = own
+    service = service_of(folder / "index")
+    shutil.rmtree(folder / "index")
+    (folder / "photos" / "0.png").unlink()
+    update()
+    assert service.live.refresh() and len(service.live.now.index) == 2
+    service.encoder.close()
+
+
+def test_an_index_in_memory_is_served_as_it_is(tiny_folder, tiny_pictures):
+    from vsehub.serving.live_index import LiveIndex
+
+    retriever = Retriever.from_pretrained(tiny_folder)
+    retriever.add_texts(["a dog"])
+    live = LiveIndex(retriever)
+    assert not live.refresh() and len(live.now.index) == 1
