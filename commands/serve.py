@@ -62,7 +62,8 @@ def main(argv: list[str]) -> int:
     name = f"[{args.host}]" if ":" in args.host else args.host
     told = f"http://{name}:{own.getsockname()[1]}  {len(retriever.index):,} items of {args.index}; Ctrl+C ends"
     try:
-        serve(retriever, own, token, args.images, stamp, limits, tuple(args.example), ready=lambda: remark(args, told))
+        examples = tuple(args.example)
+        serve(retriever, own, token, args.images, stamp, limits, examples, ready=lambda server: remark(args, told))
     except KeyboardInterrupt:
         return 0
     return 0

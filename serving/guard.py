@@ -15,7 +15,7 @@ from .questions import Limits
 
 OPEN = ("/", "/page.css", "/page.js", "/health")  # hold nothing of the index, and need no token
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors "
 )
 HEADERS = {

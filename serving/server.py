@@ -5,6 +5,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from ..search.retriever import Retriever
 
@@ -76,7 +77,7 @@ def serve(
     examples: tuple[str, ...] = (),
     hosts: Iterable[str] | None = None,
     framed_by: str = "'none'",
-    ready: Callable[[], None] = lambda: None,
+    ready: Callable[[Any], None] = lambda server: None,
 ):
     """Serve an index until the process is told to end (SIGINT or SIGTERM); requests that are answered are finished.
 
@@ -89,7 +90,7 @@ def serve(
         examples: of `Service`.
         hosts: names of this server; default those of this machine without a token, any with one. None is the default.
         framed_by: of `Guard`.
-        ready: called before the first request.
+        ready: called with the `uvicorn.Server` before the first request; its `should_exit` ends it.
 
     Raises:
         ImportError: the extra `serve` is not installed.
@@ -122,9 +123,10 @@ def serve(
         timeout_graceful_shutdown=10,
         ws="none",
     )
-    ready()
+    server = uvicorn.Server(config)
+    ready(server)
     try:
-        uvicorn.Server(config).run(sockets=[own])
+        server.run(sockets=[own])
     finally:
         live.close()
         own.close()

@@ -25,7 +25,7 @@ def served(monkeypatch):
 
     def serve(retriever, own, *more, ready, **others):
         calls.append((retriever, own.getsockname(), *more, others))
-        ready()
+        ready(None)
         own.close()
 
     monkeypatch.setattr(server, "serve", serve)

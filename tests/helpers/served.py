@@ -2,6 +2,7 @@
 
 import base64
 import io
+import threading
 from contextlib import contextmanager
 
 from starlette.testclient import TestClient
@@ -13,6 +14,7 @@ from vsehub.serving.guard import LOOPBACK
 from vsehub.serving.live_index import LiveIndex, stamp_of
 from vsehub.serving.metrics import Metrics
 from vsehub.serving.questions import Limits
+from vsehub.serving.server import bound, serve
 from vsehub.serving.service import Service
 
 
@@ -33,6 +35,24 @@ def client_of(folder, token=None, hosts=(*LOOPBACK, "testserver"), **options):
         client.service = service
         yield client
     service.encoder.close()
+
+
+@contextmanager
+def running(folder, **options):
+    """The address of a real server of an index, in a thread of this process; `options` are those of `serve`."""
+    servers, ready, own = [], threading.Event(), bound("127.0.0.1", 0)
+    address = "http://{}:{}".format(*own.getsockname())
+    stamp, retriever = stamp_of(folder), Retriever.open(folder)
+    options |= {"stamp": stamp, "ready": lambda server: (servers.append(server), ready.set())}
+    thread = threading.Thread(target=serve, args=(retriever, own), kwargs=options)
+    thread.start()
+    try:
+        assert ready.wait(30)
+        yield address
+    finally:
+        servers[0].should_exit = True
+        thread.join(30)
+    assert not thread.is_alive()
 
 
 def base64_of(image, form="PNG") -> str:

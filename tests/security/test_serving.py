@@ -1,4 +1,4 @@
-"""A server tells no path, opens no path that it is told, and shows no picture beside those of folders that were named."""
+"""A server tells no path, opens none that it is told, and shows no picture beside those of named folders."""
 
 import json
 import os

@@ -3,7 +3,9 @@
 import socket
 import sys
 
+import httpx
 import pytest
+from served import running
 
 from vsehub.serving.server import bound, check_extra, check_token, is_loopback
 
@@ -45,40 +47,14 @@ def test_a_missing_package_names_the_extra(monkeypatch):
                 check_extra()
 
 
-def test_a_real_server_answers_and_ends(index_folder, monkeypatch):
-    import threading
-
-    import httpx
-    import uvicorn
-
-    from vsehub.search.retriever import Retriever
-    from vsehub.serving.server import serve
-
-    servers, run, ready = [], uvicorn.Server.run, threading.Event()
-
-    def noted(self, sockets):
-        servers.append(self)
-        run(self, sockets)
-
-    monkeypatch.setattr(uvicorn.Server, "run", noted)
-    own = bound("127.0.0.1", 0)
-    address = "http://{}:{}".format(*own.getsockname())
-    options = {"ready": ready.set, "examples": ("a dog",)}
-    thread = threading.Thread(target=serve, args=(Retriever.open(index_folder), own), kwargs=options)
-    thread.start()
-    try:
-        assert ready.wait(20)
-        with httpx.Client(base_url=address, timeout=20) as client:
-            assert client.get("/health").json()["status"] == "ok"
-            assert client.get("/about").json()["examples"] == ["a dog"]
-            answer = client.post("/search", json={"text": "a dog"})
-            assert len(answer.json()["hits"]) == 6 and "server" not in answer.headers
-            large = client.post("/search", content=b" " * 40_000_000, headers={"Content-Type": "application/json"})
-            assert large.status_code == 413  # read by the sender, whose body was read to its end
-            assert client.get("/health", headers={"Host": "evil.example"}).status_code == 400
-    finally:
-        servers[0].should_exit = True
-        thread.join(20)
-    assert not thread.is_alive()
+def test_a_real_server_answers_and_ends(index_folder):
+    with running(index_folder, examples=("a dog",)) as address, httpx.Client(base_url=address, timeout=20) as client:
+        assert client.get("/health").json()["status"] == "ok"
+        assert client.get("/about").json()["examples"] == ["a dog"]
+        answer = client.post("/search", json={"text": "a dog"})
+        assert len(answer.json()["hits"]) == 6 and "server" not in answer.headers
+        large = client.post("/search", content=b" " * 40_000_000, headers={"Content-Type": "application/json"})
+        assert large.status_code == 413  # the sender reads this answer, because its body was read to its end
+        assert client.get("/health", headers={"Host": "evil.example"}).status_code == 400
     with pytest.raises(OSError):
         socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), 1)

@@ -1,5 +1,7 @@
 """Answers are those of the retriever below, with ids and names that tell no path."""
 
+import base64
+import io
 import json
 
 import numpy as np
@@ -19,12 +21,16 @@ def search(client, **content):
 
 
 def test_hits_are_those_of_the_retriever(client, retriever, tiny_pictures):
-    picture = base64_of(tiny_pictures[2])
+    picture, image = base64_of(tiny_pictures[2]), tiny_pictures[2]
+    both = {"text": "a dog", "weight": 0.3, "k": 3}
     asked = [
         ({"text": "a dog"}, {"text": "a dog"}),
-        ({"image": picture}, {"image": tiny_pictures[2]}),
-        ({"text": "a dog", "image": picture, "weight": 0.3, "k": 3}, {"text": "a dog", "image": tiny_pictures[2], "weight": 0.3, "k": 3}),
-        ({"text": "a dog", "plus": [{"image": picture, "weight": 2}], "minus": "a boat"}, {"text": "a dog", "plus": [(tiny_pictures[2], 2)], "minus": ["a boat"]}),
+        ({"image": picture}, {"image": image}),
+        ({**both, "image": picture}, {**both, "image": image}),
+        (
+            {"plus": ["a dog", {"image": picture, "weight": 2}], "minus": "a boat"},
+            {"plus": ["a dog", (image, 2)], "minus": ["a boat"]},
+        ),
         ({"text": "a dog", "cutoff": 0.05}, {"text": "a dog", "cutoff": 0.05}),
         ({"text": "a dog", "cutoff": 0.99}, {"text": "a dog", "cutoff": 0.99}),
     ]  # fmt: skip
@@ -55,8 +61,6 @@ def test_embeddings_have_the_shape_of_openai(client, retriever, tiny_pictures):
         assert answer["object"] == "list" and [row["index"] for row in answer["data"]] == [0, 1, 2]
         rows = [row["embedding"] for row in answer["data"]]
         if form == "base64":
-            import base64
-
             rows = [np.frombuffer(base64.b64decode(row), "<f4") for row in rows]
         np.testing.assert_allclose(np.array(rows), expected, atol=1e-5)
     tokens = len(retriever.encoder.tokenizer("a dog")["input_ids"]) + len(
@@ -113,16 +117,10 @@ def test_belief_is_laid_over_a_picture_where_the_model_has_one(tmp_path, photos,
         hit = search(other, text="a dog")["hits"][0]
         answer = other.get(f"/belief/{hit['id']}")
         assert answer.headers["content-type"] == "image/jpeg"
-        plain = Image.open(io_of(other.get(hit["picture"]).content)).convert("RGB")
-        drawn = Image.open(io_of(answer.content)).convert("RGB")
+        plain = Image.open(io.BytesIO(other.get(hit["picture"]).content)).convert("RGB")
+        drawn = Image.open(io.BytesIO(answer.content)).convert("RGB")
         assert drawn.size == plain.size and np.abs(np.asarray(drawn, int) - np.asarray(plain, int)).mean() > 5
         assert other.get("/belief/" + "0" * 16).status_code == 404
-
-
-def io_of(data):
-    import io
-
-    return io.BytesIO(data)
 
 
 def test_examples_and_the_name_of_the_model(index_folder, tiny_folder, tmp_path, monkeypatch):
