@@ -1,6 +1,5 @@
 """The HTTP server: routes, and how errors are answered."""
 
-import io
 import logging
 from collections.abc import Callable
 from contextlib import asynccontextmanager
@@ -37,46 +36,20 @@ def make_app(
         metrics: which count.
         token, hosts, framed_by: of `Guard`.
     """
-    threads = anyio.CapacityLimiter(service.limits.requests)
-
-    async def in_thread(function: Callable, *args):
-        return await anyio.to_thread.run_sync(function, *args, limiter=threads)
-
-    async def search(request: Request):
-        return JSONResponse(await in_thread(service.search, await body_of(request)))
-
-    async def embeddings(request: Request):
-        return JSONResponse(await in_thread(service.embeddings, await body_of(request)))
-
-    async def models(request: Request):
-        return JSONResponse(
-            {"object": "list", "data": [{"id": service.model, "object": "model", "owned_by": "vsehub"}]}
-        )
-
-    async def picture(request: Request):
-        side = request.query_params.get("side", str(SIDES[0]))
-        side = int(side) if side.isdecimal() and len(side) < 6 else 0
-        return Response(await in_thread(service.picture, request.path_params["id"], side), 200, KEPT, "image/jpeg")
-
-    async def belief(request: Request):
-        image, buffer = await in_thread(service.belief, request.path_params["id"]), io.BytesIO()
-        image.save(buffer, "JPEG", quality=85)
-        return Response(buffer.getvalue(), 200, KEPT, "image/jpeg")
-
-    async def about(request: Request):
-        return JSONResponse(await in_thread(service.about))
-
-    async def health(request: Request):
-        return JSONResponse({"status": "ok", "index": "current" if service.live.problem is None else "outdated"})
-
-    async def counters(request: Request):
-        return Response(metrics.text(service.live), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-    def file(name: str):
-        async def send(request: Request):
-            return FileResponse(PAGE / name)
-
-        return send
+    api = Api(service, metrics)
+    routes = [
+        Route("/search", api.search, methods=["POST"]),
+        Route("/v1/embeddings", api.embeddings, methods=["POST"]),
+        Route("/v1/models", api.models),
+        Route("/pictures/{id}", api.picture),
+        Route("/belief/{id}", api.belief),
+        Route("/about", api.about),
+        Route("/health", api.health),
+        Route("/metrics", api.counters),
+        *(Route(f"/{name}", file_of(name)) for name in ("page.css", "page.js")),
+        Route("/", file_of("page.html")),
+    ]
+    errors = {kind: answer_error for kind in (HTTPException, ValueError, KeyError, TimeoutError, OSError, Exception)}
 
     @asynccontextmanager
     async def lifespan(app):
@@ -84,22 +57,65 @@ def make_app(
         yield
         service.live.close()
 
-    routes = [
-        Route("/search", search, methods=["POST"]),
-        Route("/v1/embeddings", embeddings, methods=["POST"]),
-        Route("/v1/models", models),
-        Route("/pictures/{id}", picture),
-        Route("/belief/{id}", belief),
-        Route("/about", about),
-        Route("/health", health),
-        Route("/metrics", counters),
-        *(Route(f"/{name}", file(name)) for name in ("page.css", "page.js")),
-        Route("/", file("page.html")),
-    ]
-    errors = {kind: answer_error for kind in (HTTPException, ValueError, KeyError, TimeoutError, OSError, Exception)}
     app = Starlette(routes=routes, exception_handlers=errors, lifespan=lifespan)
     app.add_middleware(Guard, limits=service.limits, metrics=metrics, token=token, hosts=hosts, framed_by=framed_by)
     return app
+
+
+class Api:
+    """The answers of a service as those of HTTP; a service works in threads."""
+
+    def __init__(self, service: Service, metrics: Metrics):
+        self.service, self.metrics = service, metrics
+        self._threads = anyio.CapacityLimiter(service.limits.requests)
+
+    async def search(self, request: Request) -> Response:
+        """`POST /search`."""
+        return JSONResponse(await self._in_thread(self.service.search, await body_of(request)))
+
+    async def embeddings(self, request: Request) -> Response:
+        """`POST /v1/embeddings`."""
+        return JSONResponse(await self._in_thread(self.service.embeddings, await body_of(request)))
+
+    async def models(self, request: Request) -> Response:
+        """`GET /v1/models`."""
+        model = {"id": self.service.model, "object": "model", "owned_by": "vsehub"}
+        return JSONResponse({"object": "list", "data": [model]})
+
+    async def picture(self, request: Request) -> Response:
+        """`GET /pictures/ID`."""
+        asked = request.query_params.get("side", str(SIDES[0]))
+        side = int(asked) if asked.isdecimal() and len(asked) < 6 else 0
+        jpeg = await self._in_thread(self.service.picture, request.path_params["id"], side)
+        return Response(jpeg, 200, KEPT, "image/jpeg")
+
+    async def belief(self, request: Request) -> Response:
+        """`GET /belief/ID`."""
+        return Response(await self._in_thread(self.service.belief, request.path_params["id"]), 200, KEPT, "image/jpeg")
+
+    async def about(self, request: Request) -> Response:
+        """`GET /about`."""
+        return JSONResponse(await self._in_thread(self.service.about))
+
+    async def health(self, request: Request) -> Response:
+        """`GET /health`."""
+        return JSONResponse({"status": "ok", "index": "current" if self.service.live.problem is None else "outdated"})
+
+    async def counters(self, request: Request) -> Response:
+        """`GET /metrics`."""
+        return Response(self.metrics.text(self.service.live), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def _in_thread(self, function: Callable, *args):
+        return await anyio.to_thread.run_sync(function, *args, limiter=self._threads)
+
+
+def file_of(name: str):
+    """What answers with a file of the page."""
+
+    async def answer(request: Request) -> Response:
+        return FileResponse(PAGE / name)
+
+    return answer
 
 
 async def answer_error(request: Request, error: Exception) -> JSONResponse:
@@ -120,4 +136,4 @@ async def answer_error(request: Request, error: Exception) -> JSONResponse:
     return problem(500, "this is a fault of the server, and is in its log")
 
 
-__all__ = ["answer_error", "make_app"]
+__all__ = ["Api", "answer_error", "make_app"]

@@ -99,19 +99,15 @@ def serve(
     import uvicorn
 
     from .app import make_app
-    from .batching_encoder import BatchingEncoder
     from .guard import LOOPBACK
-    from .live_index import LiveIndex
     from .metrics import Metrics
     from .questions import Limits
-    from .service import Service
 
     limits, metrics = limits or Limits(), Metrics()
-    encoder = BatchingEncoder(retriever.encoder, limits.seconds, metrics.observe_batch)
-    live = LiveIndex(Retriever(encoder, index=retriever.index), images, stamp)
+    service = service_of(retriever, metrics, limits, images, stamp, examples)
     if hosts is None and token is None:
         hosts = {*LOOPBACK, own.getsockname()[0]}
-    app = make_app(Service(live, limits, examples), metrics, token, hosts, framed_by)
+    app = make_app(service, metrics, token, hosts, framed_by)
     config = uvicorn.Config(
         app,
         log_level=logging.WARNING,
@@ -128,8 +124,18 @@ def serve(
     try:
         server.run(sockets=[own])
     finally:
-        live.close()
+        service.live.close()
         own.close()
 
 
-__all__ = ["TOKEN", "bound", "check_extra", "check_token", "is_loopback", "serve"]
+def service_of(retriever: Retriever, metrics, limits, images=(), stamp=None, examples: tuple[str, ...] = ()):
+    """The `Service` of an index; the arguments are those of `serve`."""
+    from .batching_encoder import BatchingEncoder
+    from .live_index import LiveIndex
+    from .service import Service
+
+    encoder = BatchingEncoder(retriever.encoder, limits.seconds, metrics.observe_batch)
+    return Service(LiveIndex(Retriever(encoder, index=retriever.index), images, stamp), limits, examples)
+
+
+__all__ = ["TOKEN", "bound", "check_extra", "check_token", "is_loopback", "serve", "service_of"]

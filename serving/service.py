@@ -11,6 +11,7 @@ from PIL import Image
 
 from ..hub_cards.handler import pictures_of
 from ..plots.belief_map import belief_grid, overlay
+from ..search.pages import small_jpeg
 from ..search.retriever import Hit
 from .batching_encoder import BatchingEncoder
 from .live_index import LiveIndex, State
@@ -116,8 +117,8 @@ class Service:
             raise KeyError("no picture of the index has this id: it may have been removed")
         return jpeg
 
-    def belief(self, public: str) -> Image.Image:
-        """What the scene encoder of a PIR model relies on in a picture of the index, laid over it.
+    def belief(self, public: str) -> bytes:
+        """What the scene encoder of a PIR model relies on in a picture of the index, laid over it, as a JPEG.
 
         Raises:
             KeyError: no such picture, or a model without a belief; BadImageError, OSError: it cannot be shown.
@@ -130,7 +131,7 @@ class Service:
                 raise KeyError("no picture of the index has this id: it may have been removed")
             grid = self.encoder.call(lambda: self._grid(image))
         image.thumbnail((SIDES[0], SIDES[0]))
-        return overlay(image, grid)
+        return small_jpeg(overlay(image, grid), SIDES[0])
 
     def about(self) -> dict:
         """What the page shows of the index and the model."""

@@ -8,22 +8,19 @@ from contextlib import contextmanager
 from starlette.testclient import TestClient
 
 from vsehub.search.retriever import Retriever
+from vsehub.serving import server
 from vsehub.serving.app import make_app
-from vsehub.serving.batching_encoder import BatchingEncoder
 from vsehub.serving.guard import LOOPBACK
-from vsehub.serving.live_index import LiveIndex, stamp_of
+from vsehub.serving.live_index import stamp_of
 from vsehub.serving.metrics import Metrics
 from vsehub.serving.questions import Limits
-from vsehub.serving.server import bound, serve
 from vsehub.serving.service import Service
 
 
-def service_of(folder, limits=None, images=(), examples=(), metrics=None, model=None) -> Service:
+def service_of(folder, limits=None, images=(), examples=(), metrics=None) -> Service:
     """The service of an index in a folder."""
-    stamp, retriever = stamp_of(folder), Retriever.open(folder, model)
-    encoder = BatchingEncoder(retriever.encoder, 60, (metrics or Metrics()).observe_batch)
-    live = LiveIndex(Retriever(encoder, index=retriever.index), images, stamp)
-    return Service(live, limits or Limits(), examples)
+    stamp, retriever = stamp_of(folder), Retriever.open(folder)
+    return server.service_of(retriever, metrics or Metrics(), limits or Limits(), images, stamp, examples)
 
 
 @contextmanager
@@ -40,11 +37,11 @@ def client_of(folder, token=None, hosts=(*LOOPBACK, "testserver"), **options):
 @contextmanager
 def running(folder, **options):
     """The address of a real server of an index, in a thread of this process; `options` are those of `serve`."""
-    servers, ready, own = [], threading.Event(), bound("127.0.0.1", 0)
+    servers, ready, own = [], threading.Event(), server.bound("127.0.0.1", 0)
     address = "http://{}:{}".format(*own.getsockname())
     stamp, retriever = stamp_of(folder), Retriever.open(folder)
-    options |= {"stamp": stamp, "ready": lambda server: (servers.append(server), ready.set())}
-    thread = threading.Thread(target=serve, args=(retriever, own), kwargs=options)
+    options |= {"stamp": stamp, "ready": lambda one: (servers.append(one), ready.set())}
+    thread = threading.Thread(target=server.serve, args=(retriever, own), kwargs=options)
     thread.start()
     try:
         assert ready.wait(30)
