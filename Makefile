@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help setup docs demo demo-compare demo-pir test test-all test-peer test-compat test-space check clean
+.PHONY: help setup docs demo demo-compare demo-pir results results-recheck results-tables test test-all test-peer test-compat test-space check clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -28,6 +28,16 @@ demo-compare: $(READY)  ## D2S-VSE over 5 seeds beside a sparse-only baseline, a
 
 demo-pir: $(READY)  ## train PIR on generated overhead scenes, draw what it believes
 	$(BIN)/vsehub demo-pir
+
+RESULTS = OMP_NUM_THREADS=1 $(BIN)/python benchmarks/results.py --data "$(DATA)" --backbones "$(BACKBONES)" --text "$(MINILM)"
+results: $(READY)  ## the runs of docs/protocol.md that are missing, then the tables of docs/results.md (DATA= BACKBONES= MINILM=)
+	$(RESULTS) $(ARGS)
+
+results-recheck: $(READY)  ## one seed of each row that is older than the code, again
+	$(RESULTS) --recheck $(ARGS)
+
+results-tables: $(READY)  ## the tables alone, from docs/runs.jsonl; rows older than the code are marked
+	$(BIN)/python benchmarks/results.py --tables
 
 check: $(READY)  ## lint, formatting and types
 	$(BIN)/ruff check .

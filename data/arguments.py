@@ -41,6 +41,12 @@ class DataArguments:
             "of an image in one text. Where the column `dense_text` is missing, `union`."
         },
     )
+    dense_sampling: bool = field(
+        default=False,
+        metadata={
+            "help": "Stage pretrain reads in each step some sentences of a dense text, in random order, not all of it."
+        },
+    )
     on_bad_sample: Literal["error", "quarantine"] = field(
         default="error",
         metadata={"help": "Stop at the first bad row, or leave bad rows out and list them in bad_samples.jsonl."},

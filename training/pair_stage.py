@@ -18,6 +18,7 @@ from .batches import HostBatch, PairBatch, PairCollator
 from .lora import with_lora
 from .pairs import PairDataset
 from .preflight import count_cut, freeze_without_gradient
+from .sentences import sentences
 from .stages import StageArguments
 from .structure_teachers import structured
 from .tower_cache import Caches, cache_images, cache_text
@@ -60,6 +61,7 @@ def train_pairs(
         processor,
         texts=texts,
         image_augmentation=data.image_augmentation,
+        dense_sampling=data.dense_sampling,
         text_augmentation=0.0 if caches.text else data.text_augmentation,
         with_dense=dense_teacher is not None,
         with_teachers=with_teachers,
@@ -180,6 +182,8 @@ def build_caches(
             eval_caches.scene = cache_images(*scene, eval_rows, folder, facts=facts)
     if training.cache_text:
         strings = rows["dense_text"] if texts == "dense_text" else _flat(rows["captions"])
+        if texts == "dense_text" and args.data.dense_sampling:
+            strings = _flat(map(sentences, strings))
         caches.text = cache_text(model, processor, list(strings), folder)
         eval_caches.text = cache_text(model, processor, _flat(eval_rows["captions"]), folder)
     return caches, eval_caches

@@ -10,6 +10,7 @@ from ..data.rows import row_image
 from ..processing.processing_dual_encoder import DualEncoderProcessor
 from .augmentation import AUGMENTATIONS, DrawnDataset, corrupt_words
 from .dense_teacher import DENSE_TEXT_EMBEDS
+from .sentences import drawn, sentences
 from .structure_teachers import StructureTeachers
 from .teacher_columns import teacher_views
 from .tower_cache import Caches
@@ -26,6 +27,7 @@ class PairDataset(DrawnDataset):
         texts: `captions` (each caption its own item) or `dense_text` (one item per image).
         image_augmentation: a name of `augmentation.AUGMENTATIONS`.
         text_augmentation: share of words corrupted; needs a tokenizer with a mask token.
+        dense_sampling: of a dense text, read some of its sentences in random order.
         with_dense: also give the dense text of each item, tokenised, for a dense teacher that reads it in each step.
         with_teachers: also give the features of the image and the text teacher, for structure-aware distillation.
         caches: of frozen towers; they replace pictures and token ids.
@@ -45,6 +47,7 @@ class PairDataset(DrawnDataset):
         texts: str = "captions",
         image_augmentation: str = "none",
         text_augmentation: float = 0.0,
+        dense_sampling: bool = False,
         with_dense: bool = False,
         with_teachers: bool = False,
         caches: Caches | None = None,
@@ -65,6 +68,10 @@ class PairDataset(DrawnDataset):
             self.strings = [[text] for text in rows["dense_text"]]
             self.items = [(row, 0) for row in range(len(rows))]
             self.views = None
+        self.sentences = None
+        if dense_sampling and texts == "dense_text":
+            self.sentences = [sentences(text) for text in rows["dense_text"]]
+            self.first_sentence = np.cumsum([0, *map(len, self.sentences)])
         self.dense_texts = list(rows["dense_text"]) if with_dense else None
         self.dense_text_embeds = None
         if DENSE_TEXT_EMBEDS in rows.column_names:
@@ -107,7 +114,9 @@ class PairDataset(DrawnDataset):
         else:
             image = row_image(self.rows[row])
             item["image"] = image if self.augment is None else self.augment(image, self.side, rng)
-        if self.caches.text is not None:
+        if self.sentences is not None:
+            item |= self._some_sentences(row, rng)
+        elif self.caches.text is not None:
             item["text_hidden_states"] = self.caches.text[position]
         else:
             item["input_ids"] = self._tokens(self.strings[row][caption], rng)
@@ -121,6 +130,14 @@ class PairDataset(DrawnDataset):
         if self.dense_texts is not None:
             item["dense_input_ids"] = self._tokens(self.dense_texts[row], rng)
         return item
+
+    def _some_sentences(self, row: int, rng: np.random.Generator) -> dict[str, Any]:
+        """The text of a dense item: sentences of its row; cached ones were read one by one, and their states joined."""
+        places = drawn(len(self.sentences[row]), rng)
+        if self.caches.text is None:
+            return {"input_ids": self._tokens(" ".join(self.sentences[row][place] for place in places), rng)}
+        first = self.first_sentence[row]
+        return {"text_hidden_states": torch.cat([self.caches.text[first + place] for place in places])}
 
     @property
     def side(self) -> int:

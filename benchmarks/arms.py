@@ -1,0 +1,168 @@
+"""The claims of docs/protocol.md as data: which arms, which flags; and how one arm is trained.
+
+The towers, MobileNetV2 and all-MiniLM-L6-v2, are frozen and their outputs cached, so a run takes minutes on a CPU.
+"""
+
+from dataclasses import dataclass
+
+from transformers import set_seed
+
+from vsehub.training.arguments import D2S_ARGUMENTS, PIR_ARGUMENTS
+from vsehub.training.d2s_stages import STAGES as D2S_STAGES
+from vsehub.training.d2s_stages import add_decoder, run_stage
+from vsehub.training.d2s_stages import fresh_model as fresh_d2s
+from vsehub.training.pair_stage import train_pairs
+from vsehub.training.pir_stages import STAGES as PIR_STAGES
+from vsehub.training.pir_stages import fresh_model as fresh_pir
+from vsehub.training.pir_stages import objective_of
+from vsehub.training.recipe import parse_stages
+from vsehub.training.stages import Splits, StageArguments, read_splits
+from vsehub.training.trainer import RetrievalTrainer
+
+COMMON = """--image_size 224 --freeze_vision True --freeze_text True --cache_vision True --cache_text True
+--projection_dim 128 --image_augmentation none --text_augmentation 0 --per_device_train_batch_size 128
+--eval_strategy no --save_strategy no --load_best_model_at_end False --logging_steps 1000 --disable_tqdm True
+--use_cpu True""".split()
+OF_SYSTEM = {
+    "d2s": """--num_mask_tokens 8 --decoder_layers 1 --text_dropout 0.1 --max_text_length 160 --align infonce
+--temperature 0.05 --ramp_epochs 0 --learning_rate 1e-3 --lr_scheduler_type cosine""".split(),
+    "pir": """--attention_heads 4 --max_text_length 40 --learning_rate 5e-4 --lr_scheduler_type linear --warmup_steps 30
+--weight_decay 0.01""".split(),
+}
+PLAIN = ("--instruction_layers", "0", "--cycles", "0", "--affiliation_weight", "0")
+CORRECTED = ("--local_from_zero", "True", "--affiliation_weight", "0.1")
+EQUAL_TIME = {"d2s-one": 700, "d2s-five": 700, "pir": 1500}  # steps of the base arm in the time of the slower one
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way of training: the steps of each stage, in order, and flags.
+
+    Args:
+        stages: (stage, steps).
+        flags: of all stages.
+        captions: how many of the short captions of a training picture are used.
+    """
+
+    stages: tuple[tuple[str, int], ...]
+    flags: tuple[str, ...] = ()
+    captions: int = 5
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Arms that are measured on the same pictures.
+
+    Args:
+        name: in the ledger.
+        data: folder below `--data`.
+        system: `d2s` or `pir`.
+        metric: the primary one.
+        base: the arm that the others are compared with.
+        arms: by the names that tables use.
+    """
+
+    name: str
+    data: str
+    system: str
+    metric: str
+    base: str
+    arms: dict[str, Arm]
+
+
+def _d2s(name: str, captions: int, further: dict[str, Arm]) -> Claim:
+    arms = {
+        "sparse only": Arm((("baseline", 300),), captions=captions),
+        "sparse only, equal time": Arm((("baseline", EQUAL_TIME[name]),), captions=captions),
+        "D2S-VSE": Arm((("pretrain", 150), ("finetune", 150)), captions=captions),
+        "D2S-VSE, dense texts sampled": Arm(
+            (("pretrain", 150), ("finetune", 150)), ("--dense_sampling", "True"), captions
+        ),
+    }
+    return Claim(name, "flickr8k", "d2s", "rsum", "sparse only", arms | further)
+
+
+CLAIMS = {
+    "d2s-one": _d2s("d2s-one", 1, {"all texts as captions": Arm((("baseline", 300),))}),
+    "d2s-five": _d2s("d2s-five", 5, {}),
+    "pir": Claim(
+        "pir",
+        "rsicd_aid",
+        "pir",
+        "mean_recall",
+        "two plain towers",
+        {
+            "two plain towers": Arm((("retrieval", 300),), PLAIN),
+            "two plain towers, equal time": Arm((("retrieval", EQUAL_TIME["pir"]),), PLAIN),
+            "PIR, corrected": Arm((("retrieval", 300),), CORRECTED),
+            "PIR, as published": Arm((("retrieval", 300),)),
+        },
+    ),
+}
+
+
+class Bench:
+    """Trains arms; reads the data of each claim once.
+
+    Args:
+        data, backbones, text, out: as the flags of `results.py`.
+    """
+
+    def __init__(self, data: str, backbones: str, text: str, out: str):
+        self.data, self.backbones, self.text, self.out = data, backbones, text, out
+        self.splits: dict[tuple[str, int], Splits] = {}
+
+    def train(self, claim: Claim, arm: str, seed: int, steps: int | None = None) -> RetrievalTrainer:
+        """Train an arm and return the trainer of its last stage.
+
+        Args:
+            claim, arm, seed: what to train.
+            steps: of each stage, instead of the arm's own (to fill the caches).
+        """
+        settings = claim.arms[arm]
+        model, trainer = None, None
+        for stage, own_steps in settings.stages:
+            args = self.arguments(claim, settings, stage, seed, steps or own_steps)
+            splits = self.rows(claim, settings.captions, args)
+            set_seed(seed)
+            if claim.system == "pir":
+                model, processor = fresh_pir(args, f"{self.backbones}/mobilenet_v2")
+                objective = objective_of(args.objective, legacy=False)
+                trainer = train_pairs(model, processor, splits.train, splits.evaluation, args, objective)
+            else:
+                teacher = model if stage == "finetune" else None
+                if teacher is None:
+                    model, processor = fresh_d2s(args.model, args.data)
+                else:
+                    model = add_decoder(teacher, args.model)
+                trainer = run_stage(model, processor, splits, args, teacher)
+                model = trainer.model
+        return trainer
+
+    def arguments(self, claim: Claim, arm: Arm, stage: str, seed: int, steps: int) -> StageArguments:
+        """The parsed flags of one stage."""
+        words = [*COMMON, *OF_SYSTEM[claim.system], *arm.flags, "--data", f"{self.data}/{claim.data}"]
+        words += ["--vision", f"{self.backbones}/mobilenet_v2", "--text", self.text, "--seed", str(seed)]
+        words += ["--output_dir", f"{self.out}/{claim.data}", "--max_steps", str(steps)]
+        names, kinds = (PIR_STAGES, PIR_ARGUMENTS) if claim.system == "pir" else (D2S_STAGES, D2S_ARGUMENTS)
+        return StageArguments(stage, *parse_stages(words, names, kinds)[0][stage])
+
+    def rows(self, claim: Claim, captions: int, args: StageArguments) -> Splits:
+        """The prepared rows; training pictures keep their first captions, and all of them make up the dense text."""
+        key = claim.data, captions
+        if key not in self.splits:
+            whole = self.splits.get((claim.data, 5)) or self._read(claim, args)
+            self.splits[claim.data, 5] = whole
+            few = whole.train.map(lambda row: {"captions": row["captions"][:captions]}, desc="captions")
+            self.splits[key] = whole if captions == 5 else Splits(few, whole.evaluation)
+        return self.splits[key]
+
+    def _read(self, claim: Claim, args: StageArguments) -> Splits:
+        whole = read_splits(args, need_label=claim.system == "pir")
+        dense = whole.train.map(lambda row: {"dense_text": " ".join(row["captions"])}, desc="dense text")
+        return Splits(dense, whole.evaluation)
+
+
+def texts_read(claim: Claim, arm: str) -> int:
+    """Texts that an arm reads while training, each time it reads them; a dense text is one."""
+    return 128 * sum(steps for _, steps in claim.arms[arm].stages)

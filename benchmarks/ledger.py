@@ -1,0 +1,135 @@
+"""The ledger of results: one line of JSON for each training run, `docs/runs.jsonl`, from which every table is made.
+
+A line says which code made it. `code` is a digest of the syntax trees of the files that decide a result, without
+comments and docstrings: rewording changes nothing, any other edit makes the line stale. A stale line becomes current
+again when `results.py --recheck` trains one of its seeds with today's code and gets the same figure.
+"""
+
+import ast
+import hashlib
+import json
+import platform
+import subprocess
+from collections.abc import Iterable
+from datetime import date
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+LEDGER = ROOT / "docs" / "runs.jsonl"
+EQUAL = 0.005  # of a metric in per cent: two runs of one seed that differ by less are the same run
+
+CODE = (  # the files whose edits can move a figure
+    "configuration",
+    "modeling",
+    "losses",
+    "processing/batching.py",
+    "processing/pixels.py",
+    "processing/processing_dual_encoder.py",
+    "evaluation/counting.py",
+    "evaluation/embed.py",
+    "evaluation/ranking.py",
+    "training/augmentation.py",
+    "training/batches.py",
+    "training/d2s_stages.py",
+    "training/dense_teacher.py",
+    "training/pair_stage.py",
+    "training/pairs.py",
+    "training/pir_stages.py",
+    "training/prior.py",
+    "training/tower_cache.py",
+    "training/trainer.py",
+    "training/views.py",
+)
+
+
+@cache
+def code_digest(root: Path = ROOT) -> str:
+    """Twelve hexadecimal digits that change with the code, but not with its comments."""
+    digest = hashlib.sha256()
+    for name in CODE:
+        path = root / name
+        for file in sorted(path.glob("*.py")) if path.is_dir() else [path]:
+            digest.update(_meaning(file.read_text(encoding="utf-8")).encode())
+    return digest.hexdigest()[:12]
+
+
+def _meaning(source: str) -> str:
+    """The syntax tree without docstrings."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if not isinstance(body, list) or not body:
+            continue
+        first = body[0]
+        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+            node.body = body[1:]
+    return ast.dump(tree)
+
+
+def read(path: Path = LEDGER) -> list[dict]:
+    """All lines, oldest first."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def line_of(claim: str, arm: str, seed: int, metric: str, **measured) -> dict:
+    """A line: what was run, by what, and what was measured (`metrics`, `shares`, `steps`, `texts`, seconds)."""
+    import torch
+    import transformers
+
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    return {
+        "claim": claim,
+        "arm": arm,
+        "seed": seed,
+        "metric": metric,
+        **measured,
+        "code": code_digest(),
+        "commit": commit.stdout.strip(),
+        "date": date.today().isoformat(),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
+        "threads": torch.get_num_threads(),
+    }
+
+
+def append(line: dict, path: Path = LEDGER):
+    """Add a line; a line cut short by a crash before it would be met by `read`, so it is written in one piece."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def runs_of(lines: Iterable[dict], claim: str, arm: str) -> list[dict]:
+    """The newest line of each seed, by seed."""
+    newest = {line["seed"]: line for line in lines if (line["claim"], line["arm"]) == (claim, arm)}
+    return [newest[seed] for seed in sorted(newest)]
+
+
+def equal_codes(lines: Iterable[dict], code: str) -> set[str]:
+    """The codes that are known to give what `code` gives: `code` itself, and those of which it repeated a run.
+
+    A code that failed to repeat any run is not among them.
+    """
+    lines = list(lines)
+    run = lambda line: (line["claim"], line["arm"], line["seed"])  # noqa: E731
+    now = {run(line): line for line in lines if line["code"] == code}
+    repeated, differing = {code}, set()
+    for line in lines:
+        again = now.get(run(line))
+        if again is None or line["code"] == code:
+            continue
+        metric = line["metric"]
+        same = abs(line["metrics"][metric] - again["metrics"][metric]) <= EQUAL
+        (repeated if same else differing).add(line["code"])
+    return repeated - differing
+
+
+def is_stale(runs: list[dict], lines: list[dict], code: str) -> bool:
+    """Whether a row of a table, made of these runs, is older than the code."""
+    return not {run["code"] for run in runs} <= equal_codes(
+        [line for line in lines if (line["claim"], line["arm"]) == (runs[0]["claim"], runs[0]["arm"])], code
+    )

@@ -1,0 +1,96 @@
+"""Measure the claims of docs/protocol.md and make the tables of docs/results.md from the ledger, docs/runs.jsonl.
+
+    make results DATA=... BACKBONES=... MINILM=...           # the runs that are missing, then the tables
+    python benchmarks/results.py --claims d2s --seeds 10 --data $DATA --backbones $BACKBONES --text $MINILM
+    python benchmarks/results.py --recheck ...               # one seed of each row again, with today's code
+    python benchmarks/results.py --tables                    # the tables alone
+
+Resumable: a finished run is a line of the ledger. A seed decides heads, order of the pairs and dropout. Towers are
+frozen, and their outputs are cached before the clock starts.
+"""
+
+import argparse
+import time
+
+import ledger
+import torch
+from arms import CLAIMS, Bench, Claim, texts_read
+from claim_tables import write_tables
+from transformers.utils import logging
+
+from vsehub.evaluation.protocols import protocol_outcomes
+from vsehub.evaluation.seeds import shares_of_images
+from vsehub.files.memory import reuse_memory
+
+FIRST_SEED = 100
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", help="folder that holds flickr8k/ and rsicd_aid/ in parquet")
+    parser.add_argument("--backbones", help="folder that holds mobilenet_v2/")
+    parser.add_argument("--text", help="folder of all-MiniLM-L6-v2")
+    parser.add_argument("--out", default="runs/results", help="caches and working files")
+    parser.add_argument("--claims", nargs="*", default=list(CLAIMS), choices=list(CLAIMS))
+    parser.add_argument("--arms", nargs="*", help="names of arms; default all of the claims")
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--recheck", action="store_true", help="seed 0 of rows that are older than the code")
+    parser.add_argument("--tables", action="store_true", help="write the tables, run nothing")
+    args = parser.parse_args()
+    if not args.tables:
+        if not (args.data and args.backbones and args.text):
+            parser.error("runs need --data, --backbones and --text; --tables needs none of them")
+        logging.set_verbosity_error()
+        reuse_memory()
+        torch.set_num_threads(args.threads)
+        bench = Bench(args.data, args.backbones, args.text, args.out)
+        jobs = [
+            (CLAIMS[name], arm, FIRST_SEED + seed)
+            for seed in range(1 if args.recheck else args.seeds)
+            for name in args.claims
+            for arm in CLAIMS[name].arms
+            if not args.arms or arm in args.arms
+        ]
+        for job in jobs:
+            run(bench, *job, recheck=args.recheck)
+    write_tables()
+    return 0
+
+
+def run(bench: Bench, claim: Claim, arm: str, seed: int, recheck: bool = False):
+    """Train one arm with one seed unless its line is there, and append the line."""
+    lines = ledger.read()
+    runs = ledger.runs_of(lines, claim.name, arm)
+    done = any(line["seed"] == seed for line in runs)
+    if done != recheck or (recheck and not ledger.is_stale(runs, lines, ledger.code_digest())):
+        return
+    fill_caches(bench, claim, arm)
+    start, wall = time.process_time(), time.time()
+    trainer = bench.train(claim, arm, seed)
+    seconds, wall = time.process_time() - start, time.time() - wall
+    trainer.evaluate()
+    outcomes = protocol_outcomes("recall", *trainer.last_embeds)
+    metrics = {name: round(value, 4) for name, value in outcomes.metrics().items()}
+    shares = [round(float(share), 3) for share in shares_of_images(outcomes, claim.metric)]
+    measured = {"metrics": metrics, "steps": sum(steps for _, steps in claim.arms[arm].stages)}
+    measured |= {"texts": texts_read(claim, arm), "cpu_seconds": round(seconds), "wall_seconds": round(wall)}
+    ledger.append(ledger.line_of(claim.name, arm, seed, claim.metric, **measured, shares=shares))
+    print(
+        f"{claim.name} | {arm} | seed {seed}: {claim.metric} {metrics[claim.metric]:.2f}, {seconds:.0f} s", flush=True
+    )
+
+
+FILLED = set()
+
+
+def fill_caches(bench: Bench, claim: Claim, arm: str):
+    """Run one step of each stage, once a process, so that no run pays for the outputs of the frozen towers."""
+    key = claim.data, claim.system, claim.arms[arm].captions, claim.arms[arm].stages[0][0], claim.arms[arm].flags
+    if key not in FILLED:
+        bench.train(claim, arm, 0, steps=1)
+        FILLED.add(key)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

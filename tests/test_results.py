@@ -1,0 +1,94 @@
+"""docs/results.md says what the ledger says, and marks the rows that are older than the code."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import claim_tables  # noqa: E402
+import ledger  # noqa: E402
+from arms import CLAIMS  # noqa: E402
+
+
+def test_the_tables_are_those_of_the_ledger_and_stale_rows_are_marked():
+    """After a change of the code that decides results: `make results` (or `make results-tables` to mark the rows)."""
+    page = claim_tables.PAGE.read_text(encoding="utf-8")
+    assert claim_tables.with_tables(page, ledger.read()) == page
+
+
+def test_every_line_of_the_ledger_says_what_made_it():
+    for line in ledger.read():
+        assert line["claim"] in CLAIMS and line["arm"] in CLAIMS[line["claim"]].arms
+        assert line["commit"] and line["versions"]["torch"] and line["cpu_seconds"] > 0 and line["steps"] > 0
+        metric = line["metrics"][line["metric"]]
+        assert np.mean(line["shares"]) == pytest.approx(metric, abs=2e-3)
+
+
+def line(arm="b", seed=0, code="new", value=50.0, claim="some"):
+    return {
+        "claim": claim,
+        "arm": arm,
+        "seed": seed,
+        "code": code,
+        "metric": "rsum",
+        "metrics": {"rsum": value},
+        "shares": [value] * 4,
+        "steps": 10,
+        "cpu_seconds": 5,
+    }
+
+
+def test_a_row_is_stale_until_one_of_its_runs_is_repeated_exactly():
+    old = [line(seed=seed, code="old", value=50 + seed) for seed in range(3)]
+    runs = ledger.runs_of(old, "some", "b")
+    assert ledger.is_stale(runs, old, "new") and not ledger.is_stale(runs, old, "old")
+    repeated = [*old, line(seed=0, code="new", value=50.004)]
+    assert not ledger.is_stale(ledger.runs_of(repeated, "some", "b"), repeated, "new")
+    other = [*old, line(seed=0, code="new", value=50.02)]
+    assert ledger.is_stale(ledger.runs_of(other, "some", "b"), other, "new")
+    another_arm = [*old, line(arm="a", code="new")]
+    assert ledger.is_stale(ledger.runs_of(another_arm, "some", "b"), another_arm, "new")
+
+
+def test_the_newest_run_of_a_seed_counts():
+    lines = [line(seed=1, value=1.0), line(seed=0, value=2.0), line(seed=1, value=3.0), line(arm="a", value=9.0)]
+    assert [run["metrics"]["rsum"] for run in ledger.runs_of(lines, "some", "b")] == [2.0, 3.0]
+
+
+def test_the_digest_of_the_code_changes_with_the_code_and_not_with_its_words(tmp_path):
+    for name in ledger.CODE:
+        path = tmp_path / name
+        path = path if path.suffix else path / "one.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text('"""Says."""\n\n\ndef f():\n    """Doubles."""\n    return 2  # why\n')
+    ledger.code_digest.cache_clear()
+    before = ledger.code_digest(tmp_path)
+    changed = tmp_path / ledger.CODE[-1]
+    changed.write_text('"""Says more."""\n\n\ndef f():\n    # because\n    return 2\n')
+    ledger.code_digest.cache_clear()
+    assert ledger.code_digest(tmp_path) == before
+    changed.write_text("def f():\n    return 3\n")
+    ledger.code_digest.cache_clear()
+    assert ledger.code_digest(tmp_path) != before
+    ledger.code_digest.cache_clear()
+
+
+def test_a_table_has_gains_in_bold_only_where_the_whole_interval_is_above_zero():
+    claim = next(iter(CLAIMS.values()))
+    rng, lines = np.random.default_rng(0), []
+    for place, arm in enumerate(claim.arms):
+        for seed in range(4):
+            shares = 100 + 20 * (place > 0) + rng.normal(0, 2, 50)
+            lines.append(
+                line(arm, seed, "now", float(shares.mean()), claim.name)
+                | {"shares": list(shares), "metric": claim.metric, "metrics": {claim.metric: float(shares.mean())}}
+            )
+    rows = claim_tables.table(claim, lines, "now").splitlines()[2:]
+    for row, arm in zip(rows, claim.arms):
+        assert arm in row and "older" not in row
+        assert ("**+" in row) == (arm != claim.base)
+    assert all("older than the code" in row for row in claim_tables.table(claim, lines, "later").splitlines()[2:])
