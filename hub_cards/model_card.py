@@ -17,6 +17,7 @@ from .markdown import fenced, one_line, plain, public_name
 TEMPLATES = Path(__file__).parent / "templates"
 REPO_ID = re.compile(r"(?!.*(--|\.\.))\w[\w.-]{0,95}(/\w[\w.-]{0,95})?", re.ASCII)
 SOMEWHERE = "path/to/this/repository"  # in the examples, until `push` knows the repository
+KS = (1, 5, 10)  # of the recalls at the top
 PICTURE_NAME = re.compile(r"\w[\w.-]*", re.ASCII)  # no characters with a meaning in Markdown or in an address
 LICENSE_ID = re.compile(r"[a-z0-9][a-z0-9.-]*")
 NOT_IN_LICENSE_ID = re.compile(r"[^a-z0-9.]+")  # the Hub requires an id as license_name, too; the text shows the name
@@ -49,7 +50,7 @@ def write_model_card(
         results: evaluations, each a mapping with `dataset`, `split` and `metrics` (name -> number) and, where known,
             `dataset_id` (on the Hub), `protocol`, `selected` (how the checkpoint was chosen), `seed`, `command`,
             `intervals` (name -> (low, high), 95 % confidence).
-        training: key facts, name -> value: steps, batch, learning rate, hash of the recipe, ...
+        training: key facts, name -> value: a line for each stage, the objective, data, ...
         base_models: models from which the towers started, Hub ids where there are.
         datasets: training data, names or a mapping of names to licences; Hub ids where there are.
         license: of the weights; an identifier of the Hub such as `apache-2.0`.
@@ -72,6 +73,7 @@ def write_model_card(
         name=name,
         about=about,
         results=results,
+        main=_main(results),
         commands=list(dict.fromkeys(row["command"] for row in results if row["command"])),
         training=dict(training),
         bases=[public_name(base) for base in base_models if base],
@@ -125,9 +127,35 @@ def _evaluation(
         if metric in (intervals or {}):
             spans[pretty] = "{:.4g} to {:.4g}".format(*intervals[metric])
     how = {"protocol": protocol, "selected": selected, "seed": seed}
-    how = {key: "not stated" if value is None else one_line(value) for key, value in how.items()}
+    how = {key: one_line(value) for key, value in how.items() if value is not None}
     row = {"dataset": public_name(dataset), "dataset_id": one_line(dataset_id or ""), "split": one_line(split)}
-    return row | {"metrics": values, "how": how, "command": command, "intervals": spans}
+    return row | {"metrics": values, "how": how, "command": command, "intervals": spans, "note": _note(how)}
+
+
+def _note(how: dict[str, str]) -> str:
+    """How a figure came about, to stand behind the name of the split."""
+    said = {"protocol": "{}", "selected": "checkpoint chosen by {}", "seed": "seed {}"}
+    return "".join(f"; {text.format(plain(how[key]))}" for key, text in said.items() if key in how)
+
+
+def _main(results: list[dict]) -> dict | None:
+    """The evaluation of the table at the top, on a test split where there is one, with a row for each direction."""
+    tested = [row for row in results if row["split"].startswith("test")]
+    if not results:
+        return None
+    main = (tested or results)[0]
+    ways = [name.removesuffix(" R@1") for name in main["metrics"] if name.endswith(" R@1")]
+    ways += [name.removesuffix(" R@10") for name in main["metrics"] if name.endswith(" R@10")]
+    plain_ways = [way for way in dict.fromkeys(ways) if not way.startswith("duplicate")]  # these are among all figures
+    directions = {way: [_cell(main, f"{way} R@{k}") for k in KS] for way in plain_ways}
+    return {**main, "tested": bool(tested), "directions": directions}
+
+
+def _cell(row: dict, metric: str) -> str:
+    """A figure with its interval, if there are any."""
+    value = row["metrics"].get(metric)
+    span = row["intervals"].get(metric)
+    return "" if value is None else f"{value:.1f} ({span})" if span else f"{value:.1f}"
 
 
 def _example(number, src="", labels=(), output=()) -> dict:

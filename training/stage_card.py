@@ -1,18 +1,19 @@
 """The Hub folder of a run: its model card, made from the arguments of the run, and examples."""
 
-from dataclasses import asdict
+import json
 from functools import partial
 from pathlib import Path
 
 from datasets import Dataset
 
 from ..data.rows import row_image
-from ..files.digests import settings_digest
+from ..files.whole import write_json
 from ..modeling.modeling_dual_encoder import DualEncoderPreTrainedModel
 from ..processing.processing_dual_encoder import DualEncoderProcessor
+from .arguments import D2SObjectiveArguments, PIRObjectiveArguments
 from .stages import StageArguments, publish
 
-RECIPE_FIELDS = ("model", "data", "objective")
+TRAINING_FILE = "training.json"  # in the folder of a stage: what a card says of it
 METRICS = ("recall", "rsum", "precision", "accuracy")
 
 
@@ -25,12 +26,12 @@ def card_of(stages: dict[str, StageArguments], results: dict, name: str) -> dict
         name: of the model.
     """
     last, args = list(stages.items())[-1]
-    recipe = {stage: {part: asdict(getattr(a, part)) for part in RECIPE_FIELDS} for stage, a in stages.items()}
     metrics = {
         key.removeprefix("eval_"): value for key, value in results[last].items() if any(m in key for m in METRICS)
     }
     model = args.model
-    towers = [model.vision, model.text, *(getattr(model, source) for source in model.sources)]
+    sources = [source for source in model.sources if source != "stage1_model"]  # which is no tower
+    towers = [model.vision, model.text, *(getattr(model, source) for source in sources)]
     return {
         "name": name,
         "results": [
@@ -44,7 +45,7 @@ def card_of(stages: dict[str, StageArguments], results: dict, name: str) -> dict
                 "seed": args.training.seed,
             }
         ],
-        "training": {"hash of the arguments": settings_digest(recipe, 12), **_facts(stages, results)},
+        "training": _facts(stages, results),
         "base_models": [tower for tower in towers if tower],
         "datasets": [args.data.data],
     }
@@ -68,6 +69,8 @@ def publish_run(
     args = list(stages.values())[-1]
     if args.training.process_index != 0:
         return
+    for stage, each in stages.items():
+        write_json(each.folder / TRAINING_FILE, {stage: _length(each, results[stage])})
     examples = partial(widget_examples, model=model, processor=processor, rows=rows, count=args.training.card_images)
     publish(args.root, model, processor, card_of(stages, results, args.root.name), results, examples)
 
@@ -95,22 +98,53 @@ def widget_examples(
     return examples
 
 
-def _facts(stages: dict[str, StageArguments], results: dict) -> dict:
-    facts = {}
-    for stage, args in stages.items():
-        training = args.training
-        length = f"{training.max_steps} steps" if training.max_steps > 0 else f"{training.num_train_epochs:g} epochs"
-        facts[stage] = (
-            f"{length} of {training.per_device_train_batch_size} pairs per process, learning rate "
-            f"{training.learning_rate:g} (towers x {training.tower_lr_scale:g}), weight decay {training.weight_decay:g}"
-        )
-        if "eval_accuracy" in results[stage]:
-            facts[stage] += f"; accuracy {results[stage]['eval_accuracy']:.1f} % on {args.data.eval_split}"
-    facts["objective"] = ", ".join(f"{name} {value}" for name, value in asdict(args.objective).items())
-    if "pretrain" in stages or "finetune" in stages:
+def _facts(stages: dict[str, StageArguments], results: dict) -> dict[str, str]:
+    """Training in a few lines: each stage, also one that an earlier run finished, the objective, the data."""
+    args = list(stages.values())[-1]
+    facts = _earlier_stages(args) | {stage: _length(each, results[stage]) for stage, each in stages.items()}
+    facts["objective"] = _objective(args.objective)
+    data = [f"augmentation of pictures: {args.data.image_augmentation}"]
+    if "pretrain" in facts or "finetune" in facts:
         source = args.data.dense_text  # the name of a file, not its path on somebody's machine
-        facts["dense text"] = Path(source).name if "/" in source else source
-    facts["image augmentation"] = args.data.image_augmentation
+        data.insert(0, f"dense text: {Path(source).name if '/' in source else source}")
     frozen = [name for name in ("vision", "text") if getattr(args.model, f"freeze_{name}")]
-    facts["frozen towers"] = ", ".join(frozen) or "none"
+    facts["data and towers"] = "; ".join([*data, f"frozen towers: {', '.join(frozen) or 'none'}"])
     return facts
+
+
+def _length(args: StageArguments, metrics: dict) -> str:
+    training = args.training
+    length = f"{training.max_steps} steps" if training.max_steps > 0 else f"{training.num_train_epochs:g} epochs"
+    fact = (
+        f"{length} of {training.per_device_train_batch_size} pairs per process, learning rate "
+        f"{training.learning_rate:g} (towers x {training.tower_lr_scale:g}), weight decay {training.weight_decay:g}"
+    )
+    if "eval_accuracy" in metrics:
+        fact += f"; accuracy {metrics['eval_accuracy']:.1f} % on {args.data.eval_split}"
+    return fact
+
+
+def _objective(objective: D2SObjectiveArguments | PIRObjectiveArguments) -> str:
+    """The losses and their weights."""
+    kind = getattr(objective, "align", None) or getattr(objective, "contrast", "")
+    number = f"temperature {objective.temperature:g}" if kind == "infonce" else f"margin {objective.margin:g}"
+    parts = [f"{kind} ({number})"]
+    for name, word in (("distill_weight", "distillation"), ("affiliation_weight", "affiliation")):
+        if weight := getattr(objective, name, 0):
+            parts.append(f"{word} x {weight:g}")
+    if objective.structure_weight:
+        parts.append(f"structure x {objective.structure_weight:g} ({objective.structure_relation})")
+    return ", ".join(parts)
+
+
+def _earlier_stages(args: StageArguments) -> dict[str, str]:
+    """What the run of `--stage1_model` wrote about its stage, if it is there."""
+    source = getattr(args.model, "stage1_model", None)
+    path = Path(source).parent / TRAINING_FILE if source else None
+    if path is None or not path.is_file():
+        return {}
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        return {str(stage): str(fact) for stage, fact in facts.items()}
+    except (ValueError, AttributeError):  # a card is no place to stop for a damaged note
+        return {}

@@ -43,8 +43,10 @@ HOSTILE = [
     "/home/someone/models/name",
     "../outside",
 ]
-TITLES = ["Use", "Other ways to load it", "Examples", "Results", "Training", "Limits", "Licences", "Citation"]
-TITLES += ["Environment"]
+TITLES = ["Use", "Results", "Training", "Limits"]
+FOLDED = ["Other ways to load it", "Architecture and files", "All figures", "More examples", "Licences"]
+FOLDED += ["Citation and versions"]
+MARKUP = {"<details>", "</details>", *(f"<summary>{title}</summary>" for title in FOLDED)}  # all HTML of a card
 
 
 def write(folder, model, **changes):
@@ -92,14 +94,19 @@ def test_no_text_breaks_the_metadata_or_a_table(tmp_path, tiny_model, text):
     headings = texts(tokens, "heading")
     assert headings == [shown, *TITLES]
     cells = texts(tokens, "td")
-    assert len(cells) == 2 * 6 + 2 + 8 * 2 + 2
-    assert cells[12:14] == [shown.replace(",", ";"), "0.5"]
+    assert len(cells) == 2 * 6 + 5 * 2
     assert card.data.widget[0]["candidate_labels"] == f"{shown.replace(',', ';')}, a; b"
-    assert cells[14:16] == [public, shown] and cells[17:19] == ["1.5", "not stated"] and cells[19:22] == [shown] * 3
-    assert cells[-2:] == [shown, shown]
+    assert cells[12:14] == [public, shown] and cells[15:17] == ["1.5", ""] and cells[17:19] == [public, shown]
+    told = texts(tokens, "paragraph")
+    assert f"{shown}: {shown}" in told and f"{shown.replace(',', ';')} (0.50)" in told
+    note = f"{public}, split {shown}; {shown}; checkpoint chosen by {shown}; seed {shown}. Per cent"
+    assert any(line.startswith(note) for line in told)
     fences = [token.content for token in tokens if token.type == "fence"]
     assert len(fences) == 4 and len(fences[2].splitlines()) == max(1, len(text.splitlines()))
-    assert not any("html" in child.type for token in tokens for child in [token, *(token.children or [])])
+    for token in tokens:
+        assert not any("html" in child.type for child in token.children or [])
+        if token.type == "html_block":
+            assert set(token.content.split("\n")) - {""} <= MARKUP
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
@@ -138,13 +145,35 @@ def test_the_tag_of_sentence_transformers_needs_its_files(tmp_path, tiny_model):
     assert "sentence-transformers" in ModelCard.load(write(tmp_path, tiny_model)).data.tags
 
 
+def test_the_table_has_directions_and_intervals_of_the_test_split_where_there_is_one(tmp_path, tiny_model):
+    recalls = {f"{way}_recall@{k}": k + 0.04 for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)}
+    row = {"dataset": "D", "split": "validation", "metrics": {**recalls, "rsum": 32.0}, "seed": 3}
+    row["intervals"] = {"image_to_text_recall@1": (0.51, 2.25)}
+    text = write(tmp_path, tiny_model, results=[row]).read_text()
+    assert "D, split validation; seed 3. Per cent, with 95 % intervals over images." in text
+    assert "| image-to-text | 1.0 (0.51 to 2.25) | 5.0 | 10.0 |\n| text-to-image | 1.0 | 5.0 | 10.0 |" in text
+    assert "It was not measured on a test split" in text and "not stated" not in text.partition("Licences")[0]
+    test = {**row, "split": "test", "metrics": {"text_to_image_recall@1": 7.0}, "intervals": {}}
+    text = write(tmp_path, tiny_model, results=[row, test]).read_text()
+    assert "D, split test; seed 3. Per cent." in text and "| text-to-image | 7.0 |  |  |" in text
+    assert "It was not measured" not in text and "| D | validation | rsum | 32.0 |  |" in text
+
+
+def test_the_first_example_is_shown_and_the_others_are_folded(tmp_path, tiny_model):
+    output = [{"label": "a dog", "score": 0.897}, {"label": "a cat", "score": 0.1}]
+    examples = [{"src": f"{name}.jpg", "labels": ["a dog", "a cat"], "output": output} for name in "ab"]
+    text = write(tmp_path, tiny_model, examples=examples).read_text()
+    first, _, folded = text.partition("## Use")
+    assert "![a.jpg](a.jpg)" in first and "1. a dog (0.90)\n2. a cat (0.10)" in first
+    assert "![b.jpg]" not in first and "![b.jpg](b.jpg)" in folded
+
+
 def test_what_is_unknown_is_said_to_be_unknown(tmp_path, tiny_model):
     text = write(tmp_path, tiny_model, results=[], training={}, datasets=["COCO"]).read_text()
     assert "More Information Needed" not in text
     for sentence in (
-        "Nothing was measured, or nothing is stated.",
-        "How it was trained is not stated.",
-        "What the towers started from is not stated.",
+        "Nothing was measured.",
+        "The authors do not say how it was trained.",
         "the licence of these weights is not stated",
         "Data, COCO: the licence of this data is not stated.",
     ):
@@ -157,9 +186,10 @@ def test_the_card_says_how_a_figure_came_about(tmp_path, tiny_model):
     row["intervals"] = {"image_to_text_recall@1": (60.0, 62.5)}
     row |= {"protocol": "5-fold 1K", "selected": "best rsum on val", "command": "vsehub evaluate run --split test"}
     text = write(tmp_path, tiny_model, results=[row], training={"recipe": "sha256:abc"}).read_text()
-    assert "| COCO | test | image-to-text R@1 | 61.235 | 60 to 62.5 | 5-fold 1K | best rsum on val | 3 |" in text
+    assert "| COCO | test | image-to-text R@1 | 61.235 | 60 to 62.5 |" in text
+    assert "COCO, split test; 5-fold 1K; checkpoint chosen by best rsum on val; seed 3. Per cent" in text
     assert "```bash\nvsehub evaluate run --split test\n```" in text
-    assert "| recipe | sha256:abc |" in text
+    assert "\n- recipe: sha256:abc\n" in text
     assert "2503.14953" in text and "ICCV" in text and "trust_remote_code=True" in text
 
 

@@ -7,7 +7,7 @@ from small_runs import SMALL
 
 from vsehub.training.arguments import D2S_ARGUMENTS
 from vsehub.training.d2s_stages import STAGES
-from vsehub.training.stage_card import card_of, publish_run, widget_examples
+from vsehub.training.stage_card import TRAINING_FILE, card_of, publish_run, widget_examples
 from vsehub.training.stages import read_stages
 
 METRICS = {"eval_rsum": 123.456, "eval_text_to_image_recall@1": 7.891, "eval_loss": 3.0, "eval_runtime": 9.0}
@@ -28,17 +28,27 @@ def test_a_card_has_the_metrics_of_the_last_stage_and_the_towers(stages, scenes)
     assert card["name"] == "mine" and card["base_models"] == [scenes[3], scenes[5]]
 
 
-def test_a_card_names_no_folder_of_dense_text(stages):
+def test_a_card_tells_training_in_lines_without_a_folder_of_this_machine(stages):
     facts = card_of(stages, {stage: METRICS for stage in stages}, "mine")["training"]
-    assert facts["dense text"] == "dense.parquet" and "/home" not in str(facts)
+    assert list(facts) == ["pretrain", "finetune", "objective", "data and towers"]
+    assert facts["data and towers"].startswith("dense text: dense.parquet;") and "/home" not in str(facts)
     assert facts["pretrain"].startswith("4 steps of 8 pairs per process, learning rate 0.0002")
+    assert facts["objective"] == "hinge (margin 0.2), distillation x 1"
+    stages["finetune"].objective.structure_weight = 2
+    facts = card_of(stages, {stage: METRICS for stage in stages}, "mine")["training"]
+    assert "structure x 2 (own)" in facts["objective"]
 
 
-def test_other_arguments_have_another_hash(stages):
-    results = {stage: METRICS for stage in stages}
-    before = card_of(stages, results, "mine")["training"]["hash of the arguments"]
-    stages["finetune"].objective.margin = 0.3
-    assert card_of(stages, results, "mine")["training"]["hash of the arguments"] != before
+@pytest.mark.parametrize("note", ['{"pretrain": "3 steps"}', "half of", "[]", None])
+def test_a_stage_of_an_earlier_run_is_told_too(stages, tmp_path, note):
+    args = stages["finetune"]
+    args.model.stage1_model = str(tmp_path / "pretrain" / "best")
+    if note is not None:
+        (tmp_path / "pretrain").mkdir()
+        (tmp_path / "pretrain" / TRAINING_FILE).write_text(note)
+    facts = card_of({"finetune": args}, {"finetune": METRICS}, "mine")["training"]
+    assert facts.get("pretrain") == ("3 steps" if note and "steps" in note else None)
+    assert "best" not in card_of({"finetune": args}, {"finetune": METRICS}, "mine")["base_models"]
 
 
 def test_examples_are_pictures_with_ranked_captions(rows, tiny_model, tiny_processor, tmp_path):
