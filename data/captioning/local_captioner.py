@@ -160,7 +160,9 @@ class TransformersCaptioner:
             raise NoAnswerError(printable(f"the model fails on it ({type(error).__name__}: {error})")) from None
         length = inputs["input_ids"].shape[1]
         if not torch.equal(tokens[:, :length], inputs["input_ids"]):
-            raise CaptionError(f"{self.model_id} does not repeat its prompt before the answer: not a model for this")
+            raise CaptionError(
+                f"{self.model_id} does not repeat its prompt before the answer: this model cannot caption here"
+            )
         self.works = True
         return [self._decoded(row) for row in tokens[:, length:]]
 
