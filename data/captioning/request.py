@@ -45,7 +45,7 @@ class CaptionRequest:
             raise CaptionError(f"max_new_tokens {self.max_new_tokens} is not positive; 500 is the paper's")
         if self.max_image_side is not None and self.max_image_side < MIN_IMAGE_SIDE:
             raise CaptionError(
-                f"max_image_side {self.max_image_side} is below {MIN_IMAGE_SIDE} pixels: too small to recognise anything"
+                f"max_image_side {self.max_image_side} is below {MIN_IMAGE_SIDE} pixels: too small to see anything"
             )
         if self.min_words < 1:
             raise CaptionError(f"min_words {self.min_words} is not positive; 3 is the default")
