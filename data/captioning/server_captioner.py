@@ -161,9 +161,8 @@ class ServerCaptioner:
             self._refuse_wrong_request(shape, refused)
         count = f"{tries} tries" if tries > 1 else "1 try"
         if refused.server:
-            raise CaptionError(
-                f"{self.url}, after {count}: {refused}. Captions so far are kept: repair it and run the same command again"
-            )
+            remedy = "Captions so far are kept: repair the server and run the same command again"
+            raise CaptionError(f"{self.url}, after {count}: {refused}. {remedy}")
         reason = f"{image_id}: no caption from the server after {count}: {refused}"
         return Failure(image_id, without_key(reason, api_key()))
 
