@@ -11,6 +11,17 @@ from vsehub.hub_cards.model_card import write_model_card
 
 OFFLINE = {"HF_HUB_OFFLINE": "1", "BLOCK_VSEHUB": "1"}
 
+EACH_DOOR = pytest.mark.parametrize(  # each model and each way at least once in the fast tests
+    ("saved", "through"),
+    [
+        ("d2s", "hub"),
+        ("pir", "folder"),
+        pytest.param("d2s", "folder", marks=pytest.mark.slow),
+        pytest.param("pir", "hub", marks=pytest.mark.slow),
+    ],
+    indirect=True,
+)
+
 
 @pytest.fixture(scope="session", params=["d2s", "pir"])
 def saved(request):
@@ -32,6 +43,7 @@ def close(found, wanted, tolerance=1e-6):
     assert np.abs(np.asarray(found, dtype=float) - np.asarray(wanted, dtype=float)).max() <= tolerance
 
 
+@EACH_DOOR
 def test_the_pipelines_of_transformers(through, expected, saved):
     found, ours = through("pipelines"), expected(saved)
     text, image = np.array(ours["text"]), np.array(ours["image"])
@@ -50,6 +62,7 @@ def test_the_pipelines_of_transformers(through, expected, saved):
     close([found["scores"][label] for label in ours["scores"]], list(ours["scores"].values()), 1e-5)
 
 
+@EACH_DOOR
 def test_sentence_transformers_encodes_texts_and_images(through, expected, saved):
     pytest.importorskip("sentence_transformers")
     found, ours = through("sentence_transformers"), expected(saved)

@@ -24,7 +24,7 @@ def test_a_table_pools_as_the_recurrence():
         assert torch.allclose(table(features), pooling(features), atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["tiny_folder", "pir_folder"])
+@pytest.mark.parametrize("name", ["tiny_folder", pytest.param("pir_folder", marks=pytest.mark.slow)])
 def test_both_graphs_embed_as_the_model_at_any_batch_and_length(name, request, tmp_path, tiny_pictures, tiny_captions):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
@@ -45,6 +45,7 @@ def test_both_graphs_embed_as_the_model_at_any_batch_and_length(name, request, t
         assert np.abs(found - model.encode_text(texts).numpy()).max() <= 1e-4
 
 
+@pytest.mark.slow
 def test_windows_of_swin_are_traced(make_tiny_model, tiny_processor, tmp_path):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
