@@ -84,6 +84,7 @@ def test_an_inference_endpoint(saved, material, run_client, expected):
     assert "fewer or smaller" in found["refused"]["huge"] and "cannot identify" in found["refused"]["postscript"]
 
 
+@pytest.mark.parametrize("saved", ["d2s", pytest.param("pir", marks=pytest.mark.slow)], indirect=True)
 def test_mteb_finds_the_model_on_the_hub_and_runs_both_directions(
     saved, tmp_path, run_client, online, material, expected
 ):

@@ -187,6 +187,7 @@ def launched(processes=1, drop_last=True):
     return SimpleNamespace(world_size=processes, dataloader_drop_last=drop_last)
 
 
+@pytest.mark.slow  # the check itself has fast tests
 def test_fewer_processes_than_were_asked_for_are_refused(scenes, tmp_path):
     command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", run_d2s.__file__]
     words = [*scenes, *SMALL, "--stages", "baseline", "--output_dir", str(tmp_path / "out")]

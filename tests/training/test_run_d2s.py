@@ -138,6 +138,7 @@ def test_chunks_go_with_mixed_precision_and_adapters(scenes, tmp_path, extra):
     assert max((whole[key].float() - chunked[key].float()).abs().max().item() for key in whole) < bound
 
 
+@pytest.mark.slow
 def test_two_processes_train_in_chunks_as_one_without(scenes, tmp_path):
     flags = ["--stages", "baseline", *EXACT]
     one = run(scenes, tmp_path / "one", *flags)

@@ -41,6 +41,7 @@ def test_the_representation_alone_trains_too(taught, tmp_path):
     assert any(not torch.equal(plain[key], taught[key]) for key in plain)
 
 
+@pytest.mark.slow
 def test_two_processes_relate_all_pairs_as_one_does(taught, tmp_path):
     _, student = taught
     flags = [
