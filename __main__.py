@@ -18,6 +18,7 @@ VERBS = {
     "search": "find pictures by text, picture or both; JSON, HTML, GeoJSON",
     "serve": "a page and an HTTP API over an index",
     "evaluate": "retrieval metrics of a saved model on a split, by named protocols",
+    "analyse": "what embedding spaces are like: rank, uniformity, modality gap, recall by caption",
     "compare": "two evaluations of the same queries: differences, intervals, p-values",
     "caption": "dense captions from a vision-language model, resumable",
     "push": "a saved model to a Hub repository, in one commit",

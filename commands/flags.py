@@ -125,6 +125,12 @@ class Parser(argparse.ArgumentParser):
         raise ValueError(message)
 
 
+def words_first(words: list[str], flag: str) -> list[str]:
+    """A command line whose words before the first flag are given to `flag`, which takes several."""
+    first = next((place for place, word in enumerate(words) if word.startswith("-")), len(words))
+    return [flag, *words] if first else words
+
+
 def add_json(parser: Parser, what: str):
     """Add `--json [FILE]`: alone it prints JSON in place of text; with a file the text is printed and JSON written."""
     parser.add("--json", nargs="?", const=STDOUT, metavar="FILE", help=f"{what} as JSON: printed, or written to FILE")

@@ -1,7 +1,7 @@
 """`vsehub plot RUN ...`: losses, metrics and learning rates of one or several training runs, as a picture."""
 
 from ..files.outputs import output_file
-from .flags import Parser, add_json, tell
+from .flags import Parser, add_json, tell, words_first
 
 FORMATS = (".png", ".svg", ".pdf")
 
@@ -22,7 +22,7 @@ def parser() -> Parser:
 
 def main(argv: list[str]) -> int:
     """Read the runs, draw, say where the picture is."""
-    args = parser().parse_args(_runs_first(argv))
+    args = parser().parse_args(words_first(argv, "--runs"))
     if not args.runs:
         raise ValueError("say which runs: vsehub plot RUN ... (folders that `vsehub train` wrote)")
     if not args.out.lower().endswith(FORMATS):
@@ -35,9 +35,3 @@ def main(argv: list[str]) -> int:
     lines = [f"{each.name}: {len(each.series)} curves" for each in curves]
     tell(args, "\n".join([*lines, f"picture: {args.out}"]), {each.name: each.series for each in curves})
     return 0
-
-
-def _runs_first(words: list[str]) -> list[str]:
-    """The words with those before the first flag given to `--runs`."""
-    first = next((place for place, word in enumerate(words) if word.startswith("-")), len(words))
-    return ["--runs", *words] if first else words

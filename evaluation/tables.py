@@ -56,4 +56,54 @@ def protocol_table(record: dict) -> str:
     return "\n".join([*lines, f"in brackets: {share:g} % bootstrap intervals over images"])
 
 
-__all__ = ["further_lines", "protocol_table", "table"]
+MEASURES = {  # of `analyse.describe`: what stands in the table -> where it is, and its decimals
+    "numbers of an embedding": (("dimension",), 0),
+    "effective rank, images": (("image", "effective_rank"), 1),
+    "effective rank, texts": (("text", "effective_rank"), 1),
+    "directions of 90 % of the variance, images": (("image", "directions_90"), 0),
+    "directions of 90 % of the variance, texts": (("text", "directions_90"), 0),
+    "alignment (0: pairs coincide)": (("alignment",), 3),
+    "uniformity, images (-4: spread evenly)": (("image", "uniformity"), 3),
+    "uniformity, texts": (("text", "uniformity"), 3),
+    "modality gap": (("modality_gap",), 3),
+    "nearer to the own modality's mean, %": (("separability",), 1),
+    "rSum": (("rsum",), 1),
+    "a caption finds its dense text, R@1": (("dense_recall", "recall@1"), 1),
+    "  R@5": (("dense_recall", "recall@5"), 1),
+    "  R@10": (("dense_recall", "recall@10"), 1),
+}
+FIRST = 44  # characters of the column of names
+
+
+def analysis_table(results: dict[str, dict]) -> str:
+    """Analyses side by side: a line for each measure, a column for each model.
+
+    Args:
+        results: name of a model -> what `analyse.describe` returned; all of the same rows.
+    """
+    one = next(iter(results.values()))
+    widths = [max(10, len(name) + 2) for name in results]
+
+    def line(title: str, values: list) -> str:
+        return f"{title:{FIRST}}" + "".join(f"{value:>{width}}" for value, width in zip(values, widths))
+
+    lines = [f"{one['images']} images, {one['texts']} captions", line("", list(results))]
+    for title, (path, digits) in MEASURES.items():
+        if path[0] in one:
+            numbers = [each[path[0]] if len(path) == 1 else each[path[0]][path[1]] for each in results.values()]
+            lines.append(line(title, [f"{number:.{digits}f}" for number in numbers]))
+    for key, title in (("recall_by_words", "words"), ("recall_by_content_words", "distinct content words")):
+        lines.append(f"text to image R@1 by {title} of the caption")
+        for row, part in enumerate(one[key]):
+            name = f"  {part['from']}" + (f" to {part['to']}" if part["to"] > part["from"] else "")
+            shown = [f"{each[key][row]['recall@1']:.1f}" for each in results.values()]
+            lines.append(line(f"{name} ({part['texts']} captions)", shown))
+    if any("recall_by_width" in each for each in results.values()):
+        lines.append("rSum by the first numbers of the embedding")
+        by_name = [{row["width"]: row["rsum"] for row in each.get("recall_by_width", [])} for each in results.values()]
+        for width in sorted({width for rows in by_name for width in rows}):
+            lines.append(line(f"  {width}", [f"{rows[width]:.1f}" if width in rows else "-" for rows in by_name]))
+    return "\n".join(lines)
+
+
+__all__ = ["analysis_table", "further_lines", "protocol_table", "table"]

@@ -71,18 +71,36 @@ def draw_curves(curves: list[Curves], out: str | Path, metrics: Iterable[str] = 
         ImportError: matplotlib is not there.
         ValueError: a metric that no run has, or a format that cannot be written.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ImportError("drawing curves needs matplotlib: pip install vsehub[plot]") from None
     panels = _panels(curves, list(metrics))
-    figure = Figure(figsize=(PANEL[0], PANEL[1] * len(panels)), layout="constrained")
+    figure = load_figure()(figsize=(PANEL[0], PANEL[1] * len(panels)), layout="constrained")
     for axes, (title, lines) in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels.items()):
         for label, points in lines:
             axes.plot(*zip(*points), label=label, marker="." if len(points) < 30 else None)
         axes.set(title=title, xlabel="step")
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
+    save_figure(figure, out)
+
+
+def load_figure() -> type:
+    """The class `Figure` of matplotlib.
+
+    Raises:
+        ImportError: matplotlib is not there.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ImportError("drawing needs matplotlib: pip install vsehub[plot]") from None
+    return Figure
+
+
+def save_figure(figure, out: str | Path):
+    """Write a figure; the format is that of the name.
+
+    Raises:
+        ValueError: a format that cannot be written.
+    """
     try:
         figure.savefig(out)
     except ValueError as error:
@@ -116,4 +134,4 @@ def _panels(curves: list[Curves], metrics: list[str]) -> dict[str, list[tuple[st
     return drawn
 
 
-__all__ = ["Curves", "draw_curves", "read_curves"]
+__all__ = ["Curves", "draw_curves", "load_figure", "read_curves", "save_figure"]

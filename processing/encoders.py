@@ -153,6 +153,19 @@ class Encoder:
         return fingerprint(self.model)
 
 
+def truncated(vectors: torch.Tensor, width: int | None) -> torch.Tensor:
+    """The first numbers of vectors (N, D), normalised again: (N, width); None takes all.
+
+    Raises:
+        ValueError: vectors with fewer numbers.
+    """
+    if width is None:
+        return vectors
+    if not 1 <= width <= vectors.shape[-1]:
+        raise ValueError(f"width {width}: these embeddings have {vectors.shape[-1]} numbers; name at most so many")
+    return F.normalize(vectors[..., :width], dim=-1)
+
+
 def _text_settings(processor, config) -> dict[str, Any]:
     """How texts are padded and cut: arguments of a call of the processor.
 
@@ -177,4 +190,4 @@ def _is_float(value) -> bool:
     return torch.is_tensor(value) and value.is_floating_point()
 
 
-__all__ = ["KINDS", "Encoder"]
+__all__ = ["KINDS", "Encoder", "truncated"]

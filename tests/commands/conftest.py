@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from datasets import Dataset
+from photos import jpeg
 
 from vsehub.__main__ import main
 
@@ -36,3 +38,14 @@ def calls(monkeypatch):
         return made
 
     return record
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    """A parquet file of four pictures with two captions each."""
+    rows = []
+    for number, word in enumerate(["dog", "cat", "boat", "bridge"]):
+        picture = {"bytes": jpeg(number), "path": None}
+        rows.append({"image": picture, "captions": [f"a {word}", f"the {word}"], "image_id": str(number)})
+    Dataset.from_list(rows).to_parquet(str(tmp_path / "pairs.parquet"))
+    return tmp_path / "pairs.parquet"

@@ -38,6 +38,7 @@ WORDS = [
     "$HOME", "~nobody/x",
 ]  # fmt: skip
 VERBS = {
+    "analyse": "no/model --data no/data",
     "caption": "no/data --model no/model --out dense.parquet",
     "check-leakage": "no/data",
     "compare": "a.json b.json",

@@ -1,34 +1,15 @@
 """`vsehub evaluate`: options that reach the library, a table or JSON, and the JSON that `compare` reads."""
 
-import io
 import json
 
-import numpy as np
 import pytest
 from datasets import Dataset
 from dual_encoders import FAMILIES, SENTENCE
-from PIL import Image
+from photos import jpeg
 
 from vsehub.evaluation.record import read_record
 
 NAME = "vsehub.evaluation.evaluate.evaluation"
-
-
-def png(seed: int) -> bytes:
-    buffer = io.BytesIO()
-    pixels = np.random.default_rng(seed).integers(0, 255, (32, 32, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-@pytest.fixture
-def pairs(tmp_path):
-    rows = []
-    for number, word in enumerate(["dog", "cat", "boat", "bridge"]):
-        picture = {"bytes": png(number), "path": None}
-        rows.append({"image": picture, "captions": [f"a {word}", f"the {word}"], "image_id": str(number)})
-    Dataset.from_list(rows).to_parquet(str(tmp_path / "pairs.parquet"))
-    return tmp_path / "pairs.parquet"
 
 
 def test_a_table_and_json_say_the_same(vsehub, vsehub_json, tiny_folder, pairs, tmp_path):
@@ -58,7 +39,9 @@ def test_any_dual_encoder_is_evaluated_and_compared_with_ours(
 def test_captions_that_are_cut_are_counted(vsehub, dual_folder, tmp_path, monkeypatch):
     told = []
     monkeypatch.setattr("vsehub.modeling.modeling_dual_encoder.logger.warning", told.append)
-    rows = [{"image": {"bytes": png(n), "path": None}, "captions": ["a b c " * 30], "image_id": str(n)} for n in (0, 1)]
+    rows = [
+        {"image": {"bytes": jpeg(n), "path": None}, "captions": ["a b c " * 30], "image_id": str(n)} for n in (0, 1)
+    ]
     Dataset.from_list(rows).to_parquet(str(tmp_path / "long.parquet"))
     vsehub("evaluate", dual_folder("clip"), "--data", tmp_path / "long.parquet")
     assert told == ["2 of 2 texts were cut at 77 tokens: the rest of them was not read"]
