@@ -34,7 +34,13 @@ def parser() -> Parser:
         "--dense_text",
         help="dense texts: a column, a .jsonl, a .parquet, or `union` (default: the column dense_text, if any)",
     )
-    parser.add("--widths", type=positive_int, nargs="+", default=[], help="also rSum of the first so many numbers")
+    parser.add(
+        "--widths",
+        type=positive_int,
+        nargs="+",
+        default=[],
+        help="also rSum of the first so many numbers (default: the widths of --matryoshka in training)",
+    )
     parser.add("--plots", metavar="FOLDER", help=f"write {' and '.join(PICTURES)} there (needs vsehub[plot])")
     parser.add("--batch_size", type=positive_int, default=64, help="default: %(default)s")
     add_trust(parser)

@@ -31,6 +31,7 @@ def parser() -> Parser:
     parser.add("--ground_truth", help="folder of CxC and ECCV Caption (default: the package eccv_caption)")
     parser.add("--folds", type=natural_int, default=0, help="also the mean over this number of folds (COCO 1K: 5)")
     parser.add("--graded", choices=("captions", "classes"), help="also NDCG within and across modalities")
+    parser.add("--width", type=positive_int, help="keep the first so many numbers of each embedding (--matryoshka)")
     parser.add("--batch_size", type=positive_int, default=64, help="default: %(default)s")
     parser.add(
         "--dtype",
@@ -66,6 +67,7 @@ def main(argv: list[str]) -> int:
         ground_truth=args.ground_truth,
         embeddings=args.embeddings,
         save_embeddings=args.save_embeddings,
+        width=args.width,
         dtype=args.dtype,
         batch_size=args.batch_size,
         **loading_options(args, args.model),

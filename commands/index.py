@@ -40,6 +40,11 @@ def parser() -> Parser:
     parser.add("--model", help="folder or Hub id; not needed with --update")
     parser.add("--out", required=True, help="folder of the index")
     parser.add("--update", action="store_true", help="bring an index up to date, or add a source to it")
+    parser.add(
+        "--width",
+        type=positive_int,
+        help="keep the first so many numbers of each embedding, best of a model trained with --matryoshka",
+    )
     parser.add("--kind", choices=KINDS, help="flat is exact, hnsw approximate; auto is hnsw from 200,000 rows")
     parser.add(
         "--tile",
@@ -83,7 +88,7 @@ def main(argv: list[str]) -> int:
         settings = settings_of_update(args, VectorIndex.open(args.out).sources.get(collection.name, {}))
         collection = Collection(args.data, args.split, **settings)
     done = index_collection(
-        collection, args.out, args.model, args.update, args.kind, args.batch_size, args.workers, **loading
+        collection, args.out, args.model, args.update, args.kind, args.batch_size, args.workers, args.width, **loading
     )
     if done is not None:  # on the first process
         text = (

@@ -21,6 +21,8 @@ class DualEncoderConfig(PreTrainedConfig):
             a parameter: the hinge losses have no temperature, and a parameter without gradient breaks DDP.
         freeze_vision_batch_norm: keep BatchNorm of the vision tower in eval mode while training, so that an image's
             embedding never depends on its batch-mates. Switch off only to train a convolutional tower from scratch.
+        matryoshka: widths below D whose first numbers were trained to be embeddings of their own, when normalised; None
+            or empty: none were.
         legacy: reproduce the official code where it differs from the corrected behaviour (each subclass lists how).
     """
 
@@ -42,6 +44,7 @@ class DualEncoderConfig(PreTrainedConfig):
         logit_scale=20.0,
         freeze_vision_batch_norm=True,
         legacy=False,
+        matryoshka=None,
         **kwargs,
     ):
         self.vision_config = tower_config(vision_config, default="vit")
@@ -55,6 +58,7 @@ class DualEncoderConfig(PreTrainedConfig):
         for name in ("projection_dim", "image_size", "vision_width"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        self.matryoshka = nested_widths(matryoshka, projection_dim)
         if logit_scale <= 0:
             raise ValueError(f"logit_scale must be positive, got {logit_scale}")
         super().__init__(**kwargs)
@@ -73,6 +77,18 @@ class DualEncoderConfig(PreTrainedConfig):
     def from_vision_text_configs(cls, vision_config, text_config, **kwargs):
         """Compose the configuration from the configurations of two towers."""
         return cls(vision_config=vision_config.to_dict(), text_config=text_config.to_dict(), **kwargs)
+
+
+def nested_widths(widths, dimension: int) -> list[int] | None:
+    """Widths below the whole one, ascending, each once; None if there are none.
+
+    Raises:
+        ValueError: one is no whole number from 1 to the dimension.
+    """
+    for width in widths or ():
+        if isinstance(width, bool) or not isinstance(width, int) or not 1 <= width <= dimension:
+            raise ValueError(f"matryoshka: widths must be whole numbers from 1 to {dimension}, got {width!r}")
+    return sorted({width for width in widths or () if width < dimension}) or None
 
 
 def refuse_kernels(settings: dict):
@@ -147,4 +163,4 @@ def tower_config(config, default: str = ""):
     return config
 
 
-__all__ = ["DualEncoderConfig", "refuse_kernels"]
+__all__ = ["DualEncoderConfig", "nested_widths", "refuse_kernels"]

@@ -44,7 +44,8 @@ def analysis(
         split: which split.
         need_dense: whether every row must have a dense text (`data.dense_text` says where); if not, a column
             `dense_text` is used where all rows have one.
-        widths: also the recall of the first so many numbers of each embedding.
+        widths: also the recall of the first so many numbers of each embedding; default those that a model was
+            trained for.
         batch_size: images, or texts, at a time.
         loading: for each source, arguments of the loading.
 
@@ -72,7 +73,7 @@ def analysis(
             encoder = load_encoder(source, **(loading or {}).get(source, {})).to(accelerator.device)
         embeds = _embedded(encoder, rows, accelerator, batch_size)
         dense = encoder.encode_text(dense_texts, batch_size) if dense_texts else None
-        results[name] = describe(embeds, captions, dense, widths)
+        results[name] = describe(embeds, captions, dense, widths or encoder.nested_widths)
         del encoder
     return results
 

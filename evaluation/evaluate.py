@@ -10,7 +10,7 @@ from ..data.arguments import DataArguments
 from ..data.rows import prepare_rows
 from ..files.outputs import output_file
 from ..modeling.towers import load_errors
-from ..processing.encoders import Encoder
+from ..processing.encoders import Encoder, truncated
 from ..processing.load_encoder import load_encoder
 from .embed import EncoderRows, embed_rows, further_metrics, labels_of
 from .graded import class_relevance, graded_metrics, rouge_l_relevance
@@ -33,6 +33,7 @@ class EvaluationOptions:
     ground_truth: str | None = None  # folder of CxC and ECCV Caption; None is the package eccv_caption
     embeddings: str | None = None  # file to read them from
     save_embeddings: str | None = None  # file to write them to
+    width: int | None = None  # keep the first so many numbers of each embedding
     dtype: str = "float32"  # or `bfloat16`, or `auto`
     batch_size: int = 64
     revision: str | None = None  # commit, tag or branch of a Hub id
@@ -90,19 +91,20 @@ def evaluation(source: str, data: DataArguments, split: str, options: Evaluation
     with load_errors(source):
         encoder = load_encoder(source, weights=not options.embeddings, **options.loading)
         facts = embedding_facts(source, rows, split, dtype, encoder.text_limit, options.loading)
-    if options.embeddings:
-        embeds = read_embeddings(options.embeddings, facts)
-    else:
-        embeds = _embeds(encoder.to(accelerator.device), rows, accelerator, dtype, options.batch_size)
-        if options.save_embeddings and accelerator.is_main_process:
-            write_embeddings(options.save_embeddings, embeds, facts)
-    embeds = (embeds[0].to(accelerator.device), embeds[1].to(accelerator.device), embeds[2])
+    embeds = _read_or_embed(encoder, rows, accelerator, dtype, options, facts)
     outcomes = _outcomes(rows, embeds, truths)
     labels = labels_of(rows) if any(PROTOCOLS[name].repeats for name in options.protocols) else None
     metrics = outcomes[options.protocols[0]].metrics()
     metrics |= further_metrics(*embeds, folds=options.folds, labels=labels)
     metrics |= _graded(rows, embeds, options.graded)
-    about = {**facts, "source": data.data, "images": len(rows), "texts": len(owners), "ties": "expected"}
+    about = {
+        **facts,
+        **({"width": options.width} if options.width else {}),
+        "source": data.data,
+        "images": len(rows),
+        "texts": len(owners),
+        "ties": "expected",
+    }
     about["data_fingerprint"] = about.pop("data")
     return metrics, evaluation_record(outcomes, about)
 
@@ -138,6 +140,21 @@ def _embeds(encoder: Encoder, rows, accelerator, dtype: str, batch_size: int):
         encoder.warn_of_cuts(inputs.captions)
     with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
         return embed_rows(encoder, inputs, accelerator, batch_size)
+
+
+def _read_or_embed(
+    encoder: Encoder, rows, accelerator: Accelerator, dtype: str, options: EvaluationOptions, facts: dict
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The embeddings on the accelerator, of `options.width` numbers; those that are saved are whole."""
+    if options.embeddings:
+        embeds = read_embeddings(options.embeddings, facts)
+    else:
+        encoder.with_width(options.width)  # refused or warned of before the embedding
+        embeds = _embeds(encoder.to(accelerator.device), rows, accelerator, dtype, options.batch_size)
+        if options.save_embeddings and accelerator.is_main_process:
+            write_embeddings(options.save_embeddings, embeds, facts)
+    images, texts = (truncated(side.to(accelerator.device), options.width) for side in embeds[:2])
+    return images, texts, embeds[2]
 
 
 def _outcomes(rows, embeds, truths: dict) -> dict[str, Outcomes]:

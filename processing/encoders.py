@@ -3,6 +3,8 @@
 Search and evaluation know nothing else of a model. `load_encoder.py` says which models there are.
 """
 
+import copy
+import logging
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -22,6 +24,8 @@ from .batching import batches_of, by_length, run_batches
 from .pixels import to_rgb
 from .processing_dual_encoder import text_positions
 
+logger = logging.getLogger(__name__)
+
 KINDS = "D2S-VSE, PIR, CLIP, SigLIP, SigLIP 2, ALIGN, or a sentence-transformers model of images and texts"
 
 
@@ -36,7 +40,10 @@ class Encoder:
 
     Attributes:
         text_limit: number of tokens of a text that are read; None if there is no limit.
+        width: how many numbers of each vector are kept, see `with_width`; None: all.
     """
+
+    width: int | None = None
 
     def __init__(self, model, processor, name: str = "", config=None):
         self.model, self.processor = model, processor
@@ -68,10 +75,37 @@ class Encoder:
 
     @cached_property
     def dimension(self) -> int:
-        """Length of the vectors."""
+        """Number of numbers of a vector."""
         if isinstance(self.model, DualEncoderPreTrainedModel):
             return self.model.config.projection_dim
         return self.encode_text(["a"]).shape[1]
+
+    @property
+    def nested_widths(self) -> tuple[int, ...]:
+        """The widths, below the whole one, that the model was trained for (`--matryoshka`)."""
+        return tuple(getattr(getattr(self.model, "config", None), "matryoshka", None) or ())
+
+    def with_width(self, width: int | None) -> "Encoder":
+        """An encoder of the same model that keeps the first numbers of each vector, normalised again.
+
+        Args:
+            width: how many; None or the whole width gives this encoder. A width that the model was not trained for
+                is warned of.
+
+        Raises:
+            ValueError: more than there are, or this encoder keeps fewer already.
+        """
+        if width is None or width == self.dimension:
+            return self
+        if not 1 <= width < self.dimension:
+            raise ValueError(f"{self.name}: its embeddings have {self.dimension} numbers, fewer than --width {width}")
+        if width not in self.nested_widths:
+            trained = ", ".join(map(str, self.nested_widths)) or "none below the whole one"
+            logger.warning("%s was not trained for width %d (%s): expect lower recall", self.name, width, trained)
+        narrow = copy.copy(self)
+        narrow.width = narrow.dimension = width
+        narrow.identity = {**self.identity, "width": width}
+        return narrow
 
     def image_inputs(self, images: Sequence[Any]) -> dict[str, Any]:
         """Prepare RGB PIL images, as the model's own processor does."""
@@ -106,7 +140,8 @@ class Encoder:
                 f"{self.name}: its features of {kind}s have the shape {tuple(features.shape)}, which is not one vector "
                 f"for each: take a dual encoder ({KINDS})"
             )
-        return DualEncoderOutput(**{f"{kind}_embeds": F.normalize(features.float(), dim=-1)})
+        features = features.float()[:, : self.width]
+        return DualEncoderOutput(**{f"{kind}_embeds": F.normalize(features, dim=-1)})
 
     def encode_image(self, images, batch_size: int = 32) -> torch.Tensor:
         """Embed PIL images: unit vectors (N, D), float32 on the CPU.
@@ -149,7 +184,7 @@ class Encoder:
 
     @cached_property
     def identity(self) -> dict:
-        """The `files.digests.fingerprint` of the model."""
+        """The `files.digests.fingerprint` of the model, and `width` where fewer numbers are kept."""
         return fingerprint(self.model)
 
 

@@ -49,6 +49,7 @@ def index_collection(
     kind: str | None = None,
     batch_size: int = 32,
     workers: int | None = None,
+    width: int | None = None,
     **loading,
 ) -> Done | None:
     """Embed a collection into the index of a folder, which is made if there is none.
@@ -61,13 +62,14 @@ def index_collection(
         kind: of `approximate.KINDS`, or `auto`; None is the kind of the index, `flat` for a new one.
         batch_size: pictures at a time, in each process.
         workers: decoding threads; default one per core, at most 8.
+        width: keep the first so many numbers of each embedding; None: all, or as the index that is updated.
         **loading: of `Retriever.from_pretrained`, such as `revision`.
 
     Returns:
         What was done; None on all processes but the first.
 
     Raises:
-        IndexFolderError: the folder holds an index and `update` is not set, or one of another model.
+        IndexFolderError: the folder holds an index and `update` is not set, or one of another model or width.
         ValueError: no model, an unreadable collection, a number below 1.
         ImportError: a kind that needs faiss, without it.
     """
@@ -77,7 +79,7 @@ def index_collection(
         raise ValueError(f"batch_size and workers must be at least 1, not {batch_size} and {workers}")
     collection.check(may_be_empty=update)
     accelerator = Accelerator()
-    retriever = _opened(collection, out, model, update, kind, accelerator, loading)
+    retriever = _opened(collection, out, model, update, kind, accelerator, {"width": width, **loading})
     with retriever.index.lock() if accelerator.is_main_process else contextlib.nullcontext():
         done = refresh(retriever, collection, accelerator, batch_size, workers)
     done.rows = len(retriever.index)

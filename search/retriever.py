@@ -53,6 +53,7 @@ class Retriever:
         model: any dual encoder: of vsehub or transformers, a `SentenceTransformer`, or an `Encoder`.
         processor: its processor; default the one beside its weights.
         index: what to search; default an empty one in memory.
+        width: keep the first so many numbers of each vector; default as the index says, or all.
 
     Attributes:
         encoder: the model and its processor as search uses them.
@@ -60,18 +61,20 @@ class Retriever:
 
     Raises:
         ValueError: a model that does not embed both images and texts.
-        IndexFolderError: the index was made with another model.
+        IndexFolderError: the index was made with another model or width.
     """
 
-    def __init__(self, model, processor=None, index: VectorIndex | None = None):
-        self.encoder: Encoder = encoder_of(model, processor).eval()
+    def __init__(self, model, processor=None, index: VectorIndex | None = None, width: int | None = None):
+        if width is None and index is not None:
+            width = (index.model or {}).get("width")
+        self.encoder: Encoder = encoder_of(model, processor).eval().with_width(width)
         self.model, self.processor = self.encoder.model, self.encoder.processor
         self.made_by = self.encoder.identity
         self.index = VectorIndex(self.made_by) if index is None else index
         self.index.check_model(self.made_by)
 
     @classmethod
-    def from_pretrained(cls, model, index=None, processor=None, **kwargs):
+    def from_pretrained(cls, model, index=None, processor=None, width=None, **kwargs):
         """Load a model and its processor.
 
         Args:
@@ -79,6 +82,7 @@ class Retriever:
                 a `processor`, unless one is saved beside its weights).
             index: a `VectorIndex`, the folder of one, or None for an empty one in memory.
             processor: of the model.
+            width: keep the first so many numbers of each vector; default as the index says, or all.
             **kwargs: of `AutoModel.from_pretrained`, such as `revision`. `trust_remote_code` is False unless given.
         """
         if isinstance(model, (str, os.PathLike)):
@@ -91,7 +95,7 @@ class Retriever:
                 model = load_encoder(source, processor, **kwargs)
         if isinstance(index, (str, os.PathLike)):
             index = VectorIndex.open(index)
-        return cls(model, processor, index)
+        return cls(model, processor, index, width)
 
     @classmethod
     def open(cls, folder, model=None, **kwargs):

@@ -32,7 +32,8 @@ class VectorIndex:
     """Unit vectors with ids, in memory or in a folder.
 
     Args:
-        model: that made the vectors: `id`, `revision`, `digest`; None accepts vectors of any model.
+        model: that made the vectors: `id`, `revision`, `digest`, and `width` where only the first numbers of its
+            embeddings are kept; None accepts vectors of any model.
         kind: `flat` (exact), `hnsw`, or `auto` by size.
 
     Use `create` or `open` for one in a folder.
@@ -117,11 +118,19 @@ class VectorIndex:
         """Refuse vectors of another model.
 
         Raises:
-            IndexFolderError: the index was made with other weights.
+            IndexFolderError: the index was made with other weights, or holds vectors of another width.
         """
         mine = self.model
-        if mine is None or mine["digest"] == model["digest"]:
+        if mine is None:
             return
+        if mine["digest"] == model["digest"]:
+            kept, asked = _kept(mine), _kept(model)
+            if kept == asked:
+                return
+            raise IndexFolderError(
+                f"{self.folder or 'this index'} holds {kept} of each embedding, and {asked} were asked for: leave the "
+                "width out, or make another index"
+            )
         same_name = mine["id"] == model["id"]
         raise IndexFolderError(
             f"{self.folder or 'this index'} was made with {_called(mine)}, not with {_called(model)}"
@@ -374,6 +383,9 @@ def _check_types(manifest: dict):
         texts = isinstance(model, dict) and isinstance(model["id"], str) and isinstance(model["digest"], str)
         if not texts or not isinstance(model.get("revision"), (str, type(None))):
             raise TypeError("the model has an id, a revision and a digest, all of them texts")
+        width = model.get("width")
+        if isinstance(width, bool) or not (width is None or (isinstance(width, int) and width > 0)):
+            raise TypeError("the width of the model's vectors is a whole number")
     if not isinstance(manifest["kind"], str) or isinstance(manifest["rows"], bool):
         raise TypeError("kind is a text and rows a number")
     if cutoff is not None and not (isinstance(cutoff, dict) and isinstance(cutoff.get("text", 0.0), (int, float))):
@@ -391,6 +403,10 @@ def _check_types(manifest: dict):
     for pair in manifest["segments"]:
         if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(name, str) for name in pair):
             raise TypeError("a segment is the names of two files")
+
+
+def _kept(model: dict) -> str:
+    return f"the first {model['width']} numbers" if model.get("width") else "all numbers"
 
 
 def _called(model: dict) -> str:

@@ -31,7 +31,7 @@ from ..files.numbers import (
 FOLDS, FOLDED = 5, 5000  # the 1K protocol of COCO
 _width, _share_or_steps = whole(1, 65_536), number(0, 2**31 - 1)
 RANGES = {  # flag -> the type that reads it
-    **dict.fromkeys(("projection_dim", "lora_rank"), _width),
+    **dict.fromkeys(("projection_dim", "lora_rank", "matryoshka"), _width),
     **dict.fromkeys(("num_mask_tokens", "decoder_heads", "attention_heads", "filter_size"), whole(1, 65_536)),
     **dict.fromkeys(("decoder_layers",), whole(1, 1024)),
     **dict.fromkeys(("instruction_layers", "cycles"), whole(0, 1024)),

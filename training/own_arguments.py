@@ -33,6 +33,10 @@ class TowerArguments:
         default=False, metadata={"help": "Use ImageNet's mean and std, whatever the tower expects (official code)."}
     )
     legacy: bool = field(default=False, metadata={"help": "Reproduce the official code's quirks; see the config."})
+    matryoshka: list[int] | None = field(
+        default=None,
+        metadata={"help": "Widths, as 32 64 128: train so that the first so many numbers are embeddings, too."},
+    )
     freeze_vision: bool = field(default=False, metadata={"help": "Do not train the vision tower."})
     freeze_text: bool = field(default=False, metadata={"help": "Do not train the text tower."})
     train_vision_from: str | None = field(
@@ -54,7 +58,7 @@ class TowerArguments:
     def numbers(self) -> dict:
         """The fields that are also fields of the model's configuration."""
         mine = {item.name for item in fields(self)} - {item.name for item in fields(TowerArguments)}
-        common = {"projection_dim", "image_size", "legacy", "freeze_vision_batch_norm"}
+        common = {"projection_dim", "image_size", "legacy", "freeze_vision_batch_norm", "matryoshka"}
         return {name: getattr(self, name) for name in sorted(common | mine) if name not in self.sources}
 
     sources: ClassVar[tuple[str, ...]] = ()  # fields of a subclass that name models

@@ -5,15 +5,18 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from ..configuration.configuration_dual_encoder import DualEncoderConfig
 from ..evaluation.protocols import protocols_outcomes
 from ..evaluation.significance import intervals
+from ..losses.matryoshka import MatryoshkaObjective
 from ..modeling.modeling_dual_encoder import DualEncoderPreTrainedModel
 from ..processing.processing_dual_encoder import DualEncoderProcessor
-from .arguments import RetrievalTrainingArguments, TowerArguments
+from .arguments import RetrievalTrainingArguments, StructureArguments, TowerArguments
 from .batches import HostBatch, PairBatch, PairCollator
 from .lora import with_lora
 from .pairs import PairDataset
@@ -69,8 +72,8 @@ def train_pairs(
         seed=training.seed,
     )
     check_batch(len(dataset), training)
-    if with_teachers:
-        objective = structured(objective, args.objective, dataset.teachers.means(), model.config.projection_dim)
+    means = dataset.teachers.means() if with_teachers else None
+    objective = whole_objective(objective, args.objective, means, model.config)
     trainer = RetrievalTrainer(
         model=with_lora(model, args.model.lora_rank) if args.model.lora else model,
         args=args.for_trainer(),
@@ -87,6 +90,28 @@ def train_pairs(
     if args.model.lora:
         trainer.model = trainer.model.merge_and_unload()
     return trainer
+
+
+def whole_objective(
+    objective: nn.Module,
+    args: StructureArguments,
+    means: tuple[torch.Tensor, torch.Tensor] | None,
+    config: DualEncoderConfig,
+) -> nn.Module:
+    """What a stage minimises: the objective of its system, with structure where there are teachers, at each width.
+
+    Args:
+        objective: of the system.
+        args: of the structure.
+        means: of the teachers' features, see `structured`; None: no teachers.
+        config: of the model; `matryoshka` names the nested widths.
+    """
+    widths = [*(config.matryoshka or ()), config.projection_dim]
+    several = {}
+    for width in widths:
+        own = copy.deepcopy(objective) if len(widths) > 1 else objective
+        several[width] = own if means is None else structured(own, args, means, width)
+    return several[widths[0]] if len(widths) == 1 else MatryoshkaObjective(several)
 
 
 def _tell_cuts(tokenizer: PreTrainedTokenizerBase, column: Iterable[str | list[str]]):

@@ -12,6 +12,7 @@ from accelerate import PartialState
 from datasets import Dataset
 from transformers import PreTrainedModel, set_seed
 
+from ..configuration.configuration_dual_encoder import nested_widths
 from ..data.arguments import DataArguments
 from ..data.rows import prepare_rows
 from ..data.sources import path_of
@@ -70,6 +71,7 @@ class StageArguments:
             raise ValueError(f"--train_split and --eval_split are both {data.eval_split!r}: choose a held-out split")
         if data.bands is not None and len(data.bands) != 3:
             raise ValueError(f"--bands {' '.join(map(str, data.bands))}: name three, for red, green and blue")
+        nested_widths(self.model.matryoshka, self.model.projection_dim)
         check_settings(self.stage, self.training)
         self.training.metric_for_best_model = metric_of(self.training, self.stage)
         self.resume = parse_resume(self.training.resume_from_checkpoint)

@@ -33,7 +33,7 @@ def test_bad_requests_are_one_line(vsehub, calls, tiny_folder, pairs, tmp_path, 
     (tmp_path / "file").touch()
     for words, said in (
         (("--data", "d"), "say which models"),
-        (("m",), "required: --data"),
+        (("m",), "DATA is missing"),
         (("m", "--data", "d", "--widths", "0"), "--widths: must be"),
         (("m", "--data", "d", "--plots", tmp_path / "file"), "file is a file, not a folder"),
     ):

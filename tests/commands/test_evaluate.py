@@ -6,8 +6,11 @@ import pytest
 from datasets import Dataset
 from dual_encoders import FAMILIES, SENTENCE
 from photos import jpeg
+from safetensors.torch import load_file
 
+from vsehub.evaluation.ranking import image_text_metrics
 from vsehub.evaluation.record import read_record
+from vsehub.processing.encoders import truncated
 
 NAME = "vsehub.evaluation.evaluate.evaluation"
 
@@ -67,3 +70,17 @@ def test_what_is_out_of_range_is_one_line(vsehub, calls):
     ):
         assert said in vsehub("evaluate", "org/m", "--data", "d", *words, status=2)
     assert "DATA is missing" in vsehub("evaluate", "org/m", status=2) and made == []
+
+
+def test_a_width_is_that_of_the_first_numbers(vsehub, vsehub_json, tiny_folder, pairs, tmp_path):
+    saved, words = tmp_path / "e.safetensors", ("evaluate", tiny_folder, "--data", pairs)
+    narrow = vsehub_json(*words, "--width", "5", "--save_embeddings", saved)
+    assert narrow["evaluation"]["width"] == 5
+    sides = load_file(saved)
+    images, texts = (truncated(sides[f"{name}_embeds"], 5) for name in ("image", "text"))
+    assert sides["image_embeds"].shape[1] == 16  # what is saved is whole
+    assert narrow["rsum"] == pytest.approx(image_text_metrics(images, texts, sides["text_to_image"])["rsum"])
+    assert vsehub_json(*words, "--width", "5", "--embeddings", saved)["rsum"] == narrow["rsum"]
+    assert "width" not in vsehub_json(*words, "--embeddings", saved)["evaluation"]
+    assert "fewer than --width 17" in vsehub(*words, "--width", "17", status=2)
+    assert "width 17: these embeddings have 16" in vsehub(*words, "--width", "17", "--embeddings", saved, status=2)

@@ -75,3 +75,15 @@ def test_an_update_reads_a_source_as_before_unless_flags_say_otherwise(tiny_fold
     assert first["rows"] == again["rows"] == again["unchanged"] == 5 and again["embedded"] == 0
     whole = vsehub_json("index", pictures, "--out", out, "--update", "--tile", "0")
     assert whole["rows"] == 2 and vsehub_json("index", pictures, "--out", out, "--update")["unchanged"] == 2
+
+
+def test_the_width_is_kept_in_the_index_and_used_by_a_search(vsehub, vsehub_json, photos, tiny_folder, tmp_path):
+    out = tmp_path / "narrow"
+    vsehub("index", photos, "--model", tiny_folder, "--out", out, "--width", "5")
+    assert len(vsehub_json("search", out, "a dog")["hits"]) == 3
+    assert "3 unchanged" in vsehub("index", photos, "--out", out, "--update")
+    said = vsehub("index", photos, "--out", out, "--update", "--width", "6", status=2)
+    assert "holds the first 5 numbers of each embedding" in said
+    words = ("index", photos, "--model", tiny_folder, "--out", tmp_path / "wide", "--width")
+    assert "its embeddings have 16 numbers, fewer than --width 17" in vsehub(*words, "17", status=2)
+    assert "--width: must be" in vsehub(*words, "0", status=2)

@@ -12,6 +12,7 @@ from vsehub.training.own_arguments import OURS
 
 VERBS = sorted(path.stem for path in Path(commands.__file__).parent.glob("*.py"))
 OTHERWISE = {  # (verb, flag): why it differs
+    ("analyse", "model"): "several models side by side",
     ("teachers", "split"): "features for several splits at once",
     ("explain", "text"): "several texts are compared with one picture",
     ("teachers", "image"): "the former spelling of --vision",

@@ -91,6 +91,18 @@ def test_a_saved_configuration_is_read_by_its_type(cls, tmp_path):
     assert type(config) is cls and (config.logit_scale, config.projection_dim) == (3.5, 64)
 
 
+@pytest.mark.parametrize("cls", [D2SVSEConfig, PIRConfig])
+def test_nested_widths_are_kept_ascending_and_checked(cls, tmp_path):
+    cls(projection_dim=64, matryoshka=[32, 8, 64, 8]).save_pretrained(tmp_path)
+    assert AutoConfig.from_pretrained(tmp_path).matryoshka == [8, 32]
+    old = cls(projection_dim=64).to_dict()
+    del old["matryoshka"]  # a configuration of an earlier version
+    assert cls.from_dict(old).matryoshka is None
+    for widths in ([65], [0], [1.5], [True], ["8"]):
+        with pytest.raises(ValueError, match="matryoshka: widths must be whole numbers from 1 to 64, got"):
+            cls(projection_dim=64, matryoshka=widths)
+
+
 @pytest.mark.parametrize(
     ("config", "width"),
     [

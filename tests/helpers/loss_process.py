@@ -7,6 +7,8 @@ from torch import distributed as dist
 
 from vsehub.losses import AffiliationLoss, ContrastiveLoss, HingeLoss, RepresentationLoss, StructureDistillationLoss
 from vsehub.losses.chunked import rows_are_shared
+from vsehub.losses.matryoshka import MatryoshkaObjective
+from vsehub.losses.objectives import D2SObjective, PairEmbeddings
 
 
 def losses(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -22,6 +24,10 @@ def losses(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         "fused": (
             StructureDistillationLoss("fused", learn_text_share=True),
             lambda loss, v, t: loss(v, t, of_images, of_texts)[0],
+        ),
+        "matryoshka": (
+            MatryoshkaObjective({width: D2SObjective("infonce", ramp_epochs=0) for width in (2, 4)}),
+            lambda loss, v, t: loss(PairEmbeddings(v, t, t, ids, of_texts[:, :4]), 1.0)[0],
         ),
         "representation": (RepresentationLoss(5, 4), lambda loss, v, t: loss(v, of_images, ids)),
     }

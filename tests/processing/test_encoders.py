@@ -6,7 +6,7 @@ from dual_encoders import FAMILIES
 from torch.nn import functional as F
 from transformers import AutoModel, AutoProcessor
 
-from vsehub.processing.encoders import Encoder
+from vsehub.processing.encoders import Encoder, truncated
 from vsehub.processing.load_encoder import load_encoder
 from vsehub.processing.pixels import to_rgb
 
@@ -126,3 +126,23 @@ def test_a_model_whose_features_are_tokens_is_refused(tiny_model, tiny_processor
     monkeypatch.setattr(tiny_model, "get_text_features", lambda **inputs: torch.zeros(1, 5, 16))
     with pytest.raises(ValueError, match=r"mine: its features of texts have the shape \(1, 5, 16\)"):
         encoder.encode_text(["a"])
+
+
+def test_narrow_vectors_are_the_first_numbers_normalised_again(encoder, tiny_pictures, caplog):
+    narrow = encoder.with_width(5)
+    assert "was not trained for width 5 (none below the whole one)" in caplog.text
+    assert narrow.dimension == 5 and encoder.width is None and encoder.with_width(encoder.dimension) is encoder
+    for side, inputs in (("encode_text", TEXTS), ("encode_image", tiny_pictures)):
+        whole = getattr(encoder, side)(inputs)
+        assert torch.allclose(getattr(narrow, side)(inputs), F.normalize(whole[:, :5], dim=-1), atol=1e-6)
+        assert torch.equal(truncated(whole, 5), F.normalize(whole[:, :5], dim=-1)) and truncated(whole, None) is whole
+    assert narrow.identity == {**encoder.identity, "width": 5} and narrow.encode_text([]).shape == (0, 5)
+
+
+def test_widths_that_are_not_there_are_refused_and_trained_ones_pass(make_tiny_model, tiny_processor, caplog):
+    encoder = Encoder(make_tiny_model(matryoshka=[4]), tiny_processor, "mine")
+    assert encoder.nested_widths == (4,) and encoder.with_width(4).dimension == 4 and not caplog.text
+    with pytest.raises(ValueError, match="mine: its embeddings have 16 numbers, fewer than --width 17"):
+        encoder.with_width(17)
+    with pytest.raises(ValueError, match="have 4 numbers, fewer than --width 8"):
+        encoder.with_width(4).with_width(8)

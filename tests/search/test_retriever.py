@@ -249,3 +249,24 @@ def test_encoded_pictures_in_memory_are_added(retriever, photos):
     problems = retriever.add_images([photos[0].read_bytes(), b"no picture"])
     assert [problem["id"] for problem in problems] == ["image-1"]
     assert {hit.id for hit in retriever.search(image=photos[0], k=2)} == {"0.png", "image-0"}
+
+
+def test_the_width_of_an_index_is_that_of_its_queries(tiny_folder, photos, tiny_pictures, tiny_captions, tmp_path):
+    narrow = Retriever.from_pretrained(tiny_folder, width=5)
+    narrow.add_images(photos)
+    narrow.save(tmp_path / "narrow")
+    opened = Retriever.open(tmp_path / "narrow")
+    assert opened.encoder.dimension == 5 and opened.index.model["width"] == 5
+    sides = (opened.model.encode_text(tiny_captions[:1]), opened.model.encode_image(tiny_pictures))
+    text, images = (torch.nn.functional.normalize(side[:, :5], dim=-1) for side in sides)
+    scores = [hit.score for hit in opened.search(text=tiny_captions[0], k=6)]
+    assert np.allclose(scores, (images @ text[0]).sort(descending=True).values, atol=1e-5)
+    with pytest.raises(IndexFolderError, match="holds the first 5 numbers of each embedding, and the first 7 numbers"):
+        Retriever.open(tmp_path / "narrow", width=7)
+    whole = Retriever.from_pretrained(tiny_folder)
+    with pytest.raises(IndexFolderError, match="holds the first 5 numbers of each embedding, and all numbers"):
+        opened.index.check_model(whole.made_by)
+    whole.add_images(photos)
+    whole.save(tmp_path / "whole")
+    with pytest.raises(IndexFolderError, match="holds all numbers of each embedding, and the first 5 numbers"):
+        Retriever.open(tmp_path / "whole", width=5)

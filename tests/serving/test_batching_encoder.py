@@ -81,3 +81,13 @@ def test_groups_hold_at_most_so_many_items_and_lose_no_job():
     groups = list(batches(jobs, 5))
     assert [[len(job.items) for job in group] for group in groups] == [[3, 1], [4], [9], [1, 2]]
     assert [job for group in groups for job in group] == jobs
+
+
+def test_fewer_numbers_of_the_encoder_below_are_kept(made):
+    narrow = made[2].with_width(5)
+    encoder = BatchingEncoder(narrow, 20)
+    try:
+        assert encoder.encode_text(["a dog"]).shape == (1, 5) and encoder.with_width(5) is encoder
+        assert encoder.identity["width"] == encoder.dimension == 5
+    finally:
+        encoder.close()

@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from vsehub import D2SVSEModel, PIRModel
+from vsehub.losses.matryoshka import MatryoshkaObjective
 from vsehub.losses.objectives import D2SObjective, PairEmbeddings, PIRObjective
 from vsehub.modeling.tel import Attention
 from vsehub.training.batches import HostBatch, PairBatch
@@ -47,7 +48,9 @@ def make_batch(kind=PairBatch):
 
 
 def loss_of(model, images, texts, batch):
-    objective = PIRObjective() if isinstance(model, PIRModel) else D2SObjective(align="infonce", ramp_epochs=0)
+    pir = isinstance(model, PIRModel)
+    objectives = (PIRObjective() if pir else D2SObjective(align="infonce", ramp_epochs=0) for _ in range(2))
+    objective = MatryoshkaObjective(dict(zip((6, 16), objectives)))
     pairs = PairEmbeddings(
         image_embeds=F.normalize(images, dim=-1),
         text_embeds=F.normalize(texts, dim=-1),

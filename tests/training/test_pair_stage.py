@@ -1,12 +1,16 @@
 """One stage of training: frozen towers, caches, adapters."""
 
+import json
+from types import SimpleNamespace
+
 import pytest
 import torch
 from small_runs import SMALL, run
 from transformers import AutoModel
 
+from vsehub.losses.objectives import PIRObjective, StructuredObjective
 from vsehub.training import pair_stage
-from vsehub.training.arguments import D2S_ARGUMENTS
+from vsehub.training.arguments import D2S_ARGUMENTS, StructureArguments
 from vsehub.training.d2s_stages import STAGES
 from vsehub.training.recipe import parse_stages
 from vsehub.training.stages import StageArguments
@@ -48,3 +52,27 @@ def test_lora_trains_adapters_and_leaves_a_plain_merged_model(scenes, tmp_path):
 def test_too_little_data_for_one_batch_is_refused(scenes, tmp_path):
     with pytest.raises(ValueError, match="do not fill one batch of 512"):
         run(scenes, tmp_path, "--per_device_train_batch_size", "512")
+
+
+def test_nested_widths_are_trained_kept_and_told(scenes, tmp_path):
+    run(scenes, tmp_path, "--stages", "baseline", "--matryoshka", "8", "4", "16", "--max_steps", "2")
+    assert AutoModel.from_pretrained(tmp_path / "hub").config.matryoshka == [4, 8]
+    state = next((tmp_path / "baseline").glob("checkpoint-*/trainer_state.json"))
+    logged = set().union(*json.loads(state.read_text())["log_history"])
+    assert {"loss_width_4", "loss_width_8", "loss_align"} <= logged and "loss_width_16" not in logged
+
+
+def test_structure_and_distillation_are_wrapped_at_every_width():
+    args, means = StructureArguments(structure_weight=1), (torch.zeros(3), torch.zeros(5))
+    config = SimpleNamespace(matryoshka=[4], projection_dim=16)
+    objective = pair_stage.whole_objective(PIRObjective(affiliation_weight=0), args, means, config)
+    assert objective.widths == [4, 16] and len(list(objective.parameters())) == 4  # a temperature and a share each
+    assert all(isinstance(each, StructuredObjective) for each in objective.objectives.values())
+    config.matryoshka, own = None, PIRObjective()
+    assert pair_stage.whole_objective(own, args, None, config) is own
+
+
+def test_a_width_above_the_embedding_is_refused_when_the_flags_are_read(scenes, tmp_path):
+    with pytest.raises(ValueError, match="matryoshka: widths must be whole numbers from 1 to 16, got 17"):
+        run(scenes, tmp_path, "--matryoshka", "4", "17")
+    assert not list(tmp_path.iterdir())
