@@ -21,6 +21,7 @@ EACH_DOOR = pytest.mark.parametrize(  # each model and each way at least once in
     ],
     indirect=True,
 )
+PIR = (("pir", "folder"), ("pir", "hub"))
 
 
 @pytest.fixture(scope="session", params=["d2s", "pir"])
@@ -62,7 +63,11 @@ def test_the_pipelines_of_transformers(through, expected, saved):
     close([found["scores"][label] for label in ours["scores"]], list(ours["scores"].values()), 1e-5)
 
 
-@EACH_DOOR
+@pytest.mark.parametrize(
+    ("saved", "through"),
+    [("d2s", "hub"), *(pytest.param(*way, marks=pytest.mark.slow) for way in (("d2s", "folder"), *PIR))],
+    indirect=True,
+)
 def test_sentence_transformers_encodes_texts_and_images(through, expected, saved):
     pytest.importorskip("sentence_transformers")
     found, ours = through("sentence_transformers"), expected(saved)
@@ -84,7 +89,7 @@ def test_an_inference_endpoint(saved, material, run_client, expected):
     assert "fewer or smaller" in found["refused"]["huge"] and "cannot identify" in found["refused"]["postscript"]
 
 
-@pytest.mark.parametrize("saved", ["d2s", pytest.param("pir", marks=pytest.mark.slow)], indirect=True)
+@pytest.mark.slow
 def test_mteb_finds_the_model_on_the_hub_and_runs_both_directions(
     saved, tmp_path, run_client, online, material, expected
 ):

@@ -27,6 +27,7 @@ def test_a_folder_and_its_copy_compute_the_same_where_vsehub_is_absent(
     assert printed.strip() == ""
 
 
+@pytest.mark.slow
 def test_a_pushed_model_loads_by_its_name(pir_folder, run_client, loopback_hub, online, material, expected):
     files, _ = run_client("client_push.py", pir_folder, "tester/pir", **online)
     assert {"config.json", "model.safetensors", "modeling_pir.py", "processor_config.json"} <= set(files)
