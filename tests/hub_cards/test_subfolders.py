@@ -45,7 +45,7 @@ def published(tmp_path_factory, make_tiny_model):
 @pytest.mark.parametrize(
     "script",
     [SUBFOLDER, pytest.param(ADAPTER, marks=pytest.mark.slow)],
-    ids=["subfolder", pytest.param("adapter", marks=pytest.mark.slow)],
+    ids=["subfolder", "adapter"],
 )
 def test_the_documented_way_works_without_vsehub(script, published, tmp_path):
     words = [sys.executable, "-c", script, str(published)]
