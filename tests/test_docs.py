@@ -6,13 +6,15 @@ import importlib
 import importlib.util
 import io
 import re
+import shlex
 from dataclasses import fields
 from functools import lru_cache
 from pathlib import Path
 
 import pytest
 
-from vsehub.__main__ import VERBS
+from vsehub.__main__ import VERBS, main
+from vsehub.commands import flags
 from vsehub.commands.flags import DTYPES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -147,6 +149,35 @@ def test_flags_that_a_document_names_exist(page):
     for code in code_of(text):
         for flag in FLAG.findall(code):
             assert plain(flag) in all_flags(), f"{page.name}: {code}: no flag --{flag}"
+
+
+def words_of_commands(line: str) -> list[list[str]]:
+    """The words of each command of a line of the shell, without its comment."""
+    commands: list[list[str]] = [[]]
+    for word in shlex.split(line, comments=True) if "$(" not in line else []:
+        commands.append([]) if word == "&&" else commands[-1].append(word)
+    return commands
+
+
+class ReadError(Exception):
+    """A command line was read whole, and the work would begin."""
+
+
+@pytest.mark.parametrize("page", PRESENT, ids=lambda path: str(path.relative_to(ROOT)))
+def test_commands_of_a_document_are_read_by_their_parser(page, monkeypatch):
+    read = flags.Parser.parse_args
+
+    def read_and_stop(parser, *args, **kwargs):
+        read(parser, *args, **kwargs)
+        raise ReadError
+
+    monkeypatch.setattr(flags.Parser, "parse_args", read_and_stop)
+    for block in re.findall(r"^ *```bash\n(.*?)^ *```", page.read_text(encoding="utf-8"), re.M | re.S):
+        for line in re.sub(r"\\\n\s*", " ", block).splitlines():
+            for words in words_of_commands(line):
+                if words[:1] == ["vsehub"] and words[1] != "train":  # which has a parser of its own
+                    with pytest.raises(ReadError):
+                        main(words[1:])
 
 
 @pytest.mark.parametrize("page", PRESENT, ids=lambda path: str(path.relative_to(ROOT)))
