@@ -24,11 +24,12 @@ def plain_counts(scores, pairs):
     return np.array(found).reshape(-1, 4).T
 
 
-def test_counts_equal_plain_counting_in_tiles_of_any_size(monkeypatch):
+@pytest.mark.parametrize("examples", [400, pytest.param(4000, marks=pytest.mark.slow)])
+def test_counts_equal_plain_counting_in_tiles_of_any_size(monkeypatch, examples):
     monkeypatch.setattr(counting, "PROBED", 3)
     monkeypatch.setattr(counting, "THIN", 2)
 
-    @settings(max_examples=4000, deadline=None, derandomize=True, database=None)
+    @settings(max_examples=examples, deadline=None, derandomize=True, database=None)
     @given(SEEDS, st.integers(1, 12), st.integers(1, 20), st.integers(12, 150))
     def check(seed, rows, columns, size):
         rng = np.random.default_rng(seed)
