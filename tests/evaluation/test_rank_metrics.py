@@ -46,7 +46,7 @@ def in_all_orders(scores, right, k):
     return {name: sum(each[name] for each in found) / len(found) for name in found[0]}
 
 
-@settings(max_examples=1500, deadline=None, derandomize=True, database=None)
+@settings(max_examples=500, deadline=None, derandomize=True, database=None)
 @given(SEEDS, st.integers(1, 7), st.integers(1, 8))
 def test_every_metric_equals_all_orders(seed, gallery, k):
     rng = np.random.default_rng(seed)
@@ -71,7 +71,7 @@ def test_outcomes_equal_sorting_when_nothing_ties(monkeypatch):
     monkeypatch.setattr(counting, "PROBED", 3)
     monkeypatch.setattr(counting, "THIN", 2)
 
-    @settings(max_examples=1500, deadline=None, derandomize=True, database=None)
+    @settings(max_examples=400, deadline=None, derandomize=True, database=None)
     @given(SEEDS, st.integers(1, 8), st.integers(10, 100))
     def check(seed, images, size):
         rng = np.random.default_rng(seed)
