@@ -295,6 +295,7 @@ for path in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_a_scene_of_any_size_costs_less_than_300_megabytes(tmp_path):
     layouts = [{"tiled": True}, {"tiled": False}, {"tiled": False, "interleave": "pixel"}]

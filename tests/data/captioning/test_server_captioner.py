@@ -186,6 +186,7 @@ for line in sys.stdin:  # one import, many processes to kill
 """
 
 
+@pytest.mark.slow
 def test_twenty_real_kills_lose_and_double_nothing(server, folder, tmp_path):
     for index in range(12, 60):
         paint(index).save(folder / f"{index}.png")
