@@ -85,7 +85,7 @@ def main(argv: list[str]) -> int:
         output_file(path)
     from ..processing.scenes import open_any
     from ..search.filters import chosen_rows
-    from ..search.pages import geojson, html_page, picture_opener
+    from ..search.pages import about_search, geojson, html_page, links_from, picture_opener
     from ..search.retriever import Retriever
     from ..search.vector_index import VectorIndex
 
@@ -101,12 +101,13 @@ def main(argv: list[str]) -> int:
     given = "auto" if args.cutoff is None else args.cutoff
     cutoff = None if args.no_cutoff else retriever.cutoff_for(image, given, compound)
     hits = retriever.search(args.text, image, args.k, args.weight, cutoff, **asked)
+    named = {*retriever.index.named, *args.images}
     if args.html:
-        query = title_of(args)
-        page = html_page(query, hits, picture_opener(retriever.index, args.images), image)
+        shown, about = picture_opener(retriever.index, args.images), about_search(retriever.index, cutoff)
+        page = html_page(title_of(args), hits, shown, image, about, links_from(args.html, named))
         write_text(args.html, page)
     if args.geojson:
-        write_json(args.geojson, geojson(hits, {*retriever.index.named, *args.images}), indent=1)
+        write_json(args.geojson, geojson(hits, named), indent=1)
     if not hits and args.json:
         remark(args, table(hits, cutoff, bool(args.where or args.path or args.like)))
     query = {"text": args.text, "image": args.image, "cutoff": cutoff}

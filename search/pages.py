@@ -1,10 +1,12 @@
 """Search results as a self-contained HTML page, and as GeoJSON."""
 
 import base64
+import datetime
 import html
 import io
 import os
 from collections.abc import Iterable
+from urllib.parse import quote
 
 from transformers.utils import logging
 
@@ -20,36 +22,79 @@ THUMBNAIL = 224  # pixels
 STYLE = """body{font:15px/1.4 system-ui,sans-serif;margin:2rem;color:#222;background:#fff}
 ol{display:flex;flex-wrap:wrap;gap:1rem;padding:0;list-style:none}
 li{width:226px}img{max-width:224px;max-height:224px;display:block;border:1px solid #ccc}
+@media(max-width:30rem){body{margin:.7rem}li{width:calc(50% - .5rem)}img{max-width:100%}}
 small{color:#666;overflow-wrap:anywhere}"""
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # no script runs, whatever a name holds
 
 
-def html_page(query: str, hits: list, picture_of, query_image=None) -> str:
-    """A self-contained page: the query, and the hits with thumbnails, cosines, ids and captions.
+def html_page(query: str, hits: list, picture_of, query_image=None, about: str = "", link_of=lambda hit: None) -> str:
+    """A self-contained page: the query, and the hits with thumbnails, cosines, captions and links to their files.
 
     Args:
         query: the query as text.
         hits: of `Retriever.search`.
         picture_of: a function of a hit that opens its picture; BadImageError or None where there is none.
         query_image: the picture of the query, if any.
+        about: a line below the query, see `about_search`.
+        link_of: a function of a hit that gives the path of its file from the page, or None, see `links_from`.
     """
     cells = []
     for place, hit in enumerate(hits, 1):
+        link = link_of(hit)
+        name = html.escape(hit.id if link is None else link)
+        target = None if link is None else quote(link)  # a name with a colon would be an address
         try:
             image = picture_of(hit)
-            picture = "" if image is None else _thumbnail(image)
+            picture = "" if image is None else _thumbnail(image, hit.caption or link or hit.id)
         except (BadImageError, OSError) as error:  # moved or damaged since it was indexed
-            picture = f"<p>{html.escape(str(error))}</p>"
+            picture, target = f"<p>{html.escape(str(error))}</p>", None
+        if target is not None:
+            picture, name = (f'<a href="{target}">{part}</a>' if part else "" for part in (picture, name))
         caption = f"<br>{html.escape(hit.caption)}" if hit.caption else ""
-        cells.append(f"<li>{picture}<b>{place}. {hit.score:.3f}</b>{caption}<br><small>{html.escape(hit.id)}</small>")
+        cells.append(f"<li>{picture}<b>{place}. {hit.score:.3f}</b>{caption}<br><small>{name}</small></li>")
     title = html.escape(query)
-    asked = _thumbnail(query_image) if query_image is not None else ""
+    asked = _thumbnail(query_image, "the picture that was searched for") if query_image is not None else ""
     body = f"<ol>\n{chr(10).join(cells)}\n</ol>" if cells else "<p>No hit reaches the minimum cosine.</p>"
+    below = f"<p><small>{html.escape(about)}</small></p>" if about else ""
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}"><style>{STYLE}</style></head>\n'
-        f"<body><h1>{title}</h1>{asked}\n{body}\n</body></html>\n"
+        f"<body><h1>{title}</h1>{below}{asked}\n{body}\n</body></html>\n"
     )
+
+
+def about_search(index, cutoff: float | None) -> str:
+    """The model, the size of the index, the cut-off and the date, as one line."""
+    parts = [f"model {model_name(index.model)}", f"{len(index):,} items"]
+    parts += [] if cutoff is None else [f"cut-off {cutoff:.3f}"]
+    return ", ".join([*parts, datetime.date.today().isoformat()])
+
+
+def model_name(model: dict | None) -> str:
+    """The Hub id of the model of an index; of one in a folder, the name of the folder."""
+    name = (model or {}).get("id") or "in memory"
+    return os.path.basename(os.path.abspath(name)) if os.path.isabs(name) else name
+
+
+def links_from(page: str | os.PathLike, named: Iterable[str]):
+    """A function that gives the path of a hit's file from a page, with `/`; None where there is no file to show.
+
+    Args:
+        page: where the page will be.
+        named: the folders and files that the user named; no link leads elsewhere.
+    """
+    start, named = os.path.dirname(os.path.abspath(page)), list(named)
+
+    def link_of(hit) -> str | None:
+        if hit.path is None or not lies_in(hit.path, named):
+            return None
+        try:
+            return os.path.relpath(hit.path, start).replace(os.sep, "/")
+        except ValueError:  # another drive
+            return None
+
+    return link_of
 
 
 def picture_opener(index, images: Iterable[str] = (), least_side: int = THUMBNAIL):
@@ -105,8 +150,9 @@ def _places(settings: dict) -> list[str]:
     return [settings["data"].replace("{split}", name) for name in names]
 
 
-def _thumbnail(image) -> str:
-    return f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(small_jpeg(image)).decode()}">'
+def _thumbnail(image, alternative: str) -> str:
+    data = base64.b64encode(small_jpeg(image)).decode()
+    return f'<img alt="{html.escape(alternative)}" src="data:image/jpeg;base64,{data}">'
 
 
 def small_jpeg(image, side: int = THUMBNAIL) -> bytes:
@@ -172,4 +218,13 @@ def outline(path: str | None, box, places: dict, named: Iterable[str]) -> tuple[
     return place.geometry(box), list(box)
 
 
-__all__ = ["geojson", "html_page", "outline", "picture_opener", "small_jpeg"]
+__all__ = [
+    "about_search",
+    "geojson",
+    "html_page",
+    "links_from",
+    "model_name",
+    "outline",
+    "picture_opener",
+    "small_jpeg",
+]

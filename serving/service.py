@@ -1,7 +1,6 @@
 """What a server answers, without HTTP: searches, embeddings, pictures and belief maps of one index."""
 
 import base64
-import os
 import threading
 import time
 
@@ -11,7 +10,7 @@ from PIL import Image
 
 from ..hub_cards.handler import pictures_of
 from ..plots.belief_map import belief_grid, overlay
-from ..search.pages import small_jpeg
+from ..search.pages import model_name, small_jpeg
 from ..search.retriever import Hit
 from .batching_encoder import BatchingEncoder
 from .live_index import LiveIndex, State
@@ -35,7 +34,7 @@ class Service:
     def __init__(self, live: LiveIndex, limits: Limits, examples: tuple[str, ...] = ()):
         assert isinstance(live.encoder, BatchingEncoder)
         self.live, self.encoder, self.limits = live, live.encoder, limits
-        self.model = model_name(live.now)
+        self.model = model_name(live.now.retriever.made_by)
         self._decoding = threading.BoundedSemaphore(DECODING)
         self._examples = list(examples)
 
@@ -185,12 +184,6 @@ class Service:
         return belief_grid(self.encoder.model, inputs["pixel_values"].to(self.encoder.device))[0].cpu()
 
 
-def model_name(state: State) -> str:
-    """The Hub id of the model; of one in a folder, the last folder's name."""
-    name = (state.retriever.made_by or {}).get("id") or "model"
-    return os.path.basename(os.path.abspath(name)) if os.path.isabs(name) or os.path.exists(name) else name
-
-
 def examples_of(state: State) -> list[str]:
     """A few short captions of the index; without any, plain words."""
     first = state.index.snapshot.chunks("caption").slice(0, 1000).to_pylist()
@@ -208,4 +201,4 @@ def _packed(vector: np.ndarray) -> str:
     return base64.b64encode(vector.astype("<f4").tobytes()).decode()
 
 
-__all__ = ["EXAMPLES", "SIDES", "Service", "examples_of", "model_name"]
+__all__ = ["EXAMPLES", "SIDES", "Service", "examples_of"]

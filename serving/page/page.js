@@ -41,11 +41,20 @@ function askToken(wrong) {
   return asking;
 }
 
-async function show(image, path) {
+async function show(image, path, tries = 3) {
+  try {
+    await load(image, path);
+  } catch (error) { // perhaps more requests than are answered at once
+    if (tries === 1) throw error;
+    await new Promise((resolve) => setTimeout(resolve, 1500));
+    if (image.isConnected) await show(image, path, tries - 1);
+  }
+}
+
+async function load(image, path) {
   if (sessionStorage.getItem("token") === null) {
     image.src = path;
-    await image.decode();
-    return;
+    return image.decode();
   }
   const url = URL.createObjectURL(await (await call(path)).blob());
   urls.push(url);

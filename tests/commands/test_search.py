@@ -2,6 +2,8 @@
 
 import datetime
 import json
+import os
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -119,7 +121,11 @@ def test_the_page_is_self_contained(index, capsys, tmp_path):
     page = (tmp_path / "page.html").read_text()
     assert page.count("data:image/jpeg;base64,") == 7  # the query and six hits
     tags = tags_of(page)
-    assert all(value.startswith("data:") for name, value in tags.attributes if name in ("src", "href"))
+    assert all(value.startswith("data:") for name, value in tags.attributes if name == "src")
+    links = {unquote(value) for name, value in tags.attributes if name == "href"}
+    places = {os.path.relpath(index / "photos" / f"{n} <b>'\"&.png", tmp_path) for n in range(6)}
+    assert links == places and str(index) not in page  # of a folder that may be moved as a whole
+    assert all(value for name, value in tags.attributes if name == "alt")
     assert "http:" not in page and "url(" not in page
     assert "default-src 'none'" in page and not tags.found & {"script", "i", "link", "iframe"}
 

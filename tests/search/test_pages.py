@@ -1,5 +1,8 @@
 """Hits as a page that runs nothing, and as GeoJSON."""
 
+import datetime
+from urllib.parse import unquote, urlsplit
+
 import numpy as np
 import pytest
 from markup import tags_of
@@ -8,7 +11,7 @@ from rasters import write_raster
 
 from vsehub.processing.pixels import BadImageError
 from vsehub.processing.places import NoPlaceError
-from vsehub.search.pages import THUMBNAIL, geojson, html_page, outline, picture_opener
+from vsehub.search.pages import THUMBNAIL, about_search, geojson, html_page, links_from, outline, picture_opener
 from vsehub.search.retriever import Hit
 from vsehub.search.vector_index import VectorIndex
 
@@ -45,9 +48,50 @@ def test_nothing_in_a_name_or_caption_becomes_markup(name):
         "b",
         "br",
         "small",
+        "a",
     }
     assert not any(attribute.startswith("on") for attribute, _ in tags.attributes)
     assert "No hit reaches" in html_page(name, [], gone)
+
+
+@pytest.mark.parametrize("name", [*HOSTILE[:5], "javascript:alert(1)", "a b#c?d%e.png", "//host/share", "..."])
+def test_a_link_leads_to_the_file_and_to_no_address(tmp_path, name, tiny_pictures):
+    path = tmp_path / "photos" / name.replace("/", "_")
+    path.parent.mkdir()
+    tiny_pictures[0].save(path, "PNG")
+    hit = Hit(id=str(path), score=0.5, path=str(path))
+    for page, expected in (
+        (tmp_path / "page.html", f"photos/{path.name}"),
+        (tmp_path / "photos" / "page.html", path.name),
+    ):
+        link_of = links_from(page, [str(tmp_path / "photos")])
+        assert link_of(hit) == expected
+        tags = tags_of(html_page("q", [hit], lambda hit: tiny_pictures[0], about="a model", link_of=link_of))
+        links = [value for attribute, value in tags.attributes if attribute == "href"]
+        assert len(links) == 2 and {unquote(link) for link in links} == {expected}
+        parts = urlsplit(links[0])
+        assert not (parts.scheme or parts.netloc or parts.query or parts.fragment)
+        assert [value for attribute, value in tags.attributes if attribute == "alt"] == [expected]
+
+
+def test_a_file_elsewhere_a_text_and_a_picture_that_is_gone_have_no_link(tmp_path):
+    link_of = links_from(tmp_path / "page.html", [str(tmp_path / "photos")])
+    assert link_of(Hit("a", 1.0, path=str(tmp_path / "private.png"))) is None and link_of(Hit("a", 1.0)) is None
+
+    def gone(hit):
+        raise BadImageError("no such file")
+
+    page = html_page("q", [Hit("a", 1.0, path=str(tmp_path / "photos" / "a.png"))], gone, link_of=link_of)
+    assert "href" not in page
+
+
+def test_the_page_says_what_was_searched_and_when():
+    index = VectorIndex({"id": "/home/me/hub", "digest": "0"})
+    assert about_search(index, None) == f"model hub, 0 items, {datetime.date.today()}"
+    index.model["id"] = "org/name"
+    assert about_search(index, 0.25).startswith("model org/name, 0 items, cut-off 0.250, ")
+    page = html_page("q", [], None, about=about_search(index, None))
+    assert 'name="viewport"' in page and "model org/name" in page
 
 
 def test_a_photograph_has_no_place():
@@ -65,7 +109,7 @@ def test_hits_stand_in_their_order_with_cosine_caption_and_small_picture():
 
     page = html_page("boats", hits, picture_of)
     assert seen == ["b", "a"] and page.count("data:image/jpeg") == 1
-    assert page.index("1. 0.500") < page.index("two boats") < page.index("2. 0.250")
+    assert page.index("1. 0.500") < page.index("<br>two boats") < page.index("2. 0.250")
     assert "<title>boats</title>" in page and tags_of(page).found >= {"ol", "li", "img"}
 
 

@@ -11,7 +11,7 @@ from served import base64_of, client_of, service_of
 
 from vsehub.search.retriever import Retriever
 from vsehub.serving.questions import Limits
-from vsehub.serving.service import EXAMPLES, SIDES, examples_of, model_name
+from vsehub.serving.service import EXAMPLES, SIDES, examples_of
 
 
 def search(client, **content):
@@ -123,13 +123,10 @@ def test_belief_is_laid_over_a_picture_where_the_model_has_one(tmp_path, photos,
         assert other.get("/belief/" + "0" * 16).status_code == 404
 
 
-def test_examples_and_the_name_of_the_model(index_folder, tiny_folder, tmp_path, monkeypatch):
+def test_examples_and_the_name_of_the_model(index_folder, tiny_folder):
     service = service_of(index_folder, examples=("two boats",))
     assert service.about()["examples"] == ["two boats"] and examples_of(service.live.now) == list(EXAMPLES)
     assert service.model == tiny_folder.name
-    state = service.live.now
-    state.retriever.made_by = {"id": "org/name"}
-    assert model_name(state) == "org/name"
     service.encoder.close()
 
 
