@@ -54,6 +54,16 @@ class BatchingEncoder(Encoder):
         """Of the texts."""
         return self.encoder.tokenizer
 
+    def with_width(self, width: int | None) -> "BatchingEncoder":
+        """This encoder; it keeps the width with which it was made.
+
+        Raises:
+            ValueError: another width.
+        """
+        if width not in (None, self.dimension):
+            raise ValueError(f"the server was started with {self.dimension} numbers of an embedding: start it again")
+        return self
+
     def encode_text(self, texts, batch_size: int = AT_ONCE["text"]) -> torch.Tensor:
         """Embed texts: unit vectors (N, D), float32 on the CPU; see `Encoder.encode_text`.
 

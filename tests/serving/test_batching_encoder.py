@@ -76,6 +76,13 @@ def test_a_request_that_takes_too_long_is_told_so_and_the_next_is_answered(made)
     assert torch.allclose(encoder.encode_text(["a dog"]), plain.encode_text(["a dog"]), atol=1e-5)
 
 
+def test_an_index_of_another_width_is_not_searched(made):
+    encoder, _, _ = made
+    assert encoder.with_width(None) is encoder and encoder.with_width(16) is encoder
+    with pytest.raises(ValueError, match="started with 16 numbers"):
+        encoder.with_width(8)
+
+
 def test_groups_hold_at_most_so_many_items_and_lose_no_job():
     jobs = [Job("text", [0] * count) for count in (3, 1, 4, 9, 1, 2)]
     groups = list(batches(jobs, 5))
