@@ -87,7 +87,7 @@ def links_from(page: str | os.PathLike, named: Iterable[str]):
     start, named = os.path.dirname(os.path.abspath(page)), list(named)
 
     def link_of(hit) -> str | None:
-        if hit.path is None or not lies_in(hit.path, named):
+        if not hit.path or not lies_in(hit.path, named):
             return None
         try:
             return os.path.relpath(hit.path, start).replace(os.sep, "/")
