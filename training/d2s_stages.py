@@ -17,10 +17,11 @@ from ..modeling.modeling_d2s_vse import D2SVSEModel
 from ..modeling.towers import load_errors
 from ..processing.processing_d2s_vse import D2SVSEProcessor
 from .arguments import D2SModelArguments, D2SObjectiveArguments
-from .dense_teacher import add_dense_text_embeds
+from .dense_teacher import DENSE_TEXT_EMBEDS, add_dense_text_embeds
 from .pair_stage import selected, train_pairs
 from .preflight import cap_text_length
 from .stages import Splits, StageArguments
+from .tower_cache import cache_text
 from .trainer import RetrievalTrainer
 
 STAGES = ("pretrain", "finetune", "baseline")
@@ -160,7 +161,11 @@ def run_stage(
     online = distil and args.objective.dense_teacher == "online"
     rows = splits.train
     if distil and not online:
-        rows = add_dense_text_embeds(rows, dense_teacher, processor, args.training.device)
+        states = None
+        if args.training.cache_text and args.model.freeze_text and DENSE_TEXT_EMBEDS not in rows.column_names:
+            dense_teacher.to(args.training.device)
+            states = cache_text(dense_teacher, processor, list(rows["dense_text"]), args.root / "cache")
+        rows = add_dense_text_embeds(rows, dense_teacher, processor, args.training.device, states)
     return train_pairs(
         model,
         processor,

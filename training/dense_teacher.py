@@ -11,17 +11,28 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from ..modeling.modeling_d2s_vse import D2SVSEModel
-from ..processing.batching import batches_of, by_length, run_batches, tokenize
+from ..processing.batching import batches_of, by_length, pad_states, run_batches, tokenize
 from ..processing.processing_d2s_vse import D2SVSEProcessor
+from .tower_cache import TowerCache
 
 DENSE_TEXT_EMBEDS = "dense_text_embeds"  # a column that the data bring is used as it is
 BATCH_SIZE = 64
 
 
 def add_dense_text_embeds(
-    rows: Dataset, dense_teacher: D2SVSEModel, processor: D2SVSEProcessor, device: torch.device | str
+    rows: Dataset,
+    dense_teacher: D2SVSEModel,
+    processor: D2SVSEProcessor,
+    device: torch.device | str,
+    states: TowerCache | None = None,
 ) -> Dataset:
     """Add the column `dense_text_embeds`: the teacher's vector of each row's dense text, not normalised.
+
+    Args:
+        rows: with `dense_text`.
+        dense_teacher, processor: of stage 1.
+        device: where the teacher runs.
+        states: of the dense texts, where the text tower is frozen and cached; it is then not run again.
 
     Raises:
         ValueError: the rows bring such a column, of another width than this teacher's.
@@ -40,10 +51,13 @@ def add_dense_text_embeds(
     vectors = torch.empty(len(texts), dim)
 
     def prepare(batch: Sequence[int]) -> dict[str, torch.Tensor]:
+        if states is not None:
+            return pad_states([states[row] for row in batch])
         return tokenize(processor.tokenizer, [texts[row] for row in batch])
 
-    def embed(tokens: dict[str, torch.Tensor]) -> torch.Tensor:
-        features = dense_teacher.get_text_features(tokens["input_ids"], attention_mask=tokens["attention_mask"])
+    def embed(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        names = ("input_ids", "text_hidden_states", "attention_mask")
+        features = dense_teacher.get_text_features(**{name: inputs[name] for name in names if name in inputs})
         return features.pooler_output.float().cpu()
 
     batches = tqdm(batches_of(by_length(texts), BATCH_SIZE), desc="dense teacher embeds dense text")

@@ -16,6 +16,7 @@ from vsehub.training.d2s_stages import STAGES
 from vsehub.training.dense_teacher import add_dense_text_embeds, teach
 from vsehub.training.recipe import parse_stages
 from vsehub.training.stages import StageArguments
+from vsehub.training.tower_cache import cache_text
 
 
 def test_a_teacher_column_that_the_data_brings_is_used_or_refused_by_its_width(scenes, both_stages, tmp_path):
@@ -53,3 +54,15 @@ def test_only_a_legacy_teacher_follows_the_student_into_train_mode(tiny_model, l
     teacher.config.legacy = legacy
     teach(teacher, torch.tensor([[2, 5, 3]]), torch.ones(1, 3, dtype=torch.long), training=True)
     assert {module.training for module in teacher.text_model.modules()} == {legacy} == {teacher.text_head.training}
+
+
+def test_a_cached_text_tower_is_not_run_again_for_the_dense_texts(scenes, both_stages, tmp_path, monkeypatch):
+    teacher = D2SVSEModel.from_pretrained(both_stages[0] / "pretrain" / "best")
+    processor = D2SVSEProcessor.from_pretrained(both_stages[0] / "pretrain" / "best")
+    parsed, _ = parse_stages([*scenes, *SMALL, "--output_dir", str(tmp_path)], STAGES, D2S_ARGUMENTS)
+    rows = prepare_rows(StageArguments("finetune", *parsed["finetune"]).data, "train", None, need_dense=True)
+    expected = torch.tensor(add_dense_text_embeds(rows, teacher, processor, "cpu")["dense_text_embeds"])
+    states = cache_text(teacher, processor, list(rows["dense_text"]), tmp_path)
+    monkeypatch.setattr(teacher, "text_model", None)
+    made = torch.tensor(add_dense_text_embeds(rows, teacher, processor, "cpu", states)["dense_text_embeds"])
+    assert torch.allclose(made, expected, atol=2e-3)  # the cache is in half precision
