@@ -127,9 +127,16 @@ def test_links_within_the_repository_lead_to_a_file_and_a_heading(page):
             assert anchor in anchors(target.read_text(encoding="utf-8")), f"{page.name}: {link}"
 
 
+@lru_cache
+def names_of_files() -> frozenset[str]:
+    """The names of all files and folders of the project; environments, runs and caches are not walked through."""
+    below = (path for folder in FOLDERS - {".venv", ".git", ".mypy"} for path in (ROOT / folder).rglob("*"))
+    return frozenset(path.name for path in (*ROOT.iterdir(), *below))
+
+
 @pytest.mark.parametrize("page", PRESENT, ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_that_a_document_names_exist(page):
-    names = {path.name for path in ROOT.rglob("*") if ".venv" not in path.parts}
+    names = names_of_files()
     for file in set(FILE.findall(page.read_text(encoding="utf-8"))):
         first, inner, _ = file.partition("/")
         if EXAMPLES.search(file) or (inner and first not in FOLDERS | {"..", "."}):

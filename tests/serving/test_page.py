@@ -1,4 +1,4 @@
-"""The page in a real browser (`make test-page`): needs Chromium and playwright, and is left out without them.
+"""The page in a real browser (a slow test): needs Chromium and playwright, and is left out without them.
 
 `SHOTS=FOLDER` keeps screenshots.
 """
@@ -14,7 +14,7 @@ from vsehub.search.retriever import Retriever
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 TOKEN = "a-token-of-many-letters"
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="needs Chromium")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not CHROMIUM, reason="needs Chromium")]
 
 
 @pytest.fixture(scope="module")
