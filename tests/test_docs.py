@@ -130,7 +130,7 @@ def test_links_within_the_repository_lead_to_a_file_and_a_heading(page):
 @lru_cache
 def names_of_files() -> frozenset[str]:
     """The names of all files and folders of the project; environments, runs and caches are not walked through."""
-    below = (path for folder in FOLDERS - {".venv", ".git", ".mypy"} for path in (ROOT / folder).rglob("*"))
+    below = (path for folder in FOLDERS - {"runs", ".venv", ".git", ".mypy"} for path in (ROOT / folder).rglob("*"))
     return frozenset(path.name for path in (*ROOT.iterdir(), *below))
 
 
