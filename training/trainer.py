@@ -33,6 +33,7 @@ from .checkpoints import WholeCheckpoints
 from .dense_teacher import teach
 from .gradient_cache import GradientCache, average_gradients
 from .limits import FOLDED, FOLDS
+from .meeting import Meeting
 from .tower_cache import CachedRowInputs, Caches
 from .vision_tail import VisionTail
 from .workers import told_in_one_line
@@ -93,6 +94,7 @@ class RetrievalTrainer(WholeCheckpoints):
         self.vision_tail = vision_tail
         if vision_tail is not None:
             vision_tail.attach()
+        self.meeting = Meeting()
         self.card = card or {}
         self.nonzero_step: int | None = None  # the last step whose loss was not 0
         self.last_embeds: tuple | None = None  # of the last evaluation: images, texts, rows of the images
@@ -116,6 +118,7 @@ class RetrievalTrainer(WholeCheckpoints):
         self, model: nn.Module, inputs: PairBatch, num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
         """One forward and backward pass; with gradient caching, the second half of it."""
+        self.meeting.wait(self.state.global_step + 1)
         loss = super().training_step(model, inputs, num_items_in_batch)
         if self.gradient_cache is not None:
             self.gradient_cache.backward()
