@@ -31,7 +31,7 @@ OF_SYSTEM = {
 }
 PLAIN = ("--instruction_layers", "0", "--cycles", "0", "--affiliation_weight", "0")
 CORRECTED = ("--local_from_zero", "True", "--affiliation_weight", "0.1")
-EQUAL_TIME = {"d2s-one": 400, "d2s-five": 400, "pir": 1500}  # steps of the base arm in the time of the slower one
+EQUAL_TIME = {"d2s-one": 550, "d2s-five": 550, "pir": 1500}  # steps of the base arm in the time of the slower one
 
 
 @dataclass(frozen=True)
