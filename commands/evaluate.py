@@ -31,6 +31,7 @@ def parser() -> Parser:
     parser.add("--ground_truth", help="folder of CxC and ECCV Caption (default: the package eccv_caption)")
     parser.add("--folds", type=natural_int, default=0, help="also the mean over this number of folds (COCO 1K: 5)")
     parser.add("--graded", choices=("captions", "classes"), help="also NDCG within and across modalities")
+    parser.add("--no_means", action="store_true", help="of --graded: do not subtract the means of the modalities")
     parser.add("--width", type=positive_int, help="keep the first so many numbers of each embedding (--matryoshka)")
     parser.add("--batch_size", type=positive_int, default=64, help="default: %(default)s")
     parser.add(
@@ -64,6 +65,7 @@ def main(argv: list[str]) -> int:
         protocols=tuple(dict.fromkeys(name.strip() for name in args.protocol.split(","))),
         folds=args.folds,
         graded=args.graded,
+        means=not args.no_means,
         ground_truth=args.ground_truth,
         embeddings=args.embeddings,
         save_embeddings=args.save_embeddings,
@@ -76,5 +78,7 @@ def main(argv: list[str]) -> int:
     metrics, record = evaluation(args.model, data, args.split, options)
     lines = [table({f"{Path(args.model).name} on {args.split}": metrics})] if "rsum" in metrics else []
     lines += [*further_lines(metrics), protocol_table(record)]
+    if record.get("means_subtracted"):
+        lines.append("mixed: means of the modalities subtracted (--no_means: not)")
     tell(args, "\n".join(lines), {**metrics, "evaluation": record}, record_json)
     return 0

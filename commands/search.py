@@ -28,6 +28,11 @@ def parser() -> Parser:
     add_parts(parser)
     parser.add("--k", "--top", type=positive_int, default=10, help="maximum number of hits (default: %(default)s)")
     parser.add("--cutoff", type=finite, help="minimum cosine of a hit (default: the calibrated one, for texts)")
+    parser.add(
+        "--no_means",
+        action="store_true",
+        help="of an index of pictures and texts: do not subtract the means of the modalities",
+    )
     parser.add("--no_cutoff", action="store_true", help="no minimum cosine: show the nearest pictures")
     parser.add("--model", help="folder or Hub id of the model of the index, if it was moved")
     parser.add("--html", help="file for a page with thumbnails")
@@ -92,15 +97,16 @@ def main(argv: list[str]) -> int:
     image = open_any(args.image) if args.image else None
     asked = parts_of(args) | {"like": args.like, "where": args.where, "path": args.path}
     now = VectorIndex.open(args.index).snapshot  # what is wrong is told before the model is loaded
-    chosen_rows(now, where=args.where, path=args.path)
+    chosen = chosen_rows(now, where=args.where, path=args.path)
     if args.like is not None:
         now.row_of(args.like)
     retriever = Retriever.open(args.index, args.model, **loading)
     retriever.encoder.to(chosen_device(args.device))
     compound = bool(asked["plus"] or asked["minus"] or args.like is not None)
+    compound = compound or (not args.no_means and retriever.means_for(now, chosen) is not None)
     given = "auto" if args.cutoff is None else args.cutoff
     cutoff = None if args.no_cutoff else retriever.cutoff_for(image, given, compound)
-    hits = retriever.search(args.text, image, args.k, args.weight, cutoff, **asked)
+    hits = retriever.search(args.text, image, args.k, args.weight, cutoff, means=not args.no_means, **asked)
     named = {*retriever.index.named, *args.images}
     if args.html:
         shown, about = picture_opener(retriever.index, args.images), about_search(retriever.index, cutoff)

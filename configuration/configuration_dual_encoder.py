@@ -1,5 +1,7 @@
 """What every dual encoder of vsehub has in common: two towers, one shared space, one presentation temperature."""
 
+import math
+
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, SiglipTextConfig
 
 # Settings that transformers takes from a config.json and may answer by fetching compiled code from the Hub.
@@ -23,6 +25,8 @@ class DualEncoderConfig(PreTrainedConfig):
             embedding never depends on its batch-mates. Switch off only to train a convolutional tower from scratch.
         matryoshka: widths below D whose first numbers were trained to be embeddings of their own, when normalised; None
             or empty: none were.
+        image_embeds_mean, text_embeds_mean: mean unit vectors of training images and texts, D numbers each, which a
+            search over images and texts together subtracts; None where they are not known.
         legacy: reproduce the official code where it differs from the corrected behaviour (each subclass lists how).
     """
 
@@ -45,6 +49,8 @@ class DualEncoderConfig(PreTrainedConfig):
         freeze_vision_batch_norm=True,
         legacy=False,
         matryoshka=None,
+        image_embeds_mean=None,
+        text_embeds_mean=None,
         **kwargs,
     ):
         self.vision_config = tower_config(vision_config, default="vit")
@@ -59,9 +65,19 @@ class DualEncoderConfig(PreTrainedConfig):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         self.matryoshka = nested_widths(matryoshka, projection_dim)
+        self.image_embeds_mean, self.text_embeds_mean = image_embeds_mean, text_embeds_mean
+        self._check_means()
         if logit_scale <= 0:
             raise ValueError(f"logit_scale must be positive, got {logit_scale}")
         super().__init__(**kwargs)
+
+    def _check_means(self):
+        for name in ("image_embeds_mean", "text_embeds_mean"):
+            mean = getattr(self, name)
+            if mean is not None and not (len(mean) == self.projection_dim and all(map(math.isfinite, mean))):
+                raise ValueError(f"{name} must be {self.projection_dim} numbers, or None")
+        if (self.image_embeds_mean is None) != (self.text_embeds_mean is None):
+            raise ValueError("image_embeds_mean and text_embeds_mean go together: give both, or none")
 
     @classmethod
     def from_dict(cls, config_dict, **kwargs):

@@ -1,5 +1,6 @@
 """Embed an evaluation split, each image once, and rank it. The work is shared among processes."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -79,13 +80,29 @@ def embed_rows(
     # each distinct caption once: vectors from batches of other widths differ in the last bits and would not tie
     first = {text: index for index, text in reversed(list(enumerate(captions)))}
     order = by_length(captions, first.values())
-    image_embeds = _embed(model, accelerator, list(range(len(inputs.rows))), inputs.images, batch_size, "image_embeds")
-    text_embeds = _embed(model, accelerator, order, inputs.texts, batch_size, "text_embeds")
+    image_embeds = embed_items(model, accelerator, range(len(inputs.rows)), inputs.images, batch_size, "image_embeds")
+    text_embeds = embed_items(model, accelerator, order, inputs.texts, batch_size, "text_embeds")
     return image_embeds, text_embeds[[first[text] for text in captions]], inputs.owners
 
 
-def _embed(model, accelerator, order, prepare, batch_size, field) -> torch.Tensor:
-    """Embed the items of `order`, every n-th batch on this process; row i of the result is item i."""
+def embed_items(
+    model,
+    accelerator: Accelerator,
+    order: Sequence[int],
+    prepare: Callable[[Sequence[int]], dict[str, Any]],
+    batch_size: int,
+    field: str,
+) -> torch.Tensor:
+    """Embed the items of `order`, every n-th batch on this process; row i of the result (float32, CPU) is item i.
+
+    Args:
+        model: in eval mode.
+        accelerator: gives this process its share and gathers the results of all.
+        order: numbers of the items, from 0.
+        prepare: numbers to inputs of the model.
+        batch_size: items at a time.
+        field: `image_embeds` or `text_embeds`.
+    """
     rank, world, device = accelerator.process_index, accelerator.num_processes, accelerator.device
     mine = batches_of(order, batch_size)[rank::world]
     mine = tqdm(mine, desc=f"embedding {field.split('_')[0]}s", disable=rank > 0, leave=False)

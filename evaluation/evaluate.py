@@ -30,6 +30,7 @@ class EvaluationOptions:
     protocols: tuple[str, ...] = ("recall",)
     folds: int = 0  # also the mean over so many consecutive folds
     graded: str | None = None  # `captions` (ROUGE-L) or `classes`: also NDCG within and across modalities
+    means: bool = True  # in mixed tasks, subtract the modalities' means that the model's configuration has
     ground_truth: str | None = None  # folder of CxC and ECCV Caption; None is the package eccv_caption
     embeddings: str | None = None  # file to read them from
     save_embeddings: str | None = None  # file to write them to
@@ -96,10 +97,12 @@ def evaluation(source: str, data: DataArguments, split: str, options: Evaluation
     labels = labels_of(rows) if any(PROTOCOLS[name].repeats for name in options.protocols) else None
     metrics = outcomes[options.protocols[0]].metrics()
     metrics |= further_metrics(*embeds, folds=options.folds, labels=labels)
-    metrics |= _graded(rows, embeds, options.graded)
+    means = encoder.means if options.graded and options.means and not options.width else None
+    metrics |= _graded(rows, embeds, options.graded, means)
     about = {
         **facts,
         **({"width": options.width} if options.width else {}),
+        **({"means_subtracted": means is not None} if options.graded else {}),
         "source": data.data,
         "images": len(rows),
         "texts": len(owners),
@@ -166,13 +169,13 @@ def _outcomes(rows, embeds, truths: dict) -> dict[str, Outcomes]:
     return protocols_outcomes(truths, *embeds, **given)
 
 
-def _graded(rows, embeds, by: str | None) -> dict[str, float]:
+def _graded(rows, embeds, by: str | None, means: dict[str, torch.Tensor] | None) -> dict[str, float]:
     """NDCG within and across modalities, by captions or classes."""
     images, texts, owners = embeds
     if by == "captions":
-        return graded_metrics(images, texts, owners, rouge_l_relevance(list(rows["captions"])))
+        return graded_metrics(images, texts, owners, rouge_l_relevance(list(rows["captions"])), means=means)
     if by == "classes":
-        return graded_metrics(images, texts, owners, class_relevance(rows["label"], owners))
+        return graded_metrics(images, texts, owners, class_relevance(rows["label"], owners), means=means)
     return {}
 
 

@@ -14,6 +14,7 @@ Worked example: gains 3, 2, 0 in the order 2, 3, 0 give (2 + 3 / log2 3) / (3 + 
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from . import counting
 from .counting import finite_embeddings
@@ -79,7 +80,7 @@ def class_relevance(labels, text_to_image) -> np.ndarray:
 
 
 def graded_metrics(
-    image_embeds, text_embeds, text_to_image, relevance, ks=KS, legacy: bool = False
+    image_embeds, text_embeds, text_to_image, relevance, ks=KS, legacy: bool = False, means=None
 ) -> dict[str, float]:
     """NDCG@k in per cent of four tasks; queries are the images, or each image's first caption.
 
@@ -93,6 +94,8 @@ def graded_metrics(
         relevance: (T, N), of each image for each caption.
         legacy: the official evaluation: an image scores 0 with itself instead of being left out, and in the mixed tasks
             a query is one of its own hits.
+        means: mean vectors of `image` and `text` (D,), which the mixed tasks subtract from all vectors of the modality
+            before they are normalised again; None: nothing is subtracted.
 
     Raises:
         ValueError: NaN or infinity, or an image without a caption; rows are named.
@@ -104,10 +107,14 @@ def graded_metrics(
     if not np.array_equal(known, np.arange(len(images))):
         raise ValueError(f"image rows {np.setdiff1d(np.arange(len(images)), known)[:10].tolist()} have no caption")
     first = torch.from_numpy(first)  # each image's first caption
+    mixed = (images, texts)
+    if means is not None:
+        sides = zip(mixed, (means["image"], means["text"]))
+        mixed = tuple(F.normalize(side - mean.to(side), dim=-1) for side, mean in sides)
     values = {name: [] for name in TASKS}
     step = max(1, counting.SCORES_AT_ONCE // (2 * (len(images) + len(texts))))
     for rows in torch.arange(len(images)).split(step):
-        for name, (scores, gains, own) in _tasks(images, texts, relevance, rows, first, legacy).items():
+        for name, (scores, gains, own) in _tasks((images, texts), mixed, relevance, rows, first, legacy).items():
             if own is not None:
                 here = torch.arange(len(rows), device=scores.device)
                 scores[here, own] = 0.0 if legacy and name == "image_to_image" else -torch.inf
@@ -117,24 +124,27 @@ def graded_metrics(
     return {f"{name}_ndcg@{k}": float(mean) for name, of_ks in means.items() for k, mean in zip(ks, of_ks)}
 
 
-def _tasks(images, texts, relevance, rows, first, legacy: bool) -> dict:
+def _tasks(embeds, mixed, relevance, rows, first, legacy: bool) -> dict:
     """Scores, gains and the query's own item, or None, of every task, for the queries `rows`.
 
-    The mixed tasks come first: the others are views of their scores and gains, in which the same item is hidden.
+    The mixed tasks come first: the gains of the others, and their scores where `mixed` is `embeds`, are views of
+    theirs, in which the same item is hidden.
     """
+    (images, texts), (mixed_images, mixed_texts) = embeds, mixed
     start, count = first[rows], len(images)
-    from_images, from_texts = (
-        images[rows] @ torch.cat([images, texts]).t(),
-        texts[start] @ torch.cat([texts, images]).t(),
-    )
+    from_images = mixed_images[rows] @ torch.cat([mixed_images, mixed_texts]).t()
+    from_texts = mixed_texts[start] @ torch.cat([mixed_texts, mixed_images]).t()
+    alone = from_images[:, :count], from_texts[:, : len(texts)]
+    if mixed_images is not images:
+        alone = images[rows] @ images.t(), texts[start] @ texts.t()
     to_texts = relevance[:, rows].t()
     image_gains = torch.cat([relevance[start], to_texts], 1)
     text_gains = torch.cat([to_texts, relevance[first[:, None], rows].t()], 1)
     return {
         "image_to_mixed": (from_images, image_gains, None if legacy else rows),
         "text_to_mixed": (from_texts, text_gains, None if legacy else start),
-        "image_to_image": (from_images[:, :count], image_gains[:, :count], rows),
-        "text_to_text": (from_texts[:, : len(texts)], text_gains[:, : len(texts)], start),
+        "image_to_image": (alone[0], image_gains[:, :count], rows),
+        "text_to_text": (alone[1], text_gains[:, : len(texts)], start),
     }
 
 

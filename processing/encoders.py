@@ -40,15 +40,18 @@ class Encoder:
 
     Attributes:
         text_limit: number of tokens of a text that are read; None if there is no limit.
+        config: of the model; None where it has none.
         width: how many numbers of each vector are kept, see `with_width`; None: all.
     """
 
     width: int | None = None
+    config: Any = None
 
     def __init__(self, model, processor, name: str = "", config=None):
         self.model, self.processor = model, processor
         self.name = name or type(model).__name__
-        self._settings = _text_settings(processor, config or getattr(model, "config", None))
+        self.config = config or getattr(model, "config", None)
+        self._settings = _text_settings(processor, self.config)
         self.text_limit: int | None = self._settings.get("max_length")
         if model is not None:
             self.eval()
@@ -81,9 +84,20 @@ class Encoder:
         return self.encode_text(["a"]).shape[1]
 
     @property
+    def means(self) -> dict[str, torch.Tensor] | None:
+        """Mean unit vectors (D,) of the `image`s and `text`s of the training data; None where they are not known.
+
+        They are those of whole vectors: an encoder that keeps fewer numbers has none.
+        """
+        means = {kind: getattr(self.config, f"{kind}_embeds_mean", None) for kind in ("image", "text")}
+        if self.width is not None or None in means.values():
+            return None
+        return {kind: torch.tensor(mean) for kind, mean in means.items()}
+
+    @property
     def nested_widths(self) -> tuple[int, ...]:
         """The widths, below the whole one, that the model was trained for (`--matryoshka`)."""
-        return tuple(getattr(getattr(self.model, "config", None), "matryoshka", None) or ())
+        return tuple(getattr(self.config, "matryoshka", None) or ())
 
     def with_width(self, width: int | None) -> "Encoder":
         """An encoder of the same model that keeps the first numbers of each vector, normalised again.

@@ -26,7 +26,9 @@ from ..processing.scenes import open_any
 from .cutoff import LEAST_KEPT, TOO_HIGH, best_of_others, calibrated_cutoff
 from .embedding_stream import embed_stream
 from .filters import chosen_rows
+from .mixed import centred, is_mixed, search_mixed
 from .query import checked, combined, listed
+from .snapshot import Snapshot
 from .vector_index import VectorIndex
 
 logger = logging.getLogger(__name__)
@@ -171,6 +173,7 @@ class Retriever:
         like: str | None = None,
         where=None,
         path: str | None = None,
+        means: bool = True,
     ) -> list[Hit]:
         """Find what is nearest to a text, a picture, or a picture changed by a text.
 
@@ -185,6 +188,9 @@ class Retriever:
             like: id of an item of the index, whose vector is the query in place of a text or picture; the item itself
                 is no hit.
             where, path: conditions on the hits, see `filters.chosen_rows`; applied before the ranking, exactly.
+            means: where pictures and texts are ranked together, subtract the mean of its modality from each vector, if
+                the model's configuration has the means (see `mixed`). Scores are cosines after that, and a calibrated
+                cut-off, which is one of cosines before it, is not used.
 
         Raises:
             ValueError: no query or two, a weight outside 0..1, k < 1, a cut-off that is NaN, an unknown id or field, or
@@ -194,47 +200,70 @@ class Retriever:
             raise ValueError("like is a query of its own: leave out the text and the image, or give them as plus")
         now = self.index.snapshot  # another thread may change the index
         chosen = chosen_rows(now, among, where, path)
-        if like is None:
-            query = self.embed_query(text, image, weight, plus, minus)
-        else:
-            row = now.row_of(like)
+        row = None if like is None else now.row_of(like)
+        if row is not None:
             chosen = np.ones(len(now.deleted), bool) if chosen is None else chosen
             chosen[row] = False
-            query = self._changed(now.vectors([row])[0], plus, minus)
-        cutoff = self.cutoff_for(image, cutoff, compound=bool(plus or minus or like is not None))
-        rows, scores = now.search(query[None], k, cutoff, chosen)[0]
+        subtracted = self.means_for(now, chosen) if means else None
+        if row is None:
+            query = self.embed_query(text, image, weight, plus, minus, subtracted)
+        else:
+            own = _less(now.vectors([row])[0], subtracted, "text" if now.texts[row] else "image")
+            query = self._changed(own, plus, minus, subtracted)
+        compound = bool(plus or minus or like is not None or subtracted)
+        cutoff = self.cutoff_for(image, cutoff, compound)
+        if subtracted is None:
+            rows, scores = now.search(query[None], k, cutoff, chosen)[0]
+        else:
+            rows, scores = search_mixed(now, query, subtracted, k, cutoff, chosen)
         return [
             Hit(score=float(score), **{name: item[name] for name in Hit.__dataclass_fields__ if name != "score"})
             for item, score in zip(now.items(rows), scores)
         ]
+
+    def means_for(self, snapshot: Snapshot, chosen: np.ndarray | None = None) -> dict[str, np.ndarray] | None:
+        """The mean vectors (D,) of `image` and `text` that a search subtracts; None: nothing is subtracted.
+
+        Args:
+            snapshot: of the index.
+            chosen: which rows are searched; only where both pictures and texts are among them, means are subtracted.
+        """
+        means = self.encoder.means
+        if means is None or not is_mixed(snapshot, chosen):
+            return None
+        return {kind: mean.double().numpy() for kind, mean in means.items()}
 
     def cutoff_for(
         self, image=None, cutoff: float | Literal["auto"] | None = "auto", compound: bool = False
     ) -> float | None:
         """The minimum cosine of a hit: `auto` is the calibrated one, if there is one, for a query that is one text.
 
-        It was calibrated with cosines of texts: those of pictures, and of sums (`compound`), have other sizes.
+        It was calibrated with cosines of texts: those of pictures, of sums and after a subtraction of means
+        (`compound`) have other sizes.
         """
         if cutoff != "auto":
             return cutoff
         return None if compound or image is not None else (self.index.cutoff or {}).get("text")
 
-    def embed_query(self, text=None, image=None, weight: float = 0.5, plus=(), minus=()) -> np.ndarray:
+    def embed_query(
+        self, text=None, image=None, weight: float = 0.5, plus=(), minus=(), means: dict | None = None
+    ) -> np.ndarray:
         """The unit vector (D,) that `search` looks for.
 
         Args:
             text, image, weight: of `search`.
             plus, minus: texts, or pictures (PIL, bytes, `Path`), or pairs of one and a weight (default 1): they are
                 added to the unit vector of the rest and subtracted from it, and the sum is normalised.
+            means: of `means_for`: subtracted from the vector of each part.
 
         Raises:
             ValueError: nothing to look for, a weight that is out of range, parts that cancel each other.
         """
         if text is None and image is None and plus:
-            return self._changed(None, plus, minus)
-        return self._changed(self._embed(text, image, weight), plus, minus)
+            return self._changed(None, plus, minus, means)
+        return self._changed(self._embed(text, image, weight, means), plus, minus, means)
 
-    def _changed(self, base: np.ndarray | None, plus, minus) -> np.ndarray:
+    def _changed(self, base: np.ndarray | None, plus, minus, means: dict | None) -> np.ndarray:
         """The unit vector of a query, or None, plus and minus further parts."""
         signed = [(*checked(part), 1) for part in listed(plus)] + [(*checked(part), -1) for part in listed(minus)]
         if base is not None and not signed:
@@ -242,20 +271,20 @@ class Retriever:
         parts = [] if base is None else [(base, 1.0)]
         for query, weight, sign in signed:
             text, image = (query, None) if isinstance(query, str) else (None, query)
-            parts.append((self._embed(text, image), sign * weight))
+            parts.append((self._embed(text, image, means=means), sign * weight))
         return combined(parts)
 
-    def _embed(self, text=None, image=None, weight: float = 0.5) -> np.ndarray:
+    def _embed(self, text=None, image=None, weight: float = 0.5, means: dict | None = None) -> np.ndarray:
         if text is None and image is None:
             raise ValueError("give a text, an image, or both")
         if not 0 <= weight <= 1:
             raise ValueError(f"weight is the text's share, between 0 and 1, not {weight}")
         parts = []
         if text is not None:
-            parts.append((weight, self.encoder.encode_text([text])[0].numpy()))
+            parts.append((weight, _less(self.encoder.encode_text([text])[0].numpy(), means, "text")))
         if image is not None:
             image = image if hasattr(image, "getbands") else open_any(image)
-            parts.append((1 - weight, self.encoder.encode_image([image])[0].numpy()))
+            parts.append((1 - weight, _less(self.encoder.encode_image([image])[0].numpy(), means, "image")))
         query = parts[0][1] if len(parts) == 1 else sum(share * part for share, part in parts)
         return query / np.linalg.norm(query)
 
@@ -302,6 +331,11 @@ class Retriever:
         """Names `kind-N` that no item has."""
         taken = set(self.index.column("id"))
         return list(itertools.islice((name for n in itertools.count() if (name := f"{kind}-{n}") not in taken), count))
+
+
+def _less(vector: np.ndarray, means: dict | None, kind: str) -> np.ndarray:
+    """A unit vector (D,) less the mean of its modality, normalised again; as it is without means."""
+    return vector if means is None else centred(vector, means[kind]).astype(np.float32)
 
 
 def _in_memory(image) -> bool:

@@ -8,15 +8,29 @@ import itertools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from . import approximate as search_graph
 from .index_segments import SCHEMA, Segment, unit
 from .index_store import IndexFolderError
 from .nearest import MARGIN, candidates, cut_through_tie, load_faiss, ranked
+
+
+def check_request(k: int, cutoff: float | None):
+    """Refuse what no search can mean.
+
+    Raises:
+        ValueError: k < 1, or a cut-off that is NaN.
+    """
+    if not isinstance(k, (int, np.integer)) or k < 1:
+        raise ValueError(f"k must be at least 1, a whole number, not {k!r}")
+    if cutoff is not None and not cutoff == cutoff:
+        raise ValueError("the cut-off is NaN: give a cosine, or None for no cut-off")
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,10 +73,7 @@ class Snapshot:
                 dimension.
         """
         queries = unit(queries, "query")
-        if not isinstance(k, (int, np.integer)) or k < 1:
-            raise ValueError(f"k must be at least 1, a whole number, not {k!r}")
-        if cutoff is not None and not cutoff == cutoff:
-            raise ValueError("the cut-off is NaN: give a cosine, or None for no cut-off")
+        check_request(k, cutoff)
         if not len(self):
             return [(np.zeros(0, np.int64), np.zeros(0))] * len(queries)
         self.check_dimension(queries.shape[1], "queries")
@@ -133,6 +144,11 @@ class Snapshot:
         """One field of all rows, deleted ones too (see `alive`)."""
         return [value for segment in self.segments for value in segment.table[name].to_pylist()]
 
+    @cached_property
+    def texts(self) -> np.ndarray:
+        """Boolean (all rows,), which are texts; the others are pictures."""
+        return pc.fill_null(pc.equal(self.chunks("modality"), "text"), False).to_numpy()
+
     @property
     def alive(self) -> np.ndarray:
         """Boolean (all rows,), which are not deleted."""
@@ -177,4 +193,4 @@ class Snapshot:
             )
 
 
-__all__ = ["Snapshot"]
+__all__ = ["Snapshot", "check_request"]

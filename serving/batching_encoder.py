@@ -43,7 +43,7 @@ class BatchingEncoder(Encoder):
         self.encoder, self.seconds = encoder, seconds
         self.observe = observe or (lambda kind, count: None)
         self.model, self.processor, self.name = encoder.model, encoder.processor, encoder.name
-        self.text_limit, self.width = encoder.text_limit, encoder.width
+        self.text_limit, self.width, self.config = encoder.text_limit, encoder.width, encoder.config
         self.identity, self.dimension = encoder.identity, encoder.dimension
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="vsehub model", daemon=True)

@@ -52,6 +52,7 @@ class Service:
             if like is None:
                 raise KeyError("no item of the index has this id: it may have been removed")
         compound = bool(question.plus or question.minus or like is not None)
+        compound = compound or state.retriever.means_for(state.index.snapshot) is not None
         cutoff = state.retriever.cutoff_for(question.image, question.cutoff, compound)  # type: ignore[arg-type]
         hits = self._with_pictures(
             question.images,

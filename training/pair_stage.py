@@ -3,6 +3,7 @@
 import copy
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,12 +20,13 @@ from ..processing.processing_dual_encoder import DualEncoderProcessor
 from .arguments import RetrievalTrainingArguments, StructureArguments, TowerArguments
 from .batches import HostBatch, PairBatch, PairCollator
 from .lora import with_lora
+from .modality_means import keep_means, modality_means
 from .pairs import PairDataset
 from .preflight import count_cut, freeze_without_gradient
 from .sentences import sentences
 from .stages import StageArguments
 from .structure_teachers import structured
-from .tower_cache import Caches, cache_images, cache_text
+from .tower_cache import CachedRowInputs, Caches, cache_images, cache_text
 from .trainer import RetrievalTrainer
 from .views import Views
 from .vision_tail import VisionTail
@@ -89,6 +91,22 @@ def train_pairs(
     trainer.train(resume_from_checkpoint=args.checkpoint)
     if args.model.lora:
         trainer.model = trainer.model.merge_and_unload()
+    return _with_means(trainer, rows, caches if texts == "captions" else replace(caches, text=None))
+
+
+def _with_means(trainer: RetrievalTrainer, rows: Dataset, caches: Caches) -> RetrievalTrainer:
+    """The trainer, with the mean embeddings of training images and captions in its model's configuration.
+
+    Args:
+        trainer: holds the best model.
+        rows: of training.
+        caches: of `rows`; that of the text tower is one of captions.
+    """
+    inputs = CachedRowInputs(trainer.processing_class, rows, caches)
+    size, seed = trainer.args.per_device_eval_batch_size, trainer.args.seed
+    with trainer.accelerator.autocast():
+        means = modality_means(trainer.model, inputs, trainer.accelerator, size, seed)
+    keep_means(trainer.model.config, means)
     return trainer
 
 

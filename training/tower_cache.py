@@ -70,7 +70,7 @@ class Caches:
 
 
 class CachedRowInputs(RowInputs):
-    """`RowInputs` of an evaluation split whose frozen towers are cached."""
+    """`RowInputs` of rows whose frozen towers are cached; of several views of an image, the first, which is plain."""
 
     def __init__(self, processor: DualEncoderProcessor, rows: Dataset, caches: Caches):
         super().__init__(processor, rows)
@@ -80,9 +80,10 @@ class CachedRowInputs(RowInputs):
         """The cached image tokens of these rows, or their pictures where there is no cache."""
         if self.caches.vision is None:
             return super().images(indices)
-        inputs = {self.caches.vision_input: torch.stack([self.caches.vision[index].float() for index in indices])}
+        places = [index * self.caches.vision.views for index in indices]
+        inputs = {self.caches.vision_input: torch.stack([self.caches.vision[place].float() for place in places])}
         if self.caches.scene is not None:
-            inputs["scene_states"] = torch.stack([self.caches.scene[index][0].float() for index in indices])
+            inputs["scene_states"] = torch.stack([self.caches.scene[place][0].float() for place in places])
         return inputs
 
     def texts(self, indices: list[int]) -> dict[str, torch.Tensor]:

@@ -84,3 +84,22 @@ def test_a_width_is_that_of_the_first_numbers(vsehub, vsehub_json, tiny_folder, 
     assert "width" not in vsehub_json(*words, "--embeddings", saved)["evaluation"]
     assert "fewer than --width 17" in vsehub(*words, "--width", "17", status=2)
     assert "width 17: these embeddings have 16" in vsehub(*words, "--width", "17", "--embeddings", saved, status=2)
+
+
+def test_means_of_the_modalities_are_subtracted_unless_switched_off(
+    vsehub, vsehub_json, make_tiny_model, tiny_processor, tmp_path
+):
+    rows = [{"image": {"bytes": jpeg(n), "path": None}, "captions": [f"a {n}"], "image_id": str(n)} for n in range(60)]
+    rows = [row | {"label": f"class {number % 6}"} for number, row in enumerate(rows)]
+    Dataset.from_list(rows).to_parquet(str(tmp_path / "classes.parquet"))
+    model = make_tiny_model()
+    model.config.image_embeds_mean, model.config.text_embeds_mean = [0.1] * 16, [-0.1] * 16
+    for part in (model, tiny_processor):
+        part.save_pretrained(tmp_path / "model")
+    words = ("evaluate", tmp_path / "model", "--data", tmp_path / "classes.parquet", "--graded", "classes")
+    assert "means of the modalities subtracted" in vsehub(*words)
+    assert "means of the modalities subtracted" not in vsehub(*words, "--no_means")
+    less, raw = vsehub_json(*words), vsehub_json(*words, "--no_means")
+    assert [each["evaluation"]["means_subtracted"] for each in (less, raw)] == [True, False]
+    changed = {name for name in raw if "ndcg" in name and raw[name] != less[name]}
+    assert changed and all("mixed" in name for name in changed)

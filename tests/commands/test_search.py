@@ -203,3 +203,20 @@ def test_an_index_is_not_searched_with_another_model(dual_folder, tiny_pictures,
     for other in ("siglip", SENTENCE):
         said = vsehub("search", tmp_path / "index", "a dog", "--model", dual_folder(other), status=2)
         assert "use that model, or make another index" in said
+
+
+def test_an_index_of_pictures_and_texts_is_ranked_without_the_means(
+    vsehub_json, make_tiny_model, tiny_processor, tiny_pictures, tiny_captions, tmp_path
+):
+    model = make_tiny_model()
+    model.config.image_embeds_mean, model.config.text_embeds_mean = [0.1] * 16, [-0.1] * 16
+    for part in (model, tiny_processor):
+        part.save_pretrained(tmp_path / "model")
+    retriever = Retriever.from_pretrained(tmp_path / "model")
+    retriever.add_images(tiny_pictures)
+    retriever.add_texts(tiny_captions)
+    retriever.save(tmp_path / "both.index")
+    for flags, means in (((), True), (("--no_means",), False)):
+        hits = vsehub_json("search", tmp_path / "both.index", "a dog", *flags)["hits"]
+        assert hits == [vars(hit) for hit in retriever.search("a dog", means=means)]
+    assert retriever.search("a dog") != retriever.search("a dog", means=False)

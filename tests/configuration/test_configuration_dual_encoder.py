@@ -103,6 +103,22 @@ def test_nested_widths_are_kept_ascending_and_checked(cls, tmp_path):
             cls(projection_dim=64, matryoshka=widths)
 
 
+@pytest.mark.parametrize("cls", [D2SVSEConfig, PIRConfig])
+def test_means_of_the_modalities_are_kept_and_checked(cls, tmp_path):
+    means = {"image_embeds_mean": [0.1, 0.2, 0.3, 0.4], "text_embeds_mean": [0.0, 0.5, 0.0, 0.0]}
+    sizes = {"projection_dim": 4, **({"decoder_heads": 2} if cls is D2SVSEConfig else {"attention_heads": 2})}
+    cls(**sizes, **means).save_pretrained(tmp_path)
+    config = AutoConfig.from_pretrained(tmp_path)
+    assert {name: getattr(config, name) for name in means} == means
+    for wrong, said in (
+        ({"image_embeds_mean": [0.1] * 3}, "image_embeds_mean must be 4 numbers"),
+        ({"text_embeds_mean": [0.1, 0.2, 0.3, float("nan")]}, "text_embeds_mean must be 4 numbers"),
+        ({"text_embeds_mean": None}, "go together"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            cls(**sizes, **(means | wrong))
+
+
 @pytest.mark.parametrize(
     ("config", "width"),
     [

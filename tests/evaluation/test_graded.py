@@ -5,8 +5,10 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional as F
 
 from vsehub.evaluation import counting, graded
 from vsehub.evaluation.graded import class_relevance, graded_metrics, ndcg
@@ -112,3 +114,37 @@ def test_a_space_ordered_by_class_is_perfect_and_nothing_relevant_counts_nothing
 
 def test_the_worked_example_is_true():
     assert doctest.testmod(graded).failed == 0
+
+
+def apart(seed: int = 0):
+    """Pictures and captions of 20 classes, each modality around a place of its own; relevance by class; the means."""
+    generator = torch.Generator().manual_seed(seed)
+    things, labels = torch.randn(20, 16, generator=generator), torch.arange(60) % 20
+    owners = torch.arange(60).repeat_interleave(2)
+    places = 3 * torch.randn(2, 16, generator=generator)
+    images = things[labels] + 0.5 * torch.randn(60, 16, generator=generator) + places[0]
+    texts = things[labels[owners]] + 0.5 * torch.randn(120, 16, generator=generator) + places[1]
+    images, texts = F.normalize(images, dim=-1), F.normalize(texts, dim=-1)
+    means = {"image": images.mean(0), "text": texts.mean(0)}
+    return (images, texts, owners), class_relevance(labels, owners), means
+
+
+def test_without_the_means_of_the_modalities_mixed_retrieval_rises_and_nothing_else_changes():
+    embeds, relevance, means = apart()
+    raw, less = graded_metrics(*embeds, relevance), graded_metrics(*embeds, relevance, means=means)
+    for task in ("image_to_image", "text_to_text"):
+        assert {name: value for name, value in raw.items() if task in name} == pytest.approx(
+            {name: value for name, value in less.items() if task in name}, abs=1e-3
+        )
+    for task in ("image_to_mixed", "text_to_mixed"):
+        assert less[f"{task}_ndcg@10"] > raw[f"{task}_ndcg@10"] + 5, task
+
+
+def test_the_mixed_tasks_are_those_of_vectors_that_were_centred_by_hand():
+    (images, texts, owners), relevance, means = apart(1)
+    by_hand = [F.normalize(side - means[kind], dim=-1) for side, kind in ((images, "image"), (texts, "text"))]
+    expected = graded_metrics(*by_hand, owners, relevance)
+    less = graded_metrics(images, texts, owners, relevance, means=means)
+    assert {k: v for k, v in less.items() if "mixed" in k} == pytest.approx(
+        {k: v for k, v in expected.items() if "mixed" in k}, abs=1e-4
+    )

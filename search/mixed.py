@@ -1,0 +1,67 @@
+"""Rank pictures and texts together, with the mean of its modality subtracted from every vector.
+
+Embeddings of pictures and of texts lie around two means (the modality gap; Liang et al., NeurIPS 2022), so that cosines
+within a modality are larger than those across, and a query finds its own modality first. The means are those of the
+training data, in the model's configuration.
+"""
+
+import numpy as np
+
+from .nearest import ranked
+from .snapshot import Snapshot, check_request
+
+NEAR = 1e-4  # candidates are chosen in float32; those this close to the last hit are ranked again in float64
+
+
+def centred(vectors: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Unit vectors (R, D) of vectors minus a mean, float64; `mean` is (D,), or (R, D)."""
+    moved = vectors.astype(np.float64) - mean
+    return moved / np.linalg.norm(moved, axis=-1, keepdims=True)
+
+
+def is_mixed(snapshot: Snapshot, chosen: np.ndarray | None) -> bool:
+    """Whether the rows that are searched hold pictures and texts."""
+    rows = snapshot.alive if chosen is None else snapshot.alive & chosen
+    texts = snapshot.texts[rows]
+    return bool(texts.any() and not texts.all())
+
+
+def search_mixed(
+    snapshot: Snapshot,
+    query: np.ndarray,
+    means: dict[str, np.ndarray],
+    k: int,
+    cutoff: float | None = None,
+    chosen: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find the nearest rows of one query, exactly.
+
+    Args:
+        snapshot: of an index that is not empty.
+        query: unit vector (D,), its own mean subtracted already.
+        means: of `image` and `text`, (D,).
+        k, cutoff: of `Snapshot.search`; the cut-off is one of cosines after the subtraction.
+        chosen: boolean (all rows,), which rows are searched.
+
+    Returns:
+        Rows and cosines, best first, ties by row.
+    """
+    check_request(k, cutoff)
+    left_out = ~snapshot.alive if chosen is None else ~(snapshot.alive & chosen)
+    both = np.stack([means["image"], means["text"]])  # (2, D)
+    scores = np.empty(len(left_out), np.float32)
+    for start, segment in snapshot.placed():
+        part = slice(start, start + len(segment))
+        of = snapshot.texts[part].astype(int)  # the modality of each row: a row of `both`
+        products = segment.vectors @ np.stack([query, *both], axis=1).astype(np.float32)  # (R, 3)
+        squares = 1 - 2 * products[np.arange(len(of)), 1 + of] + (both**2).sum(1)[of]
+        scores[part] = (products[:, 0] - (both @ query)[of]) / np.sqrt(np.maximum(squares, 1e-12))
+    scores[left_out] = -np.inf
+    last = np.partition(scores, -k)[-k] if k < len(scores) else -np.inf
+    rows = np.flatnonzero((scores >= last - NEAR) & ~left_out)
+    rows, cosines = ranked(rows, centred(snapshot.vectors(rows), both[snapshot.texts[rows].astype(int)]), query)
+    kept = slice(0, k if cutoff is None else min(k, int((cosines >= cutoff).sum())))
+    return rows[kept], cosines[kept]
+
+
+__all__ = ["centred", "is_mixed", "search_mixed"]
