@@ -10,13 +10,14 @@ import numpy as np
 from .nearest import ranked
 from .snapshot import Snapshot, check_request
 
-NEAR = 1e-4  # candidates are chosen in float32; those this close to the last hit are ranked again in float64
+LEAST = 1e-6  # squared norm of a vector less the mean: one that equals the mean is near nothing
+SLACK = 1e-5  # candidates are chosen in float32, whose errors grow as vectors near the mean, and ranked in float64
 
 
 def centred(vectors: np.ndarray, mean: np.ndarray) -> np.ndarray:
     """Unit vectors (R, D) of vectors minus a mean, float64; `mean` is (D,), or (R, D)."""
     moved = vectors.astype(np.float64) - mean
-    return moved / np.linalg.norm(moved, axis=-1, keepdims=True)
+    return moved / np.maximum(np.linalg.norm(moved, axis=-1, keepdims=True), LEAST**0.5)
 
 
 def is_mixed(snapshot: Snapshot, chosen: np.ndarray | None) -> bool:
@@ -49,16 +50,18 @@ def search_mixed(
     check_request(k, cutoff)
     left_out = ~snapshot.alive if chosen is None else ~(snapshot.alive & chosen)
     both = np.stack([means["image"], means["text"]])  # (2, D)
-    scores = np.empty(len(left_out), np.float32)
+    scores, slack = np.empty((2, len(left_out)), np.float32)
     for start, segment in snapshot.placed():
         part = slice(start, start + len(segment))
         of = snapshot.texts[part].astype(int)  # the modality of each row: a row of `both`
         products = segment.vectors @ np.stack([query, *both], axis=1).astype(np.float32)  # (R, 3)
         squares = 1 - 2 * products[np.arange(len(of)), 1 + of] + (both**2).sum(1)[of]
-        scores[part] = (products[:, 0] - (both @ query)[of]) / np.sqrt(np.maximum(squares, 1e-12))
+        squares = np.maximum(squares, LEAST)
+        scores[part] = (products[:, 0] - (both @ query)[of]) / np.sqrt(squares)
+        slack[part] = SLACK / squares
     scores[left_out] = -np.inf
-    last = np.partition(scores, -k)[-k] if k < len(scores) else -np.inf
-    rows = np.flatnonzero((scores >= last - NEAR) & ~left_out)
+    last = np.partition(scores - slack, -k)[-k] if k < len(scores) else -np.inf
+    rows = np.flatnonzero((scores + slack >= last) & ~left_out)
     rows, cosines = ranked(rows, centred(snapshot.vectors(rows), both[snapshot.texts[rows].astype(int)]), query)
     kept = slice(0, k if cutoff is None else min(k, int((cosines >= cutoff).sum())))
     return rows[kept], cosines[kept]
