@@ -31,11 +31,11 @@ class RowInputs:
         self.captions = [text for captions in rows["captions"] for text in captions]
         self.owners = torch.tensor([row for row, captions in enumerate(rows["captions"]) for _ in captions])
 
-    def images(self, indices: list[int]) -> dict[str, torch.Tensor]:
+    def images(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
         """Model inputs of the pictures of these rows."""
         return self.processor.image_processor([row_image(self.rows[index]) for index in indices], return_tensors="pt")
 
-    def texts(self, indices: list[int]) -> dict[str, torch.Tensor]:
+    def texts(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
         """Model inputs of these captions, numbered over all rows."""
         return tokenize(self.processor.tokenizer, [self.captions[index] for index in indices])
 
@@ -52,11 +52,11 @@ class EncoderRows(RowInputs):
         super().__init__(encoder.processor, rows)
         self.encoder = encoder
 
-    def images(self, indices: list[int]) -> dict[str, Any]:
+    def images(self, indices: Sequence[int]) -> dict[str, Any]:
         """Model inputs of the pictures of these rows."""
         return self.encoder.image_inputs([row_image(self.rows[index]) for index in indices])
 
-    def texts(self, indices: list[int]) -> dict[str, Any]:
+    def texts(self, indices: Sequence[int]) -> dict[str, Any]:
         """Model inputs of these captions, numbered over all rows."""
         return self.encoder.text_inputs([self.captions[index] for index in indices])
 
@@ -80,7 +80,8 @@ def embed_rows(
     # each distinct caption once: vectors from batches of other widths differ in the last bits and would not tie
     first = {text: index for index, text in reversed(list(enumerate(captions)))}
     order = by_length(captions, first.values())
-    image_embeds = embed_items(model, accelerator, range(len(inputs.rows)), inputs.images, batch_size, "image_embeds")
+    rows = list(range(len(inputs.rows)))
+    image_embeds = embed_items(model, accelerator, rows, inputs.images, batch_size, "image_embeds")
     text_embeds = embed_items(model, accelerator, order, inputs.texts, batch_size, "text_embeds")
     return image_embeds, text_embeds[[first[text] for text in captions]], inputs.owners
 

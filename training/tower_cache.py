@@ -76,7 +76,7 @@ class CachedRowInputs(RowInputs):
         super().__init__(processor, rows)
         self.caches = caches
 
-    def images(self, indices: list[int]) -> dict[str, torch.Tensor]:
+    def images(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
         """The cached image tokens of these rows, or their pictures where there is no cache."""
         if self.caches.vision is None:
             return super().images(indices)
@@ -86,7 +86,7 @@ class CachedRowInputs(RowInputs):
             inputs["scene_states"] = torch.stack([self.caches.scene[place][0].float() for place in places])
         return inputs
 
-    def texts(self, indices: list[int]) -> dict[str, torch.Tensor]:
+    def texts(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
         """The cached text tokens of these captions, padded, or their token ids where there is no cache."""
         if self.caches.text is None:
             return super().texts(indices)
