@@ -1,5 +1,7 @@
 """What the configurations of all dual encoders share: towers of any kind, their width, and what is refused."""
 
+import json
+
 import pytest
 from transformers import (
     AutoConfig,
@@ -110,6 +112,9 @@ def test_means_of_the_modalities_are_kept_and_checked(cls, tmp_path):
     cls(**sizes, **means).save_pretrained(tmp_path)
     config = AutoConfig.from_pretrained(tmp_path)
     assert {name: getattr(config, name) for name in means} == means
+    saved = json.loads((tmp_path / "config.json").read_text())
+    older = cls.from_dict({name: value for name, value in saved.items() if name not in means})
+    assert older.image_embeds_mean is None and older.text_embeds_mean is None
     for wrong, said in (
         ({"image_embeds_mean": [0.1] * 3}, "image_embeds_mean must be 4 numbers"),
         ({"text_embeds_mean": [0.1, 0.2, 0.3, float("nan")]}, "text_embeds_mean must be 4 numbers"),
