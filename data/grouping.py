@@ -6,93 +6,148 @@ be each other's negatives while training, and wrong answers while evaluating.
 
 import hashlib
 import os
-from collections import Counter
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset
 
 from ..files.digests import file_digest
+from .columns import PART, chosen_of, lengths_of, repeats, spans, with_column
 
 BESIDE_CAPTIONS = ("captions", "caption_ids", "text_teacher")  # columns with one item for each caption
 
 
 def join_pictures(
     rows: Dataset, source_of: Callable, name: str, dense_column: str = "dense_text"
-) -> tuple[Dataset, list[int]]:
+) -> tuple[Dataset, np.ndarray]:
     """Join the rows that show the same picture: equal bytes, whatever the id or the file's name.
 
     Args:
-        rows: with `image`, `captions` (lists) and `image_id`, one or more rows a picture.
+        rows: with `image`, `captions` (lists) and `image_id`, one or more rows a picture, in order (`in_order`).
         source_of: image column -> bytes, a path or None.
         name: of the data, for errors.
         dense_column: dense texts, if there is such a column; those of one picture become one text.
 
     Returns:
-        One row a picture, in order of first appearance, and for each the number of its first row in the source.
+        The rows, the first of each picture with what all of them had, and the numbers of these first rows.
 
     Raises:
         ValueError: rows of one picture have different scene classes, or pictures that differ have one id.
     """
-    members: dict[Hashable, list[int]] = {}
-    for row, key in enumerate(picture_keys(rows, source_of)):
-        members.setdefault(key, []).append(row)
-    groups = list(members.values())
-    first = [group[0] for group in groups]
-    ids = list(rows["image_id"])
-    _check_ids([ids[row] for row in first], name)
-    if len(groups) == len(rows):
-        return rows, first
-    columns: dict[str, list] = {}
+    firsts = first_rows(rows, source_of)
+    numbers = np.unique(firsts)
+    _check_ids(repeats(rows, "image_id", numbers), name)
+    if len(numbers) == len(rows):
+        return rows, numbers
+    group = _Groups(firsts, numbers)
     for column in BESIDE_CAPTIONS:
         if column in rows.column_names:
-            values = list(rows[column])
-            columns[column] = [[item for row in group for item in values[row] or []] for group in groups]
+            kind = rows.data.schema.field(column).type
+            rows = with_column(rows, column, kind, group.lists(rows, column))
     if dense_column in rows.column_names:
-        values = list(rows[dense_column])
-        columns[dense_column] = [_joined_text([values[row] for row in group]) for group in groups]
+        kind = rows.data.schema.field(dense_column).type
+        texts = group.values(rows, dense_column, kind, lambda texts, _: _joined_text(texts))
+        rows = with_column(rows, dense_column, kind, texts)
     if "label" in rows.column_names:
-        values = list(rows["label"])
-        columns["label"] = [_one_label([values[row] for row in group], f"{name}: {ids[group[0]]}") for group in groups]
-    kept = rows.select(first).remove_columns(list(columns))
-    for column, values in columns.items():
-        kept = kept.add_column(column, values)
-    return kept, first
+        kind, ids = rows.data.schema.field("label").type, rows["image_id"]
+        one = group.values(rows, "label", kind, lambda labels, row: _one_label(labels, lambda: f"{name}: {ids[row]}"))
+        rows = with_column(rows, "label", kind, one)
+    return rows, numbers
 
 
-def picture_keys(rows: Dataset, source_of: Callable) -> Iterator[Hashable]:
-    """Give each row a key that is equal for equal pictures; a row without a picture has a unique one.
+class _Groups:
+    """The rows of each picture: its first row has what all of them had, the others nothing."""
+
+    def __init__(self, firsts: np.ndarray, numbers: np.ndarray):
+        self.numbers = numbers
+        self.order = np.argsort(firsts, kind="stable")  # the rows of a picture beside each other
+        self.starts = np.append(np.searchsorted(firsts[self.order], numbers), len(firsts))
+
+    def lists(self, rows: Dataset, column: str) -> Iterator[pa.Array]:
+        """Parts of a column of lists, joined to one list a picture."""
+        for begin, end, places, values, starts in self._parts(rows, column):
+            sums = np.concatenate([[0], np.cumsum(lengths_of(values))])
+            counts = np.zeros(end - begin, np.int64)
+            counts[places] = np.diff(sums[starts])
+            offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
+            yield pa.ListArray.from_arrays(offsets, values.flatten())
+
+    def values(self, rows: Dataset, column: str, kind: pa.DataType, join: Callable) -> Iterator[pa.Array]:
+        """Parts of a column, whose values `join` (values, first row) makes one."""
+        for begin, end, places, values, starts in self._parts(rows, column):
+            part, texts = [None] * (end - begin), values.to_pylist()
+            for place, start, stop in zip(places, starts, starts[1:]):
+                part[place] = join(texts[start:stop], begin + int(place))
+            yield pa.array(part, kind)
+
+    def _parts(self, rows: Dataset, column: str) -> Iterator[tuple]:
+        """For each part of the rows: its borders, places of first rows, and the values of their groups with starts."""
+        for begin, end in spans(rows):
+            first, last = np.searchsorted(self.numbers, (begin, end))
+            starts = self.starts[first : last + 1]
+            values = chosen_of(rows, column, self.order[starts[0] : starts[-1]])
+            yield begin, end, self.numbers[first:last] - begin, values, starts - starts[0]
+
+
+def first_rows(rows: Dataset, source_of: Callable) -> np.ndarray:
+    """For each row the number of the first row that shows its picture; of a row without a picture, its own.
 
     A picture is read only if another one has its size.
     """
-    sizes = Counter(_size(source_of(image)) for image in rows["image"])
-    digests: dict[str, str] = {}  # of files, which many rows may name
-    for row, image in enumerate(rows["image"]):
-        source = source_of(image)
-        size = _size(source)
-        if size is None or sizes[size] == 1:
-            yield row
-        elif isinstance(source, bytes):
-            yield hashlib.sha256(source).hexdigest()
-        else:
-            digests[source] = digests.get(source) or file_digest(source)
-            yield digests[source]
+    sizes = _sizes(rows, source_of)
+    numbers, counts = np.unique(sizes[sizes >= 0], return_counts=True)
+    digests: dict[str, bytes] = {}  # of files, which many rows may name
+    places = np.flatnonzero(np.isin(sizes, numbers[counts > 1]))
+    keys = np.zeros((len(places), 2), np.uint64)
+    for start in range(0, len(places), PART // 10):
+        images = chosen_of(rows, "image", places[start : start + PART // 10])
+        for place, image in enumerate(images, start):
+            keys[place] = np.frombuffer(_digest(source_of(image.as_py()), digests), np.uint64)
+    firsts = np.arange(len(rows))
+    if len(places):
+        by_key = np.lexsort((places, keys[:, 1], keys[:, 0]))
+        new = np.append(True, (np.diff(keys[by_key].view(np.int64), axis=0) != 0).any(1))
+        firsts[places[by_key]] = places[by_key][np.flatnonzero(new)][np.cumsum(new) - 1]
+    return firsts
 
 
-def _size(source: bytes | str | None) -> int | None:
-    """Bytes of a picture; None where it cannot be read, which the check of the rows reports."""
+def _digest(source: bytes | str, of_files: dict[str, bytes]) -> bytes:
+    """16 bytes that are equal for equal pictures alone."""
     if isinstance(source, bytes):
-        return len(source)
+        return hashlib.sha256(source).digest()[:16]
+    if source not in of_files:
+        of_files[source] = bytes.fromhex(file_digest(source))[:16]
+    return of_files[source]
+
+
+def _sizes(rows: Dataset, source_of: Callable) -> np.ndarray:
+    """Bytes of each picture; -1 where it cannot be read, which the check of the rows reports."""
+    parts = [np.zeros(0, np.int64)]
+    for part in rows.data.column("image").chunks:
+        inside = pc.struct_field(part, "bytes") if pa.types.is_struct(part.type) else part
+        if pa.types.is_binary(inside.type) or pa.types.is_large_binary(inside.type):
+            sizes = np.array(pc.fill_null(pc.binary_length(inside), -1), np.int64)
+        else:
+            sizes = np.full(len(part), -1)
+        for row in np.flatnonzero(sizes < 0):
+            sizes[row] = _file_size(source_of(part[row].as_py()))
+        parts.append(sizes)
+    return np.concatenate(parts)
+
+
+def _file_size(source: bytes | str | None) -> int:
     try:
-        return os.stat(source).st_size if source is not None and os.access(source, os.R_OK) else None
+        return os.stat(source).st_size if isinstance(source, str) and os.access(source, os.R_OK) else -1
     except (OSError, ValueError):
-        return None
+        return -1
 
 
-def _check_ids(ids: list[str], name: str):
-    repeated = next((image_id for image_id, count in Counter(ids).items() if count > 1), None)
-    if repeated is not None:
+def _check_ids(repeated: list[str], name: str):
+    if repeated:
         raise ValueError(
-            f"{name}: rows of image_id {repeated!r} show different pictures; give each picture an id of its own (or "
+            f"{name}: rows of image_id {repeated[0]!r} show different pictures; give each picture an id of its own (or "
             "name another column with --id_column)"
         )
 
@@ -103,11 +158,11 @@ def _joined_text(texts: list[str | None]) -> str | None:
     return " ".join(distinct) or None
 
 
-def _one_label(labels: list, picture: str):
+def _one_label(labels: list, picture: Callable[[], str]):
     known = list(dict.fromkeys(label for label in labels if label is not None))
     if len(known) > 1:
-        raise ValueError(f"{picture}: the rows of this picture have the scene classes {known[0]!r} and {known[1]!r}")
+        raise ValueError(f"{picture()}: the rows of this picture have the scene classes {known[0]!r} and {known[1]!r}")
     return known[0] if known else None
 
 
-__all__ = ["join_pictures", "picture_keys"]
+__all__ = ["first_rows", "join_pictures"]

@@ -1,23 +1,28 @@
-"""Read a source into checked rows: columns renamed, captions cleaned, every image decoded once.
+"""Read a source into checked rows: columns renamed, captions cleaned, what cannot be used left out or refused.
 
 A bad row (an image that does not decode, no caption, no dense text where it is needed) stops the run with its name and
-the remedy, or is left out and listed in `bad_samples.jsonl`, as `on_bad_sample` says.
+the remedy, or is left out and listed in `bad_samples.jsonl`, as `on_bad_sample` says. Texts are checked at once,
+pictures too unless training asks to look at each when it is met.
 """
 
 import logging
-import os
-import sys
 from pathlib import Path
 
-from datasets import ClassLabel, Dataset, load_dataset
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import ClassLabel, Dataset
 
-from ..files.bad_samples import BadSample, report_bad_samples
-from ..processing.pixels import BadImageError
+from ..files.bad_samples import BAD_SAMPLES, BadSample, read_bad_samples, report_bad_samples
 from ..processing.scenes import open_any
 from .arguments import DataArguments
+from .columns import TEXTS, in_order, is_blank, is_text, lists_of, parts_of, repeats, spans, suspects, with_column
+from .dense_texts import dense_source, with_dense
 from .grouping import join_pictures
-from .sources import dense_lines, read_source
+from .picture_checks import bad_pictures, image_source
+from .sources import read_source
 
+SOURCE_ROW = "source_row"  # a column: the number of each row in the source, where rows were joined or left out
 logger = logging.getLogger(__name__)
 
 
@@ -29,6 +34,8 @@ def prepare_rows(
     limit: int | None = None,
     need_label: bool = False,
     need_captions: bool = True,
+    pictures_later: bool = False,
+    keep_report: bool = False,
 ) -> Dataset:
     """Read and check one split.
 
@@ -41,56 +48,67 @@ def prepare_rows(
         limit: keep the first so many rows.
         need_label: whether every row must have a scene class.
         need_captions: whether every row must have captions; a scene classifier learns without.
+        pictures_later: whether pictures are left unchecked: who opens them deals with bad ones.
+        keep_report: whether what an earlier run listed of this split stays: this run goes on with its rows.
 
     Returns:
         Rows of `image` (bytes or path), `captions` (list of str), `image_id` (str), `dense_text` if it is needed,
-        `label` (str, a scene class, or None) if the source has any, and `bands` if they were chosen.
+        `label` (str, a scene class, or None) if the source has any, `bands` if they were chosen, and, with
+        `pictures_later`, `source_row` (int) where it is not the number of the row.
 
     Raises:
         ValueError: wrong column names, or a bad row under `on_bad_sample="error"`.
     """
     if not args.data:
         raise ValueError("say what to train on: --data PATH or Hub id")
-    rows = _canonical(
-        read_source(args.data, split, args.image_root, args.image_column, data_config=args.data_config),
-        args,
-        need_captions,
-    )
+    rows = read_source(args.data, split, args.image_root, args.image_column, data_config=args.data_config)
+    rows = _canonical(in_order(rows), args, need_captions)
     rows, numbers = _one_row_a_picture(_with_label(rows, args, need_label), args, split)
     if need_dense:
-        rows = _with_dense(rows, args, told=report_dir is not None)
+        args.dense_text = dense_source(rows, args.dense_text, told=report_dir is not None)
+        rows = with_dense(rows, numbers, args.dense_text)
     if args.bands is not None:
-        rows = rows.add_column("bands", [list(args.bands)] * len(rows))
-    rows = _first(rows, limit, f"{args.data} [{split}]")
-    problems = [
-        BadSample(image_id, problem, numbers[row])
-        for row, (image_id, problem) in enumerate(zip(rows["image_id"], _problems(rows, need_dense, need_captions)))
-        if problem
-    ]
-    if problems and args.on_bad_sample == "error":
+        bands = (pa.array([args.bands] * (stop - start)) for start, stop in spans(rows))
+        rows = with_column(rows, "bands", pa.list_(pa.int64()), bands)
+    numbers = _first(numbers, limit, f"{args.data} [{split}]")
+    problems = _text_problems(rows, numbers, need_dense, need_captions)
+    problems |= {} if pictures_later else bad_pictures(rows, numbers, except_for=problems)
+    samples = [BadSample(rows[row]["image_id"], problems[row], row) for row in sorted(problems)]
+    if samples and args.on_bad_sample == "error":
         raise ValueError(
-            f"{args.data} [{split}]: {len(problems)} bad rows; first: row {problems[0].row}, image_id "
-            f"{problems[0].image_id}: {problems[0].problem}. Repair it, or leave bad rows out with "
+            f"{args.data} [{split}]: {len(samples)} bad rows; first: row {samples[0].row}, image_id "
+            f"{samples[0].image_id}: {samples[0].problem}. Repair it, or leave bad rows out with "
             "--on_bad_sample quarantine"
         )
     if report_dir is not None:
-        _report(problems, split, report_dir)
-    if problems:
-        bad = {problem.row for problem in problems}
-        rows = rows.select([row for row in range(len(rows)) if numbers[row] not in bad])
-    if len(rows) == 0:
+        _report(samples, split, report_dir, keep_report)
+    numbers = np.setdiff1d(numbers, list(problems), assume_unique=True)
+    if len(numbers) == 0:
         raise ValueError(f"{args.data} [{split}]: no usable row is left")
+    return _selected(rows, numbers, pictures_later)
+
+
+def _selected(rows: Dataset, numbers: np.ndarray, numbered: bool) -> Dataset:
+    """The rows `numbers`, with their numbers as a column if these would be lost."""
+    if len(numbers) < len(rows):
+        if numbered and numbers[-1] >= len(numbers):
+            rows = with_column(rows, SOURCE_ROW, pa.int64(), (pa.array(np.arange(*span)) for span in spans(rows)))
+        rows = rows.select(numbers)
+    pa.default_memory_pool().release_unused()
     return rows
 
 
-def _first(rows: Dataset, limit: int | None, name: str) -> Dataset:
+def _first(numbers: np.ndarray, limit: int | None, name: str) -> np.ndarray:
     if limit is not None and limit < 0:
         raise ValueError(f"{name}: the first {limit} rows were asked for; give a number above 0")
-    return rows.select(range(min(limit, len(rows)))) if limit else rows
+    return numbers[:limit] if limit else numbers
 
 
-def _report(problems: list[BadSample], split: str, folder: str):
-    path = report_bad_samples(folder, f"split {split}", problems)
+def _report(problems: list[BadSample], split: str, folder: str, keep: bool):
+    source = f"split {split}"
+    before = read_bad_samples(Path(folder) / BAD_SAMPLES) if keep else []
+    kept = {sample.image_id for sample in before if sample.source == source} - {each.image_id for each in problems}
+    path = report_bad_samples(folder, source, problems, unread=kept)
     if problems:
         logger.warning("%d bad rows left out, listed in %s", len(problems), path)
 
@@ -98,7 +116,8 @@ def _report(problems: list[BadSample], split: str, folder: str):
 def _canonical(rows: Dataset, args: DataArguments, need_captions: bool = True) -> Dataset:
     """Rename the source's columns to ours and turn ids into strings; captions may be texts or lists of them."""
     if not need_captions and args.captions_column not in rows.column_names:
-        rows = rows.add_column(args.captions_column, [[]] * len(rows))
+        nothing = (pa.array([[]] * (stop - start), TEXTS) for start, stop in spans(rows))
+        rows = with_column(rows, args.captions_column, TEXTS, nothing)
     for flag in ("image_column", "captions_column", "id_column"):
         column = getattr(args, flag)
         if column not in rows.column_names and column != "image_id":  # ids may be absent under their usual name
@@ -106,87 +125,69 @@ def _canonical(rows: Dataset, args: DataArguments, need_captions: bool = True) -
     names = {args.image_column: "image", args.captions_column: "captions", args.id_column: "image_id"}
     names = {old: new for old, new in names.items() if old in rows.column_names and old != new}
     rows = rows.remove_columns([new for new in names.values() if new in rows.column_names]).rename_columns(names)
-    captions = list(rows["captions"])
-    wrong = next((c for c in captions if not isinstance(c, (str, list, type(None)))), None)
-    if wrong is not None:
+    kind = rows.data.schema.field("captions").type
+    if not (is_text(kind) or pa.types.is_null(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+        value = next((value for value in rows["captions"] if value is not None), None)
         raise ValueError(
-            f"{args.data}: column {args.captions_column!r} holds {type(wrong).__name__}, not captions (a text or "
+            f"{args.data}: column {args.captions_column!r} holds {type(value).__name__}, not captions (a text or "
             "a list of texts). Name the right one with --captions_column"
         )
-    ids = [str(i) for i in rows["image_id"]] if "image_id" in rows.column_names else _made_ids(rows, args.data)
-    return rows.remove_columns([name for name in ["image_id"] if name in rows.column_names]).add_column("image_id", ids)
+    return _with_ids(rows, args.data)
 
 
-def _one_row_a_picture(rows: Dataset, args: DataArguments, split: str) -> tuple[Dataset, list[int]]:
+def _with_ids(rows: Dataset, data: str) -> Dataset:
+    """Make ids texts, and give ids where the source has none: paths below an image folder, else row numbers."""
+    if "image_id" not in rows.column_names:
+        ids = _paths_below(rows, data) or (pa.array(map(str, range(*span)), pa.string()) for span in spans(rows))
+        return with_column(rows, "image_id", pa.string(), ids)
+    kind = rows.data.schema.field("image_id").type
+    if pa.types.is_string(kind) and not rows.data.column("image_id").null_count:
+        return rows
+    texts = (pa.array([str(value) for value in part]) for part in _python_parts(rows, "image_id"))
+    return with_column(rows, "image_id", pa.string(), texts)
+
+
+def _python_parts(rows: Dataset, column: str):
+    """A column as Python values, some rows at a time."""
+    for start, stop in spans(rows):
+        yield rows.select_columns([column])[start:stop][column]
+
+
+def _paths_below(rows: Dataset, data: str) -> list[pa.Array] | None:
+    """The paths below an image folder, as `vsehub caption` names its pictures; None where they are not."""
+    if not Path(data).is_dir():
+        return None
+    root, parts = Path(data).resolve(), []
+    for part in rows.data.column("image").chunks:
+        if not pa.types.is_struct(part.type):
+            return None
+        paths = [path and Path(path) for path in pc.struct_field(part, "path").to_pylist()]
+        if not all(path and path.is_relative_to(root) for path in paths):
+            return None
+        parts.append(pa.array([path.relative_to(root).as_posix() for path in paths], pa.string()))
+    return parts
+
+
+def _one_row_a_picture(rows: Dataset, args: DataArguments, split: str) -> tuple[Dataset, np.ndarray]:
     """Make captions lists, and join the rows of each picture where the source has a caption a row or repeats ids.
 
     Lists of captions with different ids are left unchanged: the source says which captions belong together.
 
     Returns:
-        The rows, and for each the number of its (first) row in the source.
+        The rows, and the numbers of the first row of each picture, which has what all of its rows had.
     """
-    captions = list(rows["captions"])
-    a_caption_a_row = any(isinstance(texts, str) for texts in captions)
-    captions = [[texts] if isinstance(texts, str) else texts or [] for texts in captions]
-    rows = rows.remove_columns("captions").add_column("captions", captions)
-    if not a_caption_a_row and len(set(rows["image_id"])) == len(rows):
-        return rows, list(range(len(rows)))
-    joined, numbers = join_pictures(rows, image_source, args.data, dense_column=args.dense_text)
-    if len(joined) < len(rows):
-        counts = f"{len(rows)} rows show {len(joined)} pictures"
+    column = rows.data.column("captions")
+    a_caption_a_row = is_text(column.type) and column.null_count < len(rows)
+    if is_text(column.type) or pa.types.is_null(column.type) or column.null_count:
+        kind = column.type if pa.types.is_list(column.type) else TEXTS
+        rows = with_column(rows, "captions", kind, map(lists_of, parts_of(rows, "captions")))
+    if not a_caption_a_row and not repeats(rows, "image_id"):
+        return rows, np.arange(len(rows))
+    rows, numbers = join_pictures(rows, image_source, args.data, dense_column=args.dense_text)
+    if len(numbers) < len(rows):
+        counts = f"{len(rows)} rows show {len(numbers)} pictures"
         logger.warning("%s [%s]: %s; the captions of a picture are joined", args.data, split, counts)
-    return joined, numbers
-
-
-def _made_ids(rows: Dataset, data: str) -> list[str]:
-    """Ids where the source has none: paths below an image folder, as `vsehub caption` names them, else row numbers."""
-    paths = [image.get("path") for image in rows["image"] if isinstance(image, dict)] if Path(data).is_dir() else []
-    if len(paths) == len(rows) and all(path and Path(path).is_relative_to(Path(data).resolve()) for path in paths):
-        return [Path(path).relative_to(Path(data).resolve()).as_posix() for path in paths]
-    return [str(row) for row in range(len(rows))]
-
-
-def _dense_source(rows: Dataset, dense_text: str, told: bool) -> str:
-    """`union` in place of the default column, where it is missing and pictures have several captions."""
-    default = DataArguments.__dataclass_fields__["dense_text"].default
-    if dense_text != default or default in rows.column_names:
-        return dense_text
-    if not any(len(captions) > 1 for captions in rows["captions"]):
-        return dense_text
-    if told:
-        print(
-            "no column dense_text: all captions of a picture in one text stand for it (--dense_text union); "
-            "`vsehub caption` makes dense ones",
-            file=sys.stderr,
-        )
-    return "union"
-
-
-def _with_dense(rows: Dataset, args: DataArguments, told: bool) -> Dataset:
-    """Attach the dense text that `args.dense_text` names: a column, a file, or the union of the captions."""
-    args.dense_text = dense_text = _dense_source(rows, args.dense_text, told)
-    if dense_text == "union":
-        dense_texts = [
-            " ".join(text.strip() for text in captions if isinstance(text, str)) for captions in rows["captions"]
-        ]
-    elif dense_text.endswith(".jsonl"):
-        dense_texts = dense_lines(dense_text, len(rows))
-    elif dense_text.endswith(".parquet"):
-        table = load_dataset("parquet", data_files=dense_text, split="train")
-        if not {"image_id", "dense_text"} <= set(table.column_names):
-            raise ValueError(f"{dense_text} needs columns image_id and dense_text; it has {table.column_names}")
-        by_id = dict(zip(map(str, table["image_id"]), table["dense_text"]))
-        dense_texts = [by_id.get(image_id) for image_id in rows["image_id"]]
-    elif dense_text in rows.column_names:
-        dense_texts = list(rows[dense_text])
-    else:
-        raise ValueError(
-            f"no column {dense_text!r} among {rows.column_names}: dense text comes from --dense_text COLUMN, "
-            "FILE.jsonl, FILE.parquet (made by `vsehub caption`), or `union` (all captions of an image in one text)"
-        )
-    if "dense_text" in rows.column_names:
-        rows = rows.remove_columns("dense_text")
-    return rows.add_column("dense_text", dense_texts)
+    return rows, numbers
 
 
 def _with_label(rows: Dataset, args: DataArguments, need_label: bool) -> Dataset:
@@ -196,12 +197,10 @@ def _with_label(rows: Dataset, args: DataArguments, need_label: bool) -> Dataset
     """
     column = args.label_column
     if column == "prefix":
-        parts = [_file_name(image).partition("_") for image in rows["image"]]
-        names = [name if underscore and name else None for name, underscore, _ in parts]  # RSICD has numbers, too
+        names = (_prefixes(part) for part in _python_parts(rows, "image"))
     elif column in rows.column_names:
-        feature, names = rows.features[column], rows[column]
-        known = isinstance(feature, ClassLabel)
-        names = [None if name is None else feature.int2str(name) if known else str(name) for name in names]
+        feature = rows.features[column]
+        names = (_class_names(part, feature) for part in _python_parts(rows, column))
     elif need_label:
         raise ValueError(
             f"{args.data} has no column {column!r} of scene classes; it has {rows.column_names}. Name it with "
@@ -209,12 +208,23 @@ def _with_label(rows: Dataset, args: DataArguments, need_label: bool) -> Dataset
         )
     else:
         return rows
-    if not any(names):
+    labelled = with_column(rows, "label", pa.string(), names)
+    if labelled.data.column("label").null_count == len(rows):
         if need_label:
             raise ValueError(f"{args.data}: no row has a scene class ({column!r} is empty); see --label_column")
         return rows
-    rows = rows.remove_columns([name for name in {column, "label"} if name in rows.column_names])
-    return rows.add_column("label", names)
+    return labelled.remove_columns([name for name in {column} - {"label"} if name in rows.column_names])
+
+
+def _class_names(values: list, feature) -> pa.Array:
+    known = isinstance(feature, ClassLabel)
+    names = (None if value is None else feature.int2str(value) if known else str(value) for value in values)
+    return pa.array([name or None for name in names], pa.string())
+
+
+def _prefixes(images: list) -> pa.Array:
+    parts = [_file_name(image).partition("_") for image in images]
+    return pa.array([name if underscore and name else None for name, underscore, _ in parts], pa.string())
 
 
 def _file_name(image) -> str:
@@ -222,22 +232,23 @@ def _file_name(image) -> str:
     return Path(path).name if isinstance(path, str) else ""
 
 
-def _problems(rows: Dataset, need_dense: bool, need_captions: bool) -> list[str]:
-    """Find what is wrong with each row ('' if nothing). Decoding every image is the slow part; `datasets` caches it.
+def _text_problems(rows: Dataset, numbers: np.ndarray, need_dense: bool, need_captions: bool) -> dict[int, str]:
+    """What is wrong with the texts of the rows `numbers`: row -> problem."""
+    wanted, wrong, start = np.zeros(len(rows), bool), [], 0
+    wanted[numbers] = True
+    for part in parts_of(rows, "captions"):
+        wrong += [start + row for row in suspects(part, may_be_empty=not need_captions)]
+        start += len(part)
+    start = 0
+    for part in parts_of(rows, "dense_text") if need_dense else ():
+        wrong += (start + np.flatnonzero(np.asarray(is_blank(part)))).tolist() if is_text(part.type) else []
+        start += len(part)
+    texts = rows.select_columns(["captions", *(["dense_text"] if need_dense else [])])
+    problems = {int(row): _text_problem(texts[int(row)], need_dense, need_captions) for row in wrong if wanted[row]}
+    return {row: problem for row, problem in problems.items() if problem}
 
-    Images outside the table enter the cache's key by their size and date: a repaired file is checked again.
-    """
-    files = [image_source(image) for image in rows["image"]] if _names_files(rows) else []
-    checked = rows.map(
-        lambda row, dates: {"problem": _problem(row, need_dense, need_captions)},
-        fn_kwargs={"dates": [_date(path) for path in files]},
-        remove_columns=rows.column_names,
-        desc="checking images and captions",
-    )
-    return checked["problem"]
 
-
-def _problem(row: dict, need_dense: bool, need_captions: bool) -> str:
+def _text_problem(row: dict, need_dense: bool, need_captions: bool) -> str:
     if need_captions and not row["captions"]:
         return "no caption"
     for number, caption in enumerate(row["captions"]):
@@ -247,26 +258,7 @@ def _problem(row: dict, need_dense: bool, need_captions: bool) -> str:
             return f"caption {number} is empty"
     if need_dense and not (row.get("dense_text") or "").strip():
         return "no dense text (make one with `vsehub caption`, or use --dense_text union)"
-    source, name = image_source(row["image"]), f"image {row['image_id']}"
-    if source is None:
-        return f"{name}: there is none in this row"
-    try:
-        open_any(source, name=f"{name} ({source})" if isinstance(source, str) else name, bands=row.get("bands"))
-    except BadImageError as error:
-        return str(error)
     return ""
-
-
-def _names_files(rows: Dataset) -> bool:
-    return len(rows) > 0 and not isinstance(image_source(rows[0]["image"]), bytes)
-
-
-def _date(path: str | bytes | None) -> tuple[int, int]:
-    try:
-        status = os.stat(path)
-    except (OSError, TypeError, ValueError):
-        return (0, 0)
-    return (status.st_size, status.st_mtime_ns)
 
 
 def row_image(row: dict):
@@ -274,8 +266,4 @@ def row_image(row: dict):
     return open_any(image_source(row["image"]), name=f"image {row['image_id']}", bands=row.get("bands"))
 
 
-def image_source(image) -> bytes | str | None:
-    """Return what `open_image` takes from an undecoded image column: bytes or a path (None: the row has none)."""
-    if isinstance(image, dict):
-        return image["bytes"] if image.get("bytes") is not None else image["path"]
-    return image
+__all__ = ["SOURCE_ROW", "image_source", "prepare_rows", "row_image"]

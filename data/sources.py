@@ -15,10 +15,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from datasets import Dataset, Image
 from transformers.utils import logging
 
 from ..files.text import printable
+from .columns import in_order, parts_of, with_column
 from .folders import holds_pictures, list_folder
 from .loading import load_split
 
@@ -84,11 +86,19 @@ def read_source(
     if isinstance(feature, Image):
         return rows.cast_column(image_column, Image(decode=False))
     if image_root is not None and feature is not None and getattr(feature, "dtype", None) == "string":
-        root = _root(image_root, data)
-        paths = [None if name is None else resolve_image(root, name) for name in rows[image_column]]
-        names = f"{image_column} as named"  # added before the old is removed: without columns there are no rows
-        return rows.rename_column(image_column, names).add_column(image_column, paths).remove_columns(names)
+        return _under_root(in_order(rows), image_column, _root(image_root, data))
     return rows
+
+
+def _under_root(rows: Dataset, image_column: str, root: Path) -> Dataset:
+    """Turn names of files into paths under the root."""
+    paths = (
+        pa.array([None if name is None else resolve_image(root, name) for name in part.to_pylist()], pa.string())
+        for part in parts_of(rows, image_column)
+    )
+    names = f"{image_column} as named"  # removed when the paths are there: without columns there are no rows
+    named = rows.rename_column(image_column, names)
+    return with_column(named, image_column, pa.string(), paths).remove_columns(names)
 
 
 def _is_folder_of_pictures(path: Path) -> bool:

@@ -71,6 +71,24 @@ def report_bad_samples(
     return path if lines else None
 
 
+def note_bad_sample(folder: str | Path, source: str, sample: BadSample):
+    """Add a sample to the list while work goes on; `report_bad_samples` of all of them removes repeated ones.
+
+    Args:
+        folder, source: as there.
+        sample: what could not be used.
+    """
+    path = Path(folder) / BAD_SAMPLES
+    path.parent.mkdir(parents=True, exist_ok=True)
+    entry = {name: value for name, value in asdict(sample).items() if value is not None} | {"source": source}
+    with one_writer(path.with_name(f".{BAD_SAMPLES}.lock"), str(path), wait=60), path.open("a+b") as file:
+        if file.tell():
+            file.seek(-1, 2)
+            if file.read(1) != b"\n":  # half a line of a process that was killed
+                file.write(b"\n")
+        file.write(f"{json.dumps(entry)}\n".encode())
+
+
 def read_bad_samples(path: str | Path) -> list[BadSample]:
     """Read a list, also one of an earlier version; no file: no samples. What is no line of a list is left out."""
     return [
@@ -110,4 +128,4 @@ def _source(entry: dict) -> str:
     return next((f"{kind} {entry[name]}" for name, kind in OLD_SOURCES.items() if name in entry), "")
 
 
-__all__ = ["BAD_SAMPLES", "BadSample", "read_bad_samples", "report_bad_samples"]
+__all__ = ["BAD_SAMPLES", "BadSample", "note_bad_sample", "read_bad_samples", "report_bad_samples"]

@@ -243,6 +243,10 @@ class RetrievalArguments:
     cache_views: int = field(
         default=1, metadata={"help": "Augmented views per image in the vision cache; the first is the plain image."}
     )
+    check_images: Literal["lazy", "all"] = field(
+        default="lazy",
+        metadata={"help": "Look at each training picture when it is met, or decode all of them before the first step."},
+    )
     card_images: int = field(
         default=0,
         metadata={"help": "Number of evaluation pictures published as examples; their licence must allow it."},

@@ -18,6 +18,7 @@ from ..losses.matryoshka import MatryoshkaObjective
 from ..modeling.modeling_dual_encoder import DualEncoderPreTrainedModel
 from ..processing.processing_dual_encoder import DualEncoderProcessor
 from .arguments import RetrievalTrainingArguments, StructureArguments, TowerArguments
+from .bad_pictures import BadPictures
 from .batches import HostBatch, PairBatch, PairCollator
 from .lora import with_lora
 from .modality_means import keep_means, modality_means
@@ -57,8 +58,7 @@ def train_pairs(
     data, training = args.data, args.training
     if training.world_size > 1:
         freeze_without_gradient(model)
-    if training.process_index == 0:
-        _tell_cuts(processor.tokenizer, rows[texts])
+    _tell_cuts(processor.tokenizer, rows[texts], training.process_index)
     caches, eval_caches = build_caches(model, processor, rows, eval_rows, args, texts, tail)
     with_teachers = texts == "captions" and args.objective.needs_teachers
     dataset = PairDataset(
@@ -72,6 +72,7 @@ def train_pairs(
         with_teachers=with_teachers,
         caches=caches,
         seed=training.seed,
+        bad_pictures=BadPictures(data.on_bad_sample, args.root, data.train_split),
     )
     check_batch(len(dataset), training)
     means = dataset.teachers.means() if with_teachers else None
@@ -132,8 +133,10 @@ def whole_objective(
     return several[widths[0]] if len(widths) == 1 else MatryoshkaObjective(several)
 
 
-def _tell_cuts(tokenizer: PreTrainedTokenizerBase, column: Iterable[str | list[str]]):
-    """Print how many of the training texts are cut."""
+def _tell_cuts(tokenizer: PreTrainedTokenizerBase, column: Iterable[str | list[str]], process: int):
+    """Print how many of the training texts are cut, in the first process."""
+    if process:
+        return
     texts = (text for item in column for text in ([item] if isinstance(item, str) else item))
     cut, count = count_cut(tokenizer, texts)
     if cut:

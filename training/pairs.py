@@ -6,9 +6,12 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from ..data.rows import row_image
+from ..data.columns import PART, list_lengths
+from ..data.rows import SOURCE_ROW, row_image
+from ..processing.pixels import BadImageError
 from ..processing.processing_dual_encoder import DualEncoderProcessor
 from .augmentation import AUGMENTATIONS, DrawnDataset, corrupt_words
+from .bad_pictures import REMEDY, BadPictures
 from .dense_teacher import DENSE_TEXT_EMBEDS
 from .sentences import drawn, sentences
 from .structure_teachers import StructureTeachers
@@ -32,6 +35,7 @@ class PairDataset(DrawnDataset):
         with_teachers: also give the features of the image and the text teacher, for structure-aware distillation.
         caches: of frozen towers; they replace pictures and token ids.
         seed: of all randomness here.
+        bad_pictures: what becomes of an item whose picture cannot be read; by default, an error.
 
     Items are dictionaries of `image_id` (an integer row number, the same for captions of one image) and, as the
     arguments, caches and columns say, `image` or `vision_hidden_states` (or, for a tower that is trained from a block
@@ -52,6 +56,7 @@ class PairDataset(DrawnDataset):
         with_teachers: bool = False,
         caches: Caches | None = None,
         seed: int = 0,
+        bad_pictures: BadPictures | None = None,
     ):
         super().__init__(seed)
         if text_augmentation and processor.tokenizer.mask_token_id is None:
@@ -59,48 +64,68 @@ class PairDataset(DrawnDataset):
         self.rows, self.processor = rows, processor
         self.augment, self.text_augmentation = AUGMENTATIONS[image_augmentation], text_augmentation
         self.caches = caches or Caches()
-        self.loading = Loading()
+        self.loading, self.bad_pictures = Loading(), bad_pictures or BadPictures()
+        self.texts, self.with_dense = texts, with_dense
         if texts == "captions":
-            self.strings = list(rows["captions"])  # a column of datasets would select its table again for each item
-            self.items = [(row, i) for row, captions in enumerate(rows["captions"]) for i in range(len(captions))]
+            self.ends = np.cumsum(list_lengths(rows, "captions"))
             self.views = _common_views(teacher_views(rows), image_augmentation, self.caches)
         else:
-            self.strings = [[text] for text in rows["dense_text"]]
-            self.items = [(row, 0) for row in range(len(rows))]
+            self.ends = np.arange(1, len(rows) + 1)
             self.views = None
-        self.sentences = None
-        if dense_sampling and texts == "dense_text":
-            self.sentences = [sentences(text) for text in rows["dense_text"]]
-            self.first_sentence = np.cumsum([0, *map(len, self.sentences)])
-        self.dense_texts = list(rows["dense_text"]) if with_dense else None
+        self.dense_sampling = dense_sampling and texts == "dense_text"
+        if self.dense_sampling and self.caches.text is not None:
+            counts = (
+                len(sentences(text))
+                for part in rows.select_columns(["dense_text"]).iter(PART)
+                for text in part["dense_text"]
+            )
+            self.first_sentence = np.cumsum([0, *counts])
+        read = ["image_id", "bands", SOURCE_ROW]  # for an item; teachers' features are slow to read again and again
+        read += [name for name, cache in (("image", self.caches.vision), (texts, self.caches.text)) if cache is None]
+        read += ["dense_text"] if with_dense and texts != "dense_text" else []
+        self.read = rows.select_columns([name for name in read if name in rows.column_names])
         self.dense_text_embeds = None
         if DENSE_TEXT_EMBEDS in rows.column_names:
             self.dense_text_embeds = torch.tensor(np.asarray(rows[DENSE_TEXT_EMBEDS], np.float32))
-        self.labels = _label_numbers(rows["label"]) if "label" in rows.column_names else None
+        self.labels = _label_numbers(rows) if "label" in rows.column_names else None
         self.teachers = None
         if with_teachers:
             self.teachers = StructureTeachers(rows, self.caches.scene, self.dense_text_embeds)
 
     def __len__(self) -> int:
-        return len(self.items)
+        return int(self.ends[-1]) if len(self.ends) else 0
 
     def __getitem__(self, position: int) -> dict:
         with self.loading.of(position):
             try:
-                return self._item(position)
+                return self.bad_pictures.item(self, position, self._item, self._row)
             except Exception as error:  # whatever a decoder or a tokenizer raises
-                raise ValueError(f"{self.name_of(position)} cannot be loaded: {error}") from error
+                remedy = REMEDY if isinstance(error, BadImageError) else ""
+                raise ValueError(f"{self.name_of(position)} cannot be loaded: {error}{remedy}") from error
 
     def name_of(self, position: int) -> str:
         """What a user calls an item."""
-        row = self.items[position][0]
-        name = f" ({self.rows[row]['image_id']})" if "image_id" in self.rows.column_names else ""
-        return f"row {row}{name}"
+        row = self._row(position)
+        name = f" ({row['image_id']})" if "image_id" in row else ""
+        return f"row {row[SOURCE_ROW]}{name}"
+
+    def _place(self, position: int) -> tuple[int, int]:
+        """Row and caption of an item."""
+        if not 0 <= position < len(self):
+            raise IndexError(f"item {position} of {len(self)}")
+        row = int(np.searchsorted(self.ends, position, side="right"))
+        return row, position - int(self.ends[row - 1] if row else 0)
+
+    def _row(self, position: int) -> dict:
+        row = self._place(position)[0]
+        return {SOURCE_ROW: row, **self.read[row]}
 
     def _item(self, position: int) -> dict:
-        row, caption = self.items[position]
+        row, caption = self._place(position)
+        read = self.read[row]
         rng = self.rng(position)
         item: dict[str, Any] = {"image_id": row}
+        whole = self.texts == "dense_text"
         view = 0
         if self.caches.vision is not None:
             view = int(rng.integers(self.caches.vision.views))
@@ -110,33 +135,34 @@ class PairDataset(DrawnDataset):
                 item["scene_states"] = self.caches.scene[place][0]
         elif self.views is not None:
             view = int(rng.integers(self.views.count))
-            item["image"] = self.views.open(self.rows[row], view, self.side)
+            item["image"] = self.views.open(read, view, self.side)
         else:
-            image = row_image(self.rows[row])
+            image = row_image(read)
             item["image"] = image if self.augment is None else self.augment(image, self.side, rng)
-        if self.sentences is not None:
-            item |= self._some_sentences(row, rng)
+        if self.dense_sampling:
+            item |= self._some_sentences(row, read, rng)
         elif self.caches.text is not None:
             item["text_hidden_states"] = self.caches.text[position]
         else:
-            item["input_ids"] = self._tokens(self.strings[row][caption], rng)
+            item["input_ids"] = self._tokens(read[self.texts] if whole else read[self.texts][caption], rng)
         if self.labels is not None:
-            item["scene_label"] = self.labels[row]
+            item["scene_label"] = int(self.labels[row])
         if self.teachers is not None:
             item["image_teacher"] = self.teachers.image(row, view)
             item["text_teacher"] = self.teachers.text(row, caption)
         if self.dense_text_embeds is not None:
             item["dense_text_embeds"] = self.dense_text_embeds[row]
-        if self.dense_texts is not None:
-            item["dense_input_ids"] = self._tokens(self.dense_texts[row], rng)
+        if self.with_dense:
+            item["dense_input_ids"] = self._tokens(read["dense_text"], rng)
         return item
 
-    def _some_sentences(self, row: int, rng: np.random.Generator) -> dict[str, Any]:
+    def _some_sentences(self, row: int, read: dict, rng: np.random.Generator) -> dict[str, Any]:
         """The text of a dense item: sentences of its row; cached ones were read one by one, and their states joined."""
-        places = drawn(len(self.sentences[row]), rng)
         if self.caches.text is None:
-            return {"input_ids": self._tokens(" ".join(self.sentences[row][place] for place in places), rng)}
-        first = self.first_sentence[row]
+            parts = sentences(read["dense_text"])
+            return {"input_ids": self._tokens(" ".join(parts[place] for place in drawn(len(parts), rng)), rng)}
+        first, end = self.first_sentence[row : row + 2]
+        places = drawn(int(end - first), rng)
         return {"text_hidden_states": torch.cat([self.caches.text[first + place] for place in places])}
 
     @property
@@ -159,11 +185,16 @@ class PairDataset(DrawnDataset):
         )
 
 
-def _label_numbers(names: list[str | None]) -> list[int]:
+def _label_numbers(rows: Dataset) -> np.ndarray:
     """Number the scene classes in the order of their names; an image without one is a class of its own."""
-    names = [name or f"image {row}" for row, name in enumerate(names)]
-    numbers = {name: number for number, name in enumerate(sorted(set(names)))}
-    return [numbers[name] for name in names]
+    seen: dict[str, int] = {}  # in order of appearance
+    numbers = np.empty(len(rows), np.int64)
+    labels = (name for part in rows.select_columns(["label"]).iter(PART) for name in part["label"])
+    for row, name in enumerate(labels):
+        numbers[row] = seen.setdefault(name or f"image {row}", len(seen))
+    ranks = np.empty(len(seen), np.int64)
+    ranks[[seen[name] for name in sorted(seen)]] = np.arange(len(seen))
+    return ranks[numbers]
 
 
 def _common_views(taught: Views, augmentation: str, caches: Caches) -> Views | None:

@@ -16,8 +16,10 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from ..data.rows import row_image
 from ..modeling.towers import copy_tower, hold_batch_norm, load_tower
+from ..processing.pixels import BadImageError
 from ..processing.processing_dual_encoder import square_image_processor
 from .augmentation import AUGMENTATIONS, DrawnDataset
+from .bad_pictures import REMEDY, BadPictures
 from .checkpoints import WholeCheckpoints
 from .stages import Splits, StageArguments
 
@@ -32,8 +34,10 @@ class SceneDataset(DrawnDataset):
         classes: list[str],
         augmentation: str = "none",
         seed: int = 0,
+        bad_pictures: BadPictures | None = None,
     ):
         super().__init__(seed)
+        self.bad_pictures = bad_pictures or BadPictures()
         self.rows, self.image_processor = rows, image_processor
         self.targets = [classes.index(label) for label in rows["label"]]
         self.augment = AUGMENTATIONS[augmentation]
@@ -42,6 +46,12 @@ class SceneDataset(DrawnDataset):
         return len(self.targets)
 
     def __getitem__(self, position: int) -> dict:
+        try:
+            return self.bad_pictures.item(self, position, self._item, self.rows.__getitem__)
+        except BadImageError as error:
+            raise ValueError(f"{error}{REMEDY}") from error
+
+    def _item(self, position: int) -> dict:
         image = row_image(self.rows[position])
         if self.augment is not None:
             image = self.augment(image, self.image_processor.size["height"], self.rng(position))
@@ -101,7 +111,14 @@ def train_prior(splits: Splits, args: StageArguments) -> tuple[PreTrainedModel, 
         model=model,
         args=args.for_trainer(),
         processing_class=image_processor,
-        train_dataset=SceneDataset(train, image_processor, classes, args.data.image_augmentation, args.training.seed),
+        train_dataset=SceneDataset(
+            train,
+            image_processor,
+            classes,
+            args.data.image_augmentation,
+            args.training.seed,
+            BadPictures(args.data.on_bad_sample, args.root, args.data.train_split),
+        ),
         eval_dataset=SceneDataset(held_out, image_processor, classes),
         compute_metrics=lambda output: {
             "accuracy": 100.0 * float((output.predictions.argmax(-1) == output.label_ids).mean())

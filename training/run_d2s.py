@@ -16,7 +16,7 @@ from vsehub.training.arguments import D2S_ARGUMENTS
 from vsehub.training.d2s_stages import STAGES, check_stages, load, needs_dense_text, train_stage
 from vsehub.training.preflight import preflight
 from vsehub.training.stage_card import publish_run
-from vsehub.training.stages import read_splits, read_stages, run_stages
+from vsehub.training.stages import pictures_later, read_splits, read_stages, run_stages
 
 
 def main(argv: list[str] | None = None, defaults: dict | None = None) -> int:
@@ -25,9 +25,10 @@ def main(argv: list[str] | None = None, defaults: dict | None = None) -> int:
     stages = read_stages(argv, STAGES, D2S_ARGUMENTS, defaults)
     check_stages(stages)
     preflight(stages)
-    splits = read_splits(next(iter(stages.values())), need_dense=needs_dense_text(stages))
+    first = next(iter(stages.values()))
+    splits = read_splits(first, need_dense=needs_dense_text(stages), pictures_later=pictures_later(stages))
     for args in stages.values():  # reading the rows may have chosen it
-        args.data.dense_text = next(iter(stages.values())).data.dense_text
+        args.data.dense_text = first.data.dense_text
     (model, processor), results = run_stages(stages, partial(train_stage, splits), load)
     publish_run(stages, model, processor, results, splits.evaluation)
     return 0

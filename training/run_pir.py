@@ -17,7 +17,7 @@ from vsehub.training.arguments import PIR_ARGUMENTS
 from vsehub.training.pir_stages import STAGES, check_stages, load, needs_label, train_stage
 from vsehub.training.preflight import preflight
 from vsehub.training.stage_card import publish_run
-from vsehub.training.stages import read_splits, read_stages, run_stages
+from vsehub.training.stages import pictures_later, read_splits, read_stages, run_stages
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -27,7 +27,8 @@ def main(argv: list[str] | None = None) -> int:
     check_stages(stages)
     preflight(stages)
     last = list(stages.values())[-1]
-    splits = read_splits(last, need_label=needs_label(stages), need_captions="retrieval" in stages)
+    captions, later = "retrieval" in stages, pictures_later(stages)
+    splits = read_splits(last, need_label=needs_label(stages), need_captions=captions, pictures_later=later)
     (model, processor), results = run_stages(stages, partial(train_stage, splits), load)
     if last.stage == "retrieval":
         publish_run(stages, model, processor, results, splits.evaluation)

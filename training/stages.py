@@ -19,6 +19,7 @@ from ..data.sources import path_of
 from ..files.whole import recover, whole_folder, write_json
 from ..hub_cards.model_card import write_model_card
 from .arguments import RetrievalTrainingArguments
+from .bad_pictures import tell_bad_pictures
 from .checkpoints import refuse_non_finite
 from .limits import check_metric_of_rows, check_settings, metric_of
 from .recipe import parse_stages
@@ -148,17 +149,35 @@ class Splits:
 
 
 def read_splits(
-    args: StageArguments, need_dense: bool = False, need_label: bool = False, need_captions: bool = True
+    args: StageArguments,
+    need_dense: bool = False,
+    need_label: bool = False,
+    need_captions: bool = True,
+    pictures_later: bool = False,
 ) -> Splits:
-    """Prepare the training and the evaluation rows, once for all stages; dense text is for training rows alone."""
+    """Prepare the training and the evaluation rows, once for all stages; dense text is for training rows alone.
+
+    Pictures that are evaluated on are few, and must be the same in each evaluation: they are always checked here.
+    """
     reports = str(args.root) if args.training.process_index == 0 else None  # one process writes bad_samples.jsonl
     data = args.data
     needs = {"need_captions": need_captions}
-    train = prepare_rows(data, data.train_split, reports, need_dense, data.max_train_images, need_label, **needs)
+    later = {"pictures_later": pictures_later, "keep_report": pictures_later and args.resume is not None}
+    train = prepare_rows(
+        data, data.train_split, reports, need_dense, data.max_train_images, need_label, **needs, **later
+    )
     evaluation = prepare_rows(data, data.eval_split, reports, False, data.max_eval_images, **needs)
     if need_captions:
         check_metric_of_rows(args.training.metric_for_best_model, evaluation)
     return Splits(train, evaluation)
+
+
+def pictures_later(stages: dict[str, StageArguments]) -> bool:
+    """Whether training looks at each picture when it meets it: nothing of the run reads all of them before."""
+    return not any(
+        args.training.check_images == "all" or args.training.cache_vision or args.objective.needs_teachers
+        for args in stages.values()
+    )
 
 
 def run_stages(
@@ -192,6 +211,7 @@ def run_stages(
             save(model, processor, args.best)
             write_json(done, results[stage], indent=None)
             name = args.training.metric_for_best_model
+            tell_bad_pictures(args.root, args.data.train_split)
             print(f"{stage}: {name.removeprefix('eval_')} {results[stage][name]:.1f} on {args.data.eval_split}")
         PartialState().wait_for_everyone()  # the next stage may read what this one saved
     return previous, results

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.data import RandomSampler
 from transformers import TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput, HubStrategy
 
@@ -34,6 +35,7 @@ from .dense_teacher import teach
 from .gradient_cache import GradientCache, average_gradients
 from .limits import FOLDED, FOLDS
 from .meeting import Meeting
+from .random_order import RandomOrder
 from .tower_cache import CachedRowInputs, Caches
 from .vision_tail import VisionTail
 from .workers import told_in_one_line
@@ -105,6 +107,11 @@ class RetrievalTrainer(WholeCheckpoints):
         """Train; a process that loads items and fails, dies or hangs is an error in one line."""
         with told_in_one_line(self.train_dataset):
             return super().train(*args, **kwargs)
+
+    def _get_train_sampler(self, train_dataset=None):
+        """Trainer's order of a shuffled epoch, in less memory."""
+        sampler = super()._get_train_sampler(train_dataset)
+        return RandomOrder(len(sampler), self.args.data_seed) if type(sampler) is RandomSampler else sampler
 
     def get_train_dataloader(self):
         """Trainer's, which waits for its processes no longer than they may take."""

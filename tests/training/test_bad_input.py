@@ -167,7 +167,7 @@ def test_odd_pictures_are_trained_on_upright_and_in_colour(world, pictures, tmp_
 def test_a_picture_that_is_none_stops_the_run_with_its_name(refused, pictures, tmp_path, name):
     good, _, bad = pictures
     write_rows(tmp_path / "data", {**good, name: bad[name]})
-    error = refused("--data", str(tmp_path / "data"), "--dense_text", "union")
+    error = refused("--data", str(tmp_path / "data"), "--dense_text", "union", "--check_images", "all")
     assert f"image_id {name}" in error and "--on_bad_sample quarantine" in error
 
 
@@ -177,7 +177,7 @@ def test_or_all_bad_rows_are_listed_and_the_rest_is_trained_on(world, pictures, 
     more = {f"more {i}": good["good 3"] for i in range(4)}
     write_rows(tmp_path / "data", good | bad | more, captions)
     given = ["--data", tmp_path / "data", "--vision", world / "vit", "--text", world / "text", "--dense_text", "union"]
-    flags = ["--on_bad_sample", "quarantine", "--output_dir", str(tmp_path / "run")]
+    flags = ["--on_bad_sample", "quarantine", "--check_images", "all", "--output_dir", str(tmp_path / "run")]
     assert main(["train", *map(str, given), *SMALL, *flags]) == 0
     listed = [json.loads(line) for line in (tmp_path / "run" / "bad_samples.jsonl").read_text().splitlines()]
     assert {entry["image_id"] for entry in listed} == {*bad, "good 1", "good 2"}

@@ -1,0 +1,89 @@
+"""The dense text of each row: a column, a file, or the union of the captions."""
+
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import Dataset, load_dataset
+
+from .arguments import DataArguments
+from .columns import chosen_of, in_order, lengths_of, parts_of, scattered, with_column
+from .sources import dense_lines
+
+
+def dense_source(rows: Dataset, dense_text: str, told: bool) -> str:
+    """`union` in place of the default column, where it is missing and pictures have several captions.
+
+    Args:
+        rows: with captions (lists).
+        dense_text: what was asked for.
+        told: whether a line says so.
+    """
+    default = DataArguments.__dataclass_fields__["dense_text"].default
+    if dense_text != default or default in rows.column_names:
+        return dense_text
+    if not any((lengths_of(part) > 1).any() for part in parts_of(rows, "captions")):
+        return dense_text
+    if told:
+        print(
+            "no column dense_text: all captions of a picture in one text stand for it (--dense_text union); "
+            "`vsehub caption` makes dense ones",
+            file=sys.stderr,
+        )
+    return "union"
+
+
+def with_dense(rows: Dataset, numbers: np.ndarray, dense_text: str) -> Dataset:
+    """Attach the dense text that `dense_text` names as the column `dense_text`.
+
+    Args:
+        rows: with captions (lists) and ids.
+        numbers: of the rows that count, ascending: line k of a `.jsonl` is for the k-th of them.
+        dense_text: the name of a column, a file, or `union`.
+
+    Raises:
+        ValueError: no such column, or a file that does not fit.
+    """
+    if dense_text == "union":
+        parts: Iterator[pa.Array] = map(_unions, parts_of(rows, "captions"))
+    elif dense_text.endswith(".jsonl"):
+        parts = scattered(rows, numbers, dense_lines(dense_text, len(numbers)), pa.string())
+    elif dense_text.endswith(".parquet"):
+        parts = _by_id(rows, dense_text)
+    elif dense_text == "dense_text" and dense_text in rows.column_names:
+        return rows
+    elif dense_text in rows.column_names:
+        parts = parts_of(rows, dense_text)
+    else:
+        raise ValueError(
+            f"no column {dense_text!r} among {rows.column_names}: dense text comes from --dense_text COLUMN, "
+            "FILE.jsonl, FILE.parquet (made by `vsehub caption`), or `union` (all captions of an image in one text)"
+        )
+    return with_column(rows, "dense_text", pa.string(), parts)
+
+
+def _unions(captions: pa.Array) -> pa.Array:
+    stripped = ([text.strip() for text in texts if isinstance(text, str)] for texts in captions.to_pylist())
+    return pa.array([" ".join(texts) for texts in stripped], pa.string())
+
+
+def _by_id(rows: Dataset, path: str) -> Iterator[pa.Array]:
+    """The dense texts of a table of `image_id` and `dense_text`; the last one where an id comes back."""
+    table = in_order(load_dataset("parquet", data_files=path, split="train"))
+    if not {"image_id", "dense_text"} <= set(table.column_names):
+        raise ValueError(f"{path} needs columns image_id and dense_text; it has {table.column_names}")
+    ids = pc.cast(table.data.column("image_id"), pa.string())
+    last_first = ids.take(pa.array(np.arange(len(ids))[::-1]))
+    for part in parts_of(rows, "image_id"):
+        places = pc.index_in(part, value_set=last_first)
+        known = np.asarray(places.is_valid())
+        texts = np.full(len(part), None, object)
+        wanted = len(ids) - 1 - np.asarray(places.drop_null())
+        if len(wanted):
+            texts[known] = chosen_of(table, "dense_text", wanted).to_pylist()
+        yield pa.array(texts.tolist(), pa.string())
+
+
+__all__ = ["with_dense"]
