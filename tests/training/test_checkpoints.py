@@ -42,7 +42,8 @@ def copied(finished, tmp_path):
 
 def test_a_checkpoint_is_sealed_has_usual_permissions_and_leaves_no_draft(finished):
     stage = finished[0] / "baseline"
-    assert {path.name for path in stage.iterdir()} == {"best", "checkpoint-2", "checkpoint-4", "finished.json"}
+    wanted = {"best", "checkpoint-2", "checkpoint-4", "finished.json", "training.json"}
+    assert {path.name for path in stage.iterdir()} == wanted
     for path in checkpoints_of(stage):
         sealed = json.loads((path / SEAL).read_text())["files"]
         assert sealed.keys() == {
