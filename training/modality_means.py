@@ -1,19 +1,21 @@
 """The mean embeddings of training images and captions, which a search over both together subtracts."""
 
 from collections.abc import Sequence
+from itertools import compress
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 
-from ..evaluation.embed import RowInputs, embed_items
+from ..evaluation.embed import embed_items
 from ..processing.batching import by_length
+from .tower_cache import CachedRowInputs
 
 MOST = 1000  # images; the mean of so many unit vectors is within 0.03 of the mean of all
 
 
 def modality_means(
-    model, inputs: RowInputs, accelerator: Accelerator, batch_size: int = 64, seed: int = 0
+    model, inputs: CachedRowInputs, accelerator: Accelerator, batch_size: int = 64, seed: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Means of the unit vectors of up to `MOST` images and of one caption of each, (D,) and (D,).
 
@@ -26,6 +28,8 @@ def modality_means(
     """
     model.eval()
     rows, captions = _chosen(inputs.owners.numpy(), seed)
+    readable = inputs.readable(rows)
+    rows, captions = list(compress(rows, readable)), list(compress(captions, readable))
     images = embed_items(
         model, accelerator, range(len(rows)), lambda items: inputs.images(_of(rows, items)), batch_size, "image_embeds"
     )

@@ -28,7 +28,7 @@ def test_the_handler_is_the_installed_one(folder):
     classes = [
         node.name for node in ast.parse((folder / "handler.py").read_text()).body if isinstance(node, ast.ClassDef)
     ]
-    assert classes == ["EndpointHandler"]  # the name that an endpoint looks for
+    assert "EndpointHandler" in classes  # the name that an endpoint looks for
 
 
 def test_the_pipeline_is_a_class_of_its_file():

@@ -2,6 +2,7 @@
 
 import sys
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,8 +23,9 @@ class Known(Retriever):
 
     def __init__(self, index):
         self.index = index
+        self.encoder = SimpleNamespace(means=None)
 
-    def embed_query(self, text=None, image=None, weight=0.5, plus=(), minus=()):
+    def embed_query(self, text=None, image=None, weight=0.5, plus=(), minus=(), means=None):
         return image
 
 

@@ -21,9 +21,13 @@ from vsehub.training.modality_means import modality_means
 class Numbers:
     """Inputs that are numbers of rows and of captions; row r has one, two or three captions."""
 
-    def __init__(self, rows: int = 30):
+    def __init__(self, rows: int = 30, broken: tuple[int, ...] = ()):
+        self.broken = broken
         self.owners = torch.tensor([row for row in range(rows) for _ in range(1 + row % 3)])
         self.captions = [f"{'x' * (row % 7)} {place}" for place, row in enumerate(self.owners.tolist())]
+
+    def readable(self, indices):
+        return [index not in self.broken for index in indices]
 
     def images(self, indices):
         return {"rows": torch.tensor(indices)}
@@ -82,3 +86,11 @@ def test_a_stage_keeps_the_means_of_its_training_rows(scenes, tmp_path, flags):
     assert (kept - texts.mean(0)).norm() < 0.2 < kept.norm() and kept.norm() <= 1
     config = json.loads((tmp_path / "baseline" / "best" / "config.json").read_text())
     assert len(config["image_embeds_mean"]) == len(config["text_embeds_mean"]) == 16
+
+
+def test_a_row_whose_picture_cannot_be_read_is_left_out_with_its_caption():
+    inputs = Numbers(broken=(4, 7))
+    table = Table(inputs)
+    modality_means(table, inputs, Accelerator(cpu=True), 4)
+    left = sorted(set(range(30)) - {4, 7})
+    assert sorted(table.read[:28]) == left == sorted(inputs.owners[table.read[28:]].tolist())

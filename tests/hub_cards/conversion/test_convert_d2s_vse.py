@@ -381,7 +381,7 @@ def test_with_a_tokenizer_the_processor_makes_squares_of_the_true_size(saved, vo
     for name, part in (("out", "stage 2"), ("teacher", "teacher")):
         assert shipped_files(tmp_path / name)  # nothing is missing for a push
         card = (tmp_path / name / "README.md").read_text()
-        assert f".pth, {part} |" in card.replace("\\_", "_") and str(tmp_path) not in card
+        assert f".pth, {part}\n" in card.replace("\\_", "_") and str(tmp_path) not in card
 
 
 def test_a_saved_tokenizer_will_do_and_one_that_does_not_fit_will_not(
