@@ -30,6 +30,7 @@ def test_what_was_done_is_told_in_words_and_numbers(vsehub, vsehub_json, photos,
     assert "--update brings it up to date" in vsehub("index", *words, status=2)
 
 
+@pytest.mark.slow
 def test_quiet_prints_the_result_alone(photos, tiny_folder, tmp_path):
     words = ["index", photos, "--model", tiny_folder, "--out", tmp_path / "index", "--quiet", "--json"]
     command = [sys.executable, "-m", "vsehub", *map(str, words)]

@@ -118,6 +118,7 @@ def test_explain_runs_nothing(planted, tmp_path, tiny_pictures, capsys, question
     refused_in_one_line(capsys, questions, witness, "explain", folder, tmp_path / "a.png")
 
 
+@pytest.mark.slow
 def test_yes_on_stdin_of_a_real_process_is_no_consent(planted, index):
     folder, witness = planted("model")
     environment = os.environ | {"PYTHONPATH": str(ROOT.parent), "HF_HUB_OFFLINE": "1"}

@@ -60,6 +60,7 @@ def test_caches_change_nothing_but_rounding(overhead, tmp_path):
         assert torch.allclose(plain[key].float(), quick[key].float(), atol=5e-3), key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [4])
 def test_two_processes_train_what_one_does(overhead, pir_run, tmp_path, batch):
     prior = str(pir_run[0] / "prior" / "best")
