@@ -53,8 +53,13 @@ def analysis(
         For each model, by `names_of`, what `describe` returns.
 
     Raises:
-        ValueError: no image-text model, fewer than two images, a width that a model does not have.
+        ValueError: a test split, no image-text model, fewer than two images, a width that a model does not have.
     """
+    if split.startswith("test"):
+        raise ValueError(
+            f"--split {split}: what an analysis shows changes the next model, so it reads no test split; name a "
+            "validation split (`vsehub evaluate` measures a model once on the test split)"
+        )
     sources = list(dict.fromkeys(sources))
     for source in sources:  # check the models before the data are read
         with load_errors(source):

@@ -110,3 +110,9 @@ def test_one_image_is_refused(source, tiny_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="one image has no geometry"):
         analysis([str(tiny_folder)], DataArguments(data=str(source), max_eval_images=1), "validation")
+
+
+@pytest.mark.parametrize("split", ["test", "test_2017"])
+def test_a_test_split_is_left_to_evaluate(split):
+    with pytest.raises(ValueError, match=f"--split {split}: .*name a validation split"):
+        analysis(["org/any"], DataArguments(data="org/pairs"), split)
