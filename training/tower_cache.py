@@ -15,7 +15,7 @@ from datasets import Dataset
 from torch import nn
 from tqdm.auto import tqdm
 
-from ..data.rows import image_source, row_image
+from ..data.picture_checks import image_source, picture_problem
 from ..evaluation.embed import RowInputs
 from ..files.arrays import read_array
 from ..files.digests import pictures_digest, tower_digest
@@ -23,7 +23,6 @@ from ..files.whole import one_writer, whole_folder
 from ..modeling.modeling_dual_encoder import DualEncoderPreTrainedModel
 from ..modeling.towers import run_text_tower
 from ..processing.batching import batches_of, by_length, pad_states, run_batches, tokenize
-from ..processing.pixels import BadImageError
 from ..processing.processing_dual_encoder import DualEncoderProcessor
 from .views import PLAIN, Views
 
@@ -79,7 +78,7 @@ class CachedRowInputs(RowInputs):
 
     def readable(self, indices: Sequence[int]) -> list[bool]:
         """Whether the picture of each of these rows can be read; training meets pictures one by one, and not all."""
-        return [self.caches.vision is not None or _can_be_read(self.rows[index]) for index in indices]
+        return [self.caches.vision is not None or not picture_problem(self.rows[index]) for index in indices]
 
     def images(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
         """The cached image tokens of these rows, or their pictures where there is no cache."""
@@ -96,14 +95,6 @@ class CachedRowInputs(RowInputs):
         if self.caches.text is None:
             return super().texts(indices)
         return pad_states([self.caches.text[index] for index in indices])
-
-
-def _can_be_read(row: dict) -> bool:
-    try:
-        row_image(row)
-    except BadImageError:
-        return False
-    return True
 
 
 def cache_images(
