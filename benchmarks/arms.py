@@ -5,6 +5,7 @@ The towers, MobileNetV2 and all-MiniLM-L6-v2, are frozen and their outputs cache
 
 from dataclasses import dataclass
 
+import ledger
 from transformers import set_seed
 
 from vsehub.training.arguments import D2S_ARGUMENTS, PIR_ARGUMENTS
@@ -161,6 +162,13 @@ class Bench:
         whole = read_splits(args, need_label=claim.system == "pir")
         dense = whole.train.map(lambda row: {"dense_text": " ".join(row["captions"])}, desc="dense text")
         return Splits(dense, whole.evaluation)
+
+
+def code_of(claim: Claim, arm: str) -> str:
+    """The digest of the code and of the settings that make a run of an arm."""
+    settings = claim.arms[arm]
+    words = [*COMMON, *OF_SYSTEM[claim.system], *settings.flags, claim.data, str(settings.captions)]
+    return ledger.code_digest(settings=" ".join([*words, *map(str, settings.stages)]))
 
 
 def texts_read(claim: Claim, arm: str) -> int:

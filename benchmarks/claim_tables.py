@@ -5,7 +5,7 @@ from pathlib import Path
 
 import ledger
 import numpy as np
-from arms import CLAIMS, Claim
+from arms import CLAIMS, Claim, code_of
 
 from vsehub.evaluation.seeds import gain
 
@@ -24,18 +24,18 @@ def with_tables(text: str, lines: list[dict], code: str | None = None) -> str:
     Args:
         text: of the page.
         lines: of the ledger.
-        code: digest of today's code; rows of other code are marked.
+        code: digest of the code of all arms, instead of today's; rows of other code are marked.
     """
     for name, claim in CLAIMS.items():
         mark = f"<!-- CLAIM {name} -->\n"
         if mark in text:
             before, rest = text.split(mark, 1)
             _, after = rest.split("<!-- END -->", 1)
-            text = f"{before}{mark}{table(claim, lines, code or ledger.code_digest())}\n<!-- END -->{after}"
+            text = f"{before}{mark}{table(claim, lines, code)}\n<!-- END -->{after}"
     return text
 
 
-def table(claim: Claim, lines: list[dict], code: str) -> str:
+def table(claim: Claim, lines: list[dict], code: str | None = None) -> str:
     """One line an arm: mean and deviation over seeds, and the gain over the base with its interval."""
     base = ledger.runs_of(lines, claim.name, claim.base)
     shown = f"| arm | seeds | {claim.metric} | gain over *{claim.base}* ({LEVEL:.0%} interval) | steps | CPU time |"
@@ -47,7 +47,7 @@ def table(claim: Claim, lines: list[dict], code: str) -> str:
             continue
         values = [run["metrics"][claim.metric] for run in runs]
         spread = f" +- {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-        stale = " *(older than the code)*" if ledger.is_stale(runs, lines, code) else ""
+        stale = " *(older than the code)*" if ledger.is_stale(runs, lines, code or code_of(claim, arm)) else ""
         seconds = statistics.median(run["cpu_seconds"] for run in runs)
         rows.append(
             f"| {arm}{stale} | {len(runs)} | {statistics.mean(values):.2f}{spread} | {_gain(base, runs, arm, claim)} | "

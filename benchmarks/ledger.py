@@ -25,10 +25,19 @@ CODE = (  # the files whose edits can move a figure
     "losses",
     "processing/batching.py",
     "processing/pixels.py",
+    "processing/processing_d2s_vse.py",
     "processing/processing_dual_encoder.py",
+    "processing/processing_pir.py",
+    "data/columns.py",
+    "data/grouping.py",
+    "data/rows.py",
     "evaluation/counting.py",
     "evaluation/embed.py",
+    "evaluation/outcomes.py",
+    "evaluation/protocols.py",
     "evaluation/ranking.py",
+    "evaluation/seeds.py",
+    "evaluation/significance.py",
     "training/augmentation.py",
     "training/batches.py",
     "training/d2s_stages.py",
@@ -37,16 +46,19 @@ CODE = (  # the files whose edits can move a figure
     "training/pairs.py",
     "training/pir_stages.py",
     "training/prior.py",
+    "training/random_order.py",
+    "training/sentences.py",
     "training/tower_cache.py",
     "training/trainer.py",
     "training/views.py",
+    "training/vision_tail.py",
 )
 
 
 @cache
-def code_digest(root: Path = ROOT) -> str:
-    """Twelve hexadecimal digits that change with the code, but not with its comments."""
-    digest = hashlib.sha256()
+def code_digest(root: Path = ROOT, settings: str = "") -> str:
+    """Twelve hexadecimal digits that change with the code and with an arm's settings, but not with comments."""
+    digest = hashlib.sha256(settings.encode())
     for name in CODE:
         path = root / name
         for file in sorted(path.glob("*.py")) if path.is_dir() else [path]:
@@ -72,8 +84,8 @@ def read(path: Path = LEDGER) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def line_of(claim: str, arm: str, seed: int, metric: str, **measured) -> dict:
-    """A line: what was run, by what, and what was measured (`metrics`, `shares`, `steps`, `texts`, seconds)."""
+def line_of(claim: str, arm: str, seed: int, metric: str, code: str, **measured) -> dict:
+    """A line: what was run, by which code, and what was measured (`metrics`, `shares`, `steps`, `texts`, seconds)."""
     import torch
     import transformers
 
@@ -84,7 +96,7 @@ def line_of(claim: str, arm: str, seed: int, metric: str, **measured) -> dict:
         "seed": seed,
         "metric": metric,
         **measured,
-        "code": code_digest(),
+        "code": code,
         "commit": commit.stdout.strip(),
         "date": date.today().isoformat(),
         "versions": {
@@ -97,7 +109,7 @@ def line_of(claim: str, arm: str, seed: int, metric: str, **measured) -> dict:
 
 
 def append(line: dict, path: Path = LEDGER):
-    """Add a line; a line cut short by a crash before it would be met by `read`, so it is written in one piece."""
+    """Add a line, in one write."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         file.write(json.dumps(line) + "\n")
@@ -115,17 +127,20 @@ def equal_codes(lines: Iterable[dict], code: str) -> set[str]:
     A code that failed to repeat any run is not among them.
     """
     lines = list(lines)
-    run = lambda line: (line["claim"], line["arm"], line["seed"])  # noqa: E731
-    now = {run(line): line for line in lines if line["code"] == code}
+    now = {_run_of(line): line for line in lines if line["code"] == code}
     repeated, differing = {code}, set()
     for line in lines:
-        again = now.get(run(line))
+        again = now.get(_run_of(line))
         if again is None or line["code"] == code:
             continue
         metric = line["metric"]
         same = abs(line["metrics"][metric] - again["metrics"][metric]) <= EQUAL
         (repeated if same else differing).add(line["code"])
     return repeated - differing
+
+
+def _run_of(line: dict) -> tuple[str, str, int]:
+    return line["claim"], line["arm"], line["seed"]
 
 
 def is_stale(runs: list[dict], lines: list[dict], code: str) -> bool:

@@ -14,7 +14,7 @@ import time
 
 import ledger
 import torch
-from arms import CLAIMS, Bench, Claim, texts_read
+from arms import CLAIMS, Bench, Claim, code_of, texts_read
 from claim_tables import write_tables
 from transformers.utils import logging
 
@@ -62,8 +62,9 @@ def run(bench: Bench, claim: Claim, arm: str, seed: int, recheck: bool = False):
     """Train one arm with one seed unless its line is there, and append the line."""
     lines = ledger.read()
     runs = ledger.runs_of(lines, claim.name, arm)
+    code = code_of(claim, arm)
     done = any(line["seed"] == seed for line in runs)
-    if done != recheck or (recheck and not ledger.is_stale(runs, lines, ledger.code_digest())):
+    if done != recheck or (recheck and not ledger.is_stale(runs, lines, code)):
         return
     fill_caches(bench, claim, arm)
     start, wall = time.process_time(), time.time()
@@ -75,7 +76,7 @@ def run(bench: Bench, claim: Claim, arm: str, seed: int, recheck: bool = False):
     shares = [round(float(share), 3) for share in shares_of_images(outcomes, claim.metric)]
     measured = {"metrics": metrics, "steps": sum(steps for _, steps in claim.arms[arm].stages)}
     measured |= {"texts": texts_read(claim, arm), "cpu_seconds": round(seconds), "wall_seconds": round(wall)}
-    ledger.append(ledger.line_of(claim.name, arm, seed, claim.metric, **measured, shares=shares))
+    ledger.append(ledger.line_of(claim.name, arm, seed, claim.metric, code, **measured, shares=shares))
     print(
         f"{claim.name} | {arm} | seed {seed}: {claim.metric} {metrics[claim.metric]:.2f}, {seconds:.0f} s", flush=True
     )
