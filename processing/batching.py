@@ -51,7 +51,7 @@ def run_batches(
 def on_device(inputs: dict[str, Any], device: torch.device | str) -> dict[str, Any]:
     """The inputs with their tensors on a device; on a CPU, pictures lie channel after channel for each pixel.
 
-    Convolutions on a CPU run faster over this layout (`torch.channels_last`), and give the same numbers.
+    Convolutions on a CPU run faster over this layout (`torch.channels_last`); results are equal but for rounding.
     """
     return {
         name: _placed(value, torch.device(device)) if torch.is_tensor(value) else value
