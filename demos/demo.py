@@ -87,7 +87,7 @@ def _facts(job: Job) -> list[tuple[str, str]]:
         ("what", "stage 1 learns from dense texts, stage 2 from short captions"),
         ("data", f"{counts['train']:,} generated scenes, 2 captions each; {counts['test']} others to test"),
         ("towers", f"a ResNet of {len(job.widths)} blocks and a BERT of 2 layers, both untrained"),
-        ("time", f"3 to 6 minutes on two cores; {job.steps('pretrain', 'finetune')} steps"),
+        ("time", f"2 to 6 minutes on two cores; {job.steps('pretrain', 'finetune')} steps"),
     ]
 
 
