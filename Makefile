@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help setup docs demo demo-compare demo-pir results results-recheck results-tables test test-all test-peer test-compat test-space check clean
+.PHONY: help setup docs demo demo-compare demo-pir results results-recheck results-test results-tables test test-all test-peer test-compat test-space check clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -35,6 +35,9 @@ results: $(READY)  ## the runs of docs/protocol.md that are missing, then the ta
 
 results-recheck: $(READY)  ## one seed of each row that is older than the code, again
 	$(RESULTS) --recheck $(ARGS)
+
+results-test: $(READY)  ## the kept weights of all runs on the test splits, once; trains nothing
+	$(RESULTS) --test $(ARGS)
 
 results-tables: $(READY)  ## the tables alone, from docs/runs.jsonl; rows older than the code are marked
 	$(BIN)/python benchmarks/results.py --tables

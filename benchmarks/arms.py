@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import ledger
 from transformers import set_seed
 
+from vsehub.data.rows import prepare_rows
 from vsehub.training.arguments import D2S_ARGUMENTS, PIR_ARGUMENTS
 from vsehub.training.d2s_stages import STAGES as D2S_STAGES
 from vsehub.training.d2s_stages import add_decoder, run_stage
@@ -127,18 +128,36 @@ class Bench:
             splits = self.rows(claim, settings.captions, args)
             set_seed(seed)
             if claim.system == "pir":
-                model, processor = fresh_pir(args, f"{self.backbones}/mobilenet_v2")
+                model, processor = self.fresh(claim, args)
                 objective = objective_of(args.objective, legacy=False)
                 trainer = train_pairs(model, processor, splits.train, splits.evaluation, args, objective)
             else:
                 teacher = model if stage == "finetune" else None
                 if teacher is None:
-                    model, processor = fresh_d2s(args.model, args.data)
+                    model, processor = self.fresh(claim, args)
                 else:
                     model = add_decoder(teacher, args.model)
                 trainer = run_stage(model, processor, splits, args, teacher)
                 model = trainer.model
         return trainer
+
+    def fresh(self, claim: Claim, args: StageArguments):
+        """The untrained model of a first stage, and its processor."""
+        if claim.system == "pir":
+            return fresh_pir(args, f"{self.backbones}/mobilenet_v2")
+        return fresh_d2s(args.model, args.data)
+
+    def untrained(self, claim: Claim, arm: str):
+        """A model as the last stage of an arm trains it, and its processor."""
+        settings = claim.arms[arm]
+        every = [self.arguments(claim, settings, stage, 0, steps) for stage, steps in settings.stages]
+        model, processor = self.fresh(claim, every[0])
+        return (add_decoder(model, every[-1].model) if len(every) > 1 else model), processor
+
+    def test_rows(self, claim: Claim, arm: str):
+        """The prepared rows of the test split, for `results.py --test` alone."""
+        args = self.arguments(claim, claim.arms[arm], claim.arms[arm].stages[0][0], 0, 1)
+        return prepare_rows(args.data, "test", None, need_dense=False)
 
     def arguments(self, claim: Claim, arm: Arm, stage: str, seed: int, steps: int) -> StageArguments:
         """The parsed flags of one stage."""

@@ -17,6 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LEDGER = ROOT / "docs" / "runs.jsonl"
+TEST_LEDGER = ROOT / "docs" / "test_runs.jsonl"  # of the test splits: made once, by `results.py --test`
 EQUAL = 0.005  # of a metric in per cent: two runs of one seed that differ by less are the same run
 
 CODE = (  # the files whose edits can move a figure
@@ -79,8 +80,9 @@ def _meaning(source: str) -> str:
     return ast.dump(tree)
 
 
-def read(path: Path = LEDGER) -> list[dict]:
-    """All lines, oldest first."""
+def read(path: Path | None = None) -> list[dict]:
+    """All lines, oldest first; of `LEDGER` unless said otherwise."""
+    path = path or LEDGER
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
@@ -108,8 +110,9 @@ def line_of(claim: str, arm: str, seed: int, metric: str, code: str, **measured)
     }
 
 
-def append(line: dict, path: Path = LEDGER):
-    """Add a line, in one write."""
+def append(line: dict, path: Path | None = None):
+    """Add a line, in one write; to `LEDGER` unless said otherwise."""
+    path = path or LEDGER
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         file.write(json.dumps(line) + "\n")

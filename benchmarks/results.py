@@ -4,6 +4,7 @@
     python benchmarks/results.py --claims d2s --seeds 10 --data $DATA --backbones $BACKBONES --text $MINILM
     python benchmarks/results.py --recheck ...               # one seed of each row again, with today's code
     python benchmarks/results.py --tables                    # the tables alone
+    make results-test DATA=...                               # the kept weights on the test splits, each run once
 
 Resumable: a finished run is a line of the ledger. A seed decides heads, order of the pairs and dropout. Towers are
 frozen, and their outputs are cached before the clock starts.
@@ -12,12 +13,16 @@ frozen, and their outputs are cached before the clock starts.
 import argparse
 import time
 
+import kept_runs
 import ledger
 import torch
+from accelerate import Accelerator
 from arms import CLAIMS, Bench, Claim, code_of, texts_read
-from claim_tables import write_tables
+from claim_tables import table, write_tables
 from transformers.utils import logging
 
+from vsehub.evaluation.embed import RowInputs, embed_rows
+from vsehub.evaluation.outcomes import Outcomes
 from vsehub.evaluation.protocols import protocol_outcomes
 from vsehub.evaluation.seeds import shares_of_images
 from vsehub.files.memory import reuse_memory
@@ -37,6 +42,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--recheck", action="store_true", help="seed 0 of rows that are older than the code")
     parser.add_argument("--tables", action="store_true", help="write the tables, run nothing")
+    parser.add_argument("--test", action="store_true", help="the kept weights on the test splits; trains nothing")
     args = parser.parse_args()
     if not args.tables:
         if not (args.data and args.backbones and args.text):
@@ -53,7 +59,13 @@ def main() -> int:
             if not args.arms or arm in args.arms
         ]
         for job in jobs:
-            run(bench, *job, recheck=args.recheck)
+            if args.test:
+                run_test(bench, *job)
+            else:
+                run(bench, *job, recheck=args.recheck)
+    if args.test:
+        print_test_tables(args.claims)
+        return 0
     write_tables()
     return 0
 
@@ -71,15 +83,45 @@ def run(bench: Bench, claim: Claim, arm: str, seed: int, recheck: bool = False):
     trainer = bench.train(claim, arm, seed)
     seconds, wall = time.process_time() - start, time.time() - wall
     trainer.evaluate()
-    outcomes = protocol_outcomes("recall", *trainer.last_embeds)
-    metrics = {name: round(value, 4) for name, value in outcomes.metrics().items()}
+    measured = measures(claim, protocol_outcomes("recall", *trainer.last_embeds))
+    measured |= {"steps": sum(steps for _, steps in claim.arms[arm].stages), "texts": texts_read(claim, arm)}
+    measured |= {"cpu_seconds": round(seconds), "wall_seconds": round(wall)}
+    kept_runs.keep(trainer.model, kept_runs.file_of(bench.out, claim.name, arm, seed), code)
+    ledger.append(ledger.line_of(claim.name, arm, seed, claim.metric, code, **measured))
+    value = measured["metrics"][claim.metric]
+    print(f"{claim.name} | {arm} | seed {seed}: {claim.metric} {value:.2f}, {seconds:.0f} s", flush=True)
+
+
+def measures(claim: Claim, outcomes: Outcomes) -> dict:
+    """Fields of a line: the metrics, and what each picture adds to the primary one."""
     shares = [round(float(share), 3) for share in shares_of_images(outcomes, claim.metric)]
-    measured = {"metrics": metrics, "steps": sum(steps for _, steps in claim.arms[arm].stages)}
-    measured |= {"texts": texts_read(claim, arm), "cpu_seconds": round(seconds), "wall_seconds": round(wall)}
-    ledger.append(ledger.line_of(claim.name, arm, seed, claim.metric, code, **measured, shares=shares))
-    print(
-        f"{claim.name} | {arm} | seed {seed}: {claim.metric} {metrics[claim.metric]:.2f}, {seconds:.0f} s", flush=True
-    )
+    return {"metrics": {name: round(value, 4) for name, value in outcomes.metrics().items()}, "shares": shares}
+
+
+def run_test(bench: Bench, claim: Claim, arm: str, seed: int):
+    """Evaluate the kept weights of a run on the test split, unless that was done: a test split is read once."""
+    path = kept_runs.file_of(bench.out, claim.name, arm, seed)
+    if any(line["seed"] == seed for line in ledger.runs_of(ledger.read(ledger.TEST_LEDGER), claim.name, arm)):
+        return
+    trained = [line for line in ledger.runs_of(ledger.read(), claim.name, arm) if line["seed"] == seed]
+    if not trained or not path.exists():
+        print(f"{claim.name} | {arm} | seed {seed}: no kept weights in {path.parent}, left out", flush=True)
+        return
+    model, processor = bench.untrained(claim, arm)
+    kept_runs.restore(model, path)
+    rows = bench.test_rows(claim, arm)
+    embeds = embed_rows(model, RowInputs(processor, rows), Accelerator(cpu=True))
+    measured = measures(claim, protocol_outcomes("recall", *embeds))
+    measured |= {name: trained[0][name] for name in ("steps", "texts", "cpu_seconds", "wall_seconds")}
+    line = ledger.line_of(claim.name, arm, seed, claim.metric, kept_runs.code_of_file(path), **measured)
+    ledger.append(line | {"split": "test"}, ledger.TEST_LEDGER)
+
+
+def print_test_tables(names: list[str]):
+    """The tables of docs/results.md, of the test splits."""
+    lines = ledger.read(ledger.TEST_LEDGER)
+    for name in names:
+        print(f"\n{name}, test split\n\n{table(CLAIMS[name], lines)}")
 
 
 FILLED = set()

@@ -11,7 +11,12 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import claim_tables  # noqa: E402
 import ledger  # noqa: E402
-from arms import CLAIMS  # noqa: E402
+import results  # noqa: E402
+from arms import CLAIMS, Arm, Bench, Claim  # noqa: E402
+from small_runs import scene_rows  # noqa: E402
+from transformers import BertModel, ViTModel  # noqa: E402
+
+from vsehub.processing.processing_dual_encoder import square_image_processor  # noqa: E402
 
 
 def test_the_tables_are_those_of_the_ledger_and_stale_rows_are_marked():
@@ -92,3 +97,45 @@ def test_a_table_has_gains_in_bold_only_where_the_whole_interval_is_above_zero()
         assert arm in row and "older" not in row
         assert ("**+" in row) == (arm != claim.base)
     assert all("older than the code" in row for row in claim_tables.table(claim, lines, "later").splitlines()[2:])
+
+
+TINY = """--image_size 32 --per_device_train_batch_size 8 --max_text_length 60 --projection_dim 16""".split()
+STAGES = {"d2s": (("pretrain", 1), ("finetune", 2)), "pir": (("retrieval", 2),)}
+OWN = {"d2s": ["--decoder_heads", "2"], "pir": ["--filter_size", "9", "--attention_heads", "2"]}
+
+
+@pytest.fixture
+def small_bench(tmp_path, tiny_vision_config, tiny_text_config, tiny_tokenizer):
+    """A bench over generated pictures and untrained towers."""
+    vision, text = tmp_path / "towers" / "mobilenet_v2", tmp_path / "text"
+    ViTModel(tiny_vision_config).save_pretrained(vision)
+    square_image_processor(32).save_pretrained(vision)
+    BertModel(tiny_text_config).save_pretrained(text)
+    tiny_tokenizer.save_pretrained(text)
+    (tmp_path / "data" / "small").mkdir(parents=True)
+    for place, split in enumerate(("train", "validation", "test")):
+        scene_rows(24 if split == "train" else 9, place).to_parquet(
+            str(tmp_path / "data" / "small" / f"{split}-00000-of-00001.parquet")
+        )
+    return Bench(str(tmp_path / "data"), str(tmp_path / "towers"), str(text), str(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("system", ["d2s", "pir"])
+def test_kept_weights_read_the_test_split_once(system, small_bench, tmp_path, monkeypatch, capsys):
+    """What is evaluated later is what was trained: on the validation split it would give the ledger's figure."""
+    monkeypatch.setattr(ledger, "LEDGER", tmp_path / "runs.jsonl")
+    monkeypatch.setattr(ledger, "TEST_LEDGER", tmp_path / "test_runs.jsonl")
+    metric = "mean_recall" if system == "pir" else "rsum"
+    claim = Claim("tiny", "small", system, metric, "all", {"all": Arm(STAGES[system], tuple(TINY + OWN[system]))})
+    results.run(small_bench, claim, "all", 100)
+    results.run_test(small_bench, claim, "all", 101)
+    assert "no kept weights" in capsys.readouterr().out and not ledger.TEST_LEDGER.exists()
+    results.run_test(small_bench, claim, "all", 100)
+    results.run_test(small_bench, claim, "all", 100)
+    (trained,), (tested,) = ledger.read(), ledger.read(ledger.TEST_LEDGER)
+    assert tested["split"] == "test" and tested["code"] == trained["code"] and len(tested["shares"]) == 9
+    validation = small_bench.rows(claim, 5, small_bench.arguments(claim, claim.arms["all"], STAGES[system][0][0], 0, 1))
+    monkeypatch.setattr(small_bench, "test_rows", lambda *names: validation.evaluation)
+    ledger.TEST_LEDGER.unlink()
+    results.run_test(small_bench, claim, "all", 100)
+    assert ledger.read(ledger.TEST_LEDGER)[0]["metrics"] == trained["metrics"]
