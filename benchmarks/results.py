@@ -1,4 +1,4 @@
-"""Measure the claims of docs/protocol.md and make the tables of docs/results.md from the ledger, docs/runs.jsonl.
+"""Measure the claims of docs/protocol.md; make the tables and plots of docs/results.md from the ledger, runs.jsonl.
 
     make results DATA=... BACKBONES=... MINILM=...           # the runs that are missing, then the tables
     python benchmarks/results.py --claims d2s --seeds 10 --data $DATA --backbones $BACKBONES --text $MINILM
@@ -18,6 +18,7 @@ import ledger
 import torch
 from accelerate import Accelerator
 from arms import CLAIMS, Bench, Claim, code_of, texts_read
+from claim_plots import write_plots
 from claim_tables import table, write_tables
 from transformers.utils import logging
 
@@ -67,6 +68,7 @@ def main() -> int:
         print_test_tables(args.claims)
         return 0
     write_tables()
+    write_plots(ledger.read())
     return 0
 
 

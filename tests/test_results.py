@@ -9,6 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+import claim_plots  # noqa: E402
 import claim_tables  # noqa: E402
 import ledger  # noqa: E402
 import results  # noqa: E402
@@ -23,6 +24,17 @@ def test_the_tables_are_those_of_the_ledger_and_stale_rows_are_marked():
     """After a change of the code that decides results: `make results` (or `make results-tables` to mark the rows)."""
     page = claim_tables.PAGE.read_text(encoding="utf-8")
     assert claim_tables.with_tables(page, ledger.read()) == page
+
+
+def test_each_claim_with_runs_has_a_plot_of_them_on_the_page():
+    """After new runs: `make results-tables`."""
+    page = claim_tables.PAGE.read_text(encoding="utf-8")
+    for claim in CLAIMS.values():
+        values = claim_plots.values_of(claim, ledger.read())
+        if values:
+            path = claim_plots.picture_of(claim.name)
+            assert claim_plots.digest(values) in path.read_text(encoding="utf-8"), path
+            assert f"](pictures/{path.name})" in page
 
 
 def test_every_line_of_the_ledger_says_what_made_it():
