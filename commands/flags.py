@@ -6,6 +6,7 @@ Nothing here, nor at the top of a verb's file, imports torch or transformers: `v
 import argparse
 import difflib
 import json
+import math
 import os
 import re
 import sys
@@ -13,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..data.arguments import DataArguments, underscored
-from ..files.numbers import positive_int
+from ..files.numbers import natural_float, positive_int
 from ..files.outputs import output_file
 from ..files.text import printable_lines, without_secrets
 from ..files.whole import write_text
@@ -186,6 +187,19 @@ def data_arguments(args: argparse.Namespace, **more) -> DataArguments:
     return DataArguments(**{name: getattr(args, name) for name in names}, **more)
 
 
+def add_wait(parser: Parser):
+    """Add `--wait [SECONDS]` of the verbs that write an index."""
+    parser.add(
+        "--wait",
+        nargs="?",
+        type=seconds,
+        const=math.inf,
+        default=0.0,
+        metavar="SECONDS",
+        help="wait for another writer of the index, at most so long (alone: as long as it takes), in place of an error",
+    )
+
+
 def add_images(parser: Parser):
     """Add `--images`."""
     parser.add(
@@ -278,6 +292,14 @@ def chosen_device(name: str):
 def dtype_name(text: str) -> str:
     """A type of numbers, by its long or short name: `bf16` is `bfloat16`."""
     return DTYPES.get(text, text)
+
+
+def seconds(text: str) -> float:
+    """Seconds to wait, at least 0."""
+    try:
+        return natural_float(text)
+    except argparse.ArgumentTypeError as error:  # as of `--wait photos/`
+        raise argparse.ArgumentTypeError(f"{error}; without a number, put it at the end") from None
 
 
 def device_name(text: str) -> str:

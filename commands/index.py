@@ -18,6 +18,7 @@ from .flags import (
     add_device,
     add_json,
     add_trust,
+    add_wait,
     chosen_device,
     loading_options,
     tell,
@@ -57,7 +58,10 @@ def parser() -> Parser:
         help="pixels that neighbouring tiles share (default: 64)",
     )
     add_bands(parser)
-    parser.add("--fast", action="store_true", help="scaled JPEG decoding: faster, nearly the same vectors")
+    parser.add(
+        "--fast", action="store_true", default=None, help="scaled JPEG decoding: faster, nearly the same vectors"
+    )
+    parser.add("--no_fast", dest="fast", action="store_false", help="with --update: exact pixels again")
     parser.add("--split", help="index this split of a dataset (default of datasets: train)")
     add_data_config(parser)
     parser.add("--image_root", help="folder of the image files that a manifest names")
@@ -65,6 +69,7 @@ def parser() -> Parser:
     parser.add("--captions_column", help="shown with hits, not searched")
     parser.add("--batch_size", type=positive_int, default=32, help="default: %(default)s")
     parser.add("--workers", type=workers, help="decoding threads (default: one per core, at most 8)")
+    add_wait(parser)
     add_trust(parser)
     add_device(parser)
     add_json(parser, "what was done")
@@ -83,12 +88,21 @@ def main(argv: list[str]) -> int:
     from ..search.vector_index import VectorIndex
 
     chosen_device(args.device)
-    collection = Collection(args.data, args.split, **{name: getattr(args, name) for name in SETTINGS})
+    collection = Collection(args.data, args.split, **settings_of(args))
     if args.update and Path(args.out, MANIFEST).is_file():
         settings = settings_of_update(args, VectorIndex.open(args.out).sources.get(collection.name, {}))
         collection = Collection(args.data, args.split, **settings)
     done = index_collection(
-        collection, args.out, args.model, args.update, args.kind, args.batch_size, args.workers, args.width, **loading
+        collection,
+        args.out,
+        args.model,
+        args.update,
+        args.kind,
+        args.batch_size,
+        args.workers,
+        args.width,
+        args.wait,
+        **loading,
     )
     if done is not None:  # on the first process
         text = (
@@ -102,13 +116,18 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def settings_of(args: argparse.Namespace) -> dict:
+    """How a source is read, as the flags say."""
+    return {name: getattr(args, name) for name in SETTINGS} | {"fast": bool(args.fast)}
+
+
 def settings_of_update(args: argparse.Namespace, kept: dict) -> dict:
     """How a source is read: as the flags say, and where they say nothing, as it was read before."""
-    given = {name: getattr(args, name) for name in SETTINGS}
+    given = settings_of(args)
     before = {name: value for name, value in kept.items() if name in SETTINGS}
     if "tile" in before:
         before["tile"] = before["tile"] or 0  # without: a source that is one scene would be cut
-    said = {name: value for name, value in given.items() if value is not None and value is not False}
+    said = {name: value for name in SETTINGS if (value := getattr(args, name)) is not None}
     return given | before | said
 
 

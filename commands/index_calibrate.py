@@ -9,6 +9,7 @@ from .flags import (
     add_device,
     add_json,
     add_trust,
+    add_wait,
     chosen_device,
     data_arguments,
     loading_options,
@@ -35,6 +36,7 @@ def parser() -> Parser:
     )
     parser.add("--force", action="store_true", help="keep a cut-off that hides most right answers, too")
     parser.add("--model", help="folder or Hub id of the model of the index, if it was moved")
+    add_wait(parser)
     add_trust(parser)
     add_device(parser, default="cpu")
     add_json(parser, "the cut-off and what it does")
@@ -55,7 +57,7 @@ def main(argv: list[str]) -> int:
     rows = prepare_rows(data_arguments(args), args.split, None, need_dense=False, limit=args.limit)
     owners = [number for number, texts in enumerate(rows["captions"]) for _ in texts]
     texts = [text for several in rows["captions"] for text in several]
-    retriever = Retriever.open(args.index, args.model, **loading)
+    retriever = Retriever.open(args.index, args.model, wait=args.wait, **loading)
     retriever.encoder.to(chosen_device(args.device))
     images = [image_source(image) for image in rows["image"]]
     cutoff = retriever.calibrate(images, texts, owners, off_topic, args.reject_share, args.force)

@@ -12,8 +12,10 @@ import errno
 import json
 import logging
 import os
+import re
 import secrets
 import shutil
+import socket
 import stat
 import time
 from collections.abc import Iterator
@@ -161,7 +163,7 @@ class WriterLock:
         """Hold it; who holds it already may hold it again.
 
         Args:
-            wait: seconds to wait for another process; -1: as long as it takes.
+            wait: seconds to wait for another process; -1, or infinity: as long as it takes.
 
         Raises:
             BusyError: another process holds it.
@@ -171,7 +173,7 @@ class WriterLock:
         try:
             if not again:
                 with contextlib.suppress(OSError):
-                    self.path.write_text(str(os.getpid()))
+                    self.path.write_text(f"{os.getpid()} {socket.gethostname()}")
             yield
         finally:
             try:
@@ -201,7 +203,9 @@ class WriterLock:
 
     def _owner(self) -> str:
         try:
-            return f"process {int(self.path.read_text())}"
+            number, _, host = self.path.read_text(encoding="utf-8").partition(" ")
+            elsewhere = re.fullmatch(r"[\w.-]{1,253}", host) and host != socket.gethostname()  # a shared file system
+            return f"process {int(number)}" + (f" on {host}" if elsewhere else "")
         except (OSError, ValueError):  # Windows lets nobody read it
             return "another process"
 

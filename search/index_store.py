@@ -113,15 +113,18 @@ class Store:
                     path.unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def lock(self):
+    def lock(self, wait: float = 0.0):
         """Keep other writers out; may be entered again by the process that holds it.
 
+        Args:
+            wait: seconds to wait for another writer; a warning says for whom.
+
         Raises:
-            IndexFolderError: another process is writing.
+            IndexFolderError: another process is writing, or still is after that time.
         """
         self._lock = self._lock or WriterLock(self.folder / ".lock", str(self.folder))
         try:
-            with self._lock.hold():
+            with self._lock.hold(wait):
                 before, self._place = self._place, self._place or _place_of(self.folder)
                 try:
                     yield

@@ -50,6 +50,7 @@ def index_collection(
     batch_size: int = 32,
     workers: int | None = None,
     width: int | None = None,
+    wait: float = 0.0,
     **loading,
 ) -> Done | None:
     """Embed a collection into the index of a folder, which is made if there is none.
@@ -63,13 +64,15 @@ def index_collection(
         batch_size: pictures at a time, in each process.
         workers: decoding threads; default one per core, at most 8.
         width: keep the first so many numbers of each embedding; None: all, or as the index that is updated.
+        wait: seconds to wait for another writer of the folder, infinity for as long as it takes; 0: be refused at once.
         **loading: of `Retriever.from_pretrained`, such as `revision`.
 
     Returns:
         What was done; None on all processes but the first.
 
     Raises:
-        IndexFolderError: the folder holds an index and `update` is not set, or one of another model or width.
+        IndexFolderError: the folder holds an index and `update` is not set, or one of another model or width, or
+            another process writes it.
         ValueError: no model, an unreadable collection, a number below 1.
         ImportError: a kind that needs faiss, without it.
     """
@@ -79,7 +82,7 @@ def index_collection(
         raise ValueError(f"batch_size and workers must be at least 1, not {batch_size} and {workers}")
     collection.check(may_be_empty=update)
     accelerator = Accelerator()
-    retriever = _opened(collection, out, model, update, kind, accelerator, {"width": width, **loading})
+    retriever = _opened(collection, out, model, update, kind, accelerator, {"width": width, "wait": wait, **loading})
     with retriever.index.lock() if accelerator.is_main_process else contextlib.nullcontext():
         done = refresh(retriever, collection, accelerator, batch_size, workers)
     done.rows = len(retriever.index)
@@ -92,24 +95,44 @@ def _opened(
     """The index to write to, made by process 0 if there is none, and its model."""
     there = Store(out).exists()
     accelerator.wait_for_everyone()  # all processes have looked before process 0 makes it
-    if there and not update:
-        begun = VectorIndex.open(out)
-        mine = not begun.sources or collection.name in begun.sources
-        if not mine or (len(begun) and not begun.unfinished):
-            raise IndexFolderError(f"{out} holds an index: --update brings it up to date, or name another --out")
-        logger.info("going on with %s, which was not finished", out)
-    if there:
+    retriever = None if there else _made(out, model, kind, accelerator, loading)
+    if retriever is None:
+        if not update:
+            _check_begun(collection, out, raced=not there)
         retriever = Retriever.open(out, model, **loading)
         if kind is not None and kind != retriever.index.kind and accelerator.is_main_process:
             retriever.index.note(kind=kind)
-    else:
-        if model is None:
-            raise ValueError("--model is missing: name the folder or Hub id of the model that embeds the pictures")
-        retriever = Retriever.from_pretrained(model, **loading)
-        retriever.index.kind = kind or "flat"
-        if accelerator.is_main_process:
-            retriever.save(out)
     retriever.encoder.to(accelerator.device)
+    return retriever
+
+
+def _check_begun(collection: Collection, out, raced: bool):
+    """Refuse an index that is finished, or of other sources: only an interrupted job goes on without `update`, and one
+    that waited for another that had the same to do (`raced`).
+    """
+    begun = VectorIndex.open(out)
+    mine = not begun.sources or collection.name in begun.sources
+    if not mine or (len(begun) and not begun.unfinished and not raced):
+        raise IndexFolderError(f"{out} holds an index: --update brings it up to date, or name another --out")
+    logger.info("going on with %s, which was not finished", out)
+
+
+def _made(out, model: str | None, kind: str | None, accelerator, loading: dict) -> Retriever | None:
+    """The model with an empty index, which process 0 writes; None where another writer, for whom this one waits, was
+    quicker.
+    """
+    if model is None:
+        raise ValueError("--model is missing: name the folder or Hub id of the model that embeds the pictures")
+    retriever = Retriever.from_pretrained(model, **loading)
+    retriever.index.kind = kind or "flat"
+    if not accelerator.is_main_process:
+        return retriever
+    try:
+        retriever.save(out)
+    except IndexFolderError:
+        if not loading["wait"] or not Store(out).exists():
+            raise
+        return None
     return retriever
 
 

@@ -76,7 +76,7 @@ class Retriever:
         self.index.check_model(self.made_by)
 
     @classmethod
-    def from_pretrained(cls, model, index=None, processor=None, width=None, **kwargs):
+    def from_pretrained(cls, model, index=None, processor=None, width=None, wait: float = 0.0, **kwargs):
         """Load a model and its processor.
 
         Args:
@@ -85,6 +85,7 @@ class Retriever:
             index: a `VectorIndex`, the folder of one, or None for an empty one in memory.
             processor: of the model.
             width: keep the first so many numbers of each vector; default as the index says, or all.
+            wait: of `VectorIndex`: seconds that a change waits for another writer of the index.
             **kwargs: of `AutoModel.from_pretrained`, such as `revision`. `trust_remote_code` is False unless given.
         """
         if isinstance(model, (str, os.PathLike)):
@@ -97,11 +98,18 @@ class Retriever:
                 model = load_encoder(source, processor, **kwargs)
         if isinstance(index, (str, os.PathLike)):
             index = VectorIndex.open(index)
-        return cls(model, processor, index, width)
+        retriever = cls(model, processor, index, width)
+        retriever.index.wait = wait or retriever.index.wait
+        return retriever
 
     @classmethod
     def open(cls, folder, model=None, **kwargs):
         """Open a saved index with the model that made it, or with `model`: a copy in another place, or in memory.
+
+        Args:
+            folder: of the index.
+            model: folder, Hub id, or a model in memory.
+            **kwargs: of `from_pretrained`, such as `wait`.
 
         Raises:
             ValueError: the index names no model, or only the index says whose code would run.

@@ -35,13 +35,15 @@ class VectorIndex:
         model: that made the vectors: `id`, `revision`, `digest`, and `width` where only the first numbers of its
             embeddings are kept; None accepts vectors of any model.
         kind: `flat` (exact), `hnsw`, or `auto` by size.
+        wait: seconds that a change waits for another writer of the folder, infinity for as long as it takes; the change
+            is then made to what the other one wrote. With 0, the change is refused at once.
 
     Use `create` or `open` for one in a folder.
     """
 
-    def __init__(self, model: dict | None = None, kind: str = "flat"):
+    def __init__(self, model: dict | None = None, kind: str = "flat", wait: float = 0.0):
         search_graph.kind_for(kind, 0)
-        self.model, self.kind, self.dimension = model, kind, None
+        self.model, self.kind, self.dimension, self.wait = model, kind, None, wait
         self.cutoff: dict | None = None
         self.sources: dict[str, dict] = {}
         self.unfinished = False  # whether the job that makes it was stopped
@@ -54,24 +56,28 @@ class VectorIndex:
         self._store: Store | None = None
 
     @classmethod
-    def create(cls, folder, model: dict | None = None, kind: str = "flat"):
-        """Make an empty index in a folder.
+    def create(cls, folder, model: dict | None = None, kind: str = "flat", wait: float = 0.0):
+        """Make an empty index in a folder; see the class for the arguments.
 
         Raises:
             IndexFolderError: there is one already.
         """
-        index = cls(model, kind)
+        index = cls(model, kind, wait)
         index.save(folder)
         return index
 
     @classmethod
-    def open(cls, folder):
+    def open(cls, folder, wait: float = 0.0):
         """Open the index of a folder; vectors are memory-mapped.
+
+        Args:
+            folder: of the index.
+            wait: of the class; to open and to search, nobody waits.
 
         Raises:
             IndexFolderError: there is none, or it is damaged or of a newer format.
         """
-        index, store = cls(), Store(folder)
+        index, store = cls(wait=wait), Store(folder)
         _, index = store.load(lambda manifest: index._opened(store, manifest))
         return index
 
@@ -142,10 +148,20 @@ class VectorIndex:
         """Keep other threads from changing the index, and other processes from changing its folder.
 
         Methods that change the index enter it. Another thread that changes this object waits; whoever has opened the
-        folder in another object is refused.
+        folder in another object is refused, or waits (see `wait`).
         """
-        with self._mutex, contextlib.nullcontext() if self._store is None else self._store.lock():
+        with self._mutex, contextlib.nullcontext() if self._store is None else self._store.lock(self.wait):
+            self._catch_up()
             yield
+
+    def _catch_up(self):
+        """Take over what another writer wrote, if this one may wait for others."""
+        if self._store is None or not self.wait or self._store.manifest()["generation"] == self.generation:
+            return
+        model = self.model
+        self._store.load(lambda manifest: self._opened(self._store, manifest))
+        if model is not None and self.model != model:
+            raise IndexFolderError(f"{self.folder} now holds vectors of {_called(self.model)}: open it again")
 
     def add(self, vectors, items: list[dict], merge: bool = True):
         """Add rows; they replace those with the same ids.
@@ -226,7 +242,7 @@ class VectorIndex:
             IndexFolderError: there is an index already.
         """
         store, before = Store(folder), (self._store, self.generation)
-        with self._mutex, store.lock():
+        with self._mutex, store.lock(self.wait):
             if store.exists():
                 raise IndexFolderError(f"{folder} holds an index already: open it, or name another folder")
             self._store, self.generation = store, 0

@@ -74,6 +74,8 @@ def test_an_update_reads_a_source_as_before_unless_flags_say_otherwise(tiny_fold
     )
     again = vsehub_json("index", pictures, "--out", out, "--update")
     assert first["rows"] == again["rows"] == again["unchanged"] == 5 and again["embedded"] == 0
+    exact = vsehub_json("index", pictures, "--out", out, "--update", "--no-fast")
+    assert exact["embedded"] == 5 and vsehub_json("index", pictures, "--out", out, "--update")["unchanged"] == 5
     whole = vsehub_json("index", pictures, "--out", out, "--update", "--tile", "0")
     assert whole["rows"] == 2 and vsehub_json("index", pictures, "--out", out, "--update")["unchanged"] == 2
 
@@ -88,3 +90,59 @@ def test_the_width_is_kept_in_the_index_and_used_by_a_search(vsehub, vsehub_json
     words = ("index", photos, "--model", tiny_folder, "--out", tmp_path / "wide", "--width")
     assert "its embeddings have 16 numbers, fewer than --width 17" in vsehub(*words, "17", status=2)
     assert "--width: must be" in vsehub(*words, "0", status=2)
+
+
+HOLD = """
+import sys, time
+from vsehub.search.vector_index import VectorIndex
+with VectorIndex.open(sys.argv[1]).lock():
+    print("held", flush=True)
+    time.sleep(float(sys.argv[2]))
+"""
+
+
+@pytest.fixture
+def writer(tmp_path):
+    """A function: seconds -> another process that holds the lock of `tmp_path/index` so long."""
+    started = []
+
+    def start(seconds):
+        words = [sys.executable, "-c", HOLD, str(tmp_path / "index"), str(seconds)]
+        started.append(subprocess.Popen(words, stdout=subprocess.PIPE, text=True))
+        assert started[-1].stdout.readline() == "held\n"
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_a_command_waits_for_another_writer_where_it_is_told_to(
+    vsehub, photos, tiny_folder, tmp_path, writer, caplog, pairs
+):
+    out = tmp_path / "index"
+    vsehub("index", photos, "--model", tiny_folder, "--out", out)
+    update = ("index", photos, "--out", out, "--update")
+    other = writer(600)
+    assert f"process {other.pid} is writing {out}: wait for it" in vsehub(*update, status=2)
+    assert f"process {other.pid} has been writing {out} for 0.2 s" in vsehub(*update, "--wait", "0.2", status=2)
+    calibrate = ("index", "calibrate", out, pairs, "--split", "train", "--force", "--wait", "0.2")
+    assert f"process {other.pid} has been writing {out} for 0.2 s" in vsehub(*calibrate, status=2)
+    other.kill()
+    other = writer(2)
+    caplog.clear()
+    assert "3 unchanged" in vsehub(*update, "--wait")
+    assert f"waiting for process {other.pid}, which is writing {out}" in caplog.text
+    assert "--wait: must be a number of at least 0, not photos; without a number" in vsehub(
+        "index", "--wait", "photos", "--out", out, "--update", status=2
+    )
+
+
+@pytest.mark.slow
+def test_two_jobs_of_one_new_index_both_end_well(photos, tiny_folder, tmp_path):
+    words = ["index", photos, "--model", tiny_folder, "--out", tmp_path / "index", "--wait", "120", "--json"]
+    command = [sys.executable, "-m", "vsehub", *map(str, words)]
+    jobs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    done = [json.loads(job.communicate(timeout=300)[0]) for job in jobs]
+    assert sorted(job["embedded"] for job in done) == [0, 3] and [job["rows"] for job in done] == [3, 3]
