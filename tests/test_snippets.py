@@ -4,11 +4,14 @@ import json
 import re
 import shlex
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
+from photos import paint
+from served import running
 from small_runs import PIR_SMALL, SMALL
-from transformers import BertModel, ViTModel
+from transformers import BertModel, MobileNetV2Config, MobileNetV2Model, ViTModel
 from workshop import build
 
 from vsehub.__main__ import main
@@ -19,8 +22,8 @@ from vsehub.training import run_d2s, run_pir
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^ *```(bash|python)\n(.*?)^ *```", re.M | re.S)
-PYTHON_PAGES = ("README.md", "docs/geotiff.md")  # whose Python runs; that of other pages is in parts, and test_docs.py
-# checks what it imports
+# Whose Python runs, and how many blocks of it. Other blocks are parts of a program: test_docs.py checks their imports.
+PYTHON_BLOCKS = {"README.md": 1, "docs/geotiff.md": 2, "docs/search.md": 1}
 NOT_OURS = re.compile(r"(pip|make|python|accelerate|torchrun|srun|curl)\b|#|FIRST=|export ")  # checked by test_docs.py
 READ_ONLY = {  # commands that are only parsed here -> why
     r"vsehub caption ": "needs a model that writes, or a server (tests/data/captioning)",
@@ -31,7 +34,7 @@ READ_ONLY = {  # commands that are only parsed here -> why
     r"vsehub search .*--like": "an absolute path is the id (the same)",
     r"vsehub serve": "does not end (tests/serving)",
 }
-SLOW = re.compile(r"vsehub (train|teachers|plot|export .*onnx)\b")
+SLOW = re.compile(r"vsehub (train|teachers|plot|export .*onnx)\b|.*runs/nested")  # or need what these write
 ADDED = {"push": ["--dry_run"]}  # what keeps a command at home
 
 
@@ -42,11 +45,13 @@ class ParsedError(Exception):
 @pytest.fixture(scope="module")
 def original(tmp_path_factory, tiny_folder, pir_folder, tiny_vision_config, tiny_text_config, tiny_tokenizer):
     """The workshop that each page gets a copy of."""
-    towers = tmp_path_factory.mktemp("vision"), tmp_path_factory.mktemp("text")
+    towers = tuple(tmp_path_factory.mktemp(name) for name in ("vision", "mobile", "text"))
     ViTModel(tiny_vision_config).save_pretrained(towers[0])
-    square_image_processor(32).save_pretrained(towers[0])
-    BertModel(tiny_text_config).save_pretrained(towers[1])
-    tiny_tokenizer.save_pretrained(towers[1])
+    MobileNetV2Model(MobileNetV2Config(image_size=32, depth_multiplier=0.1, min_depth=4)).save_pretrained(towers[1])
+    for folder in towers[:2]:
+        square_image_processor(32).save_pretrained(folder)
+    BertModel(tiny_text_config).save_pretrained(towers[2])
+    tiny_tokenizer.save_pretrained(towers[2])
     return build(tmp_path_factory.mktemp("workshop"), tiny_folder, pir_folder, towers)
 
 
@@ -56,7 +61,8 @@ def workshop(original, tmp_path, monkeypatch):
     root = tmp_path / "work"
     shutil.copytree(original, root)
     monkeypatch.chdir(root)
-    monkeypatch.setenv("DATA", "org")
+    for name, folder in {"DATA": "org", "BACKBONES": "backbones", "MINILM": "bert-base-uncased"}.items():
+        monkeypatch.setenv(name, folder)
     return root
 
 
@@ -82,7 +88,8 @@ def small(words: list[str]) -> list[str]:
     if words[0] == "train":
         sizes = PIR_SMALL if words[1].startswith("pir") else SMALL
         chunk = ["--chunk_size", "4"] if "--chunk_size" in words else []
-        return [*words, *sizes, "--bf16", "False", "--cache_views", "1", *chunk]
+        wide = ["--projection_dim", "256"] if "--matryoshka" in words or "runs/plain" in words else []
+        return [*words, *sizes, "--bf16", "False", "--cache_views", "1", *chunk, *wide]
     return [*words, *ADDED.get(words[0], [])]
 
 
@@ -108,16 +115,19 @@ def parse(words: list[str], monkeypatch):
 def run_page(page: str, monkeypatch, slow: bool):
     """Run a page from top to bottom; commands of `SLOW` only where they are asked for, else they are parsed."""
     names: dict = {}
+    left = PYTHON_BLOCKS.get(page, 0)
     for language, text in blocks_of(page):
-        if language == "python" and page in PYTHON_PAGES:
+        if language == "python" and left:
             exec(compile(text, page, "exec"), names)
+            left -= 1
         for words in commands_of(text) if language == "bash" else []:
             line = shlex.join(words)
             assert words[0] == "vsehub", f"{page}: {line}"
             if any(re.match(pattern, line) for pattern in READ_ONLY) or (SLOW.match(line) and not slow):
-                parse(words[1:], monkeypatch)
+                parse(small(words[1:]), monkeypatch)
             else:
                 assert main(small(words[1:])) == 0, f"{page}: {line}"
+    assert not left, f"{page}: {left} blocks of Python fewer than are listed"
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if any(language == "bash" for language, _ in blocks_of(page))])
@@ -130,6 +140,21 @@ def test_a_page_runs(page, workshop, monkeypatch):
 @pytest.mark.parametrize("page", ["README.md", "docs/training.md", "docs/structure.md", "docs/hub.md"])
 def test_a_page_runs_with_its_trainings(page, workshop, monkeypatch):
     run_page(page, monkeypatch, slow=True)
+
+
+@pytest.mark.skipif(not (shutil.which("curl") and shutil.which("bash")), reason="curl is not installed")
+def test_the_requests_of_the_page_of_the_server_are_answered(workshop):
+    paint(workshop / "boat.jpg")
+    Path("token.txt").write_text("a-token-of-this-test")
+    assert main("index photos --model openai/clip-vit-base-patch32 --out photos.index --quiet".split()) == 0
+    requests = re.findall(r"^ *(curl (?:.*\\\n)*.*)$", (ROOT / "docs" / "serve.md").read_text(encoding="utf-8"), re.M)
+    assert len(requests) == 3
+    with running("photos.index") as address:
+        for request in requests:
+            line = re.sub(r"http://[\w.]+:8000", address, request)
+            answer = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60)
+            told = json.loads(answer.stdout)
+            assert told.get("hits") or len(told["data"]) == 2, f"{request}: {told}"
 
 
 def test_the_notebook_runs(workshop):

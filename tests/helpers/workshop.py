@@ -11,20 +11,22 @@ from PIL import Image
 from rasters import write_raster
 from small_runs import scene_rows
 
-MODELS = "org/model org/name MODEL runs/mine/hub runs/demo/hub".split()
+MODELS = "org/model org/name MODEL runs/mine/hub runs/other/hub runs/demo/hub".split()
 PIR_MODELS = "runs/pir/hub runs/demo-pir/hub".split()
-VISION = """google/mobilenet_v2_1.0_224 google/vit-base-patch16-224-in21k microsoft/resnet-50 facebook/dinov2-base
+MOBILE = "google/mobilenet_v2_1.0_224 backbones/mobilenet_v2".split()
+VISION = """google/vit-base-patch16-224-in21k microsoft/resnet-50 facebook/dinov2-base
 microsoft/swin-tiny-patch4-window7-224""".split()
 TEXT = "sentence-transformers/all-MiniLM-L6-v2 bert-base-uncased sentence-transformers/all-mpnet-base-v2".split()
-DATA = "org/pairs SOURCE DATA DATA2".split()
+DATA = "org/pairs org/flickr8k org/rsicd_aid SOURCE DATA".split()
 
 
-def build(root: Path, tiny_folder, pir_folder, towers: tuple[Path, Path]) -> Path:
+def build(root: Path, tiny_folder, pir_folder, towers: tuple[Path, Path, Path]) -> Path:
     """Fill `root`: models under the names of the documents, pairs, pictures, a scene."""
     _copies(root, tiny_folder, MODELS)
     _copies(root, pir_folder, PIR_MODELS)
     _copies(root, towers[0], VISION)
-    _copies(root, towers[1], TEXT)
+    _copies(root, towers[1], MOBILE)
+    _copies(root, towers[2], TEXT)
     (root / "openai/clip-vit-base-patch32").mkdir(parents=True)
     save_dual_encoder("clip", root / "openai/clip-vit-base-patch32")
     for name in DATA:
@@ -41,7 +43,8 @@ def build(root: Path, tiny_folder, pir_folder, towers: tuple[Path, Path]) -> Pat
     for number in range(300):
         paint(root / f"runs/demo/gallery/{number:04}.png", number)
     for number in range(64):
-        Image.new("RGB", (64, 64), (number, 0, 99)).save(root / f"runs/demo-pir/gallery/{number:04}.png")
+        view = np.random.default_rng(number).integers(0, 256, (64, 64, 3), np.uint8)
+        Image.fromarray(view).save(root / f"runs/demo-pir/gallery/{number:04}.png")
     _annotations(root)
     values = np.random.default_rng(0).integers(0, 255, (512, 512, 4), np.uint8)
     write_raster(root / "scene.tif", values, tiled=True, blockxsize=256, blockysize=256)
