@@ -73,19 +73,9 @@ test-compat: $(READY)  ## the Hub round trip on the oldest, a middle and a recen
 		VSEHUB_FLOOR_VERSION=$$version $(BIN)/python -m pytest -q -m slow -k oldest tests/hub_cards; \
 	done
 
-SPACE := .venv-space
-runs/demo/hub/config.json runs/demo-pir/hub/config.json: | $(READY)
-	$(BIN)/vsehub $(patsubst runs/%/hub/config.json,%,$@)
-
-test-space: runs/demo/hub/config.json runs/demo-pir/hub/config.json  ## the Gradio Space in headless Chromium (needs `chromium`), in an environment of its own
-	test -x $(SPACE)/bin/python || $(PYTHON) -m venv $(SPACE)
-	grep '^torch==' constraints.txt > $(SPACE)/constraints.txt  # gradio wants its own versions of the rest
-	$(SPACE)/bin/python -m pip install --quiet --constraint $(SPACE)/constraints.txt \
-		-r hub_cards/demo/requirements.txt playwright pytest
-	cp tests/space/test_space.py $(SPACE)/  # out of this package, which is not installed there
-	for run in demo demo-pir; do (cd $(SPACE) && APP=$(CURDIR)/hub_cards/demo/app.py SHOTS=$(CURDIR)/runs/space \
-		MODEL=$(CURDIR)/runs/$$run/hub GALLERY=$(CURDIR)/runs/$$run/gallery \
-		bin/python -m pytest -q -p no:cacheprovider test_space.py) || exit 1; done
+test-space: $(READY)  ## the page of `vsehub serve` and the Space in headless Chromium (needs `chromium`)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt playwright
+	SHOTS=runs/space OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow tests/serving/test_page.py tests/hub_cards/demo
 
 clean:  ## remove environments, caches and runs
-	rm -rf $(VENV) $(SPACE) .mypy runs site
+	rm -rf $(VENV) .mypy runs site

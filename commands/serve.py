@@ -1,6 +1,8 @@
 """`vsehub serve INDEX`: a page and an HTTP API over an index."""
 
+import argparse
 import os
+import re
 from pathlib import Path
 
 from ..files.numbers import positive_int, whole
@@ -19,6 +21,9 @@ def parser() -> Parser:
     parser.add("--host", default="127.0.0.1", help="address to listen at; any but this machine's own needs a token")
     parser.add("--port", type=whole(0, 65535), default=8000, help="default: %(default)s; 0 takes a free one")
     parser.add("--token_file", metavar="FILE", help="with the token of all requests (or set VSEHUB_SERVE_TOKEN)")
+    parser.add("--public", action="store_true", help="no token: whoever reaches it may search and see the pictures")
+    parser.add("--framed_by", type=origin, metavar="URL", help="site that may show the page in a frame; default none")
+    parser.add("--no_means", action="store_true", help="as in `vsehub search`: do not subtract the modalities' means")
     parser.add("--example", action="append", default=[], metavar="TEXT", help="a query that the page offers")
     parser.add("--max_body", type=positive_int, default=32, help="megabytes of a request (default: %(default)s)")
     parser.add("--max_pixels", type=positive_int, default=64_000_000, help="of a request (default: %(default)s)")
@@ -28,6 +33,19 @@ def parser() -> Parser:
     add_trust(parser)
     add_device(parser, default="cpu")
     return parser
+
+
+def origin(text: str) -> str:
+    """The address of a site without a path, such as `https://huggingface.co`.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    if not re.fullmatch(r"https?://[\w.-]+(:\d+)?", text, re.ASCII):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no address of a site: write https://huggingface.co, for instance"
+        )
+    return text
 
 
 def token_of(args) -> str | None:
@@ -53,7 +71,7 @@ def main(argv: list[str]) -> int:
     from ..serving.server import bound, check_extra, check_token, serve
 
     check_extra()
-    check_token(args.host, token := token_of(args))
+    check_token(args.host, token := token_of(args), args.public)
     limits = Limits(args.max_body * 1_000_000, args.max_pixels, args.max_batch, requests=args.max_requests)
     own = bound(args.host, args.port)  # what is wrong is told before the model is loaded
     stamp = stamp_of(args.index)
@@ -61,9 +79,10 @@ def main(argv: list[str]) -> int:
     retriever.encoder.to(chosen_device(args.device))
     name = f"[{args.host}]" if ":" in args.host else args.host
     told = f"http://{name}:{own.getsockname()[1]}  {len(retriever.index):,} items of {args.index}; Ctrl+C ends"
+    site = {"hosts": "any" if args.public else None, "framed_by": args.framed_by or "'none'"}
+    shown = {"examples": tuple(args.example), "means": not args.no_means, **site}
     try:
-        examples = tuple(args.example)
-        serve(retriever, own, token, args.images, stamp, limits, examples, ready=lambda server: remark(args, told))
+        serve(retriever, own, token, args.images, stamp, limits, **shown, ready=lambda server: remark(args, told))
     except KeyboardInterrupt:
         return 0
     return 0

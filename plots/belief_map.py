@@ -1,7 +1,6 @@
 """Draw the belief of PIR over an image: which tokens the instruction selects.
 
-Needs Pillow, numpy, torch and a model, not vsehub: the demo draws with it in a process that cannot import vsehub, and
-the Space in `hub_cards/demo/` ships a copy.
+Needs Pillow, numpy, torch and a model, not vsehub: the demo draws with it in a process that cannot import vsehub.
 """
 
 import numpy as np

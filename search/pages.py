@@ -104,11 +104,14 @@ def picture_opener(index, images: Iterable[str] = (), least_side: int = THUMBNAI
 
     Args:
         index: of the hits.
-        images: more folders or files whose pictures may be shown.
+        images: more folders or files whose pictures may be shown; of an index that was moved with its pictures, the
+            folder where they lie now.
         least_side: of `scenes.open_any`.
     """
     collections: dict[str, Collection] = {}
+    images = list(images)
     named, told = {*index.named, *images}, []
+    indexed = [settings["data"] for settings in index.sources.values()]
 
     def refused(hit) -> BadImageError:
         if not told:
@@ -119,7 +122,8 @@ def picture_opener(index, images: Iterable[str] = (), least_side: int = THUMBNAI
     def source_of(hit):
         settings = index.sources.get(hit.collection)
         if settings is None or hit.row is None:
-            return hit.path
+            here = lies_in(hit.path, named) and os.path.exists(hit.path)
+            return hit.path if here else moved(hit.path, indexed, images)
         places = _places(settings)
         if not any(lies_in(place, named) for place in places):
             raise refused(hit)
@@ -141,6 +145,27 @@ def picture_opener(index, images: Iterable[str] = (), least_side: int = THUMBNAI
         return open_any(source, name=hit.id, bands=bands, least_side=least_side)
 
     return picture_of
+
+
+def moved(path: str, indexed: Iterable[str], images: Iterable[str]) -> str:
+    """Where the file of an item lies now, if it lies in a folder of `images` as it did in the folder that was indexed.
+
+    Args:
+        path: of the item, as recorded.
+        indexed: the folders that were indexed, as recorded.
+        images: folders of this machine that the user named.
+
+    Returns:
+        The place in one of `images`; `path` where there is no such file.
+    """
+    for root in indexed:
+        if path.startswith(os.path.join(root, "")):
+            inside = os.path.relpath(path, root)
+            for folder in images:
+                place = os.path.join(folder, inside)
+                if lies_in(place, [folder]) and os.path.isfile(place):
+                    return place
+    return path
 
 
 def _places(settings: dict) -> list[str]:

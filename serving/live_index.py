@@ -43,6 +43,11 @@ class State:
         places = {source.get(name) for source in sources for name in ("data", "image_root")}
         return [place for place in {*places, *self.index.named, *map(os.path.abspath, self.images)} if place]
 
+    @cached_property
+    def subtracts_means(self) -> bool:
+        """Whether a search subtracts the means of the modalities, so that a calibrated cut-off does not hold."""
+        return self.retriever.means_for(self.index.snapshot) is not None
+
     def name_of(self, hit: Hit) -> str:
         """What a person reads as the name of a hit."""
         return shown_name(hit, self.roots)

@@ -5,7 +5,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Literal
 
 from ..search.retriever import Retriever
 
@@ -35,14 +35,19 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def check_token(host: str, token: str | None):
-    """Check that a server which other machines reach has a token, and no guessable one.
+def check_token(host: str, token: str | None, public: bool = False):
+    """Check that a server which other machines reach has a token, and no guessable one, unless it is public.
 
     Raises:
-        ValueError: it has none, or a short one.
+        ValueError: it has none, or a short one; or it is public and has one.
     """
-    if token is None and not is_loopback(host):
-        raise ValueError(f"--host {host}: other machines reach it; set {TOKEN}, or give --token_file FILE")
+    if public and token is not None:
+        raise ValueError(f"--public is for everybody: leave out the token (--token_file, {TOKEN}), or --public")
+    if token is None and not is_loopback(host) and not public:
+        raise ValueError(
+            f"--host {host}: other machines reach it; set {TOKEN}, or give --token_file FILE "
+            "(--public lets everybody search)"
+        )
     if token is not None and (len(token) < SHORTEST_TOKEN or not token.isascii() or not token.isprintable()):
         raise ValueError(
             f"the token must have at least {SHORTEST_TOKEN} characters of ASCII: "
@@ -75,8 +80,9 @@ def serve(
     stamp: tuple | None = None,
     limits=None,
     examples: tuple[str, ...] = (),
-    hosts: Iterable[str] | None = None,
+    hosts: Iterable[str] | Literal["any"] | None = None,
     framed_by: str = "'none'",
+    means: bool = True,
     ready: Callable[[Any], None] = lambda server: None,
 ):
     """Serve an index until the process is told to end (SIGINT or SIGTERM); requests that are answered are finished.
@@ -87,8 +93,8 @@ def serve(
         token: that requests must bring; None for none.
         images, stamp: of `LiveIndex`.
         limits: `questions.Limits`.
-        examples: of `Service`.
-        hosts: names of this server; default those of this machine without a token, any with one. None is the default.
+        examples, means: of `Service`.
+        hosts: names of this server; `any` for all; default those of this machine without a token, all with one.
         framed_by: of `Guard`.
         ready: called with the `uvicorn.Server` before the first request; its `should_exit` ends it.
 
@@ -104,10 +110,10 @@ def serve(
     from .questions import Limits
 
     limits, metrics = limits or Limits(), Metrics()
-    service = service_of(retriever, metrics, limits, images, stamp, examples)
+    service = service_of(retriever, metrics, limits, images, stamp, examples, means)
     if hosts is None and token is None:
         hosts = {*LOOPBACK, own.getsockname()[0]}
-    app = make_app(service, metrics, token, hosts, framed_by)
+    app = make_app(service, metrics, token, None if hosts == "any" else hosts, framed_by)
     config = uvicorn.Config(
         app,
         log_level=logging.WARNING,
@@ -128,14 +134,16 @@ def serve(
         own.close()
 
 
-def service_of(retriever: Retriever, metrics, limits, images=(), stamp=None, examples: tuple[str, ...] = ()):
+def service_of(
+    retriever: Retriever, metrics, limits, images=(), stamp=None, examples: tuple[str, ...] = (), means: bool = True
+):
     """The `Service` of an index; the arguments are those of `serve`."""
     from .batching_encoder import BatchingEncoder
     from .live_index import LiveIndex
     from .service import Service
 
     encoder = BatchingEncoder(retriever.encoder, limits.seconds, metrics.observe_batch)
-    return Service(LiveIndex(Retriever(encoder, index=retriever.index), images, stamp), limits, examples)
+    return Service(LiveIndex(Retriever(encoder, index=retriever.index), images, stamp), limits, examples, means)
 
 
 __all__ = ["TOKEN", "bound", "check_extra", "check_token", "is_loopback", "serve", "service_of"]

@@ -29,14 +29,15 @@ class Service:
         live: the index; its retriever's encoder is a `BatchingEncoder`.
         limits: of a request.
         examples: queries that the page offers; default captions of the index.
+        means: of `Retriever.search`.
     """
 
-    def __init__(self, live: LiveIndex, limits: Limits, examples: tuple[str, ...] = ()):
+    def __init__(self, live: LiveIndex, limits: Limits, examples: tuple[str, ...] = (), means: bool = True):
         assert isinstance(live.encoder, BatchingEncoder)
         self.live, self.encoder, self.limits = live, live.encoder, limits
         self.model = model_name(live.now.retriever.made_by)
         self._decoding = threading.BoundedSemaphore(DECODING)
-        self._examples = list(examples)
+        self._examples, self._means = list(examples), means
 
     def search(self, body: bytes) -> dict:
         """Answer `POST /search`.
@@ -52,7 +53,7 @@ class Service:
             if like is None:
                 raise KeyError("no item of the index has this id: it may have been removed")
         compound = bool(question.plus or question.minus or like is not None)
-        compound = compound or state.retriever.means_for(state.index.snapshot) is not None
+        compound = compound or (self._means and state.subtracts_means)
         cutoff = state.retriever.cutoff_for(question.image, question.cutoff, compound)  # type: ignore[arg-type]
         hits = self._with_pictures(
             question.images,
@@ -65,6 +66,7 @@ class Service:
                 plus=_filled(question.plus, images),
                 minus=_filled(question.minus, images),
                 like=None if like is None else like.id,
+                means=self._means,
             ),
         )
         return {
@@ -140,7 +142,7 @@ class Service:
             "model": self.model,
             "rows": len(state.index),
             "generation": state.index.generation,
-            "cutoff": state.retriever.cutoff_for(),
+            "cutoff": state.retriever.cutoff_for(compound=self._means and state.subtracts_means),
             "belief": self.has_belief,
             "examples": self._examples or examples_of(state),
             "limits": {"body": self.limits.body, "hits": self.limits.hits},

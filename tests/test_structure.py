@@ -31,7 +31,6 @@ COVERED_ELSEWHERE = {
     "search/geoparquet.py": "search/test_export.py",
     "hub_cards/installed.py": "test_front_door.py",
     "hub_cards/shipped.py": "security/test_publishing.py",
-    "hub_cards/demo/belief_map.py": "hub_cards/demo/test_app.py",
     "hub_cards/metric/app.py": "hub_cards/metric/test_retrieval_recall.py",
     "demos/demo_search.py": "demos/test_clean_process.py",
     "demos/demo_belief.py": "demos/test_clean_process.py",

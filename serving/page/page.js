@@ -3,17 +3,33 @@
 
 const at = (id) => document.getElementById(id);
 const LARGEST = 4_000_000; // bytes of a picture that is sent as it is; a larger one is made smaller first
+let kept = null; // the token, where the browser keeps nothing for this page (in a frame, for instance)
 let picture = null; // of the query: a data URL
 let like = null; // {id, name} of the hit that is the query
 let asked = new AbortController();
 let urls = []; // of pictures that were fetched with the token
 
+function token() {
+  try {
+    return sessionStorage.getItem("token");
+  } catch {
+    return kept;
+  }
+}
+
+function keep(given) {
+  kept = given;
+  try {
+    sessionStorage.setItem("token", given);
+  } catch {} // it is kept until the page is left
+}
+
 async function call(path, options = {}) {
-  const token = sessionStorage.getItem("token");
-  const headers = { ...options.headers, ...(token && { Authorization: `Bearer ${token}` }) };
+  const given = token();
+  const headers = { ...options.headers, ...(given && { Authorization: `Bearer ${given}` }) };
   const answer = await fetch(path, { ...options, headers });
   if (answer.status === 401) {
-    await askToken(token !== null);
+    await askToken(given !== null);
     return call(path, options);
   }
   if (!answer.ok) {
@@ -32,7 +48,7 @@ function askToken(wrong) {
     box.onclose = () => {
       asking = null;
       if (box.returnValue !== "go") return reject(new Error("A token is needed: load the page again to give it."));
-      sessionStorage.setItem("token", at("token").value.trim());
+      keep(at("token").value.trim());
       resolve();
     };
     box.returnValue = "";
@@ -52,7 +68,7 @@ async function show(image, path, tries = 3) {
 }
 
 async function load(image, path) {
-  if (sessionStorage.getItem("token") === null) {
+  if (token() === null) {
     image.src = path;
     return image.decode();
   }

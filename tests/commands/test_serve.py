@@ -35,26 +35,42 @@ def served(monkeypatch):
 
 def test_the_flags_reach_the_server(index, served, tmp_path, monkeypatch, capsys):
     assert main(["serve", str(index), "--port", "0"]) == 0
-    retriever, address, token, images, stamp, limits, examples, _ = served[0]
+    retriever, address, token, images, stamp, limits, others = served[0]
     assert len(retriever.index) == 1 and address[0] == "127.0.0.1" and token is None and stamp
-    assert limits.body == 32_000_000 and limits.requests == 64 and images == [] and examples == ()
+    assert limits.body == 32_000_000 and limits.requests == 64 and images == []
+    assert others == {"examples": (), "means": True, "hosts": None, "framed_by": "'none'"}
     said = capsys.readouterr().err
     assert f"http://127.0.0.1:{address[1]}  1 items of {index}; Ctrl+C ends" in said
     (tmp_path / "token").write_text(f"{TOKEN}\n")
     words = ["--token_file", str(tmp_path / "token"), "--max_body", "1", "--max_pixels", "100", "--max_batch", "5"]
     words += ["--max-requests", "7", "--images", "photos", "--example", "a dog", "--example", "a boat"]
     assert main(["serve", str(index), "--port", "0", "--host", "0.0.0.0", *words]) == 0
-    _, address, token, images, _, limits, examples, _ = served[1]
-    assert address[0] == "0.0.0.0" and token == TOKEN and images == ["photos"] and examples == ("a dog", "a boat")
+    _, address, token, images, _, limits, others = served[1]
+    assert (
+        address[0] == "0.0.0.0"
+        and token == TOKEN
+        and images == ["photos"]
+        and others["examples"] == ("a dog", "a boat")
+    )
     assert (limits.body, limits.pixels, limits.batch, limits.requests) == (1_000_000, 100, 5, 7)
     monkeypatch.setenv(server.TOKEN, TOKEN)
     assert main(["serve", str(index), "--port", "0"]) == 0 and served[2][2] == TOKEN
+
+
+def test_a_public_server_needs_no_token_and_may_be_framed(index, served):
+    words = ["--host", "0.0.0.0", "--public", "--framed_by", "https://huggingface.co", "--no-means"]
+    assert main(["serve", str(index), "--port", "0", *words]) == 0
+    *_, token, images, _, _, others = served[0]
+    assert token is None and others["hosts"] == "any" and not others["means"]
+    assert others["framed_by"] == "https://huggingface.co"
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["--host", "0.0.0.0"], "other machines reach it; set VSEHUB_SERVE_TOKEN, or give --token_file FILE"),
+        (["--public", "--token_file", __file__], "--public is for everybody: leave out the token"),
+        (["--framed_by", "https://a.b; script-src *"], "is no address of a site"),
         (["--token_file", "absent"], "absent: no such file"),
         (["--port", "70000"], "must be a whole number from 0 to 65535"),
         (["--max_requests", "0"], "must be a whole number of at least 1"),

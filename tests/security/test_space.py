@@ -1,58 +1,66 @@
-"""The Space serves the pictures of its gallery, and nothing beside them."""
+"""A public Space serves the pictures of its gallery, and nothing beside them."""
 
-import os
-import runpy
-import subprocess
-import sys
-import types
+import shutil
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from served import client_of
 
+from vsehub.__main__ import main
 from vsehub.hub_cards import demo as folder
+from vsehub.search.pages import moved
+from vsehub.serving.server import check_token
 
 HERE = Path(folder.__path__[0])
-GRADIO = """
-import runpy, sys
-from unittest.mock import MagicMock
-gradio = MagicMock()
-sys.modules["gradio"] = gradio
-
-runpy.run_path("app.py", run_name="__main__")
-print("\\n".join(gradio.Blocks.return_value.__enter__.return_value.launch.call_args.kwargs["allowed_paths"]))
-from PIL import Image
-import io
-try:
-    Image.open(io.BytesIO(b"%!PS-Adobe-3.0 EPSF-3.0\\n%%BoundingBox: 0 0 9 9\\n"))
-    print("EPS OPENED")
-except Image.UnidentifiedImageError:
-    print("refused")
-"""
 
 
-def test_only_pictures_of_the_gallery_are_served(tiny_folder, tiny_pictures, tmp_path):
+@pytest.fixture
+def place(tmp_path, tiny_folder, tiny_pictures):
+    """An index in a Space whose gallery also holds other files."""
     gallery = tmp_path / "gallery"
     gallery.mkdir()
     tiny_pictures[0].save(gallery / "a.png")
     tiny_pictures[1].save(tmp_path / "private.png")
-    (gallery / "link.png").symlink_to(tmp_path / "private.png")
     for name in (".env", "page.html", "drawing.svg", "notes.txt"):
         (gallery / name).write_text("secret")
-    environment = os.environ | {"MODEL": str(tiny_folder), "GALLERY": str(gallery), "HF_HUB_OFFLINE": "1"}
-    environment["PYTHONPATH"] = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, "-c", GRADIO], cwd=HERE, env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == [str((gallery / "a.png").resolve()), "refused"]
+    assert main(["index", str(gallery), "--model", str(tiny_folder), "--out", str(tmp_path / "index"), "--quiet"]) == 0
+    shutil.copy(HERE / "app.py", tmp_path)
+    return tmp_path
 
 
-def test_a_gallery_picture_of_another_format_stops_the_start(tiny_folder, tmp_path, monkeypatch):
-    (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
-    monkeypatch.setenv("MODEL", str(tiny_folder))
-    monkeypatch.setenv("GALLERY", str(tmp_path))
-    monkeypatch.setitem(sys.modules, "gradio", types.ModuleType("gradio"))
-    monkeypatch.syspath_prepend(HERE)
-    with pytest.raises(Image.UnidentifiedImageError):
-        runpy.run_path(str(HERE / "app.py"))
+def test_only_pictures_of_the_gallery_are_served(place):
+    with client_of(place / "index", hosts=None, images=[str(place / "gallery")]) as client:
+        (hit,) = client.post("/search", json={"text": "a dog"}, headers={"Host": "org-name.hf.space"}).json()["hits"]
+        assert client.get(hit["picture"]).status_code == 200
+        for path in (".env", "page.html", "notes.txt", "app.py", "gallery/a.png", "private.png", "index/manifest.json"):
+            for asked in (f"/{path}", f"/pictures/{path}", f"/pictures/..%2f{path}"):
+                answer = client.get(asked)
+                assert answer.status_code in (404, 405) and "secret" not in answer.text, asked
+
+
+def test_a_public_server_keeps_its_limits(place):
+    with client_of(place / "index", hosts=None) as client:
+        assert client.post("/search", json={"text": "a" * 20_000}).status_code == 413
+        assert client.post("/search", json={"text": "a dog", "k": 101}).status_code == 413
+        assert client.get("/").headers["content-security-policy"].endswith("frame-ancestors 'none'")
+
+
+def test_public_and_a_token_exclude_each_other():
+    check_token("0.0.0.0", None, public=True)
+    with pytest.raises(ValueError, match="--public"):
+        check_token("0.0.0.0", "a-token-of-many-letters", public=True)
+    with pytest.raises(ValueError, match="token"):
+        check_token("0.0.0.0", None)
+
+
+def test_a_moved_index_leads_to_files_of_the_named_folder_alone(place):
+    gallery = place / "gallery"
+    (gallery / "link.png").symlink_to(place / "private.png")
+    for path, expected in {
+        "/home/me/photos/a.png": gallery / "a.png",
+        "/home/me/photos/../private.png": None,
+        "/home/me/photos/link.png": None,
+        "/home/me/photos/absent.png": None,
+        "/home/me/other/a.png": None,
+    }.items():
+        assert moved(path, ["/home/me/photos"], [str(gallery)]) == str(expected or path)

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from served import base64_of, client_of, service_of
+from transformers import AutoModel, AutoProcessor
 
 from vsehub.search.retriever import Retriever
+from vsehub.serving import server
+from vsehub.serving.metrics import Metrics
 from vsehub.serving.questions import Limits
 from vsehub.serving.service import EXAMPLES, SIDES, examples_of
 
@@ -136,3 +139,21 @@ def test_pixels_of_a_request_are_limited(index_folder):
     with pytest.raises(ValueError, match="at most 1,000 pixels a request, got 1,600"):
         service.search(body)
     service.encoder.close()
+
+
+def test_means_are_subtracted_once_and_not_where_the_server_was_told_so(tmp_path, tiny_folder, tiny_pictures):
+    model = AutoModel.from_pretrained(tiny_folder)
+    width = model.config.projection_dim
+    model.config.image_embeds_mean, model.config.text_embeds_mean = [0.1] * width, [-0.1] * width
+    retriever = Retriever(model, AutoProcessor.from_pretrained(tiny_folder))
+    retriever.add_images(tiny_pictures)
+    retriever.add_texts(["a dog", "two boats"])
+    retriever.index.cutoff = {"text": -0.5}
+    for means in (True, False):
+        service = server.service_of(retriever, Metrics(), Limits(), means=means)
+        state, answer = service.live.now, service.search(b'{"text": "a dog"}')
+        assert state.subtracts_means
+        expected = [hit.score for hit in retriever.search("a dog", means=means)]
+        assert [hit["score"] for hit in answer["hits"]] == pytest.approx(expected, abs=1e-5)
+        assert answer["cutoff"] == service.about()["cutoff"] == (None if means else -0.5)
+        service.encoder.close()
