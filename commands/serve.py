@@ -4,6 +4,7 @@ import argparse
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from ..files.numbers import positive_int, whole
 from .flags import Parser, add_device, add_images, add_trust, chosen_device, loading_options, remark
@@ -79,8 +80,8 @@ def main(argv: list[str]) -> int:
     retriever.encoder.to(chosen_device(args.device))
     name = f"[{args.host}]" if ":" in args.host else args.host
     told = f"http://{name}:{own.getsockname()[1]}  {len(retriever.index):,} items of {args.index}; Ctrl+C ends"
-    site = {"hosts": "any" if args.public else None, "framed_by": args.framed_by or "'none'"}
-    shown = {"examples": tuple(args.example), "means": not args.no_means, **site}
+    site: dict[str, Any] = {"hosts": "any" if args.public else None, "framed_by": args.framed_by or "'none'"}
+    shown: dict[str, Any] = {"examples": tuple(args.example), "means": not args.no_means, **site}
     try:
         serve(retriever, own, token, args.images, stamp, limits, **shown, ready=lambda server: remark(args, told))
     except KeyboardInterrupt:
