@@ -4,11 +4,16 @@ The towers, MobileNetV2 and all-MiniLM-L6-v2, are frozen and their outputs cache
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import ledger
+import numpy as np
+import torch
+from datasets import Dataset
 from transformers import set_seed
 
 from vsehub.data.rows import prepare_rows
+from vsehub.evaluation.graded import graded_metrics, rouge_l_relevance
 from vsehub.training.arguments import D2S_ARGUMENTS, PIR_ARGUMENTS
 from vsehub.training.d2s_stages import STAGES as D2S_STAGES
 from vsehub.training.d2s_stages import add_decoder, run_stage
@@ -85,7 +90,15 @@ def _d2s(name: str, captions: int, further: dict[str, Arm]) -> Claim:
 
 
 CLAIMS = {
-    "d2s-one": _d2s("d2s-one", 1, {"all texts as captions": Arm((("baseline", 300),))}),
+    "d2s-one": _d2s(
+        "d2s-one",
+        1,
+        {
+            "all texts as captions": Arm((("baseline", 300),)),
+            "stage 1 alone": Arm((("pretrain", 150),), captions=1),
+            "stage 1 alone, dense texts sampled": Arm((("pretrain", 150),), ("--dense_sampling", "True"), 1),
+        },
+    ),
     "d2s-five": _d2s("d2s-five", 5, {}),
     "pir": Claim(
         "pir",
@@ -113,6 +126,7 @@ class Bench:
     def __init__(self, data: str, backbones: str, text: str, out: str):
         self.data, self.backbones, self.text, self.out = data, backbones, text, out
         self.splits: dict[tuple[str, int], Splits] = {}
+        self._relevance: dict[str, np.ndarray] = {}
 
     def train(self, claim: Claim, arm: str, seed: int, steps: int | None = None) -> RetrievalTrainer:
         """Train an arm and return the trainer of its last stage.
@@ -176,6 +190,32 @@ class Bench:
             few = whole.train.map(lambda row: {"captions": row["captions"][:captions]}, desc="captions")
             self.splits[key] = whole if captions == 5 else Splits(few, whole.evaluation)
         return self.splits[key]
+
+    def graded(self, name: str, rows: Dataset, embeds: tuple, config) -> dict[str, float]:
+        """NDCG@50 by ROUGE-L within and across modalities; the mixed ones also after the means are subtracted.
+
+        Args:
+            name: of the file in `out` that keeps the relevance of these rows.
+            rows: what was embedded.
+            embeds: images, texts and the rows of the texts.
+            config: of the model, which knows the means.
+        """
+        relevance = self.relevance(name, rows)
+        metrics = graded_metrics(*embeds, relevance, ks=(50,))
+        means = {"image": torch.tensor(config.image_embeds_mean), "text": torch.tensor(config.text_embeds_mean)}
+        less = graded_metrics(*embeds, relevance, ks=(50,), means=means)
+        metrics |= {f"{task}, less the means": value for task, value in less.items() if "mixed" in task}
+        return {task: round(value, 4) for task, value in metrics.items()}
+
+    def relevance(self, name: str, rows: Dataset) -> np.ndarray:
+        """ROUGE-L of each caption and each picture's captions, (T, N); computed once."""
+        if name not in self._relevance:
+            path = Path(self.out) / f"rouge-{name}.npy"
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                np.save(path, rouge_l_relevance(list(rows["captions"])).astype(np.float16))
+            self._relevance[name] = np.load(path).astype(np.float32)
+        return self._relevance[name]
 
     def _read(self, claim: Claim, args: StageArguments) -> Splits:
         whole = read_splits(args, need_label=claim.system == "pir")

@@ -3,6 +3,7 @@
 The towers are frozen and lie elsewhere: only what stands above them is kept, a few megabytes a run.
 """
 
+import json
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+MEANS = ("image_embeds_mean", "text_embeds_mean")  # of the configuration: training measures them, too
 TOWERS = ("vision_model.", "text_model.", "instruction_model.")
 
 
@@ -28,7 +30,8 @@ def keep(model: nn.Module, path: Path, code: str):
     if trained:
         raise ValueError(f"towers were trained ({trained[0]} ...), and only what stands above them is kept")
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: value.contiguous() for name, value in _heads(model).items()}, path, {"code": code})
+    facts = {"code": code, "means": json.dumps({name: getattr(model.config, name) for name in MEANS})}
+    save_file({name: value.contiguous() for name, value in _heads(model).items()}, path, facts)
 
 
 def restore(model: nn.Module, path: Path):
@@ -41,12 +44,18 @@ def restore(model: nn.Module, path: Path):
     if weights.keys() != own.keys():
         raise ValueError(f"{path}: not the weights of this model ({sorted(weights.keys() ^ own.keys())[:3]} ...)")
     model.load_state_dict(weights, strict=False)
+    for name, mean in json.loads(_facts(path).get("means", "{}")).items():
+        setattr(model.config, name, mean)
 
 
 def code_of_file(path: Path) -> str:
     """The digest of the code that trained the weights."""
+    return _facts(path)["code"]
+
+
+def _facts(path: Path) -> dict[str, str]:
     with safe_open(path, "pt") as file:
-        return file.metadata()["code"]
+        return file.metadata()
 
 
 def _heads(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -86,6 +86,8 @@ def run(bench: Bench, claim: Claim, arm: str, seed: int, recheck: bool = False):
     seconds, wall = time.process_time() - start, time.time() - wall
     trainer.evaluate()
     measured = measures(claim, protocol_outcomes("recall", *trainer.last_embeds))
+    rows = trainer.eval_dataset
+    measured["metrics"] |= bench.graded(claim.data, rows, trainer.last_embeds, trainer.model.config)
     measured |= {"steps": sum(steps for _, steps in claim.arms[arm].stages), "texts": texts_read(claim, arm)}
     measured |= {"cpu_seconds": round(seconds), "wall_seconds": round(wall)}
     kept_runs.keep(trainer.model, kept_runs.file_of(bench.out, claim.name, arm, seed), code)
@@ -114,6 +116,7 @@ def run_test(bench: Bench, claim: Claim, arm: str, seed: int):
     rows = bench.test_rows(claim, arm)
     embeds = embed_rows(model, RowInputs(processor, rows), Accelerator(cpu=True))
     measured = measures(claim, protocol_outcomes("recall", *embeds))
+    measured["metrics"] |= bench.graded(f"{claim.data}-test", rows, embeds, model.config)
     measured |= {name: trained[0][name] for name in ("steps", "texts", "cpu_seconds", "wall_seconds")}
     line = ledger.line_of(claim.name, arm, seed, claim.metric, kept_runs.code_of_file(path), **measured)
     ledger.append(line | {"split": "test"}, ledger.TEST_LEDGER)
