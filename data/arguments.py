@@ -64,6 +64,17 @@ class DataArguments:
     text_augmentation: float = field(
         default=0.2, metadata={"help": "Share of words that are masked, replaced or dropped while training."}
     )
+    streaming: bool = field(
+        default=False,
+        metadata={"help": "Read parquet, webdataset tars or a Hub id as it comes, where the data do not fit the disk."},
+    )
+    pairs_per_epoch: int | None = field(
+        default=None,
+        metadata={"help": "Of --streaming: pairs between two evaluations by epoch; default the rows, where known."},
+    )
+    shuffle_buffer: int = field(
+        default=1000, metadata={"help": "Of --streaming: rows in each worker's memory, which are mixed."}
+    )
     max_train_images: int | None = field(default=None, metadata={"help": "Read the first so many pictures."})
     max_eval_images: int | None = field(
         default=None, metadata={"help": "Read the first so many of the evaluation split."}

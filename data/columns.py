@@ -4,6 +4,7 @@ A million captions as Python texts need a gigabyte in each process; the pages of
 system may drop them.
 """
 
+import itertools
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
@@ -61,6 +62,17 @@ def with_column(rows: Dataset, name: str, kind: pa.DataType, parts: Iterable[pa.
             writer.write_batch(pa.record_batch([part.cast(kind)], schema=schema))
     rest = rows.remove_columns([name]) if name in rows.column_names else rows
     return concatenate_datasets([rest, Dataset.from_file(str(path))], axis=1)
+
+
+def table_of(parts: Iterable[pa.Table]) -> Dataset:
+    """A table in a mapped file; its first part says what its columns hold."""
+    path = Path(_folder().name) / f"{uuid.uuid4().hex}.arrow"
+    parts = iter(parts)
+    first = next(parts)
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, first.schema) as writer:
+        for part in itertools.chain([first], parts):
+            writer.write_table(part.cast(first.schema))
+    return Dataset.from_file(str(path))
 
 
 def scattered(rows: Dataset, numbers: np.ndarray, values: Sequence, kind: pa.DataType) -> Iterator[pa.Array]:
@@ -160,5 +172,6 @@ __all__ = [
     "scattered",
     "spans",
     "suspects",
+    "table_of",
     "with_column",
 ]

@@ -21,6 +21,7 @@ from .dense_texts import dense_source, with_dense
 from .grouping import join_pictures
 from .picture_checks import bad_pictures, image_source
 from .sources import read_source
+from .streams import read_stream
 
 SOURCE_ROW = "source_row"  # a column: the number of each row in the source, where rows were joined or left out
 logger = logging.getLogger(__name__)
@@ -61,8 +62,7 @@ def prepare_rows(
     """
     if not args.data:
         raise ValueError("say what to train on: --data PATH or Hub id")
-    rows = read_source(args.data, split, args.image_root, args.image_column, data_config=args.data_config)
-    rows = _canonical(in_order(rows), args, need_captions)
+    rows = _canonical(in_order(_source(args, split, limit)), args, need_captions)
     rows, numbers = _one_row_a_picture(_with_label(rows, args, need_label), args, split)
     if need_dense:
         args.dense_text = dense_source(rows, args.dense_text, told=report_dir is not None)
@@ -86,6 +86,12 @@ def prepare_rows(
     if len(numbers) == 0:
         raise ValueError(f"{args.data} [{split}]: no usable row is left")
     return _selected(rows, numbers, pictures_later)
+
+
+def _source(args: DataArguments, split: str, limit: int | None) -> Dataset:
+    if args.streaming:
+        return read_stream(args, split, limit)
+    return read_source(args.data, split, args.image_root, args.image_column, data_config=args.data_config)
 
 
 def _selected(rows: Dataset, numbers: np.ndarray, numbered: bool) -> Dataset:

@@ -1,8 +1,9 @@
 """Pictures that turn out to be unreadable while training: the run stops, or another pair takes their place."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,12 +31,18 @@ class BadPictures:
         self.replace, self.folder, self.source = on_bad_sample == "quarantine", folder, f"split {split}"
         self.listed: set[str] = set()
 
-    def item(self, dataset, position: int, load: Callable[[int], dict], row_of: Callable[[int], dict]) -> dict:
-        """Load an item of a `DrawnDataset`, or one in its place.
+    def item(
+        self,
+        position: Any,
+        others: Iterator,
+        load: Callable[[Any], dict],
+        row_of: Callable[[Any], dict],
+    ) -> dict:
+        """Load an item, or one in its place.
 
         Args:
-            dataset: with `seed`, `epoch` and a length.
-            position: of the item.
+            position: of the item, or what else names it.
+            others: positions of items that may take its place.
             load: position -> item.
             row_of: position -> its prepared row.
 
@@ -43,7 +50,6 @@ class BadPictures:
             BadImageError: its picture cannot be read, and nothing may take its place.
             ValueError: nor can the pictures of `TRIES` others.
         """
-        others = np.random.default_rng((dataset.seed, dataset.epoch, position, 1))
         for _ in range(TRIES):
             try:
                 return load(position)
@@ -51,7 +57,7 @@ class BadPictures:
                 if not self.replace:
                     raise
                 self._list(row_of(position), str(error))
-            position = int(others.integers(len(dataset)))
+            position = next(others)
         raise ValueError(f"nor can {TRIES - 1} pictures that were to take its place; see {BAD_SAMPLES}")
 
     def _list(self, row: dict, problem: str):
@@ -59,6 +65,13 @@ class BadPictures:
         if self.folder is not None and image_id not in self.listed:
             note_bad_sample(self.folder, self.source, BadSample(image_id, problem, row.get(SOURCE_ROW)))
         self.listed.add(image_id)
+
+
+def replacements(dataset, position: int) -> Iterator[int]:
+    """Positions that may take the place of an item of a `DrawnDataset`, which has `seed`, `epoch` and a length."""
+    rng = np.random.default_rng((dataset.seed, dataset.epoch, position, 1))
+    while True:
+        yield int(rng.integers(len(dataset)))
 
 
 def tell_bad_pictures(folder: Path, split: str):
@@ -73,4 +86,4 @@ def tell_bad_pictures(folder: Path, split: str):
         )
 
 
-__all__ = ["REMEDY", "BadPictures", "tell_bad_pictures"]
+__all__ = ["REMEDY", "BadPictures", "replacements", "tell_bad_pictures"]

@@ -164,7 +164,8 @@ def run_stage(
         states = None
         if args.training.cache_text and args.model.freeze_text and DENSE_TEXT_EMBEDS not in rows.column_names:
             dense_teacher.to(args.training.device)
-            states = cache_text(dense_teacher, processor, list(rows["dense_text"]), args.root / "cache")
+            texts = list(rows["dense_text"])  # type: ignore[index]  # a stream has an online teacher
+            states = cache_text(dense_teacher, processor, texts, args.root / "cache")
         rows = add_dense_text_embeds(rows, dense_teacher, processor, args.training.device, states)
     return train_pairs(
         model,

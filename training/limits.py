@@ -41,6 +41,7 @@ RANGES = {  # flag -> the type that reads it
     **dict.fromkeys(("size_augmentation", "text_dropout", "dropout"), rate),
     **dict.fromkeys(("text_augmentation", "text_share"), fraction),
     **dict.fromkeys(("max_train_images", "max_eval_images", "chunk_size"), positive_int),
+    **dict.fromkeys(("pairs_per_epoch", "shuffle_buffer"), positive_int),
     "structure_bank": natural_int,
     **dict.fromkeys(
         ("structure_weight", "representation_image_weight", "representation_text_weight", "distill_weight"),

@@ -12,6 +12,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from ..configuration.configuration_dual_encoder import DualEncoderConfig
+from ..data.streams import Stream
 from ..evaluation.protocols import protocols_outcomes
 from ..evaluation.significance import intervals
 from ..losses.matryoshka import MatryoshkaObjective
@@ -21,11 +22,12 @@ from .arguments import RetrievalTrainingArguments, StructureArguments, TowerArgu
 from .bad_pictures import BadPictures
 from .batches import HostBatch, PairBatch, PairCollator
 from .lora import with_lora
-from .modality_means import keep_means, modality_means
+from .modality_means import MOST, keep_means, modality_means
 from .pairs import PairDataset
 from .preflight import count_cut, freeze_without_gradient
 from .sentences import sentences
 from .stages import StageArguments
+from .streamed_pairs import StreamedPairs, keep_order
 from .structure_teachers import structured
 from .tower_cache import CachedRowInputs, Caches, cache_images, cache_text
 from .trainer import RetrievalTrainer
@@ -36,7 +38,7 @@ from .vision_tail import VisionTail
 def train_pairs(
     model: DualEncoderPreTrainedModel,
     processor: DualEncoderProcessor,
-    rows: Dataset,
+    rows: Dataset | Stream,
     eval_rows: Dataset,
     args: StageArguments,
     objective: nn.Module,
@@ -48,7 +50,7 @@ def train_pairs(
 
     Args:
         model, processor: what to train.
-        rows, eval_rows: prepared rows (`prepare_rows`).
+        rows, eval_rows: prepared rows (`prepare_rows`); those to train on may be a stream.
         args: of this stage.
         objective: module `(PairEmbeddings, epoch) -> (loss, parts)`.
         texts: `captions` or `dense_text`: what the training pairs hold.
@@ -58,22 +60,20 @@ def train_pairs(
     data, training = args.data, args.training
     if training.world_size > 1:
         freeze_without_gradient(model)
-    _tell_cuts(processor.tokenizer, rows[texts], training.process_index)
+    _tell_cuts(processor.tokenizer, [] if isinstance(rows, Stream) else rows[texts], training.process_index)
     caches, eval_caches = build_caches(model, processor, rows, eval_rows, args, texts, tail)
     with_teachers = texts == "captions" and args.objective.needs_teachers
-    dataset = PairDataset(
-        rows,
-        processor,
-        texts=texts,
-        image_augmentation=data.image_augmentation,
-        dense_sampling=data.dense_sampling,
-        text_augmentation=0.0 if caches.text else data.text_augmentation,
-        with_dense=dense_teacher is not None,
-        with_teachers=with_teachers,
-        caches=caches,
-        seed=training.seed,
-        bad_pictures=BadPictures(data.on_bad_sample, args.root, data.train_split),
-    )
+    settings = {
+        "processor": processor,
+        "texts": texts,
+        "text_augmentation": 0.0 if caches.text else data.text_augmentation,
+        "with_dense": dense_teacher is not None,
+        **_common(args),
+    }
+    if isinstance(rows, Stream):
+        dataset = _streamed(rows, args, settings)
+    else:
+        dataset = PairDataset(rows, with_teachers=with_teachers, caches=caches, **settings)
     check_batch(len(dataset), training)
     means = dataset.teachers.means() if with_teachers else None
     objective = whole_objective(objective, args.objective, means, model.config)
@@ -95,14 +95,15 @@ def train_pairs(
     return _with_means(trainer, rows, caches if texts == "captions" else replace(caches, text=None))
 
 
-def _with_means(trainer: RetrievalTrainer, rows: Dataset, caches: Caches) -> RetrievalTrainer:
+def _with_means(trainer: RetrievalTrainer, rows: Dataset | Stream, caches: Caches) -> RetrievalTrainer:
     """The trainer, with the mean embeddings of training images and captions in its model's configuration.
 
     Args:
         trainer: holds the best model.
-        rows: of training.
+        rows: of training; of a stream, the first ones count.
         caches: of `rows`; that of the text tower is one of captions.
     """
+    rows = rows.some(MOST) if isinstance(rows, Stream) else rows
     inputs = CachedRowInputs(trainer.processing_class, rows, caches)
     size, seed = trainer.args.per_device_eval_batch_size, trainer.args.seed
     with trainer.accelerator.autocast():
@@ -131,6 +132,38 @@ def whole_objective(
         own = copy.deepcopy(objective) if len(widths) > 1 else objective
         several[width] = own if means is None else structured(own, args, means, width)
     return several[widths[0]] if len(widths) == 1 else MatryoshkaObjective(several)
+
+
+def _common(args: StageArguments) -> dict[str, Any]:
+    """Settings of training items that follow from the arguments alone."""
+    data = args.data
+    return {
+        "image_augmentation": data.image_augmentation,
+        "dense_sampling": data.dense_sampling,
+        "seed": args.training.seed,
+        "bad_pictures": BadPictures(data.on_bad_sample, args.root, data.train_split),
+    }
+
+
+def _streamed(stream: Stream, args: StageArguments, settings: dict[str, Any]) -> StreamedPairs:
+    """The items of a source that is read as it comes.
+
+    Raises:
+        ValueError: nobody knows how many pairs make an epoch, or a resumed run would take another order.
+    """
+    data, training = args.data, args.training
+    pairs = data.pairs_per_epoch or stream.count
+    if pairs is None:
+        raise ValueError(
+            "--streaming: nobody knows how many rows there are before all are read; say how many pairs make an epoch, "
+            "between two evaluations: --pairs_per_epoch N"
+        )
+    shares = training.world_size * max(1, training.dataloader_num_workers)
+    order = {"processes and workers": shares, "--shuffle_buffer": data.shuffle_buffer, "pairs of an epoch": pairs}
+    order["files"] = stream.table.num_shards
+    keep_order(args.folder, order, args.checkpoint is not None, written=training.process_index == 0)
+    batch = training.per_device_train_batch_size
+    return StreamedPairs(stream, pairs=pairs, batch_size=batch, shares=shares, buffer=data.shuffle_buffer, **settings)
 
 
 def _tell_cuts(tokenizer: PreTrainedTokenizerBase, column: Iterable[str | list[str]], process: int):

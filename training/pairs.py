@@ -1,5 +1,6 @@
 """Rows to training items. An item follows from (seed, epoch, position) alone, never from a worker."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from ..data.rows import SOURCE_ROW, row_image
 from ..processing.pixels import BadImageError
 from ..processing.processing_dual_encoder import DualEncoderProcessor
 from .augmentation import AUGMENTATIONS, DrawnDataset, corrupt_words
-from .bad_pictures import REMEDY, BadPictures
+from .bad_pictures import REMEDY, BadPictures, replacements
 from .dense_teacher import DENSE_TEXT_EMBEDS
 from .sentences import drawn, sentences
 from .structure_teachers import StructureTeachers
@@ -21,7 +22,70 @@ from .views import Views
 from .workers import Loading
 
 
-class PairDataset(DrawnDataset):
+class Pairs(DrawnDataset):
+    """What every source of training items has: words that are corrupted, and rows whose picture cannot be read."""
+
+    def __init__(
+        self,
+        processor: DualEncoderProcessor,
+        texts: str = "captions",
+        image_augmentation: str = "none",
+        text_augmentation: float = 0.0,
+        dense_sampling: bool = False,
+        with_dense: bool = False,
+        seed: int = 0,
+        bad_pictures: BadPictures | None = None,
+    ):
+        super().__init__(seed)
+        if text_augmentation and processor.tokenizer.mask_token_id is None:
+            raise ValueError("text augmentation needs a tokenizer with a mask token: set --text_augmentation 0")
+        self.processor, self.texts, self.with_dense = processor, texts, with_dense
+        self.dense_sampling = dense_sampling and texts == "dense_text"
+        self.augment, self.text_augmentation = AUGMENTATIONS[image_augmentation], text_augmentation
+        self.loading, self.bad_pictures = Loading(), bad_pictures or BadPictures()
+
+    def __getitem__(self, position: int) -> dict:
+        with self.loading.of(position):
+            try:
+                key = self._key(position)
+                return self.bad_pictures.item(key, self._others(key), self._item, self._row)
+            except Exception as error:  # whatever a decoder or a tokenizer raises
+                remedy = REMEDY if isinstance(error, BadImageError) else ""
+                raise ValueError(f"{self.name_of(position)} cannot be loaded: {error}{remedy}") from error
+
+    def _key(self, position: int) -> Any:
+        """What `_item` and `_row` go by."""
+        return position
+
+    def _others(self, key: Any) -> Iterator:
+        """Keys of items that may take the place of one whose picture cannot be read."""
+        return replacements(self, key)
+
+    @property
+    def side(self) -> int:
+        """Pixels of a training picture's side."""
+        return self.processor.image_processor.size["height"]
+
+    def _sampled(self, dense_text: str, rng: np.random.Generator) -> list[int]:
+        parts = sentences(dense_text)
+        return self._tokens(" ".join(parts[place] for place in drawn(len(parts), rng)), rng)
+
+    def _tokens(self, text: str, rng: np.random.Generator) -> list[int]:
+        tokenizer = self.processor.tokenizer
+        encoded = tokenizer(text, truncation=True)
+        if not self.text_augmentation:
+            return encoded["input_ids"]
+        return corrupt_words(
+            encoded["input_ids"],
+            encoded.word_ids(),
+            self.text_augmentation,
+            tokenizer.mask_token_id,
+            len(tokenizer),
+            rng,
+        )
+
+
+class PairDataset(Pairs):
     """One item per (image, caption), or per (image, dense text).
 
     Args:
@@ -58,21 +122,16 @@ class PairDataset(DrawnDataset):
         seed: int = 0,
         bad_pictures: BadPictures | None = None,
     ):
-        super().__init__(seed)
-        if text_augmentation and processor.tokenizer.mask_token_id is None:
-            raise ValueError("text augmentation needs a tokenizer with a mask token: set --text_augmentation 0")
-        self.rows, self.processor = rows, processor
-        self.augment, self.text_augmentation = AUGMENTATIONS[image_augmentation], text_augmentation
-        self.caches = caches or Caches()
-        self.loading, self.bad_pictures = Loading(), bad_pictures or BadPictures()
-        self.texts, self.with_dense = texts, with_dense
+        super().__init__(
+            processor, texts, image_augmentation, text_augmentation, dense_sampling, with_dense, seed, bad_pictures
+        )
+        self.rows, self.caches = rows, caches or Caches()
         if texts == "captions":
             self.ends = np.cumsum(list_lengths(rows, "captions"))
             self.views = _common_views(teacher_views(rows), image_augmentation, self.caches)
         else:
             self.ends = np.arange(1, len(rows) + 1)
             self.views = None
-        self.dense_sampling = dense_sampling and texts == "dense_text"
         if self.dense_sampling and self.caches.text is not None:
             counts = (
                 len(sentences(text))
@@ -94,14 +153,6 @@ class PairDataset(DrawnDataset):
 
     def __len__(self) -> int:
         return int(self.ends[-1]) if len(self.ends) else 0
-
-    def __getitem__(self, position: int) -> dict:
-        with self.loading.of(position):
-            try:
-                return self.bad_pictures.item(self, position, self._item, self._row)
-            except Exception as error:  # whatever a decoder or a tokenizer raises
-                remedy = REMEDY if isinstance(error, BadImageError) else ""
-                raise ValueError(f"{self.name_of(position)} cannot be loaded: {error}{remedy}") from error
 
     def name_of(self, position: int) -> str:
         """What a user calls an item."""
@@ -159,30 +210,10 @@ class PairDataset(DrawnDataset):
     def _some_sentences(self, row: int, read: dict, rng: np.random.Generator) -> dict[str, Any]:
         """The text of a dense item: sentences of its row; cached ones were read one by one, and their states joined."""
         if self.caches.text is None:
-            parts = sentences(read["dense_text"])
-            return {"input_ids": self._tokens(" ".join(parts[place] for place in drawn(len(parts), rng)), rng)}
+            return {"input_ids": self._sampled(read["dense_text"], rng)}
         first, end = self.first_sentence[row : row + 2]
         places = drawn(int(end - first), rng)
         return {"text_hidden_states": torch.cat([self.caches.text[first + place] for place in places])}
-
-    @property
-    def side(self) -> int:
-        """Pixels of a training picture's side."""
-        return self.processor.image_processor.size["height"]
-
-    def _tokens(self, text: str, rng: np.random.Generator) -> list[int]:
-        tokenizer = self.processor.tokenizer
-        encoded = tokenizer(text, truncation=True)
-        if not self.text_augmentation:
-            return encoded["input_ids"]
-        return corrupt_words(
-            encoded["input_ids"],
-            encoded.word_ids(),
-            self.text_augmentation,
-            tokenizer.mask_token_id,
-            len(tokenizer),
-            rng,
-        )
 
 
 def _label_numbers(rows: Dataset) -> np.ndarray:
@@ -214,4 +245,4 @@ def _common_views(taught: Views, augmentation: str, caches: Caches) -> Views | N
     return taught
 
 
-__all__ = ["PairDataset"]
+__all__ = ["PairDataset", "Pairs"]

@@ -19,7 +19,7 @@ from ..modeling.towers import copy_tower, hold_batch_norm, load_tower
 from ..processing.pixels import BadImageError
 from ..processing.processing_dual_encoder import square_image_processor
 from .augmentation import AUGMENTATIONS, DrawnDataset
-from .bad_pictures import REMEDY, BadPictures
+from .bad_pictures import REMEDY, BadPictures, replacements
 from .checkpoints import WholeCheckpoints
 from .stages import Splits, StageArguments
 
@@ -47,7 +47,7 @@ class SceneDataset(DrawnDataset):
 
     def __getitem__(self, position: int) -> dict:
         try:
-            return self.bad_pictures.item(self, position, self._item, self.rows.__getitem__)
+            return self.bad_pictures.item(position, replacements(self, position), self._item, self.rows.__getitem__)
         except BadImageError as error:
             raise ValueError(f"{error}{REMEDY}") from error
 

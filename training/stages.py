@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ from ..configuration.configuration_dual_encoder import nested_widths
 from ..data.arguments import DataArguments
 from ..data.rows import prepare_rows
 from ..data.sources import path_of
+from ..data.streams import Stream, open_stream
+from ..files.bad_samples import report_bad_samples
 from ..files.whole import recover, whole_folder, write_json
 from ..hub_cards.model_card import write_model_card
 from .arguments import RetrievalTrainingArguments
@@ -24,6 +27,7 @@ from .checkpoints import refuse_non_finite
 from .limits import check_metric_of_rows, check_settings, metric_of
 from .recipe import parse_stages
 from .resume import NEWEST, Resume, checkpoint_of, parse_resume
+from .streamed_pairs import check_streaming
 
 FINISHED = "finished.json"  # written last in a stage's folder: its metrics, and the sign that `best` is whole
 
@@ -74,6 +78,7 @@ class StageArguments:
             raise ValueError(f"--bands {' '.join(map(str, data.bands))}: name three, for red, green and blue")
         nested_widths(self.model.matryoshka, self.model.projection_dim)
         check_settings(self.stage, self.training)
+        check_streaming(self.stage, data, self.training, self.objective)
         self.training.metric_for_best_model = metric_of(self.training, self.stage)
         self.resume = parse_resume(self.training.resume_from_checkpoint)
         if self.training.lr_milestones and self.training.warmup_steps:
@@ -144,7 +149,7 @@ def _one_checkpoint_each(stages: dict[str, StageArguments]):
 class Splits:
     """Prepared rows."""
 
-    train: Dataset
+    train: Dataset | Stream
     evaluation: Dataset
 
 
@@ -163,9 +168,15 @@ def read_splits(
     data = args.data
     needs = {"need_captions": need_captions}
     later = {"pictures_later": pictures_later, "keep_report": pictures_later and args.resume is not None}
-    train = prepare_rows(
-        data, data.train_split, reports, need_dense, data.max_train_images, need_label, **needs, **later
-    )
+    if data.streaming:
+        if reports is not None and args.resume is None:
+            report_bad_samples(reports, f"split {data.train_split}", [])
+            shutil.rmtree(args.root / "stream", ignore_errors=True)
+        train = open_stream(data, data.train_split, need_dense, need_label, args.root / "stream")
+    else:
+        train = prepare_rows(
+            data, data.train_split, reports, need_dense, data.max_train_images, need_label, **needs, **later
+        )
     evaluation = prepare_rows(data, data.eval_split, reports, False, data.max_eval_images, **needs)
     if need_captions:
         check_metric_of_rows(args.training.metric_for_best_model, evaluation)

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.data import RandomSampler
+from torch.utils.data import RandomSampler, SequentialSampler
 from transformers import TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput, HubStrategy
 
@@ -36,6 +36,7 @@ from .gradient_cache import GradientCache, average_gradients
 from .limits import FOLDED, FOLDS
 from .meeting import Meeting
 from .random_order import RandomOrder
+from .streamed_pairs import StreamedPairs
 from .tower_cache import CachedRowInputs, Caches
 from .vision_tail import VisionTail
 from .workers import told_in_one_line
@@ -109,7 +110,9 @@ class RetrievalTrainer(WholeCheckpoints):
             return super().train(*args, **kwargs)
 
     def _get_train_sampler(self, train_dataset=None):
-        """Trainer's order of a shuffled epoch, in less memory."""
+        """Trainer's order of a shuffled epoch, in less memory; a stream comes as it is."""
+        if isinstance(self.train_dataset, StreamedPairs):
+            return SequentialSampler(self.train_dataset)
         sampler = super()._get_train_sampler(train_dataset)
         return RandomOrder(len(sampler), self.args.data_seed) if type(sampler) is RandomSampler else sampler
 

@@ -1,7 +1,7 @@
 """A Hub on 127.0.0.1: enough of the Hub's HTTP interface for real `push_to_hub` and `from_pretrained` calls.
 
-Model repositories with their whole history live in memory. Clients run as subprocesses with `HF_ENDPOINT` set: the
-environment is read once. Xet and LFS never come up: `preupload` answers "regular" to every file.
+Repositories of models and of data sets live in memory with their whole history. Clients run as subprocesses with
+`HF_ENDPOINT` set: the environment is read once. Xet and LFS never come up: `preupload` answers "regular" to every file.
 """
 
 import base64
@@ -151,7 +151,7 @@ class LoopbackHub:
         return 200, content, {**headers, "ETag": f'"{blob_id(content)}"'}
 
 
-ID, REV = r"/api/models/([^/]+/[^/]+)", r"/([^/]+)"
+ID, REV = r"/api/(?:models|datasets)/([^/]+/[^/]+)", r"/([^/]+)"
 ROUTES = {
     "GET /api/whoami-v2": lambda hub, body: WHOAMI,
     "POST /api/validate-yaml": lambda hub, body: {"errors": [], "warnings": []},
@@ -166,7 +166,7 @@ ROUTES = {
     f"GET {ID}/tree{REV}(/.+)?": LoopbackHub.tree,
     f"GET {ID}/commits{REV}": LoopbackHub.commits,
     f"GET {ID}/refs": LoopbackHub.refs,
-    f"(?:GET|HEAD) /([^/]+/[^/]+)/resolve{REV}/(.+)": LoopbackHub.resolve,
+    f"(?:GET|HEAD) /(?:datasets/)?([^/]+/[^/]+)/resolve{REV}/(.+)": LoopbackHub.resolve,
 }
 
 
@@ -184,6 +184,10 @@ class Handler(BaseHTTPRequestHandler):
         except HubError as error:
             status, content, headers = error.status, {"error": str(error)}, error.headers
         content = content if isinstance(content, bytes) else json.dumps(content).encode()
+        if status == 200 and (part := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range") or "")):
+            first, last = map(int, part.groups())
+            headers = {**headers, "Content-Range": f"bytes {first}-{last}/{len(content)}"}
+            status, content = 206, content[first : last + 1]
         self.send_response(status)
         for name, value in {**headers, "Content-Length": str(len(content))}.items():
             self.send_header(name, value)

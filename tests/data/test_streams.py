@@ -1,0 +1,122 @@
+"""Shares of a stream: together all rows, none idle, and any sample found again."""
+
+import io
+import itertools
+import tarfile
+
+import pytest
+from datasets import Dataset
+from photos import jpeg
+
+from vsehub.data.arguments import DataArguments
+from vsehub.data.rows import prepare_rows
+from vsehub.data.streams import Share, Stream, open_stream, picture_number
+
+
+def stream(files, rows=24, folder=None):
+    table = Dataset.from_dict({"captions": [f"text {row}" for row in range(rows)]})
+    return Stream(table.to_iterable_dataset(num_shards=files), files=folder)
+
+
+def texts(share, start, stop):
+    return [share[sample]["captions"] for sample in range(start, stop)]
+
+
+@pytest.mark.parametrize(("files", "shares"), [(1, 1), (1, 4), (2, 4), (3, 2), (4, 2), (6, 4), (24, 1)])
+def test_one_pass_of_all_shares_has_every_row_once_and_no_share_is_idle(files, shares):
+    all_of_them = stream(files)
+    count = 24 // shares
+    given = [texts(Share(all_of_them, number, shares, count, seed=0), 0, count) for number in range(shares)]
+    assert sorted(itertools.chain(*given)) == sorted(f"text {row}" for row in range(24))
+    assert all(len(part) == count for part in given)
+
+
+def test_many_files_are_read_whole_by_one_share_each():
+    shares = [Share(stream(16 * 2 + 1, rows=33), number, 2, 4, seed=0) for number in range(2)]
+    assert [share.stride for share in shares] == [1, 1] and [len(share.units) for share in shares] == [17, 16]
+
+
+@pytest.mark.parametrize("start", [1, 5, 11, 12, 13, 30, 47])
+def test_a_share_is_gone_on_with_at_any_sample_twice_in_a_row(start, tmp_path):
+    whole = texts(Share(stream(3), 1, 2, 5, seed=3), 0, 60)
+    assert whole[:12] != whole[12:24]  # each pass has an order of its own
+    middle = start + 7
+    assert texts(Share(stream(3), 1, 2, 5, seed=3), start, middle) == whole[start:middle]
+    kept = tmp_path / "lengths"  # known lengths of files change nothing
+    for first, last in ((0, 20), (start, middle), (middle, 60)):
+        assert texts(Share(stream(3, folder=kept), 1, 2, 5, seed=3), first, last) == whole[first:last]
+    assert len(list(kept.iterdir())) == 3
+
+
+def test_the_order_follows_the_seed_and_mixes_the_block():
+    first, second = (texts(Share(stream(1), 0, 1, 24, seed=seed), 0, 24) for seed in (0, 1))
+    assert first != second and sorted(first) == sorted(second) and first != sorted(first)
+    share = Share(stream(1), 0, 1, 8, seed=0)
+    assert list(itertools.islice(share.others(10), 8)) == [11, 12, 13, 14, 15, 8, 9, 10]
+
+
+def test_a_share_without_rows_is_one_line():
+    with pytest.raises(ValueError, match="share 3 of the stream has no rows: take fewer"):
+        Share(stream(1, rows=3), 3, 4, 2, seed=0)[0]
+
+
+def test_parquet_keeps_pictures_undecoded_and_names_as_asked(tmp_path):
+    rows = [{"picture": {"bytes": jpeg(row), "path": None}, "text": f"text {row}", "more": row} for row in range(4)]
+    for split in ("train", "validation"):
+        Dataset.from_list(rows).to_parquet(tmp_path / f"{split}-00000-of-00001.parquet")
+    args = DataArguments(data=str(tmp_path), image_column="picture", captions_column="text", streaming=True)
+    (first, *_) = (row for _, row in open_stream(args, "train").rows_of(0, 2))
+    assert first["image"]["bytes"] == jpeg(2) and first["captions"] == "text 2" and first["image_id"] == "0:2"
+    assert "more" not in first
+    evaluation = prepare_rows(args, "validation", None, need_dense=False, limit=3)
+    assert evaluation["captions"] == [["text 0"], ["text 1"], ["text 2"]]
+    args.captions_column = "words"
+    with pytest.raises(ValueError, match=r"no column 'words'; it has \[.*--captions_column"):
+        open_stream(args, "train")
+
+
+def test_a_webdataset_is_read_with_its_keys_as_ids_and_its_pictures_as_they_are(tmp_path):
+    """A picture that cannot be read comes through: what becomes of it is for training to say."""
+    pictures = [jpeg(0), b"no picture", jpeg(2)]
+    with tarfile.open(tmp_path / "train.tar", "w") as tar:
+        for row in range(3):
+            for name, data in ((f"k{row}.jpg", pictures[row]), (f"k{row}.txt", f"text {row}".encode())):
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    args = DataArguments(data=str(tmp_path / "train.tar"), image_column="jpg", captions_column="txt")
+    rows = [row for _, row in open_stream(args, "train").rows_of(0, 0)]
+    assert [row["image_id"] for row in rows] == ["k0", "k1", "k2"] and rows[1]["captions"] == "text 1"
+    assert [row["image"]["bytes"] for row in rows] == pictures
+    some = open_stream(args, "train").some(2)
+    assert some["captions"] == [["text 0"], ["text 1"]] and some["image_id"] == ["k0", "k1"]
+
+
+def test_some_rows_come_from_several_files_and_have_captions():
+    table = Dataset.from_dict(
+        {"image": ["a"] * 24, "captions": [[f"text {row}", " "] if row != 1 else [] for row in range(24)]}
+    )
+    some = Stream(table.to_iterable_dataset(num_shards=12), bands=[2, 1, 0]).some(12)
+    assert some["captions"] == [[f"text {row}"] for row in (0, 4, 5, 8, 9, 12, 13, 16, 17, 20, 21)]
+    assert some[0]["bands"] == [2, 1, 0]
+
+
+def test_captions_that_are_no_text_are_one_line(tmp_path):
+    Dataset.from_list([{"image": "a", "captions": {"text": "b"}}]).to_parquet(tmp_path / "train.parquet")
+    args = DataArguments(data=str(tmp_path / "train.parquet"))
+    with pytest.raises(ValueError, match="column 'captions' holds no text but .*; see --captions_column"):
+        open_stream(args, "train")
+    args.captions_column = "image"
+    with pytest.raises(ValueError, match="no column 'label'.*--label_column"):
+        open_stream(args, "train", need_label=True)
+
+
+def test_other_sources_are_refused(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(jpeg())
+    with pytest.raises(ValueError, match="--streaming reads parquet, webdataset"):
+        open_stream(DataArguments(data=str(tmp_path)), "train")
+
+
+def test_equal_pictures_have_one_number():
+    assert picture_number(b"a") == picture_number(b"a") != picture_number(b"b")
+    assert 0 <= picture_number(None) < 2**63
