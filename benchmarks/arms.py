@@ -24,6 +24,7 @@ from vsehub.training.pir_stages import fresh_model as fresh_pir
 from vsehub.training.pir_stages import objective_of
 from vsehub.training.recipe import parse_stages
 from vsehub.training.stages import Splits, StageArguments, read_splits
+from vsehub.training.teachers import CaptionTeacher, TextTeacher, add_teachers
 from vsehub.training.trainer import RetrievalTrainer
 
 COMMON = """--image_size 224 --freeze_vision True --freeze_text True --cache_vision True --cache_text True
@@ -49,11 +50,13 @@ class Arm:
         stages: (stage, steps).
         flags: of all stages.
         captions: how many of the short captions of a training picture are used.
+        taught: whether the rows carry teachers' features: the text tower's own, and those of `CaptionTeacher`.
     """
 
     stages: tuple[tuple[str, int], ...]
     flags: tuple[str, ...] = ()
     captions: int = 5
+    taught: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,16 @@ def _d2s(name: str, captions: int, further: dict[str, Arm]) -> Claim:
     return Claim(name, "flickr8k", "d2s", "rsum", "sparse only", arms | further)
 
 
+def _structure(name: str, data: str) -> Claim:
+    """Structure-aware distillation beside the same training without it; D2SVSE without a decoder on both sets."""
+    arms = {"contrast alone": Arm((("baseline", 300),))}
+    for weight in ("0.2", "0.5"):
+        flags = ("--structure_weight", weight)
+        arms[f"structure x {weight}, taught by captions"] = Arm((("baseline", 300),), flags, taught=True)
+    return Claim(name, data, "d2s", "rsum", "contrast alone", arms)
+
+
+SETS = {"flickr8k": "flickr8k", "rsicd": "rsicd_aid"}
 CLAIMS = {
     "d2s-one": _d2s(
         "d2s-one",
@@ -100,6 +113,7 @@ CLAIMS = {
         },
     ),
     "d2s-five": _d2s("d2s-five", 5, {}),
+    **{f"structure-{short}": _structure(f"structure-{short}", data) for short, data in SETS.items()},
     "pir": Claim(
         "pir",
         "rsicd_aid",
@@ -126,6 +140,7 @@ class Bench:
     def __init__(self, data: str, backbones: str, text: str, out: str):
         self.data, self.backbones, self.text, self.out = data, backbones, text, out
         self.splits: dict[tuple[str, int], Splits] = {}
+        self._taught: dict[str, Dataset] = {}
         self._relevance: dict[str, np.ndarray] = {}
 
     def train(self, claim: Claim, arm: str, seed: int, steps: int | None = None) -> RetrievalTrainer:
@@ -140,6 +155,8 @@ class Bench:
         for stage, own_steps in settings.stages:
             args = self.arguments(claim, settings, stage, seed, steps or own_steps)
             splits = self.rows(claim, settings.captions, args)
+            if settings.taught:
+                splits = Splits(self.taught(claim, splits.train), splits.evaluation)
             set_seed(seed)
             if claim.system == "pir":
                 model, processor = self.fresh(claim, args)
@@ -217,6 +234,14 @@ class Bench:
             self._relevance[name] = np.load(path).astype(np.float32)
         return self._relevance[name]
 
+    def taught(self, claim: Claim, rows: Dataset) -> Dataset:
+        """The training rows with the columns of `vsehub teachers --vision captions`."""
+        if claim.name not in self._taught:
+            text = TextTeacher(self.text, "cpu")
+            parts = Path(self.out) / "teachers" / claim.name
+            self._taught[claim.name] = add_teachers(rows, CaptionTeacher(text), text, parts, 128)
+        return self._taught[claim.name]
+
     def _read(self, claim: Claim, args: StageArguments) -> Splits:
         whole = read_splits(args, need_label=claim.system == "pir")
         dense = whole.train.map(lambda row: {"dense_text": " ".join(row["captions"])}, desc="dense text")
@@ -227,6 +252,7 @@ def code_of(claim: Claim, arm: str) -> str:
     """The digest of the code and of the settings that make a run of an arm."""
     settings = claim.arms[arm]
     words = [*COMMON, *OF_SYSTEM[claim.system], *settings.flags, claim.data, str(settings.captions)]
+    words += ["taught"] * settings.taught
     return ledger.code_digest(settings=" ".join([*words, *map(str, settings.stages)]))
 
 

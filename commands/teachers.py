@@ -16,7 +16,12 @@ def parser() -> Parser:
         "teachers org/pairs --vision facebook/dinov2-base --text sentence-transformers/all-mpnet-base-v2 --out pairs/",
     )
     parser.add_place("data", "Hub id, parquet, imagefolder or json, as for training")
-    parser.add("--vision", "--image", dest="image", help="Hub id or folder of a vision backbone")
+    parser.add(
+        "--vision",
+        "--image",
+        dest="image",
+        help="Hub id or folder of a vision backbone; `captions`: an image is taught by what its captions say",
+    )
     parser.add("--text", help="Hub id or folder of a text backbone and its tokenizer")
     parser.add("--out", required=True, help="folder for the parquet files")
     parser.add("--splits", "--split", nargs="+", default=["train"], help="splits that get features (default: train)")

@@ -32,6 +32,7 @@ from .views import PLAIN, Views
 
 PART = 256  # rows
 PARTS = ".parts"  # in the folder of the results: a run was here
+CAPTIONS = "captions"  # in the place of a vision backbone: an image is taught by what its captions say
 
 
 @dataclass
@@ -39,7 +40,7 @@ class TeacherOptions:
     """What `write_teachers` makes; the fields are flags of `vsehub teachers`."""
 
     out: str  # folder of the parquet files
-    image: str | None = None  # folder or Hub id of a vision backbone
+    image: str | None = None  # folder or Hub id of a vision backbone, or CAPTIONS
     text: str | None = None  # folder or Hub id of a text backbone and its tokenizer
     splits: tuple[str, ...] = ("train",)  # get features
     copy: tuple[str, ...] = ("validation",)  # are copied as they are
@@ -93,9 +94,29 @@ class TextTeacher:
         return pool_text(self.model, inputs).half().cpu().numpy()
 
 
+class CaptionTeacher:
+    """What the captions of an image say, in the place of its picture: the mean of their unit vectors.
+
+    Images are then alike where people said alike things of them. A backbone that never saw a caption orders pictures
+    worse than the student does, and would teach it that.
+    """
+
+    def __init__(self, text: TextTeacher):
+        self.text = text
+
+    def features(self, rows: Dataset, views: Views, batch_size: int) -> list:
+        """Features of every image (R, V, G_T); all views of an image have the same."""
+        images = []
+        for captions in _text_features(rows, self.text, batch_size):
+            vectors = np.asarray(captions, np.float32)
+            units = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+            images.append([units.mean(0).tolist()] * views.count)
+        return images
+
+
 def add_teachers(
     rows: Dataset,
-    image: ImageTeacher | None,
+    image: ImageTeacher | CaptionTeacher | None,
     text: TextTeacher | None,
     parts: Path,
     batch_size: int = 32,
@@ -118,7 +139,10 @@ def add_teachers(
     images, texts = [], []
     for start in tqdm(range(0, len(rows), PART), desc="teachers"):
         chosen = rows.select(range(start, min(start + PART, len(rows))))
-        if image is not None:
+        if isinstance(image, CaptionTeacher):
+            made_of = [*chosen["captions"], str(views)]
+            images.append(_part(parts, IMAGE, made_of, partial(image.features, chosen, views, batch_size)))
+        elif image is not None:
             made_of = [*(checksum(picture, []) for picture in chosen["image"]), str(views)]
             images.append(_part(parts, IMAGE, made_of, partial(_image_features, chosen, image, views, batch_size)))
         if text is not None:
@@ -205,8 +229,12 @@ def write_teachers(data: DataArguments, options: TeacherOptions) -> dict[str, in
     key = settings_digest(facts, 8)
     if options.train_teachers:
         image_source, text_source = trained(splits[options.splits[0]], out / ".teachers" / key, options)
-    image = ImageTeacher(image_source, options.device) if image_source else None
     text = TextTeacher(text_source, options.device) if text_source else None
+    image: ImageTeacher | CaptionTeacher | None = None
+    if options.image == CAPTIONS:
+        image = CaptionTeacher(text)
+    elif image_source:
+        image = ImageTeacher(image_source, options.device)
     for split, rows in splits.items():
         if split in options.splits:
             rows = splits[split] = add_teachers(rows, image, text, out / PARTS / key, options.batch_size, views)
@@ -222,6 +250,8 @@ def _check(data: DataArguments, args: TeacherOptions):
     """
     if not (args.image or args.text):
         raise ValueError("no teacher is named: set --vision, --text or both")
+    if args.image == CAPTIONS and not args.text:
+        raise ValueError(f"--vision {CAPTIONS} needs --text: the text teacher reads the captions")
     sizes = {"views": args.views, "batch_size": args.batch_size, "train_batch_size": args.train_batch_size}
     wrong = [f"--{name} must be at least 1, not {value}" for name, value in sizes.items() if value < 1]
     if not 0 <= args.train_teachers < float("inf"):
@@ -240,11 +270,12 @@ def _check(data: DataArguments, args: TeacherOptions):
 def trained(rows: Dataset, folder: Path, args: TeacherOptions) -> tuple[str | None, str | None]:
     """Fine-tune the image teacher on the rows' pictures, the text teacher on their captions; return their folders."""
     settings, image, text = _settings(args), None, None
+    vision = None if args.image == CAPTIONS else args.image
     if args.text:
         several_captions(rows)  # before hours of the other teacher
-    if args.image:
-        size = ImageTeacher(args.image, "cpu").size
-        image = train_image_teacher(args.image, rows, folder / "image", size, args.image_augmentation, settings)
+    if vision:
+        size = ImageTeacher(vision, "cpu").size
+        image = train_image_teacher(vision, rows, folder / "image", size, args.image_augmentation, settings)
     if args.text:
         text = train_text_teacher(args.text, rows, folder / "text", settings)
     return image, text

@@ -29,6 +29,21 @@ def test_every_row_has_the_features_of_its_own_picture_and_captions(taught):
         assert torch.allclose(features.text[row][1].float(), torch.from_numpy(alone).float(), atol=2e-3)
 
 
+def test_captions_teach_images_where_that_is_asked_for(taught, tmp_path, capsys):
+    """An image's feature is the mean of the unit vectors of its captions, and new captions are new features."""
+    root, _ = taught
+    command = ["teachers", str(root / "data"), "--vision", "captions", "--out", str(tmp_path / "out")]
+    assert main(command) == 2 and "--vision captions needs --text" in capsys.readouterr().err
+    assert main([*command, "--text", str(root / "bert"), "--views", "2"]) == 0
+    rows = prepare_rows(DataArguments(data=str(tmp_path / "out")), "train", None, need_dense=False)
+    features = read_teachers(rows)
+    assert features.image.shape == (24, 2, 32) and torch.equal(features.image[:, 0], features.image[:, 1])
+    for row in (0, 23):
+        expected = torch.nn.functional.normalize(features.text[row].float(), dim=-1).mean(0)
+        torch.testing.assert_close(features.image[row, 0].float(), expected, atol=2e-3, rtol=0)
+    assert not torch.allclose(features.image[0, 0].float(), features.image[1, 0].float(), atol=1e-3)
+
+
 def test_a_killed_run_goes_on_and_gives_the_same(taught, monkeypatch):
     root, _ = taught
     monkeypatch.setattr(teachers, "PART", 10)
