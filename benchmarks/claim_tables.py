@@ -11,6 +11,15 @@ from vsehub.evaluation.seeds import gain
 
 PAGE = ledger.ROOT / "docs" / "results.md"
 LEVEL = 0.99
+GRADED = {
+    "images to images": "image_to_image_ndcg@50",
+    "texts to texts": "text_to_text_ndcg@50",
+    "images to both": "image_to_mixed_ndcg@50",
+    "texts to both": "text_to_mixed_ndcg@50",
+    "images to both, less the means": "image_to_mixed_ndcg@50, less the means",
+    "texts to both, less the means": "text_to_mixed_ndcg@50, less the means",
+}
+T_995 = (63.657, 9.925, 5.841, 4.604, 4.032, 3.707, 3.499, 3.355, 3.250)  # Student's t at 1 to 9 degrees of freedom
 
 
 def write_tables(page: Path = PAGE):
@@ -31,7 +40,10 @@ def with_tables(text: str, lines: list[dict], code: str | None = None) -> str:
         if mark in text:
             before, rest = text.split(mark, 1)
             _, after = rest.split("<!-- END -->", 1)
-            text = f"{before}{mark}{table(claim, lines, code)}\n<!-- END -->{after}"
+            shown = table(claim, lines, code)
+            if name.startswith("structure"):
+                shown += "\n\n" + graded_table(claim, lines)
+            text = f"{before}{mark}{shown}\n<!-- END -->{after}"
     return text
 
 
@@ -63,3 +75,25 @@ def _gain(base: list[dict], runs: list[dict], arm: str, claim: Claim) -> str:
     result = gain(*shares, level=LEVEL)
     text = f"{result.mean:+.2f} ({result.low:+.2f} to {result.high:+.2f})"
     return f"**{text}**" if result.holds else text
+
+
+def graded_table(claim: Claim, lines: list[dict]) -> str:
+    """NDCG of each arm, and its change against the base with a 99 % interval over seeds (paired t)."""
+    rows = ["| NDCG@50 | " + " | ".join(GRADED) + " |", "|---" * (len(GRADED) + 1) + "|"]
+    base = {run["seed"]: run["metrics"] for run in ledger.runs_of(lines, claim.name, claim.base)}
+    for arm in claim.arms:
+        runs = {run["seed"]: run["metrics"] for run in ledger.runs_of(lines, claim.name, arm)}
+        if runs:
+            cells = [_graded_cell(base, runs, metric, arm == claim.base) for metric in GRADED.values()]
+            rows.append(f"| {arm} | " + " | ".join(cells) + " |")
+    return "\n".join(rows) if len(rows) > 2 else ""
+
+
+def _graded_cell(base: dict[int, dict], runs: dict[int, dict], metric: str, is_base: bool) -> str:
+    mean = f"{statistics.mean(run[metric] for run in runs.values()):.1f}"
+    pairs = [runs[seed][metric] - base[seed][metric] for seed in sorted(base.keys() & runs.keys())]
+    if is_base or len(pairs) < 2:
+        return mean
+    half = T_995[len(pairs) - 2] * statistics.stdev(pairs) / len(pairs) ** 0.5
+    text = f"{statistics.mean(pairs):+.2f} +- {half:.2f}"
+    return f"{mean} (**{text}**)" if statistics.mean(pairs) > half else f"{mean} ({text})"

@@ -166,3 +166,16 @@ def test_kept_weights_read_the_test_split_once(system, small_bench, tmp_path, mo
     for restored, trained in zip(embeds, trainer.last_embeds):
         torch.testing.assert_close(restored, trained, atol=1e-3, rtol=0)  # caches are in half precision
     assert model.config.image_embeds_mean == trainer.model.config.image_embeds_mean
+
+
+def test_a_change_of_ndcg_is_bold_where_its_interval_over_seeds_is_above_zero():
+    claim = CLAIMS["structure-rsicd"]
+    base, other = list(claim.arms)[:2]
+    lines = []
+    for seed, noise in enumerate((0.0, 0.1, 0.3)):
+        for arm, higher in ((base, 0.0), (other, 2.0)):
+            metrics = dict.fromkeys(claim_tables.GRADED.values(), 60.0 + seed + higher)
+            metrics["text_to_text_ndcg@50"] = 70.0 + (noise if arm == other else 0.0)
+            lines.append(line(arm, seed, claim=claim.name) | {"metrics": metrics})
+    row = claim_tables.graded_table(claim, lines).splitlines()[-1]
+    assert row.startswith(f"| {other} | 63.0 (**+2.00 +- 0.00**) | 70.1 (+0.13 +- 0.88) |")  # 9.925 * 0.1528 / sqrt(3)
