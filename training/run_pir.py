@@ -24,6 +24,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run the stages one after the other and, if there is a retrieval model, write the Hub folder."""
     reuse_memory()
     stages = read_stages(argv, STAGES, PIR_ARGUMENTS)
+    if any(args.data.dense_sampling for args in stages.values()):
+        raise ValueError("--dense_sampling is for D2S-VSE's first stage: PIR reads no dense text; leave it out")
     check_stages(stages)
     preflight(stages)
     last = list(stages.values())[-1]

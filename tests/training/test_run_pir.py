@@ -51,6 +51,11 @@ def test_every_variant_trains(overhead, tmp_path, flags):
     run_pir(overhead, tmp_path, "--stages", "retrieval", "--max_steps", "2", *flags)
 
 
+def test_sampling_of_dense_texts_is_refused_and_not_ignored(overhead, tmp_path):
+    with pytest.raises(ValueError, match="PIR reads no dense text"):
+        run_pir(overhead, tmp_path / "run", "--dense_sampling", "True")
+
+
 def test_caches_change_nothing_but_rounding(overhead, tmp_path):
     flags = ["--stages", "retrieval", "--freeze_vision", "True", "--freeze_text", "True"]
     flags += ["--image_augmentation", "none", "--load_best_model_at_end", "False"]
