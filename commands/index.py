@@ -27,6 +27,7 @@ from .flags import (
 SETTINGS = "tile overlap data_config image_root image_column captions_column bands fast".split()  # of a source
 SUB_VERBS = {"export": "index_export", "calibrate": "index_calibrate"}
 KINDS = ("auto", "flat", "hnsw")
+VECTORS = ("float32", "float16", "int8")
 
 
 def parser() -> Parser:
@@ -45,6 +46,11 @@ def parser() -> Parser:
         "--width",
         type=positive_int,
         help="keep the first so many numbers of each embedding, best of a model trained with --matryoshka",
+    )
+    parser.add(
+        "--vectors",
+        choices=VECTORS,
+        help="how they are stored (default: float32); float16 takes half the bytes, int8 a quarter",
     )
     parser.add("--kind", choices=KINDS, help="flat is exact, hnsw approximate; auto is hnsw from 200,000 rows")
     parser.add(
@@ -102,6 +108,7 @@ def main(argv: list[str]) -> int:
         args.workers,
         args.width,
         args.wait,
+        args.vectors,
         **loading,
     )
     if done is not None:  # on the first process

@@ -9,12 +9,12 @@ import numpy as np
 LONGEST_HEADER = 10_000  # bytes, as numpy has it, which reads it all before it looks
 
 
-def read_array(path: str | Path, kind: str, axes: int) -> np.ndarray:
+def read_array(path: str | Path, kind: str | np.dtype, axes: int) -> np.ndarray:
     """Map an array from a file, for reading; a header that declares more than the file holds allocates nothing.
 
     Args:
         path: of the file.
-        kind: name of its numbers, such as `float32`; `integer` for any whole numbers.
+        kind: type of its numbers, such as `float32`; `integer` for any whole numbers.
         axes: how many.
 
     Raises:

@@ -1,18 +1,24 @@
 """Approximate search for large indexes: HNSW of faiss, over the first rows of an index.
 
-Rows added later are searched exactly, until there are enough of them to add them to the graph.
+The graph holds 8-bit codes of its vectors, a quarter of their bytes, and proposes candidates; these are ranked by the
+vectors themselves. Rows added later are searched exactly, until there are enough of them to add them to the graph.
 """
 
 import os
+from collections.abc import Iterator
 
 import numpy as np
 
 from .nearest import load_faiss
+from .vector_types import Vectors
 
 KINDS = ("flat", "hnsw")
 LARGE = 200_000  # rows from which `auto` is HNSW; an exact query then takes about 15 ms on one core
-LINKS, BUILD_EFFORT, SEARCH_EFFORT = 32, 80, 64  # HNSW: M, efConstruction, efSearch
-ROWS_AT_ONCE = 65_536
+LINKS, BUILD_EFFORT, SEARCH_EFFORT = 24, 80, 64  # HNSW: M, efConstruction, efSearch
+ROWS_AT_ONCE = 16_384  # decoded, and added to the graph
+SAMPLE = 20_000  # rows from which the range of each number's code is taken
+WIDER = 0.1  # how much wider than in the sample the range is on both sides
+OUTSIDE = 1e-4  # mean squared length of what later rows may have beyond that range; with more, the graph is built anew
 
 
 def kind_for(kind: str, rows: int) -> str:
@@ -38,20 +44,48 @@ def require_faiss():
     return faiss
 
 
-def build(segments: list[np.ndarray]):
+def build(segments: list[Vectors]):
     """Build a graph over the rows of all segments, each (R, D)."""
     faiss = require_faiss()
-    graph = faiss.IndexHNSWFlat(segments[0].shape[1], LINKS, faiss.METRIC_INNER_PRODUCT)
+    dimension, rows = segments[0].shape[1], sum(map(len, segments))
+    quantizer = faiss.ScalarQuantizer
+    graph = faiss.IndexHNSWSQ(dimension, quantizer.QT_8bit, LINKS, faiss.METRIC_INNER_PRODUCT)
     graph.hnsw.efConstruction = BUILD_EFFORT
+    storage = faiss.downcast_index(graph.storage)
+    storage.sq.rangestat, storage.sq.rangestat_arg = quantizer.RS_minmax, WIDER
+    step = -(-rows // SAMPLE)
+    graph.train(np.concatenate([segment[np.arange(0, len(segment), step)] for segment in segments]))
     extend(graph, segments)
     return graph
 
 
-def extend(graph, segments: list[np.ndarray]):
-    """Add the rows of further segments to a graph."""
+def extend(graph, segments: list[Vectors], skip: int = 0):
+    """Add the rows of segments to a graph, but for the first ones."""
+    storage = require_faiss().downcast_index(graph.storage)
+    rows = sum(map(len, segments)) - skip
+    storage.codes.resize((graph.ntotal + rows) * storage.code_size)  # at once: while it grows, it is there twice
+    for block in _blocks(segments, skip):
+        graph.add(np.ascontiguousarray(block))
+
+
+def fits(graph, segments: list[Vectors], skip: int = 0) -> bool:
+    """Whether the codes of a graph have the range for the rows of segments, but for the first ones."""
+    storage = require_faiss().downcast_index(graph.storage)
+    if not hasattr(storage, "sq"):  # of an earlier version: it holds the vectors
+        return True
+    least, span = require_faiss().vector_to_array(storage.sq.trained).reshape(2, -1)
+    total = rows = 0
+    for block in _blocks(segments, skip):
+        total += float(((block - block.clip(least, least + span)).astype(np.float64) ** 2).sum())
+        rows += len(block)
+    return total <= OUTSIDE * rows
+
+
+def _blocks(segments: list[Vectors], skip: int) -> Iterator[np.ndarray]:
     for segment in segments:
-        for start in range(0, len(segment), ROWS_AT_ONCE):
-            graph.add(np.ascontiguousarray(segment[start : start + ROWS_AT_ONCE]))
+        for start in range(min(skip, len(segment)), len(segment), ROWS_AT_ONCE):
+            yield segment[start : start + ROWS_AT_ONCE]
+        skip = max(0, skip - len(segment))
 
 
 def copied(graph):
@@ -84,7 +118,11 @@ def check(graph, dimension: int, covered: int, rows: int):
         ValueError: another kind, dimension or number of rows.
     """
     kind = type(graph).__name__
-    if kind != "IndexHNSWFlat" or (graph.d, graph.ntotal) != (dimension, covered) or covered > rows:
+    if (
+        kind not in ("IndexHNSWSQ", "IndexHNSWFlat")
+        or (graph.d, graph.ntotal) != (dimension, covered)
+        or covered > rows
+    ):
         raise ValueError(f"its graph is a {kind} over {graph.ntotal} of {rows} rows with {graph.d} numbers")
 
 
@@ -108,4 +146,16 @@ def read(path, memory_map: bool = True):
         raise
 
 
-__all__ = ["KINDS", "build", "check", "copied", "extend", "kind_for", "read", "require_faiss", "search", "write"]
+__all__ = [
+    "KINDS",
+    "build",
+    "check",
+    "copied",
+    "extend",
+    "fits",
+    "kind_for",
+    "read",
+    "require_faiss",
+    "search",
+    "write",
+]

@@ -11,18 +11,14 @@ from .index_segments import SCHEMA
 from .vector_index import VectorIndex
 
 FORMATS = ("parquet", "geoparquet", "lance")
-ROWS_AT_ONCE = 8192
 
 
 def vector_batches(index: VectorIndex):
     """Yield the rows of an index as Arrow record batches: its items and `vector`, a list of fixed size."""
     schema = export_schema(index)
     for vectors, items in index.batches():
-        for start in range(0, len(vectors), ROWS_AT_ONCE):
-            part = vectors[start : start + ROWS_AT_ONCE]
-            column = pa.FixedSizeListArray.from_arrays(pa.array(part.reshape(-1)), index.dimension)
-            table = items.slice(start, ROWS_AT_ONCE).append_column(schema.field("vector"), column)
-            yield from table.combine_chunks().to_batches()
+        column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), index.dimension)
+        yield from items.append_column(schema.field("vector"), column).combine_chunks().to_batches()
 
 
 def export_schema(index: VectorIndex) -> pa.Schema:

@@ -3,6 +3,7 @@
 import threading
 from collections import Counter
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 
 from ..files.arrays import read_array
 from .index_store import IndexFolderError
+from .vector_types import UnitRows, Vectors, encoded, opened, stored_dtype
 
 SCHEMA = pa.schema(
     [
@@ -33,13 +35,13 @@ class Segment:
     """Rows of an index.
 
     Args:
-        vectors: unit vectors (R, D), float32.
+        vectors: unit vectors (R, D): float32, or `vector_types.Compact`.
         table: their items; with None, they are read from `source` (parquet) when they are first used.
         source: an open pyarrow file, so that the items stay readable when a writer removes their file.
         files: names of the two files, None in memory.
     """
 
-    def __init__(self, vectors: np.ndarray, table: pa.Table | None = None, source=None, files=None):
+    def __init__(self, vectors: Vectors, table: pa.Table | None = None, source=None, files=None):
         self.vectors, self.files, self._source, self._reading = vectors, files, source, threading.Lock()
         if table is not None:
             self.table = table
@@ -56,7 +58,8 @@ class Segment:
                 table = pq.read_table(self._source)
             if "fields" not in table.column_names:  # of an earlier version
                 table = table.append_column("fields", pa.nulls(len(table), pa.string()))
-            table = table.select(SCHEMA.names).cast(SCHEMA)
+            # of several chunks, to take one row copies whole columns
+            table = table.select(SCHEMA.names).cast(SCHEMA).combine_chunks()
             if len(table) != len(self.vectors):
                 raise ValueError(f"{len(table)} items of {len(self.vectors)} vectors")
             return table
@@ -73,10 +76,11 @@ class Segment:
         return np.flatnonzero(pc.is_in(self.table["id"], value_set=ids).to_numpy(zero_copy_only=False))
 
     @classmethod
-    def open(cls, folder, files):
-        """Map a segment from its files."""
-        vectors = read_array(folder / files[0], "float32", 2)
-        return cls(vectors, source=pa.memory_map(str(folder / files[1])), files=files)
+    def open(cls, folder, files, name: str = "float32", dimension: int = 0):
+        """Map a segment from its files; its vectors are of a type `name` of `vector_types.TYPES`."""
+        dtype = stored_dtype(name, dimension)
+        vectors = read_array(folder / files[0], dtype, 2 if dtype.names is None else 1)
+        return cls(opened(vectors, name, dimension), source=pa.memory_map(str(folder / files[1])), files=files)
 
 
 def items_table(items: list[dict]) -> pa.Table:
@@ -101,35 +105,30 @@ def unit(vectors, what: str = "vector") -> np.ndarray:
     """Check and normalise vectors (R, D): float32 of length 1.
 
     Raises:
-        ValueError: not a matrix, NaN, infinity or a zero vector; the message names the row.
+        ValueError: of `UnitRows`.
     """
-    vectors = np.ascontiguousarray(vectors, np.float32)
-    if vectors.ndim != 2:
-        raise ValueError(f"{what}: a matrix (rows, dimension) is needed, got shape {vectors.shape}")
-    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
-    wrong = np.flatnonzero(~np.isfinite(lengths) | (lengths == 0))
-    if len(wrong):
-        kind = "zero" if lengths[wrong[0]] == 0 else "not finite"
-        raise ValueError(f"{what} {wrong[0]} is {kind}: it has no cosines; check the model and the input")
-    return (vectors / lengths[:, None]).astype(np.float32)
+    rows = UnitRows(vectors, what)
+    return rows[:]
 
 
-def write_vectors(path, parts: list[tuple[np.ndarray, np.ndarray | None]], dimension: int):
+def write_vectors(path, parts: list[tuple[Any, np.ndarray | None]], dimension: int, name: str = "float32"):
     """Write one .npy of the kept rows of several arrays, block by block.
 
     Args:
         path: of the file.
-        parts: (vectors (R, D), boolean (R,) of what is kept, or None for all).
+        parts: (vectors (R, D), boolean (R,) of what is kept, or None for all), see `vector_types.encoded`.
         dimension: D.
+        name: of `vector_types.TYPES`.
     """
     rows = sum(len(vectors) if kept is None else int(kept.sum()) for vectors, kept in parts)
-    header = {"descr": "<f4", "fortran_order": False, "shape": (rows, dimension)}
+    dtype = stored_dtype(name, dimension)
+    shape = (rows, dimension) if dtype.names is None else (rows,)
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     with open(path, "wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
         for vectors, kept in parts:
             for start in range(0, len(vectors), BLOCK):
-                block = vectors[start : start + BLOCK]
-                file.write(np.ascontiguousarray(block if kept is None else block[kept[start : start + BLOCK]]).data)
+                file.write(encoded(vectors, slice(start, start + BLOCK), kept, name).view(np.uint8).data)
 
 
 __all__ = ["SCHEMA", "Segment", "items_table", "unit", "write_vectors"]

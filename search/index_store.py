@@ -14,6 +14,7 @@ from pathlib import Path
 from ..files.whole import BusyError, WriterLock, new_file, sync_folder, write_json
 
 FORMAT = 1
+COMPACT_FORMAT = 2  # vectors that are not float32, which earlier versions cannot read
 MANIFEST = "manifest.json"
 NUMBER = "[0-9]" * 6
 FILE = re.compile(r"(vectors|deleted)-\d{6,}\.npy|items-\d{6,}\.parquet|graph-\d{6,}\.faiss")
@@ -89,10 +90,10 @@ class Store:
             raise IndexFolderError(
                 f"{path} is no manifest of an index: copy the index again, or build it again"
             ) from None
-        if manifest.get("format") != FORMAT or not generation:
+        if manifest.get("format") not in (FORMAT, COMPACT_FORMAT) or not generation:
             raise IndexFolderError(
-                f"{self.folder} is an index of format {manifest.get('format')}, this vsehub reads "
-                f"{FORMAT}: update vsehub"
+                f"{self.folder} is an index of format {manifest.get('format')}, this vsehub reads up to "
+                f"{COMPACT_FORMAT}: update vsehub"
             )
         return manifest
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from .nearest import ranked
 from .snapshot import Snapshot, check_request
+from .vector_types import products
 
 LEAST = 1e-6  # squared norm of a vector less the mean: one that equals the mean is near nothing
 SLACK = 1e-5  # candidates are chosen in float32, whose errors grow as vectors near the mean, and ranked in float64
@@ -54,11 +55,11 @@ def search_mixed(
     for start, segment in snapshot.placed():
         part = slice(start, start + len(segment))
         of = snapshot.texts[part].astype(int)  # the modality of each row: a row of `both`
-        products = segment.vectors @ np.stack([query, *both], axis=1).astype(np.float32)  # (R, 3)
-        squares = 1 - 2 * products[np.arange(len(of)), 1 + of] + (both**2).sum(1)[of]
+        sums = products(segment.vectors, np.stack([query, *both]).astype(np.float32), slice(None))  # (3, R)
+        squares = 1 - 2 * sums[1 + of, np.arange(len(of))] + (both**2).sum(1)[of]
         squares = np.maximum(squares, LEAST)
-        scores[part] = (products[:, 0] - (both @ query)[of]) / np.sqrt(squares)
-        slack[part] = SLACK / squares
+        scores[part] = (sums[0] - (both @ query)[of]) / np.sqrt(squares)
+        slack[part] = (SLACK + 2 * getattr(segment.vectors, "length_error", 0)) / squares
     scores[left_out] = -np.inf
     last = np.partition(scores - slack, -k)[-k] if k < len(scores) else -np.inf
     rows = np.flatnonzero((scores + slack >= last) & ~left_out)

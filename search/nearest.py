@@ -6,6 +6,8 @@ float64, row by row, and ties go to the lower row, so the result does not depend
 
 import numpy as np
 
+from .vector_types import Vectors, products
+
 MARGIN = 16  # candidates beyond k
 TIE = 2e-6  # the order of scores closer than this depends on the engine's rounding in float32
 SCORES_AT_ONCE = 1 << 24  # in the numpy engine: 64 MB
@@ -23,11 +25,11 @@ def load_faiss():
     return faiss
 
 
-def candidates(vectors: np.ndarray, queries: np.ndarray, count: int, left_out: np.ndarray | None = None) -> np.ndarray:
+def candidates(vectors: Vectors, queries: np.ndarray, count: int, left_out: np.ndarray | None = None) -> np.ndarray:
     """Rows that hold the `count` best of `vectors` (R, D) for each of the queries (Q, D): (Q, <= count + 64), -1 none.
 
     Args:
-        vectors: float32, in memory or memory-mapped.
+        vectors: in memory or memory-mapped; those that are not float32 are decoded block by block.
         queries: float32.
         count: how many.
         left_out: boolean (R,), rows that are not searched.
@@ -37,7 +39,7 @@ def candidates(vectors: np.ndarray, queries: np.ndarray, count: int, left_out: n
         return np.full((len(queries), 0), -1)
     count = min(count, len(vectors) - dropped)
     faiss = load_faiss()
-    if faiss is None or dropped > ASKED_BEYOND:
+    if faiss is None or dropped > ASKED_BEYOND or not isinstance(vectors, np.ndarray):
         return _by_numpy(vectors, queries, count, left_out if dropped else None)
     rows = faiss.knn(queries, vectors, count + dropped, metric=faiss.METRIC_INNER_PRODUCT)[1]
     if dropped:
@@ -49,12 +51,12 @@ def _by_numpy(vectors, queries, count, left_out) -> np.ndarray:
     block = max(1024, SCORES_AT_ONCE // len(queries))
     rows, scores = [], []
     for start in range(0, len(vectors), block):
-        products = queries @ vectors[start : start + block].T  # (Q, block)
+        several = products(vectors, queries, slice(start, start + block))  # (Q, block)
         if left_out is not None:
-            products[:, left_out[start : start + block]] = -np.inf
-        best = _best(products, count)
+            several[:, left_out[start : start + block]] = -np.inf
+        best = _best(several, count)
         rows.append(best + start)
-        scores.append(np.take_along_axis(products, best, 1))
+        scores.append(np.take_along_axis(several, best, 1))
     rows, scores = np.concatenate(rows, 1), np.concatenate(scores, 1)
     best = _best(scores, count)
     rows, scores = np.take_along_axis(rows, best, 1), np.take_along_axis(scores, best, 1)

@@ -51,6 +51,7 @@ def index_collection(
     workers: int | None = None,
     width: int | None = None,
     wait: float = 0.0,
+    vectors: str | None = None,
     **loading,
 ) -> Done | None:
     """Embed a collection into the index of a folder, which is made if there is none.
@@ -65,6 +66,8 @@ def index_collection(
         workers: decoding threads; default one per core, at most 8.
         width: keep the first so many numbers of each embedding; None: all, or as the index that is updated.
         wait: seconds to wait for another writer of the folder, infinity for as long as it takes; 0: be refused at once.
+        vectors: how a new index stores them: of `vector_types.TYPES`, default float32; an index that is updated keeps
+            its own.
         **loading: of `Retriever.from_pretrained`, such as `revision`.
 
     Returns:
@@ -82,7 +85,8 @@ def index_collection(
         raise ValueError(f"batch_size and workers must be at least 1, not {batch_size} and {workers}")
     collection.check(may_be_empty=update)
     accelerator = Accelerator()
-    retriever = _opened(collection, out, model, update, kind, accelerator, {"width": width, "wait": wait, **loading})
+    loading |= {"width": width, "wait": wait, "vectors": vectors}
+    retriever = _opened(collection, out, model, update, kind, accelerator, loading)
     with retriever.index.lock() if accelerator.is_main_process else contextlib.nullcontext():
         done = refresh(retriever, collection, accelerator, batch_size, workers)
     done.rows = len(retriever.index)

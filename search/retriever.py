@@ -56,6 +56,7 @@ class Retriever:
         processor: its processor; default the one beside its weights.
         index: what to search; default an empty one in memory.
         width: keep the first so many numbers of each vector; default as the index says, or all.
+        vectors: how a new index stores its vectors (`float32`, `float16`, `int8`); one that is given is checked.
 
     Attributes:
         encoder: the model and its processor as search uses them.
@@ -63,20 +64,30 @@ class Retriever:
 
     Raises:
         ValueError: a model that does not embed both images and texts.
-        IndexFolderError: the index was made with another model or width.
+        IndexFolderError: the index was made with another model or width, or its vectors are stored in another way.
     """
 
-    def __init__(self, model, processor=None, index: VectorIndex | None = None, width: int | None = None):
+    def __init__(
+        self,
+        model,
+        processor=None,
+        index: VectorIndex | None = None,
+        width: int | None = None,
+        vectors: str | None = None,
+    ):
         if width is None and index is not None:
             width = (index.model or {}).get("width")
         self.encoder: Encoder = encoder_of(model, processor).eval().with_width(width)
         self.model, self.processor = self.encoder.model, self.encoder.processor
         self.made_by = self.encoder.identity
-        self.index = VectorIndex(self.made_by) if index is None else index
+        self.index = VectorIndex(self.made_by, vectors=vectors or "float32") if index is None else index
         self.index.check_model(self.made_by)
+        self.index.check_vectors(vectors)
 
     @classmethod
-    def from_pretrained(cls, model, index=None, processor=None, width=None, wait: float = 0.0, **kwargs):
+    def from_pretrained(
+        cls, model, index=None, processor=None, width=None, wait: float = 0.0, vectors: str | None = None, **kwargs
+    ):
         """Load a model and its processor.
 
         Args:
@@ -86,6 +97,7 @@ class Retriever:
             processor: of the model.
             width: keep the first so many numbers of each vector; default as the index says, or all.
             wait: of `VectorIndex`: seconds that a change waits for another writer of the index.
+            vectors: of the class.
             **kwargs: of `AutoModel.from_pretrained`, such as `revision`. `trust_remote_code` is False unless given.
         """
         if isinstance(model, (str, os.PathLike)):
@@ -98,7 +110,7 @@ class Retriever:
                 model = load_encoder(source, processor, **kwargs)
         if isinstance(index, (str, os.PathLike)):
             index = VectorIndex.open(index)
-        retriever = cls(model, processor, index, width)
+        retriever = cls(model, processor, index, width, vectors)
         retriever.index.wait = wait or retriever.index.wait
         return retriever
 

@@ -16,9 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from . import approximate as search_graph
-from .index_segments import SCHEMA, Segment, unit
+from .index_segments import BLOCK, SCHEMA, Segment, unit
 from .index_store import IndexFolderError
 from .nearest import MARGIN, candidates, cut_through_tie, load_faiss, ranked
+from .vector_types import Compact
 
 
 def check_request(k: int, cutoff: float | None):
@@ -114,11 +115,12 @@ class Snapshot:
         return items
 
     def batches(self) -> Iterator[tuple[np.ndarray, pa.Table]]:
-        """Yield (vectors (R, D), items) of each segment without deleted rows."""
+        """Yield (vectors (R, D), items) of all rows that are not deleted, some thousand at a time."""
         for start, segment in self.placed():
             kept = np.flatnonzero(~self.deleted[start : start + len(segment)])
-            whole = len(kept) == len(segment)
-            yield (segment.vectors, segment.table) if whole else (segment.vectors[kept], segment.table.take(kept))
+            for first in range(0, len(kept), BLOCK):
+                rows = kept[first : first + BLOCK]
+                yield segment.vectors[rows], segment.table.take(rows)
 
     def row_of(self, name: str) -> int:
         """The row of the item with this id, or of the file with this path.
@@ -171,7 +173,9 @@ class Snapshot:
             first = max(0, covered - start)  # a merge may have put covered rows and later ones into one segment
             if first < len(segment):
                 out = None if left_out is None else left_out[start + first : start + len(segment)]
-                rows = candidates(segment.vectors[first:], queries, count, out)
+                vectors = segment.vectors
+                rows = vectors.since(first) if isinstance(vectors, Compact) else vectors[first:]
+                rows = candidates(rows, queries, count, out)
                 parts.append(np.where(rows >= 0, rows + start + first, -1))
         return np.concatenate(parts, 1)
 

@@ -6,7 +6,6 @@ fifth of all. Rows are numbered across segments; a merge may change a row's numb
 """
 
 import contextlib
-import math
 import os
 import threading
 from collections.abc import Iterable, Iterator
@@ -18,11 +17,13 @@ import pyarrow.parquet as pq
 
 from ..files.arrays import read_array
 from . import approximate as search_graph
-from .index_segments import Segment, items_table, unit, write_vectors
-from .index_store import FORMAT, IndexFolderError, Store
+from .index_manifest import called, check_types, kept_numbers
+from .index_segments import BLOCK, Segment, items_table, write_vectors
+from .index_store import COMPACT_FORMAT, FORMAT, IndexFolderError, Store
 from .named_folders import folders_of, new_origin, remember_folders
 from .nearest import load_faiss
 from .snapshot import Snapshot
+from .vector_types import UnitRows, check_type, encoded, opened
 
 DEAD_SHARE = 0.2  # share of deleted rows, above which they are removed
 GRAPH_LAG = (2000, 0.1)  # rows outside the graph (number, and share of all) above which they are added to it
@@ -37,12 +38,15 @@ class VectorIndex:
         kind: `flat` (exact), `hnsw`, or `auto` by size.
         wait: seconds that a change waits for another writer of the folder, infinity for as long as it takes; the change
             is then made to what the other one wrote. With 0, the change is refused at once.
+        vectors: of `vector_types.TYPES`: `float32`, or `float16` or `int8` for fewer bytes.
 
     Use `create` or `open` for one in a folder.
     """
 
-    def __init__(self, model: dict | None = None, kind: str = "flat", wait: float = 0.0):
+    def __init__(self, model: dict | None = None, kind: str = "flat", wait: float = 0.0, vectors: str = "float32"):
         search_graph.kind_for(kind, 0)
+        check_type(vectors)
+        self.vector_type = vectors
         self.model, self.kind, self.dimension, self.wait = model, kind, None, wait
         self.cutoff: dict | None = None
         self.sources: dict[str, dict] = {}
@@ -56,13 +60,13 @@ class VectorIndex:
         self._store: Store | None = None
 
     @classmethod
-    def create(cls, folder, model: dict | None = None, kind: str = "flat", wait: float = 0.0):
+    def create(cls, folder, model: dict | None = None, kind: str = "flat", wait: float = 0.0, vectors: str = "float32"):
         """Make an empty index in a folder; see the class for the arguments.
 
         Raises:
             IndexFolderError: there is one already.
         """
-        index = cls(model, kind, wait)
+        index = cls(model, kind, wait, vectors)
         index.save(folder)
         return index
 
@@ -82,13 +86,15 @@ class VectorIndex:
         return index
 
     def _opened(self, store, manifest):
-        _check_types(manifest)
+        check_types(manifest)
         self._store, self.generation = store, manifest["generation"]
         for name in ("model", "kind", "dimension", "cutoff", "sources"):
             setattr(self, name, manifest[name])
         self.origin = manifest.get("origin")  # indexes of earlier versions have none
         self.unfinished = manifest.get("unfinished") is True
-        segments = tuple(Segment.open(store.folder, tuple(files)) for files in manifest["segments"])
+        self.vector_type = manifest.get("vectors", "float32")  # indexes of earlier versions do not say it
+        held = self.vector_type, self.dimension or 0
+        segments = tuple(Segment.open(store.folder, tuple(files), *held) for files in manifest["segments"])
         shapes = {segment.vectors.shape[1:] for segment in segments} <= {(self.dimension,)}
         if not shapes or sum(map(len, segments)) != manifest["rows"]:
             raise ValueError(f"not {manifest['rows']} vectors of {self.dimension} numbers")
@@ -130,7 +136,7 @@ class VectorIndex:
         if mine is None:
             return
         if mine["digest"] == model["digest"]:
-            kept, asked = _kept(mine), _kept(model)
+            kept, asked = kept_numbers(mine), kept_numbers(model)
             if kept == asked:
                 return
             raise IndexFolderError(
@@ -139,8 +145,22 @@ class VectorIndex:
             )
         same_name = mine["id"] == model["id"]
         raise IndexFolderError(
-            f"{self.folder or 'this index'} was made with {_called(mine)}, not with {_called(model)}"
+            f"{self.folder or 'this index'} was made with {called(mine)}, not with {called(model)}"
             f"{' (same name, other weights)' if same_name else ''}: use that model, or make another index"
+        )
+
+    def check_vectors(self, name: str | None):
+        """Refuse another way of storing the vectors than that of this index; None asks for none.
+
+        Raises:
+            ValueError: no such type; IndexFolderError: the index holds others.
+        """
+        if name is None or name == self.vector_type:
+            return
+        check_type(name)
+        raise IndexFolderError(
+            f"{self.folder or 'this index'} holds {self.vector_type} vectors, and {name} were asked for: leave that "
+            "out, or make another index"
         )
 
     @contextlib.contextmanager
@@ -161,7 +181,7 @@ class VectorIndex:
         model = self.model
         self._store.load(lambda manifest: self._opened(self._store, manifest))
         if model is not None and self.model != model:
-            raise IndexFolderError(f"{self.folder} now holds vectors of {_called(self.model)}: open it again")
+            raise IndexFolderError(f"{self.folder} now holds vectors of {called(self.model)}: open it again")
 
     def add(self, vectors, items: list[dict], merge: bool = True):
         """Add rows; they replace those with the same ids.
@@ -175,7 +195,7 @@ class VectorIndex:
             ValueError: NaN, zero vectors, vectors and items of different number, repeated ids; IndexFolderError:
                 another dimension.
         """
-        vectors, table = unit(vectors), items_table(items)
+        vectors, table = UnitRows(vectors), items_table(items)
         if len(vectors) != len(table):
             raise ValueError(f"{len(vectors)} vectors for {len(table)} items")
         if not len(vectors):
@@ -322,7 +342,8 @@ class VectorIndex:
             facts = {name: getattr(self, name) for name in ("model", "kind", "dimension", "cutoff", "sources")}
             self._store.commit(
                 {
-                    "format": FORMAT,
+                    "format": FORMAT if self.vector_type == "float32" else COMPACT_FORMAT,
+                    "vectors": self.vector_type,
                     "generation": generation,
                     "metric": "cosine",
                     **facts,
@@ -352,13 +373,22 @@ class VectorIndex:
         tables = [table if kept is None else table.filter(pa.array(kept)) for _, kept, table in parts]
         table = pa.concat_tables(tables)
         if self._store is None:
-            return Segment(np.concatenate([v if kept is None else v[kept] for v, kept, _ in parts]), table)
+            return Segment(self._in_memory([part[:2] for part in parts]), table)
         files = (f"vectors-{generation:06d}.npy", f"items-{generation:06d}.parquet")
         with self._store.writing(files[0]) as path:
-            write_vectors(path, [part[:2] for part in parts], self.dimension)
+            write_vectors(path, [part[:2] for part in parts], self.dimension, self.vector_type)
         with self._store.writing(files[1]) as path:
             pq.write_table(table, path)
-        return Segment.open(self._store.folder, files)
+        return Segment.open(self._store.folder, files, self.vector_type, self.dimension)
+
+    def _in_memory(self, parts):
+        """The kept rows of several arrays as one, as they would be stored."""
+        blocks = [
+            encoded(vectors, slice(start, start + BLOCK), kept, self.vector_type)
+            for vectors, kept in parts
+            for start in range(0, len(vectors), BLOCK)
+        ]
+        return opened(np.concatenate(blocks), self.vector_type, self.dimension)
 
     def _next_graph(self, segments, same, generation, force):
         """The graph of the next generation, its file and rows: unchanged, extended, or rebuilt."""
@@ -371,63 +401,22 @@ class VectorIndex:
         wanted = kind != "flat" and rows > covered and (force or rows - covered > lag)
         if not wanted or load_faiss() is None:
             return graph, name, covered
-        ends = np.cumsum([0, *map(len, segments)])
-        outside = [s.vectors[max(0, covered - start) :] for s, start in zip(segments, ends) if start + len(s) > covered]
+        vectors = [segment.vectors for segment in segments]
+        if covered and not search_graph.fits(graph, vectors, covered):
+            covered = 0
         if not covered:
-            graph = search_graph.build(outside)
+            graph = search_graph.build(vectors)
         else:
             if name:  # a memory-mapped graph cannot grow
                 graph = search_graph.read(self._store.folder / name, memory_map=False)
             else:  # threads may be searching it
                 graph = search_graph.copied(graph)
-            search_graph.extend(graph, outside)
+            search_graph.extend(graph, vectors, covered)
         if self._store is not None:
             name = f"graph-{generation:06d}.faiss"
             with self._store.writing(name) as path:
                 search_graph.write(graph, path)
         return graph, name, rows
-
-
-def _check_types(manifest: dict):
-    """Refuse a manifest with values of wrong types.
-
-    Raises:
-        TypeError, KeyError, ValueError: which the store turns into one line.
-    """
-    model, cutoff, sources = manifest["model"], manifest["cutoff"], manifest["sources"]
-    if model is not None:
-        texts = isinstance(model, dict) and isinstance(model["id"], str) and isinstance(model["digest"], str)
-        if not texts or not isinstance(model.get("revision"), (str, type(None))):
-            raise TypeError("the model has an id, a revision and a digest, all of them texts")
-        width = model.get("width")
-        if isinstance(width, bool) or not (width is None or (isinstance(width, int) and width > 0)):
-            raise TypeError("the width of the model's vectors is a whole number")
-    if not isinstance(manifest["kind"], str) or isinstance(manifest["rows"], bool):
-        raise TypeError("kind is a text and rows a number")
-    if cutoff is not None and not (isinstance(cutoff, dict) and isinstance(cutoff.get("text", 0.0), (int, float))):
-        raise TypeError("cutoff is a dictionary of numbers")
-    if cutoff and not math.isfinite(cutoff.get("text", 0.0)):
-        raise ValueError("the cut-off is not finite")
-    settings = isinstance(sources, dict) and all(
-        isinstance(source, dict)
-        and isinstance(source.get("data"), str)
-        and isinstance(source.get("split"), (str, type(None)))
-        for source in sources.values()
-    )
-    if not settings:
-        raise TypeError("sources are dictionaries of `data` and `split`, texts")
-    for pair in manifest["segments"]:
-        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(name, str) for name in pair):
-            raise TypeError("a segment is the names of two files")
-
-
-def _kept(model: dict) -> str:
-    return f"the first {model['width']} numbers" if model.get("width") else "all numbers"
-
-
-def _called(model: dict) -> str:
-    revision = f" at {model['revision'][:12]}" if model.get("revision") else ""
-    return f"{model['id'] or 'a model in memory'}{revision} (weights {model['digest'][:12]})"
 
 
 __all__ = ["VectorIndex"]

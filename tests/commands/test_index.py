@@ -146,3 +146,23 @@ def test_two_jobs_of_one_new_index_both_end_well(photos, tiny_folder, tmp_path):
     jobs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     done = [json.loads(job.communicate(timeout=300)[0]) for job in jobs]
     assert sorted(job["embedded"] for job in done) == [0, 3] and [job["rows"] for job in done] == [3, 3]
+
+
+@pytest.mark.parametrize("name", ["float16", "int8"])
+def test_an_index_keeps_how_its_vectors_are_stored(name, photos, tiny_folder, tmp_path, vsehub, vsehub_json):
+    out = tmp_path / "index"
+    first = vsehub_json("index", photos, "--model", tiny_folder, "--out", out, "--vectors", name, "--width", "8")
+    again = vsehub_json("index", photos, "--out", out, "--update", "--vectors", name, "--no-fast")
+    assert first["embedded"] == 3 and again["unchanged"] == 3
+    assert json.loads((out / "manifest.json").read_text())["vectors"] == name
+    said = vsehub("index", photos, "--out", out, "--update", "--vectors", "float32", status=2)
+    assert f"{out} holds {name} vectors, and float32 were asked for: leave that out, or make another index" in said
+    plain = tmp_path / "plain"
+    vsehub("index", photos, "--model", tiny_folder, "--out", plain, "--width", "8")
+    for query in (("a dog",), ("--like", photos / "1.png"), ("a dog", "--minus", "a cat", "--path", "*.png")):
+        hits, exact = (vsehub_json("search", folder, *query)["hits"] for folder in (out, plain))
+        assert [hit["score"] for hit in hits] == pytest.approx([hit["score"] for hit in exact], abs=0.01)
+    vsehub("index", "export", out, "--out", tmp_path / "vectors.parquet")
+    import pyarrow.parquet as pq
+
+    assert len(pq.read_table(tmp_path / "vectors.parquet")["vector"][0]) == 8

@@ -23,6 +23,13 @@ def test_items_of_an_earlier_version_have_no_fields(tmp_path):
     assert table.schema == SCHEMA and table.to_pylist()[0]["size"] == 5
 
 
+def test_a_table_of_many_row_groups_is_one_chunk_of_which_rows_are_taken_at_once(tmp_path):
+    write_vectors(tmp_path / "v.npy", [(unit(np.eye(9)), None)], 9)
+    pq.write_table(items_table([{"id": str(n)} for n in range(9)]), tmp_path / "i.parquet", row_group_size=2)
+    table = Segment.open(tmp_path, ("v.npy", "i.parquet")).table
+    assert table["id"].num_chunks == 1 and table["id"].to_pylist() == list("012345678")
+
+
 @pytest.mark.parametrize(
     ("items", "said"),
     [
