@@ -86,7 +86,7 @@ def test_whatever_goes_wrong_in_a_file_is_one_error(store):
         ('{"format": 1, "gen', "is no manifest of an index"),
         ("[]", "is no manifest of an index"),
         ('{"format": 1}', "is no manifest of an index"),
-        ('{"format": 99, "generation": 1, "files": {}}', "of format 99, this vsehub reads 1: update vsehub"),
+        ('{"format": 99, "generation": 1, "files": {}}', "of format 99, this vsehub reads up to 2: update vsehub"),
     ],
 )
 def test_a_manifest_that_cannot_be_read_is_told(store, text, said):
