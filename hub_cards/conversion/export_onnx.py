@@ -1,8 +1,8 @@
 """Export the image side and the text side of a model as two ONNX graphs, or the model in bfloat16.
 
 `visual/model.onnx` maps `pixel_values` (B, 3, S, S) to unit vectors (B, D), `textual/model.onnx` `input_ids` and
-`attention_mask` (B, L), int64, to unit vectors (B, D); batch and length are free. Beside them lie the preprocessing and the
-tokenizer. GPO's rank weights depend on the number of tokens alone, so a table takes the place of its recurrence.
+`attention_mask` (B, L), int64, to unit vectors (B, D); batch and length are free. Beside them lie the preprocessing and
+the tokenizer. GPO's rank weights depend on the number of tokens alone, so a table takes the place of its recurrence.
 """
 
 import json
