@@ -326,8 +326,11 @@ def _start(target: Path) -> str:
 def _named(error: Exception, folder: Path, target: Path) -> Exception:
     """The error itself, or one that names the target: in place of the draft, or where a full disk has no name."""
     if not isinstance(error, OSError):  # torch and safetensors have errors of their own
-        full = shutil.disk_usage(folder.parent).free < ALMOST_NOTHING
-        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target)) if full else error
+        number = re.search(r"\(os error (\d+)\)", str(error))  # safetensors has removed what filled the disk
+        code = int(number[1]) if number else 0
+        if code not in FULL and shutil.disk_usage(folder.parent).free < ALMOST_NOTHING:
+            code = errno.ENOSPC
+        return OSError(code, os.strerror(code), str(target)) if code in FULL else error
     inside = str(error.filename or "").startswith(str(folder))
     nameless = error.filename is None and error.errno in FULL
     return OSError(error.errno, error.strerror, str(target)) if inside or nameless else error

@@ -206,6 +206,16 @@ def test_an_error_of_a_library_on_a_full_disk_is_told_as_one(tmp_path, monkeypat
     assert caught.value.filename == str(tmp_path / "target") and left(tmp_path) == []
 
 
+@pytest.mark.parametrize("door", [whole_folder, whole_path])
+def test_safetensors_says_that_a_disk_was_full_after_it_has_made_room(tmp_path, door):
+    said = "Error while serializing: I/O error: No space left on device (os error 28)"
+    with pytest.raises(OSError, match="No space left on device") as caught, door(tmp_path / "target"):
+        raise RuntimeError(said)
+    assert caught.value.filename == str(tmp_path / "target") and left(tmp_path) == []
+    with pytest.raises(RuntimeError, match="another"), door(tmp_path / "target"):
+        raise RuntimeError("another (os error 2)")
+
+
 @pytest.mark.parametrize("write", WRITERS)
 def test_all_of_it_is_on_the_disk_before_it_has_its_name_and_then_the_name(write, tmp_path, monkeypatch):
     write(tmp_path / "target", "old")
