@@ -177,7 +177,7 @@ def main() -> int:
             shutil.rmtree(out)
         shutil.copytree(root / "older", out)
         known = [digests(root / name) for name in ("older", "newer")]
-        Campaign(root, known, used(root / "newer") // 3 // args.faults, args.faults).install()
+        Campaign(root, known, 2 * used(root / "newer") // 5 // args.faults, args.faults).install()
         train(words, out, 24, args.log)
         results = json.loads((root / "done.json").read_text())
     now = os.times()
