@@ -155,13 +155,14 @@ class RetrievalTrainer(WholeCheckpoints):
             text_teacher=inputs.text_teacher,
             process_ids=torch.full_like(inputs.image_ids, self.args.process_index),
         )
+        pairs = pairs.map(_gathered)
         with rows_are_shared():
-            loss, parts = self.objective(pairs.map(_gathered), self._epoch())
+            loss, parts = self.objective(pairs, self._epoch())
         if not torch.isfinite(loss):
             raise FloatingPointError(
                 f"the loss is {loss.item()} at step {self.state.global_step} (parts: "
-                f"{ {name: part.item() for name, part in parts.items()} }; image rows {inputs.image_ids[:8].tolist()} "
-                "...). Lower the learning rate, lower max_grad_norm, or train in bf16 or float32 instead of fp16"
+                f"{ {name: part.item() for name, part in parts.items()} }; {not_finite(pairs)}). Lower "
+                "the learning rate, lower max_grad_norm, or train in bf16 or float32 instead of fp16"
             )
         self._check_zero(loss, len(inputs.image_ids) * self.args.world_size)
         for name, part in parts.items():
@@ -373,6 +374,18 @@ class _Epochs(TrainerCallback):
 
     def on_optimizer_step(self, args, state, control, **kwargs):
         self.trainer.objective.zero_grad()
+
+
+def not_finite(pairs: PairEmbeddings) -> str:
+    """Say which pairs of a batch have embeddings that are NaN or infinite, and of which process; if none, the first."""
+    finite = pairs.image_embeds.isfinite().all(-1) & pairs.text_embeds.isfinite().all(-1)
+    rows = torch.nonzero(~finite).flatten().tolist()
+    said = "embeddings are not finite of" if rows else "all embeddings are finite, also those of"
+    owners = [0] * len(finite) if pairs.process_ids is None else pairs.process_ids.tolist()
+    of: dict[int, list[int]] = {}
+    for row in (rows or range(len(finite)))[:8]:
+        of.setdefault(owners[row], []).append(int(pairs.image_ids[row]))
+    return f"{said} " + ", ".join(f"process {owner}, image rows {ids}" for owner, ids in of.items())
 
 
 def _gathered(tensor: torch.Tensor) -> torch.Tensor:

@@ -5,6 +5,7 @@ import sys
 import time
 
 import pytest
+from small_runs import SMALL
 
 from vsehub.training import meeting
 from vsehub.training.meeting import Meeting
@@ -25,6 +26,25 @@ try:
     met.wait(2)
 except ValueError as error:
     sys.exit(str(error))
+"""
+
+NAN_OF_ONE = """
+import sys
+from torch import distributed
+from vsehub.__main__ import main
+from vsehub.training.trainer import RetrievalTrainer
+
+embed = RetrievalTrainer._embed
+
+def spoiled(self, model, batch):
+    outputs, embeds = embed(self, model, batch)
+    if distributed.get_rank() == 1:
+        embeds["image_embeds"] = embeds["image_embeds"].clone()
+        embeds["image_embeds"][3] = float("nan")
+    return outputs, embeds
+
+RetrievalTrainer._embed = spoiled
+sys.exit(main(["train", "d2s", *sys.argv[1:]]))
 """
 
 
@@ -56,3 +76,15 @@ def test_a_process_that_hangs_ends_all_of_them(tmp_path):
     assert done.returncode != 0 and done.stdout.count("met") == 2
     assert "not all processes came to step 2 within 3 s" in done.stderr and "1 failed to pass" in done.stderr
     assert time.monotonic() - start < 120
+
+
+@pytest.mark.slow
+def test_nan_of_one_process_ends_both_with_its_number_and_the_row(scenes, tmp_path):
+    (tmp_path / "nan.py").write_text(NAN_OF_ONE)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv_backend", "c10d"]
+    command += ["--rdzv_endpoint", "127.0.0.1:0", str(tmp_path / "nan.py"), *scenes, *SMALL, "--stages", "baseline"]
+    command += ["--output_dir", str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode != 0
+    lines = [line for line in done.stderr.splitlines() if "vsehub train: the loss is nan at step 0" in line]
+    assert lines and all("not finite of process 1, image rows [" in line for line in lines)

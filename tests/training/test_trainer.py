@@ -9,8 +9,9 @@ from small_runs import equal, run
 from small_trainers import trainer_of
 from transformers import AutoModel, Trainer, TrainingArguments
 
-from vsehub.losses.objectives import D2SObjective
+from vsehub.losses.objectives import D2SObjective, PairEmbeddings
 from vsehub.training.checkpoints import load_whole
+from vsehub.training.trainer import not_finite
 
 
 @pytest.mark.parametrize("align", ["hinge", "infonce"])
@@ -62,7 +63,9 @@ def test_bf16_and_gradient_checkpointing_run(scenes, tmp_path, flag):
 def test_a_nan_loss_names_the_step_and_the_remedy(scenes, tmp_path):
     trainer = trainer_of(scenes, tmp_path)
     trainer.model.text_norm.weight.data.fill_(float("nan"))
-    with pytest.raises(FloatingPointError, match="step 0.*Lower the learning rate"):
+    with pytest.raises(
+        FloatingPointError, match="step 0.*not finite of process 0, image rows.*Lower the learning rate"
+    ):
         trainer.train()
 
 
@@ -115,3 +118,14 @@ def test_the_state_of_another_objective_is_refused_in_one_line(scenes, tmp_path,
     with pytest.raises(ValueError, match="objective.safetensors: state of another objective.*start anew") as error:
         trainer._load_from_checkpoint(str(tmp_path / "checkpoint"))
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_nan_is_told_with_the_process_and_the_rows_it_comes_from():
+    images, texts = torch.ones(6, 4), torch.ones(6, 4)
+    owners, ids = torch.tensor([0, 0, 0, 1, 1, 1]), torch.tensor([10, 11, 12, 13, 14, 15])
+    pairs = PairEmbeddings(images, texts, texts, ids, process_ids=owners)
+    assert not_finite(pairs).startswith("all embeddings are finite")
+    images[4, 2], texts[5, 0] = torch.nan, torch.inf
+    assert not_finite(pairs) == "embeddings are not finite of process 1, image rows [14, 15]"
+    texts[0, 0] = torch.nan
+    assert not_finite(pairs).endswith("of process 0, image rows [10], process 1, image rows [14, 15]")
