@@ -42,7 +42,7 @@ def with_tables(text: str, lines: list[dict], code: str | None = None) -> str:
             _, after = rest.split("<!-- END -->", 1)
             shown = table(claim, lines, code)
             if name.startswith("structure"):
-                shown += "\n\n" + graded_table(claim, lines)
+                shown = f"{shown}\n\n{graded_table(claim, lines)}".rstrip()
             text = f"{before}{mark}{shown}\n<!-- END -->{after}"
     return text
 
