@@ -123,7 +123,7 @@ def picture_opener(index, images: Iterable[str] = (), least_side: int = THUMBNAI
         settings = index.sources.get(hit.collection)
         if settings is None or hit.row is None:
             here = lies_in(hit.path, named) and os.path.exists(hit.path)
-            return hit.path if here else moved(hit.path, indexed, images)
+            return hit.path if here or hit.path is None else moved(hit.path, indexed, images)
         places = _places(settings)
         if not any(lies_in(place, named) for place in places):
             raise refused(hit)
