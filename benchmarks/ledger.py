@@ -146,8 +146,16 @@ def _run_of(line: dict) -> tuple[str, str, int]:
     return line["claim"], line["arm"], line["seed"]
 
 
+def seeds_to_repeat(runs: list[dict], lines: list[dict], code: str) -> list[int]:
+    """One seed for each code that made some of these runs and is not known to give what `code` gives."""
+    own = [line for line in lines if (line["claim"], line["arm"]) == (runs[0]["claim"], runs[0]["arm"])] if runs else []
+    equal, first = equal_codes(own, code), {}
+    for run in runs:
+        if run["code"] not in equal:
+            first.setdefault(run["code"], run["seed"])
+    return sorted(set(first.values()))
+
+
 def is_stale(runs: list[dict], lines: list[dict], code: str) -> bool:
     """Whether a row of a table, made of these runs, is older than the code."""
-    return not {run["code"] for run in runs} <= equal_codes(
-        [line for line in lines if (line["claim"], line["arm"]) == (runs[0]["claim"], runs[0]["arm"])], code
-    )
+    return bool(seeds_to_repeat(runs, lines, code))

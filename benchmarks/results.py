@@ -41,7 +41,7 @@ def main() -> int:
     parser.add_argument("--arms", nargs="*", help="names of arms; default all of the claims")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--recheck", action="store_true", help="seed 0 of rows that are older than the code")
+    parser.add_argument("--recheck", action="store_true", help="a seed again for each older code of a row")
     parser.add_argument("--tables", action="store_true", help="write the tables, run nothing")
     parser.add_argument("--test", action="store_true", help="the kept weights on the test splits; trains nothing")
     args = parser.parse_args()
@@ -54,7 +54,7 @@ def main() -> int:
         bench = Bench(args.data, args.backbones, args.text, args.out)
         jobs = [
             (CLAIMS[name], arm, FIRST_SEED + seed)
-            for seed in range(1 if args.recheck else args.seeds)
+            for seed in range(args.seeds)
             for name in args.claims
             for arm in CLAIMS[name].arms
             if not args.arms or arm in args.arms
@@ -78,7 +78,7 @@ def run(bench: Bench, claim: Claim, arm: str, seed: int, recheck: bool = False):
     runs = ledger.runs_of(lines, claim.name, arm)
     code = code_of(claim, arm)
     done = any(line["seed"] == seed for line in runs)
-    if done != recheck or (recheck and not ledger.is_stale(runs, lines, code)):
+    if seed not in ledger.seeds_to_repeat(runs, lines, code) if recheck else done:
         return
     fill_caches(bench, claim, arm)
     start, wall = time.process_time(), time.time()

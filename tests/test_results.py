@@ -75,6 +75,14 @@ def test_a_row_is_stale_until_one_of_its_runs_is_repeated_exactly():
     assert ledger.is_stale(ledger.runs_of(another_arm, "some", "b"), another_arm, "new")
 
 
+def test_each_older_code_of_a_row_is_repeated_once():
+    lines = [line(seed=0, code="old"), line(seed=1, code="newer"), line(seed=2, code="newer"), line(seed=3, code="new")]
+    runs = ledger.runs_of(lines, "some", "b")
+    assert ledger.seeds_to_repeat(runs, lines, "new") == [0, 1]
+    lines.append(line(seed=1, code="new"))
+    assert ledger.seeds_to_repeat(ledger.runs_of(lines, "some", "b"), lines, "new") == [0]
+
+
 def test_the_newest_run_of_a_seed_counts():
     lines = [line(seed=1, value=1.0), line(seed=0, value=2.0), line(seed=1, value=3.0), line(arm="a", value=9.0)]
     assert [run["metrics"]["rsum"] for run in ledger.runs_of(lines, "some", "b")] == [2.0, 3.0]
