@@ -101,14 +101,14 @@ def main(argv: list[str]) -> int:
     done = index_collection(
         collection,
         args.out,
-        args.model,
-        args.update,
-        args.kind,
-        args.batch_size,
-        args.workers,
-        args.width,
-        args.wait,
-        args.vectors,
+        model=args.model,
+        update=args.update,
+        kind=args.kind,
+        batch_size=args.batch_size,
+        workers=args.workers,
+        width=args.width,
+        wait=args.wait,
+        vectors=args.vectors,
         **loading,
     )
     if done is not None:  # on the first process

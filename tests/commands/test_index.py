@@ -8,7 +8,8 @@ import sys
 import pytest
 from PIL import Image
 
-from vsehub.commands import index_calibrate, index_export
+from vsehub.commands import index, index_calibrate, index_export
+from vsehub.search import vector_types
 
 
 @pytest.fixture(scope="module")
@@ -166,3 +167,7 @@ def test_an_index_keeps_how_its_vectors_are_stored(name, photos, tiny_folder, tm
     import pyarrow.parquet as pq
 
     assert len(pq.read_table(tmp_path / "vectors.parquet")["vector"][0]) == 8
+
+
+def test_the_flag_offers_every_way_of_storing_vectors():
+    assert index.VECTORS == vector_types.TYPES  # written twice, since a command's help imports no numpy

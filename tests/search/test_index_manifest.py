@@ -1,8 +1,13 @@
 """The values of a manifest: of the right types, or refused; models in words."""
 
+import json
+
+import numpy as np
 import pytest
 
 from vsehub.search.index_manifest import called, check_types, kept_numbers
+from vsehub.search.index_store import IndexFolderError
+from vsehub.search.vector_index import VectorIndex
 
 GOOD = {"model": None, "cutoff": None, "sources": {}, "kind": "flat", "rows": 0, "segments": []}
 
@@ -32,3 +37,27 @@ def test_models_are_told_apart_in_words():
     model = {"id": "org/model", "revision": "0123456789abcdef", "digest": "a" * 64}
     assert called(model) == "org/model at 0123456789ab (weights aaaaaaaaaaaa)"
     assert kept_numbers(model) == "all numbers" and kept_numbers(model | {"width": 8}) == "the first 8 numbers"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": ...},
+        {"dimension": 7},
+        {"cutoff": 3},
+        {"sources": []},
+        {"segments": []},
+        {"files": []},
+        {"rows": 4},
+        {"graph": "no.faiss"},
+    ],
+)
+def test_a_manifest_that_lies_is_refused_with_the_remedy(tmp_path, changes):
+    pytest.importorskip("faiss")
+    index = VectorIndex.create(tmp_path / "index")
+    index.add(np.eye(3), [{"id": name} for name in "abc"])
+    path = tmp_path / "index" / "manifest.json"
+    manifest = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({name: value for name, value in manifest.items() if value is not ...}))
+    with pytest.raises(IndexFolderError, match="index again"):
+        VectorIndex.open(tmp_path / "index")

@@ -386,30 +386,6 @@ def test_a_fault_at_any_step_leaves_the_old_index_or_the_new(change, tmp_path, m
             assert set(os.listdir(folder)) <= named | {"manifest.json", ".lock"}  # nothing is left over
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"model": ...},
-        {"dimension": 7},
-        {"cutoff": 3},
-        {"sources": []},
-        {"segments": []},
-        {"files": []},
-        {"rows": 4},
-        {"graph": "no.faiss"},
-    ],
-)
-def test_a_manifest_that_lies_is_refused_with_the_remedy(tmp_path, changes):
-    pytest.importorskip("faiss")
-    index = VectorIndex.create(tmp_path / "index")
-    index.add(np.eye(3), [{"id": name} for name in "abc"])
-    path = tmp_path / "index" / "manifest.json"
-    manifest = {**json.loads(path.read_text()), **changes}
-    path.write_text(json.dumps({name: value for name, value in manifest.items() if value is not ...}))
-    with pytest.raises(IndexFolderError, match="index again"):
-        VectorIndex.open(tmp_path / "index")
-
-
 @pytest.mark.parametrize("name", ["vectors", "items"])
 def test_zeroed_files_are_refused_with_the_remedy(tmp_path, name):
     index = VectorIndex.create(tmp_path / "index")
