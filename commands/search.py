@@ -1,12 +1,16 @@
 """`vsehub search INDEX "a red boat"`: the pictures nearest to a text, a picture, or a picture changed by a text."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..files.numbers import finite, fraction, positive_int
 from ..files.outputs import output_file
 from ..files.text import printable
 from ..files.whole import write_json, write_text
 from .flags import Parser, add_device, add_images, add_json, add_trust, chosen_device, loading_options, remark, tell
+
+if TYPE_CHECKING:
+    from ..search.cutoff import Cutoff
 
 
 def parser() -> Parser:
@@ -27,7 +31,9 @@ def parser() -> Parser:
     )
     add_parts(parser)
     parser.add("--k", "--top", type=positive_int, default=10, help="maximum number of hits (default: %(default)s)")
-    parser.add("--cutoff", type=finite, help="minimum cosine of a hit (default: the calibrated one, for texts)")
+    parser.add(
+        "--cutoff", type=finite, help="minimum cosine of a hit (default, for texts: the index's, else the model's)"
+    )
     parser.add(
         "--no_means",
         action="store_true",
@@ -70,12 +76,18 @@ def parts_of(args) -> dict:
     }
 
 
-def table(hits: list, cutoff: float | None, conditions: bool = False) -> str:
-    """Hits as lines: place, cosine, id, caption."""
-    if not hits and cutoff is None:
+def table(hits: list, cutoff: "Cutoff", searched: int = 1, conditions: bool = False) -> str:
+    """Hits as lines: place, cosine, id, caption; without any, why.
+
+    Args:
+        hits, cutoff: of the search.
+        searched: number of items that met the conditions.
+        conditions: whether there were any.
+    """
+    if not hits and not searched:
         return "no item of the index meets the conditions" if conditions else "the index is empty"
     if not hits:
-        return f"nothing comes nearer than the cut-off, {cutoff:.3f} (--no_cutoff shows the nearest)"
+        return f"nothing comes nearer than the {cutoff}; --no_cutoff shows the nearest"
     return "\n".join(
         f"{place:3}. {hit.score:6.3f}  {printable(hit.id)}" + (f"  {printable(hit.caption)}" if hit.caption else "")
         for place, hit in enumerate(hits, 1)
@@ -98,33 +110,37 @@ def main(argv: list[str]) -> int:
     asked = parts_of(args) | {"like": args.like, "where": args.where, "path": args.path}
     now = VectorIndex.open(args.index).snapshot  # what is wrong is told before the model is loaded
     chosen = chosen_rows(now, where=args.where, path=args.path)
-    if args.like is not None:
-        now.row_of(args.like)
+    like = None if args.like is None else now.row_of(args.like)
+    searched = number_searched(now, chosen, like)
     retriever = Retriever.open(args.index, args.model, **loading)
     retriever.encoder.to(chosen_device(args.device))
     compound = bool(asked["plus"] or asked["minus"] or args.like is not None)
     compound = compound or (not args.no_means and retriever.means_for(now, chosen) is not None)
-    given = "auto" if args.cutoff is None else args.cutoff
-    cutoff = None if args.no_cutoff else retriever.cutoff_for(image, given, compound)
-    hits = retriever.search(args.text, image, args.k, args.weight, cutoff, means=not args.no_means, **asked)
+    given = None if args.no_cutoff else "auto" if args.cutoff is None else args.cutoff
+    cutoff = retriever.chosen_cutoff(image, given, compound)
+    hits = retriever.search(args.text, image, args.k, args.weight, cutoff.cosine, means=not args.no_means, **asked)
+    lines = table(hits, cutoff, searched, bool(args.where or args.path or args.like))
     named = {*retriever.index.named, *args.images}
     if args.html:
         shown, about = picture_opener(retriever.index, args.images), about_search(retriever.index, cutoff)
-        page = html_page(title_of(args), hits, shown, image, about, links_from(args.html, named))
+        page = html_page(title_of(args), hits, shown, image, about, links_from(args.html, named), lines)
         write_text(args.html, page)
     if args.geojson:
         write_json(args.geojson, geojson(hits, named), indent=1)
     if not hits and args.json:
-        remark(args, table(hits, cutoff, bool(args.where or args.path or args.like)))
-    query = {"text": args.text, "image": args.image, "cutoff": cutoff}
+        remark(args, lines)
+    query = {"text": args.text, "image": args.image, "cutoff": cutoff.cosine}
+    query |= {} if cutoff.cosine is None else {"cutoff_from": cutoff.origin}
     more = ("plus", "minus", "plus_image", "minus_image", "like", "where", "path")
     query |= {name: getattr(args, name) for name in more if getattr(args, name)}
-    tell(
-        args,
-        table(hits, cutoff, bool(args.where or args.path or args.like)),
-        {"query": query, "hits": [vars(hit) for hit in hits]},
-    )
+    tell(args, lines, {"query": query, "hits": [vars(hit) for hit in hits]})
     return 0
+
+
+def number_searched(snapshot, chosen, like: int | None = None) -> int:
+    """Number of rows that may be hits: those that meet the conditions (`chosen`, None: all), without the row `like`."""
+    rows = snapshot.alive if chosen is None else snapshot.alive & chosen
+    return int(rows.sum()) - (like is not None and bool(rows[like]))
 
 
 def title_of(args) -> str:

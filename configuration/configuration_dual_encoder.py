@@ -8,6 +8,8 @@ from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, SiglipTex
 KERNEL_SETTINGS = ("attn_implementation", "experts_implementation", "kernel_config", "use_kernels")
 QUANTIZERS = ("bitsandbytes", "torchao")  # those that run what is installed; FP8 and MXFP4 fetch their kernels
 
+CUTOFF_FACTS = ("rejected", "kept", "images", "captions", "queries")  # of `text_cutoff`, besides its cosine
+
 
 class DualEncoderConfig(PreTrainedConfig):
     """Base configuration: a vision tower, a text tower and the space they share.
@@ -27,6 +29,9 @@ class DualEncoderConfig(PreTrainedConfig):
             or empty: none were.
         image_embeds_mean, text_embeds_mean: mean unit vectors of training images and texts, D numbers each, which a
             search over images and texts together subtracts; None where they are not known.
+        text_cutoff: the default minimum cosine of a search by text, `cosine` (None: the model separates too weakly for
+            one), and what it did on the validation split, see `search.cutoff.default_cutoff`; None where it is not
+            known.
         legacy: reproduce the official code where it differs from the corrected behaviour (each subclass lists how).
     """
 
@@ -51,6 +56,7 @@ class DualEncoderConfig(PreTrainedConfig):
         matryoshka=None,
         image_embeds_mean=None,
         text_embeds_mean=None,
+        text_cutoff=None,
         **kwargs,
     ):
         self.vision_config = tower_config(vision_config, default="vit")
@@ -67,6 +73,7 @@ class DualEncoderConfig(PreTrainedConfig):
         self.matryoshka = nested_widths(matryoshka, projection_dim)
         self.image_embeds_mean, self.text_embeds_mean = image_embeds_mean, text_embeds_mean
         self._check_means()
+        self.text_cutoff = checked_cutoff(text_cutoff)
         if logit_scale <= 0:
             raise ValueError(f"logit_scale must be positive, got {logit_scale}")
         super().__init__(**kwargs)
@@ -105,6 +112,22 @@ def nested_widths(widths, dimension: int) -> list[int] | None:
         if isinstance(width, bool) or not isinstance(width, int) or not 1 <= width <= dimension:
             raise ValueError(f"matryoshka: widths must be whole numbers from 1 to {dimension}, got {width!r}")
     return sorted({width for width in widths or () if width < dimension}) or None
+
+
+def checked_cutoff(facts: dict | None) -> dict | None:
+    """`text_cutoff` of a configuration as it was given.
+
+    Raises:
+        ValueError: not None, and no dictionary with the numbers of `search.cutoff.default_cutoff`.
+    """
+    if facts is None:
+        return None
+    numbers = [facts.get(name) for name in CUTOFF_FACTS] if isinstance(facts, dict) else [None]
+    cosine = None if None in numbers else facts.get("cosine", math.nan)
+    numbers += [] if cosine is None else [cosine]
+    if not all(isinstance(number, (int, float)) and math.isfinite(number) for number in numbers):
+        raise ValueError(f"text_cutoff needs a cosine (or None) and the numbers {', '.join(CUTOFF_FACTS)}: {facts!r}")
+    return facts
 
 
 def refuse_kernels(settings: dict):

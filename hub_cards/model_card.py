@@ -97,6 +97,7 @@ def _about_files(folder: Path, model, name: str, about: dict) -> dict:
         "source": json.dumps(name if "/" in name and REPO_ID.fullmatch(name) else SOMEWHERE),
         "sources": sorted(path.name for path in folder.glob("*.py")),
         "has_sentence_transformers": (folder / "modules.json").exists(),
+        "cutoff": _cutoff(getattr(model.config, "text_cutoff", None)),
         "has_belief": getattr(model, "instruction_model", None) is not None,
         "citation": CITATION.format(**about),
         "versions": _versions(),
@@ -209,6 +210,26 @@ def _eval_result(row, metric, value) -> EvalResult:
         metric_name=metric,
         metric_value=value,
         metric_args=row["how"],
+    )
+
+
+def _cutoff(facts: dict | None) -> str:
+    """What the default cut-off of text queries does, in one line; nothing where it is not known."""
+    if facts is None:
+        return ""
+    what = (
+        f"queries about things that no validation caption names ({facts['queries']} queries, {facts['images']:,} "
+        "validation pictures)"
+    )
+    if facts["cosine"] is None:
+        return (
+            "No default cut-off for text queries: the model separates too weakly. One that hides all from "
+            f"{100 * facts['rejected']:.0f} % of {what} keeps only {100 * facts['kept']:.0f} % of the right pictures."
+        )
+    return (
+        f"Default cut-off of text queries in a search: cosine {facts['cosine']:.3f}. It hides all from "
+        f"{100 * facts['rejected']:.0f} % of {what} and keeps {100 * facts['kept']:.0f} % of the right pictures; among "
+        "more pictures it hides less."
     )
 
 

@@ -95,6 +95,15 @@ class Encoder:
         return {kind: torch.tensor(mean) for kind, mean in means.items()}
 
     @property
+    def text_cutoff(self) -> float | None:
+        """The model's default for the minimum cosine of a search by text; None where it has none.
+
+        It was measured with whole vectors: an encoder that keeps fewer numbers has none.
+        """
+        facts = getattr(self.config, "text_cutoff", None)
+        return facts.get("cosine") if self.width is None and isinstance(facts, dict) else None
+
+    @property
     def nested_widths(self) -> tuple[int, ...]:
         """The widths, below the whole one, that the model was trained for (`--matryoshka`)."""
         return tuple(getattr(self.config, "matryoshka", None) or ())

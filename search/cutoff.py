@@ -1,4 +1,10 @@
-"""The minimum cosine of a hit; below it a search returns nothing."""
+"""The minimum cosine of a hit; below it a search returns nothing.
+
+An index has its own, where it was calibrated. A model that was trained here brings a default, `text_cutoff` of its
+configuration, which holds for whole vectors and for queries that are one text.
+"""
+
+from typing import NamedTuple
 
 import numpy as np
 
@@ -8,6 +14,24 @@ TOO_HIGH = (
     "wrong ones on this data, or the data's images answer each other's captions; give --off_topic FILE, lower "
     "--reject_share, or keep it with --force"
 )
+LEAST_QUERIES = 20  # irrelevant queries, and pictures, that a default cut-off needs
+
+
+class Cutoff(NamedTuple):
+    """The minimum cosine of a hit, None for none, and where it comes from: a key of `ORIGINS`."""
+
+    cosine: float | None
+    origin: str = "given"
+
+    def __str__(self) -> str:
+        return "no cut-off" if self.cosine is None else f"cut-off {self.cosine:.3f}{ORIGINS[self.origin]}"
+
+
+ORIGINS = {
+    "given": "",
+    "index": " (calibrated for this index)",
+    "model": " (the model's default, from its validation)",
+}
 
 
 def calibrated_cutoff(own, noise, reject_share: float = 0.95) -> dict:
@@ -56,4 +80,31 @@ def best_of_others(texts, images, owners) -> np.ndarray:
     return scores.max(axis=1)
 
 
-__all__ = ["best_of_others", "calibrated_cutoff"]
+def default_cutoff(own, noise, images: int, reject_share: float = 0.95) -> dict | None:
+    """`text_cutoff` of a model's configuration.
+
+    Args:
+        own: cosines of validation captions with their own pictures, (N,).
+        noise: for each irrelevant query the best cosine among the validation pictures, (M,).
+        images: number of these pictures.
+        reject_share: of `calibrated_cutoff`.
+
+    Returns:
+        `cosine` (None where a cut-off would hide most right pictures), `rejected`, `kept`, `images`, `captions` and
+        `queries`: what `calibrated_cutoff` says, and the number of each. None where there is too little to say
+        anything.
+    """
+    if min(len(noise), images) < LEAST_QUERIES or not len(own):
+        return None
+    facts = calibrated_cutoff(own, noise, reject_share)
+    return {
+        "cosine": round(facts["text"], 4) if facts["kept"] >= LEAST_KEPT else None,
+        "rejected": round(facts["rejected"], 3),
+        "kept": round(facts["kept"], 3),
+        "images": images,
+        "captions": facts["pairs"],
+        "queries": facts["off_topic"],
+    }
+
+
+__all__ = ["Cutoff", "best_of_others", "calibrated_cutoff", "default_cutoff"]

@@ -15,6 +15,7 @@ from ..processing.pixels import BadImageError
 from ..processing.places import NoPlaceError, Place
 from ..processing.scenes import open_any, read_box
 from .collection import Collection
+from .cutoff import Cutoff
 from .named_folders import UNNAMED, lies_in
 
 logger = logging.get_logger(__name__)
@@ -27,7 +28,9 @@ small{color:#666;overflow-wrap:anywhere}"""
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # no script runs, whatever a name holds
 
 
-def html_page(query: str, hits: list, picture_of, query_image=None, about: str = "", link_of=lambda hit: None) -> str:
+def html_page(
+    query: str, hits: list, picture_of, query_image=None, about: str = "", link_of=lambda hit: None, nothing="No hit."
+) -> str:
     """A self-contained page: the query, and the hits with thumbnails, cosines, captions and links to their files.
 
     Args:
@@ -37,6 +40,7 @@ def html_page(query: str, hits: list, picture_of, query_image=None, about: str =
         query_image: the picture of the query, if any.
         about: a line below the query, see `about_search`.
         link_of: a function of a hit that gives the path of its file from the page, or None, see `links_from`.
+        nothing: what the page says where there are no hits.
     """
     cells = []
     for place, hit in enumerate(hits, 1):
@@ -54,7 +58,7 @@ def html_page(query: str, hits: list, picture_of, query_image=None, about: str =
         cells.append(f"<li>{picture}<b>{place}. {hit.score:.3f}</b>{caption}<br><small>{name}</small></li>")
     title = html.escape(query)
     asked = _thumbnail(query_image, "the picture that was searched for") if query_image is not None else ""
-    body = f"<ol>\n{chr(10).join(cells)}\n</ol>" if cells else "<p>No hit reaches the minimum cosine.</p>"
+    body = f"<ol>\n{chr(10).join(cells)}\n</ol>" if cells else f"<p>{html.escape(nothing)}</p>"
     below = f"<p><small>{html.escape(about)}</small></p>" if about else ""
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
@@ -64,10 +68,10 @@ def html_page(query: str, hits: list, picture_of, query_image=None, about: str =
     )
 
 
-def about_search(index, cutoff: float | None) -> str:
+def about_search(index, cutoff: Cutoff) -> str:
     """The model, the size of the index, the cut-off and the date, as one line."""
     parts = [f"model {model_name(index.model)}", f"{len(index):,} items"]
-    parts += [] if cutoff is None else [f"cut-off {cutoff:.3f}"]
+    parts += [] if cutoff.cosine is None else [str(cutoff)]
     return ", ".join([*parts, datetime.date.today().isoformat()])
 
 

@@ -23,7 +23,7 @@ from ..modeling.towers import load_errors
 from ..processing.encoders import Encoder
 from ..processing.load_encoder import encoder_of, load_encoder
 from ..processing.scenes import open_any
-from .cutoff import LEAST_KEPT, TOO_HIGH, best_of_others, calibrated_cutoff
+from .cutoff import LEAST_KEPT, TOO_HIGH, Cutoff, best_of_others, calibrated_cutoff
 from .embedding_stream import embed_stream
 from .filters import chosen_rows
 from .mixed import centred, is_mixed, search_mixed
@@ -202,7 +202,8 @@ class Retriever:
             image: a PIL image or the path of one. With `text`, the query is the normalised weighted sum of both.
             k: maximum number of hits.
             weight: of the text in that sum; the picture has 1 - weight.
-            cutoff: minimum cosine of a hit, see `cutoff_for`; None: no minimum.
+            cutoff: minimum cosine of a hit, see `chosen_cutoff`; None: no minimum. Where one that was not given hides
+                all, a warning is logged.
             among: `image` or `text`: only these.
             plus, minus: further parts of the query, see `embed_query`.
             like: id of an item of the index, whose vector is the query in place of a text or picture; the item itself
@@ -231,11 +232,8 @@ class Retriever:
             own = _less(now.vectors([row])[0], subtracted, "text" if now.texts[row] else "image")
             query = self._changed(own, plus, minus, subtracted)
         compound = bool(plus or minus or like is not None or subtracted)
-        cutoff = self.cutoff_for(image, cutoff, compound)
-        if subtracted is None:
-            rows, scores = now.search(query[None], k, cutoff, chosen)[0]
-        else:
-            rows, scores = search_mixed(now, query, subtracted, k, cutoff, chosen)
+        limit = self.chosen_cutoff(image, cutoff, compound)
+        rows, scores = _nearest(now, query, k, limit, chosen, subtracted)
         return [
             Hit(score=float(score), **{name: item[name] for name in Hit.__dataclass_fields__ if name != "score"})
             for item, score in zip(now.items(rows), scores)
@@ -256,14 +254,27 @@ class Retriever:
     def cutoff_for(
         self, image=None, cutoff: float | Literal["auto"] | None = "auto", compound: bool = False
     ) -> float | None:
-        """The minimum cosine of a hit: `auto` is the calibrated one, if there is one, for a query that is one text.
+        """The minimum cosine of a hit, see `chosen_cutoff`."""
+        return self.chosen_cutoff(image, cutoff, compound).cosine
 
-        It was calibrated with cosines of texts: those of pictures, of sums and after a subtraction of means
-        (`compound`) have other sizes.
+    def chosen_cutoff(
+        self, image=None, cutoff: float | Literal["auto"] | None = "auto", compound: bool = False
+    ) -> Cutoff:
+        """The minimum cosine of a hit, and where it comes from.
+
+        `auto` is for a query that is one text: the one that was calibrated for this index; without one, the default of
+        the model, if it has one for vectors of this width; else none. They are cosines of texts with pictures: those of
+        pictures, of sums and after a subtraction of means (`compound`) have other sizes.
         """
         if cutoff != "auto":
-            return cutoff
-        return None if compound or image is not None else (self.index.cutoff or {}).get("text")
+            return Cutoff(cutoff)
+        if compound or image is not None:
+            return Cutoff(None)
+        own = (self.index.cutoff or {}).get("text")
+        if own is not None:
+            return Cutoff(own, "index")
+        default = self.encoder.text_cutoff
+        return Cutoff(None) if default is None else Cutoff(default, "model")
 
     def embed_query(
         self, text=None, image=None, weight: float = 0.5, plus=(), minus=(), means: dict | None = None
@@ -351,6 +362,17 @@ class Retriever:
         """Names `kind-N` that no item has."""
         taken = set(self.index.column("id"))
         return list(itertools.islice((name for n in itertools.count() if (name := f"{kind}-{n}") not in taken), count))
+
+
+def _nearest(snapshot: Snapshot, query: np.ndarray, k: int, cutoff: Cutoff, chosen, means: dict | None) -> tuple:
+    """Rows and scores of the hits of one query; a warning where a cut-off that nobody gave hides everything."""
+    if means is None:
+        rows, scores = snapshot.search(query[None], k, cutoff.cosine, chosen)[0]
+    else:
+        rows, scores = search_mixed(snapshot, query, means, k, cutoff.cosine, chosen)
+    if cutoff.origin != "given" and not len(rows) and len(snapshot):
+        logger.warning("no hit reaches the %s; cutoff=None shows the nearest", cutoff)
+    return rows, scores
 
 
 def _less(vector: np.ndarray, means: dict | None, kind: str) -> np.ndarray:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from ..hub_cards.handler import pictures_of
 from ..plots.belief_map import belief_grid, overlay
+from ..search.cutoff import Cutoff
 from ..search.pages import model_name, small_jpeg
 from ..search.retriever import Hit
 from .batching_encoder import BatchingEncoder
@@ -54,7 +55,7 @@ class Service:
                 raise KeyError("no item of the index has this id: it may have been removed")
         compound = bool(question.plus or question.minus or like is not None)
         compound = compound or (self._means and state.subtracts_means)
-        cutoff = state.retriever.cutoff_for(question.image, question.cutoff, compound)  # type: ignore[arg-type]
+        cutoff = state.retriever.chosen_cutoff(question.image, question.cutoff, compound)  # type: ignore[arg-type]
         hits = self._with_pictures(
             question.images,
             lambda images: state.retriever.search(
@@ -62,7 +63,7 @@ class Service:
                 images.pop(0) if question.image is not None else None,
                 question.k,
                 question.weight,
-                cutoff,
+                cutoff.cosine,
                 plus=_filled(question.plus, images),
                 minus=_filled(question.minus, images),
                 like=None if like is None else like.id,
@@ -73,7 +74,8 @@ class Service:
             "model": self.model,
             "generation": state.index.generation,
             "rows": len(state.index),
-            "cutoff": cutoff,
+            "cutoff": cutoff.cosine,
+            "cutoff_from": _origin(cutoff),
             "hits": [self._shown(state, hit) for hit in hits],
         }
 
@@ -138,11 +140,13 @@ class Service:
     def about(self) -> dict:
         """What the page shows of the index and the model."""
         state = self.live.now
+        cutoff = state.retriever.chosen_cutoff(compound=self._means and state.subtracts_means)
         return {
             "model": self.model,
             "rows": len(state.index),
             "generation": state.index.generation,
-            "cutoff": state.retriever.cutoff_for(compound=self._means and state.subtracts_means),
+            "cutoff": cutoff.cosine,
+            "cutoff_from": _origin(cutoff),
             "belief": self.has_belief,
             "examples": self._examples or examples_of(state),
             "limits": {"body": self.limits.body, "hits": self.limits.hits},
@@ -193,6 +197,10 @@ def examples_of(state: State) -> list[str]:
     captions = (text.partition(" / ")[0] for text in first if text)
     short = [caption for caption in dict.fromkeys(captions) if len(caption) <= LONGEST_EXAMPLE]
     return short[:: max(1, len(short) // 4)][:4] or list(EXAMPLES)
+
+
+def _origin(cutoff: Cutoff) -> str | None:
+    return None if cutoff.cosine is None else cutoff.origin
 
 
 def _filled(parts: list[tuple[dict, float]], images: list) -> list:

@@ -21,6 +21,7 @@ from ..processing.processing_dual_encoder import DualEncoderProcessor
 from .arguments import RetrievalTrainingArguments, StructureArguments, TowerArguments
 from .bad_pictures import BadPictures
 from .batches import HostBatch, PairBatch, PairCollator
+from .default_cutoff import measured_cutoff
 from .lora import with_lora
 from .modality_means import MOST, keep_means, modality_means
 from .pairs import PairDataset
@@ -56,6 +57,7 @@ def train_pairs(
         texts: `captions` or `dense_text`: what the training pairs hold.
         dense_teacher: a frozen model whose text side embeds the dense text of each pair in each step, or None.
     """
+    forget_measurements(model.config)
     tail = freeze(model, args.model)
     data, training = args.data, args.training
     if training.world_size > 1:
@@ -93,6 +95,11 @@ def train_pairs(
     if args.model.lora:
         trainer.model = trainer.model.merge_and_unload()
     return _with_means(trainer, rows, caches if texts == "captions" else replace(caches, text=None))
+
+
+def forget_measurements(config: DualEncoderConfig):
+    """Take out what was measured of other weights, those of the stage before: a checkpoint would carry it on."""
+    config.image_embeds_mean = config.text_embeds_mean = config.text_cutoff = None
 
 
 def _with_means(trainer: RetrievalTrainer, rows: Dataset | Stream, caches: Caches) -> RetrievalTrainer:
@@ -180,13 +187,17 @@ def selected(trainer: RetrievalTrainer) -> tuple[DualEncoderPreTrainedModel, Any
     """The trained model, its processor and its metrics.
 
     The metrics hold `eval_intervals`, name -> (low, high): 95 % by bootstrap over images. The model's `logit_scale` is
-    set to the value that is calibrated on validation.
+    set to the value that is calibrated on validation, and its `text_cutoff` is measured there.
     """
     metrics = trainer.evaluate()
     metrics["eval_intervals"] = intervals(protocols_outcomes({"recall": None}, *trainer.last_embeds)["recall"])
     if trainer.vision_tail is not None:
         trainer.vision_tail.detach()
-    trainer.model.config.logit_scale = round(metrics["eval_logit_scale"], 1)
+    config = trainer.model.config
+    config.logit_scale = round(metrics["eval_logit_scale"], 1)
+    with trainer.accelerator.autocast():  # as the evaluation
+        captions = _flat(trainer.eval_dataset["captions"])
+        config.text_cutoff = measured_cutoff(trainer.model, trainer.processing_class, captions, trainer.last_embeds)
     return trainer.model, trainer.processing_class, metrics
 
 

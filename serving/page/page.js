@@ -2,6 +2,7 @@
 // The page of `vsehub serve`: it asks the API of the server that it came from, and nothing else.
 
 const at = (id) => document.getElementById(id);
+const ORIGINS = { model: ", which is the model's default, from its validation", index: ", calibrated for this index" };
 const LARGEST = 4_000_000; // bytes of a picture that is sent as it is; a larger one is made smaller first
 let kept = null; // the token, where the browser keeps nothing for this page (in a frame, for instance)
 let picture = null; // of the query: a data URL
@@ -119,8 +120,8 @@ function draw(found) {
   urls = [];
   at("hits").replaceChildren(...found.hits.map(card));
   if (found.hits.length) return tell(`${found.hits.length} of ${found.rows.toLocaleString()}, nearest first`);
-  if (found.cutoff === null) return tell("The index is empty.");
-  tell(`Nothing comes nearer than the cut-off, ${found.cutoff.toFixed(3)}. `);
+  if (found.cutoff === null || !found.rows) return tell("The index is empty.");
+  tell(`Nothing comes nearer than the cut-off, ${found.cutoff.toFixed(3)}${ORIGINS[found.cutoff_from] ?? ""}. `);
   at("told").append(button("Show the nearest", () => {
     at("cutoff").value = "none";
     at("cutoff").onchange();
@@ -252,7 +253,8 @@ async function start() {
     at("rows").textContent = about.rows.toLocaleString();
     at("model").textContent = about.model;
     if (about.belief) document.body.dataset.belief = "yes";
-    if (about.cutoff === null) at("cutoff").options[0].textContent = "none is calibrated";
+    at("cutoff").options[0].textContent = about.cutoff === null ? "none is calibrated"
+      : about.cutoff_from === "model" ? "the model's default" : "as calibrated";
     at("count").max = about.limits.hits;
     at("examples").append(...about.examples.map((text) => button(text, () => {
       setLike(null);

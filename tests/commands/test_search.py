@@ -3,6 +3,7 @@
 import datetime
 import json
 import os
+import shutil
 from urllib.parse import unquote
 
 import numpy as np
@@ -48,6 +49,24 @@ def test_text_picture_and_both(index, capsys, tiny_pictures):
     assert main(["search", str(index / "index"), "a dog", "--cutoff", "1.5", "--json"]) == 0
     said = capsys.readouterr()
     assert json.loads(said.out)["hits"] == [] and "--no_cutoff shows the nearest" in said.err
+
+
+def test_the_cut_off_of_the_model_hides_and_says_so(index, capsys, tiny_folder, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(tiny_folder, model)
+    facts = {"cosine": 0.999, "rejected": 0.95, "kept": 0.8, "images": 300, "captions": 600, "queries": 140}
+    config = json.loads((model / "config.json").read_text()) | {"text_cutoff": facts}
+    (model / "config.json").write_text(json.dumps(config))
+    words, page = ("a dog", "--model", str(model)), tmp_path / "page.html"
+    said = search(index, capsys, *words, "--html", str(page))
+    whose = "the cut-off 0.999 (the model's default, from its validation); --no_cutoff shows the nearest"
+    assert said == f"nothing comes nearer than {whose}\n"
+    assert "the nearest" in page.read_text() and "cut-off 0.999 (the model" in page.read_text()
+    query = json.loads(search(index, capsys, *words, "--json"))["query"]
+    assert (query["cutoff"], query["cutoff_from"]) == (0.999, "model")
+    assert len(search(index, capsys, *words, "--no_cutoff").splitlines()) == 6
+    assert len(search(index, capsys, *words, "--cutoff", "-1").splitlines()) == 6
+    assert "meets the conditions" in search(index, capsys, *words, "--where", "size > 100000000")
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,21 @@ def test_a_dict_that_names_no_tower_is_refused(config, said):
         tower_config(config)
 
 
+def test_the_cut_off_is_kept_and_one_that_is_none_is_refused(tmp_path):
+    facts = {"cosine": 0.25, "rejected": 0.95, "kept": 0.8, "images": 300, "captions": 600, "queries": 140}
+    assert D2SVSEConfig().text_cutoff is None
+    for kept in (facts, facts | {"cosine": None}):
+        PIRConfig(text_cutoff=kept).save_pretrained(tmp_path)
+        assert PIRConfig.from_pretrained(tmp_path).text_cutoff == kept
+    text = json.loads((tmp_path / "config.json").read_text())
+    del text["text_cutoff"]  # as it was written before
+    (tmp_path / "config.json").write_text(json.dumps(text))
+    assert PIRConfig.from_pretrained(tmp_path).text_cutoff is None
+    for wrong in (0.25, [], {}, {"cosine": 0.25}, facts | {"cosine": "0.25"}, facts | {"kept": float("nan")}):
+        with pytest.raises(ValueError, match="text_cutoff needs a cosine"):
+            D2SVSEConfig(text_cutoff=wrong)
+
+
 @pytest.mark.parametrize(
     "settings",
     [

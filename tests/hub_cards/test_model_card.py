@@ -168,6 +168,16 @@ def test_the_first_example_is_shown_and_the_others_are_folded(tmp_path, tiny_mod
     assert "![b.jpg]" not in first and "![b.jpg](b.jpg)" in folded
 
 
+def test_the_card_says_what_the_default_cut_off_does(tmp_path, tiny_model):
+    assert "cut-off" not in write(tmp_path, tiny_model).read_text()
+    facts = {"cosine": 0.25, "rejected": 0.95, "kept": 0.81, "images": 1000, "captions": 5000, "queries": 140}
+    for cosine, said in ((0.25, "search: cosine 0.250. It hides all from 95 %"), (None, "No default cut-off for text")):
+        tiny_model.config.text_cutoff = facts | {"cosine": cosine}
+        lines = [line for line in write(tmp_path, tiny_model).read_text().splitlines() if "cut-off" in line]
+        assert len(lines) == 1 and said in lines[0] and "81 % of the right pictures" in lines[0]
+        assert lines[0].startswith("- ") and "140 queries, 1,000 validation pictures" in lines[0]
+
+
 def test_what_is_unknown_is_said_to_be_unknown(tmp_path, tiny_model):
     text = write(tmp_path, tiny_model, results=[], training={}, datasets=["COCO"]).read_text()
     assert "More Information Needed" not in text

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vsehub.search.cutoff import best_of_others, calibrated_cutoff
+from vsehub.search.cutoff import Cutoff, best_of_others, calibrated_cutoff, default_cutoff
 
 
 @pytest.mark.parametrize("share", [0.5, 0.9, 0.95, 1.0])
@@ -49,3 +49,19 @@ def test_the_cut_off_rejects_irrelevant_queries():
             calibrated_cutoff(own, wrong)
     scores = best_of_others(np.eye(3)[:2], np.eye(3), [0, 1])
     assert scores.tolist() == [0, 0]
+
+
+def test_the_default_keeps_most_right_pictures_or_is_none():
+    noise = np.linspace(0, 0.5, 101)
+    facts = default_cutoff(np.linspace(0.3, 0.9, 61), noise, images=30)
+    assert facts == {"cosine": 0.475, "rejected": 0.95, "kept": 0.705, "images": 30, "captions": 61, "queries": 101}
+    weak = default_cutoff(np.linspace(0.3, 0.6, 61), noise, images=30)
+    assert weak["cosine"] is None and weak["kept"] < 0.5 and weak["rejected"] >= 0.95
+    for few in (default_cutoff([0.5], noise, 19), default_cutoff([0.5], noise[:19], 30), default_cutoff([], noise, 30)):
+        assert few is None
+
+
+def test_a_cut_off_says_whose_it_is():
+    assert str(Cutoff(0.25)) == "cut-off 0.250" and str(Cutoff(None)) == "no cut-off"
+    assert "calibrated for this index" in str(Cutoff(0.25, "index"))
+    assert "the model's default, from its validation" in str(Cutoff(0.25, "model"))

@@ -11,6 +11,7 @@ from rasters import write_raster
 
 from vsehub.processing.pixels import BadImageError
 from vsehub.processing.places import NoPlaceError
+from vsehub.search.cutoff import Cutoff
 from vsehub.search.pages import THUMBNAIL, about_search, geojson, html_page, links_from, outline, picture_opener
 from vsehub.search.retriever import Hit
 from vsehub.search.vector_index import VectorIndex
@@ -51,7 +52,8 @@ def test_nothing_in_a_name_or_caption_becomes_markup(name):
         "a",
     }
     assert not any(attribute.startswith("on") for attribute, _ in tags.attributes)
-    assert "No hit reaches" in html_page(name, [], gone)
+    nothing = html_page(name, [], gone, nothing=f"Nothing: {name}")
+    assert "Nothing: " in nothing and tags_of(nothing).found <= tags.found
 
 
 @pytest.mark.parametrize("name", [*HOSTILE[:5], "javascript:alert(1)", "a b#c?d%e.png", "//host/share", "..."])
@@ -87,10 +89,10 @@ def test_a_file_elsewhere_a_text_and_a_picture_that_is_gone_have_no_link(tmp_pat
 
 def test_the_page_says_what_was_searched_and_when():
     index = VectorIndex({"id": "/home/me/hub", "digest": "0"})
-    assert about_search(index, None) == f"model hub, 0 items, {datetime.date.today()}"
+    assert about_search(index, Cutoff(None)) == f"model hub, 0 items, {datetime.date.today()}"
     index.model["id"] = "org/name"
-    assert about_search(index, 0.25).startswith("model org/name, 0 items, cut-off 0.250, ")
-    page = html_page("q", [], None, about=about_search(index, None))
+    assert about_search(index, Cutoff(0.25)).startswith("model org/name, 0 items, cut-off 0.250, ")
+    page = html_page("q", [], None, about=about_search(index, Cutoff(None)))
     assert 'name="viewport"' in page and "model org/name" in page
 
 

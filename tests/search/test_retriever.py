@@ -9,6 +9,7 @@ import torch
 from vsehub.files import remembered
 from vsehub.files.digests import fingerprint
 from vsehub.processing import load_encoder
+from vsehub.search.cutoff import Cutoff
 from vsehub.search.index_store import IndexFolderError
 from vsehub.search.retriever import Retriever
 
@@ -169,6 +170,45 @@ def test_the_default_of_the_cut_off_is_the_calibrated_one_for_texts_alone(retrie
     assert retriever.search(text="a") == [] and len(retriever.search(text="a", plus=["b"])) == 6
     assert retriever.search(text="a", plus=["b"], cutoff=2.0) == []
     assert retriever.cutoff_for(cutoff=None) is None and retriever.cutoff_for(tiny_pictures[0], 0.5) == 0.5
+
+
+@pytest.fixture
+def model_with_cutoff(make_tiny_model):
+    """A function of a cosine: a model whose configuration has it as the default cut-off."""
+
+    def make(cosine):
+        facts = {"rejected": 0.95, "kept": 0.8, "images": 300, "captions": 600, "queries": 140}
+        return make_tiny_model(text_cutoff=facts | {"cosine": cosine})
+
+    return make
+
+
+def test_a_model_brings_a_cut_off_that_the_index_and_the_caller_overrule(
+    model_with_cutoff, tiny_processor, tiny_pictures, caplog
+):
+    retriever = Retriever(model_with_cutoff(0.999), tiny_processor)
+    retriever.add_images(tiny_pictures)
+    assert retriever.chosen_cutoff() == Cutoff(0.999, "model") and retriever.search(text="a dog") == []
+    assert "no hit reaches the cut-off 0.999 (the model's default" in caplog.text
+    assert len(retriever.search(text="a dog", cutoff=None)) == len(retriever.search(text="a", plus=["b"])) == 6
+    assert len(retriever.search(image=tiny_pictures[0])) == 6
+    retriever.index.note(cutoff={"text": -1.0})
+    assert retriever.chosen_cutoff() == Cutoff(-1.0, "index") and len(retriever.search(text="a dog")) == 6
+    assert retriever.chosen_cutoff(cutoff=0.5) == Cutoff(0.5)
+    weak = Retriever(model_with_cutoff(None), tiny_processor)
+    assert weak.chosen_cutoff() == Cutoff(None) == Cutoff(None, "given")
+
+
+def test_the_cut_off_of_a_model_is_one_of_whole_vectors_in_any_type(model_with_cutoff, tiny_processor, tiny_pictures):
+    model = model_with_cutoff(0.25)
+    assert Retriever(model, tiny_processor, width=8).chosen_cutoff() == Cutoff(None)
+    retriever = Retriever(model, tiny_processor, vectors="int8")
+    retriever.add_images(tiny_pictures)
+    assert retriever.chosen_cutoff() == Cutoff(0.25, "model")
+    plain = Retriever(model, tiny_processor)
+    plain.add_images(tiny_pictures)
+    scores = [{hit.id: hit.score for hit in each.search(text="a", cutoff=None)} for each in (retriever, plain)]
+    assert scores[0] == pytest.approx(scores[1], abs=0.005)  # so a cut-off means the same
 
 
 def test_bad_pictures_are_reported_and_the_rest_is_added(tiny_folder, photos, tmp_path):

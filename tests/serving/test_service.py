@@ -157,3 +157,17 @@ def test_means_are_subtracted_once_and_not_where_the_server_was_told_so(tmp_path
         assert [hit["score"] for hit in answer["hits"]] == pytest.approx(expected, abs=1e-5)
         assert answer["cutoff"] == service.about()["cutoff"] == (None if means else -0.5)
         service.encoder.close()
+
+
+def test_the_cut_off_of_the_model_is_named(index_folder):
+    service = service_of(index_folder, Limits())
+    numbers = {"rejected": 0.95, "kept": 0.8, "images": 300, "captions": 600, "queries": 140}
+    for cosine, origin, hits in ((0.999, "model", 0), (None, None, 6)):
+        service.encoder.config.text_cutoff = {"cosine": cosine, **numbers}
+        answer, about = service.search(b'{"text": "a dog"}'), service.about()
+        assert (answer["cutoff"], answer["cutoff_from"]) == (about["cutoff"], about["cutoff_from"]) == (cosine, origin)
+        assert len(answer["hits"]) == hits
+    service.encoder.config.text_cutoff = {"cosine": 0.999, **numbers}
+    answer = service.search(b'{"text": "a dog", "cutoff": null}')
+    assert answer["cutoff_from"] is None and len(answer["hits"]) == 6
+    service.encoder.close()
