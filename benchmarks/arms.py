@@ -38,6 +38,8 @@ OF_SYSTEM = {
 --weight_decay 0.01""".split(),
 }
 PLAIN = ("--instruction_layers", "0", "--cycles", "0", "--affiliation_weight", "0")
+MOVING = """--freeze_vision False --train_vision_from layer.13 --cache_views 2 --image_augmentation crop
+--projection_dim 512 --tower_lr_scale 0.2""".split()
 CORRECTED = ("--local_from_zero", "True", "--affiliation_weight", "0.1")
 EQUAL_TIME = {"d2s-one": 550, "d2s-five": 550, "pir": 1500}  # steps of the base arm in the time of the slower one
 
@@ -70,6 +72,7 @@ class Claim:
         metric: the primary one.
         base: the arm that the others are compared with.
         arms: by the names that tables use.
+        gallery: this many of the validation pictures, the same in every run, are searched instead of all.
     """
 
     name: str
@@ -78,6 +81,16 @@ class Claim:
     metric: str
     base: str
     arms: dict[str, Arm]
+    gallery: int | None = None
+
+    def searched(self, image_embeds, text_embeds, text_to_image):
+        """The embeddings of the gallery and of its texts: (N, D), (T, D), (T,)."""
+        if self.gallery is None:
+            return image_embeds, text_embeds, text_to_image
+        rows = np.sort(np.random.default_rng(0).choice(len(image_embeds), self.gallery, replace=False))
+        owners = np.asarray(text_to_image)
+        inside = np.isin(owners, rows)
+        return image_embeds[rows], text_embeds[inside], torch.from_numpy(np.searchsorted(rows, owners[inside]))
 
 
 def _d2s(name: str, captions: int, further: dict[str, Arm]) -> Claim:
@@ -101,6 +114,23 @@ def _structure(name: str, data: str) -> Claim:
     return Claim(name, data, "d2s", "rsum", "contrast alone", arms)
 
 
+def _headlines() -> dict[str, Claim]:
+    """Rows to be read beside published figures: the last vision blocks are trained."""
+    d2s = {
+        "frozen towers": Arm((("baseline", 600),), ("--projection_dim", "512")),
+        "last vision blocks trained": Arm((("baseline", 600),), tuple(MOVING)),
+    }
+    pir = {
+        "frozen towers": Arm((("retrieval", 600),), (*PLAIN, "--projection_dim", "512")),
+        "last vision blocks trained": Arm((("retrieval", 600),), (*PLAIN, *MOVING)),
+    }
+    base = "frozen towers"
+    return {
+        "headline-flickr8k": Claim("headline-flickr8k", "flickr8k", "d2s", "rsum", base, d2s),
+        "headline-rsicd": Claim("headline-rsicd", "rsicd_aid", "pir", "mean_recall", base, pir, gallery=1027),
+    }
+
+
 SETS = {"flickr8k": "flickr8k", "rsicd": "rsicd_aid"}
 CLAIMS = {
     "d2s-one": _d2s("d2s-one", 1, {"all texts as captions": Arm((("baseline", 300),))}),
@@ -119,6 +149,7 @@ CLAIMS = {
             "PIR, as published": Arm((("retrieval", 300),)),
         },
     ),
+    **_headlines(),
 }
 
 
@@ -244,7 +275,7 @@ def code_of(claim: Claim, arm: str) -> str:
     """The digest of the code and of the settings that make a run of an arm."""
     settings = claim.arms[arm]
     words = [*COMMON, *OF_SYSTEM[claim.system], *settings.flags, claim.data, str(settings.captions)]
-    words += ["taught"] * settings.taught
+    words += ["taught"] * settings.taught + ([f"gallery {claim.gallery}"] if claim.gallery else [])
     return ledger.code_digest(settings=" ".join([*words, *map(str, settings.stages)]))
 
 

@@ -23,7 +23,6 @@ from claim_tables import table, write_tables
 from transformers.utils import logging
 
 from vsehub.evaluation.embed import RowInputs, embed_rows
-from vsehub.evaluation.outcomes import Outcomes
 from vsehub.evaluation.protocols import protocol_outcomes
 from vsehub.evaluation.seeds import shares_of_images
 from vsehub.files.memory import reuse_memory
@@ -85,7 +84,7 @@ def run(bench: Bench, claim: Claim, arm: str, seed: int, recheck: bool = False):
     trainer = bench.train(claim, arm, seed)
     seconds, wall = time.process_time() - start, time.time() - wall
     trainer.evaluate()
-    measured = measures(claim, protocol_outcomes("recall", *trainer.last_embeds))
+    measured = measures(claim, trainer.last_embeds)
     rows = trainer.eval_dataset
     measured["metrics"] |= bench.graded(claim.data, rows, trainer.last_embeds, trainer.model.config)
     measured |= {"steps": sum(steps for _, steps in claim.arms[arm].stages), "texts": texts_read(claim, arm)}
@@ -96,10 +95,17 @@ def run(bench: Bench, claim: Claim, arm: str, seed: int, recheck: bool = False):
     print(f"{claim.name} | {arm} | seed {seed}: {claim.metric} {value:.2f}, {seconds:.0f} s", flush=True)
 
 
-def measures(claim: Claim, outcomes: Outcomes) -> dict:
-    """Fields of a line: the metrics, and what each picture adds to the primary one."""
+def measures(claim: Claim, embeds: tuple) -> dict:
+    """Fields of a line: the metrics, and what each picture adds to the primary one.
+
+    Where a claim has a gallery, it makes the metrics, and those over all pictures have `all_` before their names.
+    """
+    outcomes = protocol_outcomes("recall", *claim.searched(*embeds))
     shares = [round(float(share), 3) for share in shares_of_images(outcomes, claim.metric)]
-    return {"metrics": {name: round(value, 4) for name, value in outcomes.metrics().items()}, "shares": shares}
+    metrics = outcomes.metrics()
+    if claim.gallery:
+        metrics |= {f"all_{name}": value for name, value in protocol_outcomes("recall", *embeds).metrics().items()}
+    return {"metrics": {name: round(value, 4) for name, value in metrics.items()}, "shares": shares}
 
 
 def run_test(bench: Bench, claim: Claim, arm: str, seed: int):
@@ -115,7 +121,7 @@ def run_test(bench: Bench, claim: Claim, arm: str, seed: int):
     kept_runs.restore(model, path)
     rows = bench.test_rows(claim, arm)
     embeds = embed_rows(model, RowInputs(processor, rows), Accelerator(cpu=True))
-    measured = measures(claim, protocol_outcomes("recall", *embeds))
+    measured = measures(claim, embeds)
     measured["metrics"] |= bench.graded(f"{claim.data}-test", rows, embeds, model.config)
     measured |= {name: trained[0][name] for name in ("steps", "texts", "cpu_seconds", "wall_seconds")}
     line = ledger.line_of(claim.name, arm, seed, claim.metric, kept_runs.code_of_file(path), **measured)

@@ -144,19 +144,20 @@ def small_bench(tmp_path, tiny_vision_config, tiny_text_config, tiny_tokenizer):
     return Bench(str(tmp_path / "data"), str(tmp_path / "towers"), str(text), str(tmp_path / "out"))
 
 
-@pytest.mark.parametrize("system", ["d2s", "pir"])
-def test_kept_weights_read_the_test_split_once(system, small_bench, tmp_path, monkeypatch, capsys):
+MOVING = (
+    "--freeze_text False --cache_text False --freeze_vision False --train_vision_from layers.1 --cache_views 2".split()
+)
+
+
+@pytest.mark.parametrize(("system", "moving"), [("d2s", []), ("pir", []), ("d2s", MOVING)])
+def test_kept_weights_read_the_test_split_once(system, moving, small_bench, tmp_path, monkeypatch, capsys):
     """What is evaluated later is what was trained."""
     monkeypatch.setattr(ledger, "LEDGER", tmp_path / "runs.jsonl")
     monkeypatch.setattr(ledger, "TEST_LEDGER", tmp_path / "test_runs.jsonl")
     metric = "mean_recall" if system == "pir" else "rsum"
-    claim = Claim("tiny", "small", system, metric, "all", {"all": Arm(STAGES[system], tuple(TINY + OWN[system]))})
+    arm = Arm(STAGES[system], (*TINY, *OWN[system], *moving))
+    claim = Claim("tiny", "small", system, metric, "all", {"all": arm}, gallery=6 if moving else None)
     trainers, train = [], small_bench.train
-
-    def spied(*args, **kwargs):
-        trainers.append(train(*args, **kwargs))
-        return trainers[-1]
-
     monkeypatch.setattr(
         small_bench, "train", lambda *args, **kwargs: trainers.append(train(*args, **kwargs)) or trainers[-1]
     )
@@ -166,7 +167,11 @@ def test_kept_weights_read_the_test_split_once(system, small_bench, tmp_path, mo
     results.run_test(small_bench, claim, "all", 100)
     results.run_test(small_bench, claim, "all", 100)
     (trained,), (tested,) = ledger.read(), ledger.read(ledger.TEST_LEDGER)
-    assert tested["split"] == "test" and tested["code"] == trained["code"] and len(tested["shares"]) == 9
+    assert (
+        tested["split"] == "test"
+        and tested["code"] == trained["code"]
+        and len(tested["shares"]) == (claim.gallery or 9)
+    )
     model, processor = small_bench.untrained(claim, "all")
     kept_runs.restore(model, kept_runs.file_of(small_bench.out, "tiny", "all", 100))
     trainer = trainers[-1]
@@ -174,6 +179,16 @@ def test_kept_weights_read_the_test_split_once(system, small_bench, tmp_path, mo
     for restored, trained in zip(embeds, trainer.last_embeds):
         torch.testing.assert_close(restored, trained, atol=1e-3, rtol=0)  # caches are in half precision
     assert model.config.image_embeds_mean == trainer.model.config.image_embeds_mean
+
+
+def test_a_gallery_holds_the_same_pictures_with_all_their_texts_in_every_run():
+    claim = next(claim for claim in CLAIMS.values() if claim.gallery)
+    rng = np.random.default_rng(1)
+    pictures, owners = torch.arange(1800.0)[:, None], torch.from_numpy(rng.permutation(np.repeat(np.arange(1800), 2)))
+    images, texts, rows = claim.searched(pictures, owners[:, None].float(), owners)
+    assert len(images) == claim.gallery == len(images.unique()) and len(texts) == 2 * claim.gallery
+    assert torch.equal(images[rows], texts)
+    assert torch.equal(images, claim.searched(pictures, owners[:, None].float(), owners)[0])
 
 
 def test_a_change_of_ndcg_is_bold_where_its_interval_over_seeds_is_above_zero():
