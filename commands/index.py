@@ -7,7 +7,6 @@ Its sub-verbs are `vsehub index export INDEX` and `vsehub index calibrate INDEX`
 import argparse
 import importlib
 import sys
-from pathlib import Path
 
 from ..files.bad_samples import BAD_SAMPLES
 from ..files.numbers import positive_int, whole, workers
@@ -40,7 +39,7 @@ def parser() -> Parser:
     )
     parser.add_place("data", "folder of pictures, picture, scene (GeoTIFF), parquet, json or Hub id")
     parser.add("--model", help="folder or Hub id; not needed with --update")
-    parser.add("--out", required=True, help="folder of the index")
+    parser.add("--out", required=True, help="folder of the index, or lance://FOLDER/NAME (docs/search.md)")
     parser.add("--update", action="store_true", help="bring an index up to date, or add a source to it")
     parser.add(
         "--width",
@@ -89,14 +88,14 @@ def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
     loading = loading_options(args, args.model)
     from ..search.collection import Collection
-    from ..search.index_store import MANIFEST
     from ..search.refresh import index_collection
-    from ..search.vector_index import VectorIndex
+    from ..search.stores.places import holds_index, is_address, open_index
+    from ..search.stores.table_index import reports_of
 
     chosen_device(args.device)
     collection = Collection(args.data, args.split, **settings_of(args))
-    if args.update and Path(args.out, MANIFEST).is_file():
-        settings = settings_of_update(args, VectorIndex.open(args.out).sources.get(collection.name, {}))
+    if args.update and holds_index(args.out):
+        settings = settings_of_update(args, open_index(args.out).sources.get(collection.name, {}))
         collection = Collection(args.data, args.split, **settings)
     done = index_collection(
         collection,
@@ -112,10 +111,11 @@ def main(argv: list[str]) -> int:
         **loading,
     )
     if done is not None:  # on the first process
+        listed = reports_of(args.out) / BAD_SAMPLES if is_address(args.out) else BAD_SAMPLES
         text = (
             f"{args.out}: {done.rows} rows; {done.embedded} embedded, {done.unchanged} unchanged, "
             f"{done.removed} removed"
-            + (f"; {done.bad} bad, listed in {BAD_SAMPLES}" if done.bad else "")
+            + (f"; {done.bad} bad, listed in {listed}" if done.bad else "")
             + (f"; {done.blank} blank tiles left out" if done.blank else "")
             + (f"; no pictures: {done.others}" if done.others else "")
         )

@@ -24,7 +24,7 @@ def parser() -> Parser:
         "Choose the minimum cosine of a hit from validation pairs; below it a search returns nothing.",
         "index calibrate photos.index --data org/pairs --split validation",
     )
-    parser.add_place("index", "folder of `vsehub index`")
+    parser.add_place("index", "folder or address of an index")
     add_data_flags(parser, split="validation")
     parser.add("--limit", type=whole(2), default=1000, help="validation images to use (default: %(default)s)")
     parser.add("--off_topic", help="file of texts, one a line, that fit nothing in the index")
@@ -50,9 +50,9 @@ def main(argv: list[str]) -> int:
     off_topic = lines_of(args.off_topic) if args.off_topic else []
     from ..data.rows import image_source, prepare_rows
     from ..search.retriever import Retriever
-    from ..search.vector_index import VectorIndex
+    from ..search.stores.places import open_index
 
-    if off_topic and not len(VectorIndex.open(args.index)):
+    if off_topic and not len(open_index(args.index)):
         raise ValueError(f"{args.index} is empty, and --off_topic needs pictures in it: index pictures first")
     rows = prepare_rows(data_arguments(args), args.split, None, need_dense=False, limit=args.limit)
     owners = [number for number, texts in enumerate(rows["captions"]) for _ in texts]

@@ -10,9 +10,13 @@ def parser() -> Parser:
         "Write an index for another engine: parquet (datasets, Qdrant), GeoParquet (QGIS), or a LanceDB table.",
         "index export photos.index --to parquet --out vectors.parquet",
     )
-    parser.add_place("index", "folder of `vsehub index`")
+    parser.add_place("index", "folder or address of an index")
     parser.add("--to", choices=("parquet", "geoparquet", "lance"), default="parquet", help="default: %(default)s")
-    parser.add("--out", required=True, help="parquet file, or folder of the LanceDB database")
+    parser.add(
+        "--out",
+        required=True,
+        help="parquet file, folder of the LanceDB database, or address of an index (lance://...)",
+    )
     parser.add("--table", default="images", help="of the database (default: %(default)s)")
     add_images(parser)
     add_json(parser, "what was written")

@@ -20,7 +20,7 @@ def parser() -> Parser:
         "Find the pictures of an index that are nearest to a text, a picture, or a picture changed by a text.",
         'search photos.index "a red boat at a pier" --k 5 --html page.html',
     )
-    parser.add_place("index", "folder of `vsehub index`")
+    parser.add_place("index", "folder or address of an index")
     parser.add_place("text", "what to look for; several words need no quotes", required=False, joins=True)
     parser.add("--image", help="a picture to look for; with a text, changed by it")
     parser.add(
@@ -104,11 +104,11 @@ def main(argv: list[str]) -> int:
     from ..search.filters import chosen_rows
     from ..search.pages import about_search, geojson, html_page, links_from, picture_opener
     from ..search.retriever import Retriever
-    from ..search.vector_index import VectorIndex
+    from ..search.stores.places import open_index
 
     image = open_any(args.image) if args.image else None
     asked = parts_of(args) | {"like": args.like, "where": args.where, "path": args.path}
-    now = VectorIndex.open(args.index).snapshot  # what is wrong is told before the model is loaded
+    now = open_index(args.index).snapshot  # what is wrong is told before the model is loaded
     chosen = chosen_rows(now, where=args.where, path=args.path)
     like = None if args.like is None else now.row_of(args.like)
     searched = number_searched(now, chosen, like)

@@ -17,7 +17,7 @@ def parser() -> Parser:
         "A page and an HTTP API over an index: search by text and picture, embeddings in the shape of OpenAI's API.",
         "serve photos.index",
     )
-    parser.add_place("index", "folder of `vsehub index`")
+    parser.add_place("index", "folder or address of an index")
     parser.add("--model", help="folder or Hub id of the model of the index, if it was moved")
     parser.add("--host", default="127.0.0.1", help="address to listen at; any but this machine's own needs a token")
     parser.add("--port", type=whole(0, 65535), default=8000, help="default: %(default)s; 0 takes a free one")
@@ -67,7 +67,7 @@ def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
     loading = loading_options(args, args.model)
     from ..search.retriever import Retriever
-    from ..serving.live_index import stamp_of
+    from ..search.stores.places import stamp_of
     from ..serving.questions import Limits
     from ..serving.server import bound, check_extra, check_token, serve
 

@@ -7,13 +7,14 @@ import pyarrow.parquet as pq
 
 from ..files.outputs import output_file, output_folder
 from ..files.whole import whole_file
+from .index import Index
 from .index_segments import SCHEMA
-from .vector_index import VectorIndex
+from .stores.places import is_address, kept_in, open_index
 
 FORMATS = ("parquet", "geoparquet", "lance")
 
 
-def vector_batches(index: VectorIndex):
+def vector_batches(index: Index):
     """Yield the rows of an index as Arrow record batches: its items and `vector`, a list of fixed size."""
     schema = export_schema(index)
     for vectors, items in index.batches():
@@ -21,19 +22,19 @@ def vector_batches(index: VectorIndex):
         yield from items.append_column(schema.field("vector"), column).combine_chunks().to_batches()
 
 
-def export_schema(index: VectorIndex) -> pa.Schema:
+def export_schema(index: Index) -> pa.Schema:
     """The columns of an export."""
     return SCHEMA.append(pa.field("vector", pa.list_(pa.float32(), index.dimension)))
 
 
-def to_parquet(index: VectorIndex, out):
+def to_parquet(index: Index, out):
     """Write the index as one parquet file; after an error there is none."""
     with whole_file(out) as file, pq.ParquetWriter(file, export_schema(index)) as writer:
         for batch in vector_batches(index):
             writer.write_batch(batch)
 
 
-def to_lance(index: VectorIndex, out, table: str):
+def to_lance(index: Index, out, table: str):
     """Write the index as a table of an embedded LanceDB database; a table of that name is replaced.
 
     Raises:
@@ -47,12 +48,13 @@ def to_lance(index: VectorIndex, out, table: str):
     lancedb.connect(str(out)).create_table(table, data=reader, mode="overwrite")
 
 
-def export_index(folder, out, to: str = "parquet", table: str = "images", images: Iterable[str] = ()) -> VectorIndex:
+def export_index(folder, out, to: str = "parquet", table: str = "images", images: Iterable[str] = ()) -> Index:
     """Write the index of a folder for another engine, and return it.
 
     Args:
-        folder: of the index.
-        out: a parquet file, or the folder of a LanceDB database.
+        folder: of the index, or its address.
+        out: a parquet file, or the folder of a LanceDB database; at an address (`stores.places`) the copy is an index
+            of its own.
         to: of `FORMATS`.
         table: name in the database.
         images: folders of scenes that may be opened, of an index that was not made here.
@@ -64,7 +66,9 @@ def export_index(folder, out, to: str = "parquet", table: str = "images", images
     """
     if to not in FORMATS:
         raise ValueError(f"no format {to!r}; there are {', '.join(FORMATS)}")
-    index = VectorIndex.open(folder)
+    index = open_index(folder)
+    if is_address(out):
+        return kept_in(index, out)
     (output_folder if to == "lance" else output_file)(out)
     if not len(index):
         raise ValueError(f"{folder} is empty: there is nothing to export")

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .index_segments import SCHEMA
-from .snapshot import Snapshot
+from .rows import Rows
 
 COMPARISONS = {
     ast.Eq: operator.eq,
@@ -31,7 +31,7 @@ HINT = 'write it as in Python: width >= 1000 and label == "boat" (== for equal, 
 
 
 def chosen_rows(
-    snapshot: Snapshot, among: str | None = None, where: str | pc.Expression | None = None, path: str | None = None
+    snapshot: Rows, among: str | None = None, where: str | pc.Expression | None = None, path: str | None = None
 ) -> np.ndarray | None:
     """Rows that meet all conditions, boolean (all rows,); None where there is no condition.
 
@@ -108,7 +108,7 @@ def _side(node) -> pc.Expression:
     return pc.field(node.id) if isinstance(node, ast.Name) else pc.scalar(ast.literal_eval(node))
 
 
-def _meets(snapshot: Snapshot, where: str | pc.Expression) -> np.ndarray:
+def _meets(snapshot: Rows, where: str | pc.Expression) -> np.ndarray:
     if isinstance(where, str):
         condition, names = expression(where)
         table = _table(snapshot, names)
@@ -128,7 +128,7 @@ def _meets(snapshot: Snapshot, where: str | pc.Expression) -> np.ndarray:
     return kept
 
 
-def _table(snapshot: Snapshot, names: set[str] | None) -> pa.Table:
+def _table(snapshot: Rows, names: set[str] | None) -> pa.Table:
     """The fields of these names (None: all) of all rows."""
     own = [name for name in SCHEMA.names if name != "fields"]
     columns = {name: snapshot.chunks(name) for name in own if names is None or name in names}

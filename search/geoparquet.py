@@ -15,8 +15,8 @@ from ..files.whole import whole_file
 from ..processing.pixels import BadImageError
 from ..processing.places import NoPlaceError
 from .export import export_schema, vector_batches
+from .index import Index
 from .pages import outline
-from .vector_index import VectorIndex
 
 MODEL = ("id", "revision", "digest")  # what made the vectors, columns `model_id`, ...
 CODES = {"Polygon": 3, "MultiPolygon": 6}  # of well-known binary
@@ -24,7 +24,7 @@ UNKNOWN = "; this index was not made here: name the folders of its scenes with -
 logger = logging.get_logger(__name__)
 
 
-def to_geoparquet(index: VectorIndex, out, images: Iterable[str] = ()):
+def to_geoparquet(index: Index, out, images: Iterable[str] = ()):
     """Write items, `vector`, `model_id`, `model_revision`, `model_digest` and `geometry` of an index.
 
     After an error there is no file. Every scene is opened once to read its coordinates; a scene that no longer exists,

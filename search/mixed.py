@@ -8,7 +8,7 @@ training data, in the model's configuration.
 import numpy as np
 
 from .nearest import ranked
-from .snapshot import Snapshot, check_request
+from .rows import Rows, check_request
 from .vector_types import products
 
 LEAST = 1e-6  # squared norm of a vector less the mean: one that equals the mean is near nothing
@@ -21,15 +21,8 @@ def centred(vectors: np.ndarray, mean: np.ndarray) -> np.ndarray:
     return moved / np.maximum(np.linalg.norm(moved, axis=-1, keepdims=True), LEAST**0.5)
 
 
-def is_mixed(snapshot: Snapshot, chosen: np.ndarray | None) -> bool:
-    """Whether the rows that are searched hold pictures and texts."""
-    rows = snapshot.alive if chosen is None else snapshot.alive & chosen
-    texts = snapshot.texts[rows]
-    return bool(texts.any() and not texts.all())
-
-
 def search_mixed(
-    snapshot: Snapshot,
+    snapshot: Rows,
     query: np.ndarray,
     means: dict[str, np.ndarray],
     k: int,
@@ -51,15 +44,14 @@ def search_mixed(
     check_request(k, cutoff)
     left_out = ~snapshot.alive if chosen is None else ~(snapshot.alive & chosen)
     both = np.stack([means["image"], means["text"]])  # (2, D)
-    scores, slack = np.empty((2, len(left_out)), np.float32)
-    for start, segment in snapshot.placed():
-        part = slice(start, start + len(segment))
+    scores, slack = np.zeros((2, len(left_out)), np.float32)
+    for part, vectors in snapshot.blocks():
         of = snapshot.texts[part].astype(int)  # the modality of each row: a row of `both`
-        sums = products(segment.vectors, np.stack([query, *both]).astype(np.float32), slice(None))  # (3, R)
+        sums = products(vectors, np.stack([query, *both]).astype(np.float32), slice(None))  # (3, R)
         squares = 1 - 2 * sums[1 + of, np.arange(len(of))] + (both**2).sum(1)[of]
         squares = np.maximum(squares, LEAST)
         scores[part] = (sums[0] - (both @ query)[of]) / np.sqrt(squares)
-        slack[part] = (SLACK + 2 * getattr(segment.vectors, "length_error", 0)) / squares
+        slack[part] = (SLACK + 2 * getattr(vectors, "length_error", 0)) / squares
     scores[left_out] = -np.inf
     last = np.partition(scores - slack, -k)[-k] if k < len(scores) else -np.inf
     rows = np.flatnonzero((scores + slack >= last) & ~left_out)
@@ -68,4 +60,4 @@ def search_mixed(
     return rows[kept], cosines[kept]
 
 
-__all__ = ["centred", "is_mixed", "search_mixed"]
+__all__ = ["centred", "search_mixed"]

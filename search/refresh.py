@@ -18,9 +18,10 @@ from ..files.bad_samples import BadSample, report_bad_samples
 from .approximate import require_faiss
 from .collection import Collection
 from .embedding_stream import embed_stream
-from .index_store import IndexFolderError, Store
+from .index import Index
+from .index_store import IndexFolderError
 from .retriever import Retriever
-from .vector_index import VectorIndex
+from .stores.places import check_options, holds_index, open_index
 
 logger = logging.getLogger(__name__)
 SAVED_AT_ONCE = 2048  # at most so many files or rows between two saves
@@ -58,7 +59,7 @@ def index_collection(
 
     Args:
         collection: what to index.
-        out: folder of the index.
+        out: folder of the index, or its address (`stores.places`).
         model: folder or Hub id; an index that is updated knows its own.
         update: bring an index up to date, or add a collection to it; without, a folder that holds one is refused.
         kind: of `approximate.KINDS`, or `auto`; None is the kind of the index, `flat` for a new one.
@@ -83,6 +84,7 @@ def index_collection(
         require_faiss()
     if batch_size < 1 or (workers or 1) < 1:
         raise ValueError(f"batch_size and workers must be at least 1, not {batch_size} and {workers}")
+    check_options(out, kind, vectors)
     collection.check(may_be_empty=update)
     accelerator = Accelerator()
     loading |= {"width": width, "wait": wait, "vectors": vectors}
@@ -97,7 +99,7 @@ def _opened(
     collection: Collection, out, model: str | None, update: bool, kind: str | None, accelerator, loading: dict
 ) -> Retriever:
     """The index to write to, made by process 0 if there is none, and its model."""
-    there = Store(out).exists()
+    there = holds_index(out)
     accelerator.wait_for_everyone()  # all processes have looked before process 0 makes it
     retriever = None if there else _made(out, model, kind, accelerator, loading)
     if retriever is None:
@@ -114,7 +116,7 @@ def _check_begun(collection: Collection, out, raced: bool):
     """Refuse an index that is finished, or of other sources: only an interrupted job goes on without `update`, and one
     that waited for another that had the same to do (`raced`).
     """
-    begun = VectorIndex.open(out)
+    begun = open_index(out)
     mine = not begun.sources or collection.name in begun.sources
     if not mine or (len(begun) and not begun.unfinished and not raced):
         raise IndexFolderError(f"{out} holds an index: --update brings it up to date, or name another --out")
@@ -134,7 +136,7 @@ def _made(out, model: str | None, kind: str | None, accelerator, loading: dict) 
     try:
         retriever.save(out)
     except IndexFolderError:
-        if not loading["wait"] or not Store(out).exists():
+        if not loading["wait"] or not holds_index(out):
             raise
         return None
     return retriever
@@ -174,12 +176,12 @@ def refresh(retriever: Retriever, collection: Collection, accelerator, batch_siz
             {"id": f"*{kind}", "path": None, "problem": f"{n} files that are not pictures"}
             for kind, n in others.items()
         ]
-        _report(index.folder, collection.name, problems + collection.notes + notes, known)
+        _report(index.reports, collection.name, problems + collection.notes + notes, known)
     accelerator.wait_for_everyone()
     return done
 
 
-def _rows_of(index: VectorIndex, collection: Collection, *names):
+def _rows_of(index: Index, collection: Collection, *names):
     """Fields of the collection's rows; ids alone without names."""
     columns = zip(*(index.column(name) for name in names or ("id",)))
     owned = zip(index.alive, index.column("collection"), columns)
@@ -204,7 +206,7 @@ def _chunks(todo: list, collection: Collection, accelerator):
         start = end
 
 
-def _plan(index: VectorIndex, collection: Collection):
+def _plan(index: Index, collection: Collection):
     """(units to embed, ids to delete unless embedded again, number of rows that stay, their files)."""
     known: dict[str, list] = {}
     for item in _rows_of(index, collection, "id", "path", "size", "stamp"):

@@ -26,9 +26,11 @@ from ..processing.scenes import open_any
 from .cutoff import LEAST_KEPT, TOO_HIGH, Cutoff, best_of_others, calibrated_cutoff
 from .embedding_stream import embed_stream
 from .filters import chosen_rows
-from .mixed import centred, is_mixed, search_mixed
+from .index import Index
+from .mixed import centred, search_mixed
 from .query import checked, combined, listed
-from .snapshot import Snapshot
+from .rows import Rows
+from .stores.places import kept_in, open_index
 from .vector_index import VectorIndex
 
 logger = logging.getLogger(__name__)
@@ -71,7 +73,7 @@ class Retriever:
         self,
         model,
         processor=None,
-        index: VectorIndex | None = None,
+        index: Index | None = None,
         width: int | None = None,
         vectors: str | None = None,
     ):
@@ -80,7 +82,7 @@ class Retriever:
         self.encoder: Encoder = encoder_of(model, processor).eval().with_width(width)
         self.model, self.processor = self.encoder.model, self.encoder.processor
         self.made_by = self.encoder.identity
-        self.index = VectorIndex(self.made_by, vectors=vectors or "float32") if index is None else index
+        self.index: Index = VectorIndex(self.made_by, vectors=vectors or "float32") if index is None else index
         self.index.check_model(self.made_by)
         self.index.check_vectors(vectors)
 
@@ -93,7 +95,7 @@ class Retriever:
         Args:
             model: Hub id or folder of any dual encoder (see `processing.load_encoder`), or a model in memory (then with
                 a `processor`, unless one is saved beside its weights).
-            index: a `VectorIndex`, the folder of one, or None for an empty one in memory.
+            index: an `Index`, the folder or address of one, or None for an empty one in memory.
             processor: of the model.
             width: keep the first so many numbers of each vector; default as the index says, or all.
             wait: of `VectorIndex`: seconds that a change waits for another writer of the index.
@@ -109,7 +111,7 @@ class Retriever:
             with load_errors(source):
                 model = load_encoder(source, processor, **kwargs)
         if isinstance(index, (str, os.PathLike)):
-            index = VectorIndex.open(index)
+            index = open_index(index)
         retriever = cls(model, processor, index, width, vectors)
         retriever.index.wait = wait or retriever.index.wait
         return retriever
@@ -119,14 +121,14 @@ class Retriever:
         """Open a saved index with the model that made it, or with `model`: a copy in another place, or in memory.
 
         Args:
-            folder: of the index.
+            folder: of the index, or its address (`stores.places`).
             model: folder, Hub id, or a model in memory.
             **kwargs: of `from_pretrained`, such as `wait`.
 
         Raises:
             ValueError: the index names no model, or only the index says whose code would run.
         """
-        index = VectorIndex.open(folder)
+        index = open_index(folder)
         if model is None:
             model = (index.model or {}).get("id")
             if not model:
@@ -145,8 +147,8 @@ class Retriever:
         return cls.from_pretrained(model, index, **kwargs)
 
     def save(self, folder):
-        """Write the index to a folder without an index; later changes are then written there."""
-        self.index.save(folder)
+        """Write the index to a folder or address without an index; later changes are then written there."""
+        self.index = kept_in(self.index, folder)
 
     def add_images(self, images, ids=None, captions=None, batch_size: int = 32, fast: bool = False) -> list[dict]:
         """Embed and add pictures.
@@ -223,7 +225,7 @@ class Retriever:
         chosen = chosen_rows(now, among, where, path)
         row = None if like is None else now.row_of(like)
         if row is not None:
-            chosen = np.ones(len(now.deleted), bool) if chosen is None else chosen
+            chosen = np.ones(now.total, bool) if chosen is None else chosen
             chosen[row] = False
         subtracted = self.means_for(now, chosen) if means else None
         if row is None:
@@ -239,7 +241,7 @@ class Retriever:
             for item, score in zip(now.items(rows), scores)
         ]
 
-    def means_for(self, snapshot: Snapshot, chosen: np.ndarray | None = None) -> dict[str, np.ndarray] | None:
+    def means_for(self, snapshot: Rows, chosen: np.ndarray | None = None) -> dict[str, np.ndarray] | None:
         """The mean vectors (D,) of `image` and `text` that a search subtracts; None: nothing is subtracted.
 
         Args:
@@ -247,7 +249,7 @@ class Retriever:
             chosen: which rows are searched; only where both pictures and texts are among them, means are subtracted.
         """
         means = self.encoder.means
-        if means is None or not is_mixed(snapshot, chosen):
+        if means is None or not snapshot.is_mixed(chosen):
             return None
         return {kind: mean.double().numpy() for kind, mean in means.items()}
 

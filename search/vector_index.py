@@ -6,9 +6,7 @@ fifth of all. Rows are numbered across segments; a merge may change a row's numb
 """
 
 import contextlib
-import os
 import threading
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +15,10 @@ import pyarrow.parquet as pq
 
 from ..files.arrays import read_array
 from . import approximate as search_graph
-from .index_manifest import called, check_types, kept_numbers
+from .index import Index
+from .index_manifest import called, check_types
 from .index_segments import BLOCK, Segment, items_table, write_vectors
 from .index_store import COMPACT_FORMAT, FORMAT, IndexFolderError, Store
-from .named_folders import folders_of, new_origin, remember_folders
 from .nearest import load_faiss
 from .snapshot import Snapshot
 from .vector_types import UnitRows, check_type, encoded, opened
@@ -29,7 +27,7 @@ DEAD_SHARE = 0.2  # share of deleted rows, above which they are removed
 GRAPH_LAG = (2000, 0.1)  # rows outside the graph (number, and share of all) above which they are added to it
 
 
-class VectorIndex:
+class VectorIndex(Index):
     """Unit vectors with ids, in memory or in a folder.
 
     Args:
@@ -123,45 +121,15 @@ class VectorIndex:
         """The folder of the index; None in memory."""
         return None if self._store is None else self._store.folder
 
-    def __len__(self) -> int:
-        return len(self._now)
+    @property
+    def place(self) -> str | None:
+        """See `Index`."""
+        return None if self._store is None else str(self._store.folder)
 
-    def check_model(self, model: dict):
-        """Refuse vectors of another model.
-
-        Raises:
-            IndexFolderError: the index was made with other weights, or holds vectors of another width.
-        """
-        mine = self.model
-        if mine is None:
-            return
-        if mine["digest"] == model["digest"]:
-            kept, asked = kept_numbers(mine), kept_numbers(model)
-            if kept == asked:
-                return
-            raise IndexFolderError(
-                f"{self.folder or 'this index'} holds {kept} of each embedding, and {asked} were asked for: leave the "
-                "width out, or make another index"
-            )
-        same_name = mine["id"] == model["id"]
-        raise IndexFolderError(
-            f"{self.folder or 'this index'} was made with {called(mine)}, not with {called(model)}"
-            f"{' (same name, other weights)' if same_name else ''}: use that model, or make another index"
-        )
-
-    def check_vectors(self, name: str | None):
-        """Refuse another way of storing the vectors than that of this index; None asks for none.
-
-        Raises:
-            ValueError: no such type; IndexFolderError: the index holds others.
-        """
-        if name is None or name == self.vector_type:
-            return
-        check_type(name)
-        raise IndexFolderError(
-            f"{self.folder or 'this index'} holds {self.vector_type} vectors, and {name} were asked for: leave that "
-            "out, or make another index"
-        )
+    @property
+    def reports(self) -> Path | None:
+        """See `Index`."""
+        return self.folder
 
     @contextlib.contextmanager
     def lock(self):
@@ -184,17 +152,7 @@ class VectorIndex:
             raise IndexFolderError(f"{self.folder} now holds vectors of {called(self.model)}: open it again")
 
     def add(self, vectors, items: list[dict], merge: bool = True):
-        """Add rows; they replace those with the same ids.
-
-        Args:
-            vectors: (R, D); they are normalised.
-            items: for each row a dictionary of the fields of `index_segments.SCHEMA`; `id` is needed.
-            merge: whether preceding small segments may be merged with this one (False: call `compact` after many adds).
-
-        Raises:
-            ValueError: NaN, zero vectors, vectors and items of different number, repeated ids; IndexFolderError:
-                another dimension.
-        """
+        """See `Index`."""
         vectors, table = UnitRows(vectors), items_table(items)
         if len(vectors) != len(table):
             raise ValueError(f"{len(vectors)} vectors for {len(table)} items")
@@ -212,7 +170,7 @@ class VectorIndex:
                 raise
 
     def delete(self, ids) -> int:
-        """Remove rows by id and return their number; unknown ids are ignored."""
+        """See `Index`."""
         with self._changing():
             deleted = self._now.deleted.copy()
             deleted[self._now.rows_of(pa.array(list(ids), pa.string()))] = True
@@ -226,20 +184,6 @@ class VectorIndex:
         with self._changing():
             whole = len(self._now.segments) <= 1 and not self._now.deleted.any()
             self._rewrite(None if whole else 0, self._now.deleted, force_graph=True)
-
-    @property
-    def named(self) -> set[str]:
-        """The folders and files that the user named on this machine: pictures are opened from these alone."""
-        return self._named | folders_of(self.origin)
-
-    def allow(self, folders: Iterable[str]):
-        """Name folders or files whose pictures may be opened; the next change, or `remember`, keeps that."""
-        self._named |= set(map(os.path.abspath, folders))
-
-    def remember(self):
-        """Keep what `allow` named, if no change did."""
-        if self._store is not None and not self._named <= folders_of(self.origin):
-            self.note()
 
     def note(self, **facts):
         """Store `cutoff`, `sources`, `kind` or `unfinished` in the manifest.
@@ -271,31 +215,6 @@ class VectorIndex:
             except BaseException:
                 self._store, self.generation = before
                 raise
-
-    def search(self, queries, k: int = 10, cutoff: float | None = None, where=None, exact: bool = False) -> list:
-        """`Snapshot.search` of the present state."""
-        return self._now.search(queries, k, cutoff, where, exact)
-
-    def vectors(self, rows) -> np.ndarray:
-        """`Snapshot.vectors` of the present state."""
-        return self._now.vectors(rows)
-
-    def items(self, rows) -> list[dict]:
-        """`Snapshot.items` of the present state."""
-        return self._now.items(rows)
-
-    def batches(self) -> Iterator[tuple[np.ndarray, pa.Table]]:
-        """`Snapshot.batches` of the present state."""
-        return self._now.batches()
-
-    def column(self, name: str) -> list:
-        """`Snapshot.column` of the present state."""
-        return self._now.column(name)
-
-    @property
-    def alive(self) -> np.ndarray:
-        """`Snapshot.alive` of the present state."""
-        return self._now.alive
 
     def _first_to_merge(self, added: int, deleted) -> int:
         """Index of the first segment that is rewritten together with `added` rows."""
@@ -359,14 +278,7 @@ class VectorIndex:
                 }
             )
         self._files, self.generation = files, generation
-        name = str(self.folder or "this index")
-        self._now = Snapshot(segments, deleted, self.dimension, graph, graph_rows, name)
-
-    def _remember(self):
-        """Remember what the user named; an index that is not known here gets a name that nobody else knows."""
-        if self._named:
-            self.origin = self.origin if folders_of(self.origin) else new_origin()
-            remember_folders(self.origin, self._named)
+        self._now = Snapshot(segments, deleted, self.dimension, graph, graph_rows, self.name)
 
     def _segment(self, parts, generation) -> Segment:
         """One segment of the kept rows of several; written, if the index has a folder."""

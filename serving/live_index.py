@@ -9,10 +9,9 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from ..files.text import printable
-from ..search.index_store import MANIFEST
 from ..search.pages import picture_opener, small_jpeg
 from ..search.retriever import Hit, Retriever
-from ..search.vector_index import VectorIndex
+from ..search.stores.places import is_address, open_index, stamp_of
 from .public_ids import PublicIds, shown_name
 
 logger = logging.getLogger(__name__)
@@ -82,9 +81,9 @@ class LiveIndex:
     """The newest complete state of an index.
 
     Args:
-        retriever: over the index, in a folder or in memory.
+        retriever: over the index, in a folder, a database or in memory.
         images: of `State`.
-        stamp: `stamp_of` the folder before the index was opened.
+        stamp: `stores.places.stamp_of` the index before the index was opened.
 
     Attributes:
         now: the present `State`; take it once for each request.
@@ -93,7 +92,7 @@ class LiveIndex:
     """
 
     def __init__(self, retriever: Retriever, images: Iterable[str] = (), stamp: tuple | None = None):
-        self.encoder, self.folder = retriever.encoder, retriever.index.folder
+        self.encoder, self.place = retriever.encoder, retriever.index.place
         self.images, self.key = list(images), retriever.index.origin or secrets.token_hex(16)
         self.takeovers = 0
         self.problem: str | None = None
@@ -101,15 +100,15 @@ class LiveIndex:
         self._seen, self._lock, self._end = stamp, threading.Lock(), threading.Event()
 
     def refresh(self) -> bool:
-        """Take the index over if it has changed on disk; the state before stays where that fails."""
-        if self.folder is None:
+        """Take the index over if it has changed where it is stored; the state before stays where that fails."""
+        if self.place is None:
             return False
         with self._lock:
             try:
-                stamp = stamp_of(self.folder)
+                stamp = stamp_of(self.place)
                 if stamp == self._seen:
                     return False
-                index = VectorIndex.open(self.folder)
+                index = open_index(self.place)
                 state = State(Retriever(self.encoder, index=index), self.images, self.key)
                 state.ids.prepare()
             except (ValueError, OSError, MemoryError) as error:  # being copied, damaged, or of another model
@@ -121,8 +120,10 @@ class LiveIndex:
             self.takeovers += 1
             return True
 
-    def watch(self, every: float = 1.0):
-        """Look for changes every few seconds, in a thread of its own, until `close`."""
+    def watch(self, every: float | None = None):
+        """Look for changes every few seconds (default 1, of a database 10), in a thread of its own, until `close`."""
+        if every is None:
+            every = 10.0 if is_address(self.place) else 1.0
         threading.Thread(target=self._watch, args=(every,), name="vsehub index", daemon=True).start()
 
     def close(self):
@@ -134,13 +135,4 @@ class LiveIndex:
             self.refresh()
 
 
-def stamp_of(folder) -> tuple[int, int, int] | None:
-    """What changes when the index of a folder does; None where there is none."""
-    try:
-        status = os.stat(os.path.join(folder, MANIFEST))
-    except OSError:
-        return None
-    return status.st_ino, status.st_mtime_ns, status.st_size
-
-
-__all__ = ["LiveIndex", "State", "stamp_of"]
+__all__ = ["LiveIndex", "State"]

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from ..search.snapshot import Snapshot
+from ..search.rows import Rows
 
 BYTES = 8  # of an id: among a million items two are equal with a chance of 3 in 100,000,000
 
@@ -20,7 +20,7 @@ class PublicIds:
         key: without it, nobody can compute an id from a guessed path.
     """
 
-    def __init__(self, snapshot: Snapshot, key: str):
+    def __init__(self, snapshot: Rows, key: str):
         self.snapshot, self._key = snapshot, key.encode()[:64]
         self._lock = threading.Lock()
         self._sorted: tuple[np.ndarray, np.ndarray] | None = None
@@ -47,7 +47,7 @@ class PublicIds:
         """Digests of all rows, sorted, and their rows; computed once (about a second for a million items)."""
         with self._lock:
             if self._sorted is None:
-                joined = b"".join(map(self._digest, self.snapshot.column("id")))
+                joined = b"".join(self._digest(name or "") for name in self.snapshot.column("id"))
                 digests = np.frombuffer(joined, ">u8").astype(np.uint64)
                 order = np.argsort(digests, kind="stable")
                 self._sorted = digests[order], order

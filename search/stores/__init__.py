@@ -1,0 +1,1 @@
+"""Indexes that lie in a vector database: LanceDB and Qdrant."""

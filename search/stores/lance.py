@@ -1,0 +1,213 @@
+"""An index in a table of LanceDB, in a local folder or an object store.
+
+Every change is one new version of the table, and what is known of the index is in the metadata of its vectors, so rows
+and facts belong to one version. A snapshot reads its version as long as LanceDB keeps it.
+"""
+
+import contextlib
+import json
+import re
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..index_segments import SCHEMA
+from ..index_store import IndexFolderError
+from .table import BLOCK, NUMBER, VECTOR, State, pieces, rows_schema
+
+KEY = b"vsehub"  # of our metadata
+IN_TIME = {"connect_timeout": "5s", "client_max_retries": "1", "client_retry_timeout": "10"}  # of an object store
+COLUMNS = [*SCHEMA.names, NUMBER, VECTOR]
+NAMED_AT_ONCE = 10_000  # ids in one condition
+
+
+class LanceTable:
+    """A table; see `table.Table`.
+
+    Args:
+        address: as the user wrote it.
+        base: folder of the database, or its URI in an object store, whose keys are in LanceDB's environment variables.
+        name: of the table.
+    """
+
+    def __init__(self, address: str, base: str, name: str):
+        self.address, self._base, self._name = address, base, name
+        self._remote = "://" in base
+
+    def check_kind(self, kind: str):
+        """See `Table`."""
+        if kind == "hnsw":
+            raise ValueError(f"{self.address}: LanceDB is searched exactly; leave out --kind, or use --kind flat")
+
+    def _database(self):
+        """The database, or None where there is no folder."""
+        if not self._remote and not Path(self._base).is_dir():
+            return None  # to connect would make it
+        return _lancedb().connect(self._base, storage_options=IN_TIME if self._remote else None)
+
+    def _open(self):
+        database = self._database()
+        try:
+            return None if database is None else database.open_table(self._name)
+        except (ValueError, FileNotFoundError) as error:
+            if "was not found" in str(error):
+                return None
+            raise
+
+    def stamp(self):
+        """See `Table`."""
+        with self._errors():
+            table = self._open()
+            return None if table is None else table.version
+
+    def read(self) -> State | None:
+        """See `Table`."""
+        with self._errors():
+            table = self._open()
+            if table is None:
+                return None
+            version = table.version
+            table.checkout(version)
+            metadata = _vector_field(table.schema).metadata or {}
+        try:
+            facts = json.loads(metadata[KEY])
+        except (KeyError, ValueError):
+            raise IndexFolderError(
+                f"{self.address} is a table that vsehub did not make: name another table of the database"
+            ) from None
+        return State({**facts, "generation": version}, LanceView(self, table), version)
+
+    def write(self, rows: pa.Table, facts: dict, new: bool):
+        """See `Table`: one version of the table."""
+        with self._errors():
+            if new:
+                schema = rows_schema(facts["dimension"], {KEY: json.dumps(facts)})
+                database = _lancedb().connect(self._base, storage_options=IN_TIME if self._remote else None)
+                database.create_table(self._name, data=rows.cast(schema))
+                return
+            merge = self._open().merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
+            merge.execute(rows)
+
+    def remove(self, ids: list[str], facts: dict):
+        """See `Table`: one version for each some thousand ids."""
+        with self._errors():
+            table = self._open()
+            for part in pieces(ids, NAMED_AT_ONCE):
+                table.delete(_among("id", map(_quoted, part)))
+
+    def note(self, facts: dict):
+        """See `Table`."""
+        with self._errors():
+            self._open().update_field_metadata({"path": VECTOR, "metadata": {KEY.decode(): json.dumps(facts)}})
+
+    def tidy(self, kind: str):
+        """See `Table`; versions of the last seven days stay, since others may read them."""
+        with self._errors():
+            self._open().optimize()
+
+    @contextlib.contextmanager
+    def _errors(self):
+        """Turn an error of LanceDB into one line."""
+        try:
+            yield
+        except (IndexFolderError, ImportError, MemoryError):
+            raise
+        except (ValueError, OSError, RuntimeError, pa.ArrowException) as error:
+            raise IndexFolderError(f"{self.address}: LanceDB refuses ({_short(error)})") from None
+
+
+class LanceView:
+    """The rows of one version; see `table.View`."""
+
+    def __init__(self, owner: LanceTable, table):
+        self._owner, self._table = owner, table
+
+    @cached_property
+    def total(self) -> int:
+        """See `View`."""
+        numbers = self._read({NUMBER})[NUMBER]
+        return (pc.max(numbers).as_py() + 1) if len(numbers) else 0
+
+    def count(self, modality: str | None = None) -> int:
+        """See `View`."""
+        with self._owner._errors():
+            return self._table.count_rows(None if modality is None else f"modality = {_quoted(modality)}")
+
+    def nearest(
+        self,
+        query: np.ndarray,
+        count: int,
+        within: np.ndarray | None = None,
+        without: np.ndarray | None = None,
+        exact: bool = True,
+    ) -> pa.Table:
+        """See `View`; LanceDB's own vector indexes, if somebody made one, are not used."""
+        with self._owner._errors():
+            search = self._table.search(np.asarray(query, np.float32), vector_column_name=VECTOR)
+            search = search.distance_type("dot").bypass_vector_index()
+            if within is not None:
+                search = search.where(_among(NUMBER, map(str, within.tolist())), prefilter=True)
+            if without is not None:
+                search = search.where(f"NOT {_among(NUMBER, map(str, without.tolist()))}", prefilter=True)
+            return search.select([*COLUMNS, "_distance"]).limit(count).to_arrow().select(COLUMNS)
+
+    def rows(self, numbers: np.ndarray) -> pa.Table:
+        """See `View`."""
+        return self._read(COLUMNS, _among(NUMBER, map(str, numbers.tolist())) if len(numbers) else "false")
+
+    def numbers_of(self, ids: list[str]) -> np.ndarray:
+        """See `View`."""
+        return self._read({NUMBER}, _among("id", map(_quoted, ids)))[NUMBER].to_numpy()
+
+    def columns(self, names: set[str], limit: int | None = None) -> pa.Table:
+        """See `View`."""
+        return self._read({NUMBER, *names}, limit=limit)
+
+    def blocks(self) -> Iterator[pa.Table]:
+        """See `View`."""
+        numbers = np.sort(self._read({NUMBER})[NUMBER].to_numpy())
+        for part in pieces(numbers, BLOCK):
+            rows = self._read(COLUMNS, f"{NUMBER} >= {part[0]} AND {NUMBER} <= {part[-1]}")
+            yield rows.sort_by(NUMBER)
+
+    def _read(self, names, condition: str | None = None, limit: int | None = None) -> pa.Table:
+        with self._owner._errors():
+            search = self._table.search()
+            if condition is not None:
+                search = search.where(condition)
+            return search.select(list(names)).limit(limit).to_arrow().select(list(names))
+
+
+def _lancedb():
+    try:
+        import lancedb
+    except ImportError:
+        raise ImportError('an index at lance:// needs lancedb: pip install "vsehub[lance]"') from None
+    return lancedb
+
+
+def _vector_field(schema: pa.Schema) -> pa.Field:
+    """The field of the vectors; one without metadata where there is none."""
+    return schema.field(VECTOR) if VECTOR in schema.names else pa.field(VECTOR, pa.null())
+
+
+def _quoted(text: str) -> str:
+    """A text as SQL writes it."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _among(column: str, values) -> str:
+    return f"{column} IN ({','.join(values)})"
+
+
+def _short(error: Exception) -> str:
+    """The beginning of an error, without the links of an object store, which may hold keys."""
+    text = re.sub(r"[?&][\w.-]+=[^\s)]*", "", str(error).splitlines()[0] if str(error) else type(error).__name__)
+    return text if len(text) <= 300 else f"{text[:300]} ..."
+
+
+__all__ = ["LanceTable"]
