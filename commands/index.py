@@ -89,8 +89,7 @@ def main(argv: list[str]) -> int:
     loading = loading_options(args, args.model)
     from ..search.collection import Collection
     from ..search.refresh import index_collection
-    from ..search.stores.places import holds_index, is_address, open_index
-    from ..search.stores.table_index import reports_of
+    from ..search.stores.places import holds_index, is_address, open_index, reports_at
 
     chosen_device(args.device)
     collection = Collection(args.data, args.split, **settings_of(args))
@@ -111,7 +110,7 @@ def main(argv: list[str]) -> int:
         **loading,
     )
     if done is not None:  # on the first process
-        listed = reports_of(args.out) / BAD_SAMPLES if is_address(args.out) else BAD_SAMPLES
+        listed = reports_at(args.out) / BAD_SAMPLES if is_address(args.out) else BAD_SAMPLES
         text = (
             f"{args.out}: {done.rows} rows; {done.embedded} embedded, {done.unchanged} unchanged, "
             f"{done.removed} removed"

@@ -6,13 +6,14 @@ Keys are never part of an address, which is printed and stored: they are in envi
 
 import os
 import re
+from pathlib import Path
 from typing import Any
 
 from ..index import Index
 from ..index_store import MANIFEST, IndexFolderError, Store
 from ..vector_index import VectorIndex
 from .table import Table
-from .table_index import TableIndex
+from .table_index import TableIndex, reports_of
 
 SCHEMES = ("lance://", "qdrant://", "qdrant+https://")
 NAME = re.compile(r"[A-Za-z0-9_.-]+")
@@ -43,7 +44,9 @@ def table_at(address: str) -> Table:
 
         if base.startswith("db://"):
             raise ValueError(f"{address}: LanceDB Cloud is not supported, only a folder or an object store")
-        return LanceTable(address, base if "://" in base else os.path.expanduser(base), name)
+        if "://" not in base:  # the same index has the same address from every working directory
+            base = os.path.abspath(os.path.expanduser(base))
+        return LanceTable(f"lance://{base}/{name}", base, name)
     raise ValueError(f"{address}: not yet")
 
 
@@ -89,6 +92,11 @@ def stamp_of(place) -> Any:
     return status.st_ino, status.st_mtime_ns, status.st_size
 
 
+def reports_at(address: str) -> Path:
+    """The folder on this machine with the lists of what could not be used."""
+    return reports_of(table_at(address).address)
+
+
 def kept_in(index: Index, place) -> Index:
     """Write an index to a place without one, and return what is to be used from now on.
 
@@ -125,4 +133,4 @@ def _begun_copy(index: Index, place) -> Index:
     return begun
 
 
-__all__ = ["check_options", "holds_index", "is_address", "kept_in", "open_index", "stamp_of", "table_at"]
+__all__ = ["check_options", "holds_index", "is_address", "kept_in", "open_index", "reports_at", "stamp_of", "table_at"]

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from starlette.testclient import TestClient
 
 from vsehub.search.retriever import Retriever
+from vsehub.search.stores.places import stamp_of
 from vsehub.serving import server
 from vsehub.serving.app import make_app
 from vsehub.serving.guard import LOOPBACK
-from vsehub.serving.live_index import stamp_of
 from vsehub.serving.metrics import Metrics
 from vsehub.serving.questions import Limits
 from vsehub.serving.service import Service

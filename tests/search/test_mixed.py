@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from vsehub.search.mixed import centred, is_mixed, search_mixed
+from vsehub.search.mixed import centred, search_mixed
 from vsehub.search.retriever import Retriever
 from vsehub.search.vector_index import VectorIndex
 
@@ -86,9 +86,9 @@ def test_a_vector_that_equals_its_mean_is_near_nothing():
 def test_both_modalities_make_an_index_mixed():
     (images, texts), _ = world(5)
     now = index_of(images, texts).snapshot
-    assert is_mixed(now, None) and now.texts.tolist() == [False] * 5 + [True] * 5
-    assert not is_mixed(now, ~now.texts) and not is_mixed(now, now.texts)
-    assert not is_mixed(index_of(images, texts[:0]).snapshot, None) and not is_mixed(VectorIndex().snapshot, None)
+    assert now.is_mixed() and now.texts.tolist() == [False] * 5 + [True] * 5
+    assert not now.is_mixed(~now.texts) and not now.is_mixed(now.texts)
+    assert not index_of(images, texts[:0]).snapshot.is_mixed() and not VectorIndex().snapshot.is_mixed()
 
 
 def test_the_thing_comes_before_the_modality():

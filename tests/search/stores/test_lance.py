@@ -1,0 +1,58 @@
+"""LanceDB: its own tables, errors, and a missing extra."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from vsehub.search.index_store import IndexFolderError
+from vsehub.search.stores.places import check_options, kept_in, open_index, stamp_of
+
+lancedb = pytest.importorskip("lancedb")
+
+
+def test_a_table_of_somebody_else_is_refused(tmp_path):
+    lancedb.connect(tmp_path / "db").create_table("mine", data=[{"id": "a", "vector": [1.0, 2.0]}])
+    lancedb.connect(tmp_path / "db").create_table("other", data=[{"x": 1}])
+    for name in "mine", "other":
+        with pytest.raises(IndexFolderError, match="is a table that vsehub did not make"):
+            open_index(f"lance://{tmp_path}/db/{name}")
+
+
+def test_looking_for_an_index_makes_no_folder(tmp_path):
+    assert stamp_of(f"lance://{tmp_path}/db/images") is None
+    with pytest.raises(IndexFolderError, match="holds no index"):
+        open_index(f"lance://{tmp_path}/db/images")
+    assert not (tmp_path / "db").exists()
+
+
+def test_lancedb_itself_reads_the_rows(tmp_path, local):
+    mine = local()
+    mine.add(np.eye(3), [{"id": x, "size": n} for n, x in enumerate("abc")])
+    kept_in(mine, f"lance://{tmp_path}/db/images")
+    table = lancedb.connect(tmp_path / "db").open_table("images")
+    hits = table.search(np.eye(3)[1]).distance_type("cosine").where("size > 0").limit(2).to_list()
+    assert [hit["id"] for hit in hits] == ["b", "c"]
+
+
+def test_an_object_store_that_cannot_be_reached_is_told_in_time(monkeypatch):
+    for name, value in {
+        "AWS_ENDPOINT": "http://127.0.0.1:9",
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_REGION": "none",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "hidden",
+    }.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(IndexFolderError, match="lance://s3://bucket/db/images") as error:
+        open_index("lance://s3://bucket/db/images")
+    assert "127.0.0.1:9" in str(error.value) and "hidden" not in str(error.value) and len(str(error.value)) < 400
+
+
+def test_hnsw_and_a_missing_extra_are_told(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="LanceDB is searched exactly"):
+        check_options(f"lance://{tmp_path}/images", "hnsw", None)
+    monkeypatch.setitem(sys.modules, "lancedb", None)
+    tmp_path.joinpath("db").mkdir()
+    with pytest.raises(ImportError, match=r'pip install "vsehub\[lance\]"'):
+        open_index(f"lance://{tmp_path}/db/images")
