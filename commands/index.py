@@ -89,7 +89,8 @@ def main(argv: list[str]) -> int:
     loading = loading_options(args, args.model)
     from ..search.collection import Collection
     from ..search.refresh import index_collection
-    from ..search.stores.places import holds_index, is_address, open_index, reports_at
+    from ..search.stores.address import is_address
+    from ..search.stores.places import holds_index, open_index, reports_at
 
     chosen_device(args.device)
     collection = Collection(args.data, args.split, **settings_of(args))

@@ -9,7 +9,9 @@ from ..files.outputs import output_file, output_folder
 from ..files.whole import whole_file
 from .index import Index
 from .index_segments import SCHEMA
-from .stores.places import is_address, kept_in, open_index
+from .stores.address import is_address
+from .stores.copies import kept_in
+from .stores.places import open_index
 
 FORMATS = ("parquet", "geoparquet", "lance")
 
@@ -53,7 +55,7 @@ def export_index(folder, out, to: str = "parquet", table: str = "images", images
 
     Args:
         folder: of the index, or its address.
-        out: a parquet file, or the folder of a LanceDB database; at an address (`stores.places`) the copy is an index
+        out: a parquet file, or the folder of a LanceDB database; at an address (`stores.address`) the copy is an index
             of its own.
         to: of `FORMATS`.
         table: name in the database.

@@ -59,7 +59,7 @@ def index_collection(
 
     Args:
         collection: what to index.
-        out: folder of the index, or its address (`stores.places`).
+        out: folder of the index, or its address (`stores.address`).
         model: folder or Hub id; an index that is updated knows its own.
         update: bring an index up to date, or add a collection to it; without, a folder that holds one is refused.
         kind: of `approximate.KINDS`, or `auto`; None is the kind of the index, `flat` for a new one.

@@ -30,7 +30,8 @@ from .index import Index
 from .mixed import centred, search_mixed
 from .query import checked, combined, listed
 from .rows import Rows
-from .stores.places import kept_in, open_index
+from .stores.copies import kept_in
+from .stores.places import open_index
 from .vector_index import VectorIndex
 
 logger = logging.getLogger(__name__)
@@ -121,7 +122,7 @@ class Retriever:
         """Open a saved index with the model that made it, or with `model`: a copy in another place, or in memory.
 
         Args:
-            folder: of the index, or its address (`stores.places`).
+            folder: of the index, or its address (`stores.address`).
             model: folder, Hub id, or a model in memory.
             **kwargs: of `from_pretrained`, such as `wait`.
 

@@ -11,7 +11,8 @@ from typing import Any
 from ..files.text import printable
 from ..search.pages import picture_opener, small_jpeg
 from ..search.retriever import Hit, Retriever
-from ..search.stores.places import is_address, open_index, stamp_of
+from ..search.stores.address import is_address
+from ..search.stores.places import open_index, stamp_of
 from .public_ids import PublicIds, shown_name
 
 logger = logging.getLogger(__name__)

@@ -17,7 +17,8 @@ import pyarrow.compute as pc
 
 from ..index_segments import SCHEMA
 from ..index_store import IndexFolderError
-from .table import BLOCK, NUMBER, VECTOR, State, pieces, rows_schema
+from .row_tables import BLOCK, NUMBER, VECTOR, pieces, rows_schema
+from .table import State
 
 KEY = b"vsehub"  # of our metadata
 IN_TIME = {"connect_timeout": "5s", "client_max_retries": "1", "client_retry_timeout": "10"}  # of an object store

@@ -22,7 +22,8 @@ from ..index_store import IndexFolderError
 from ..rows import Rows
 from ..snapshot import Snapshot
 from ..vector_types import UnitRows
-from .table import State, Table, pieces, rows_table
+from .row_tables import pieces, rows_table
+from .table import State, Table
 from .table_snapshot import NAMED_AT_ONCE, TableSnapshot
 
 FORMAT = 1  # of the facts

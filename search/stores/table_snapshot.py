@@ -16,7 +16,8 @@ from ..index_segments import SCHEMA, unit
 from ..index_store import IndexFolderError
 from ..nearest import MARGIN, cut_through_tie, ranked
 from ..rows import Rows, check_request
-from .table import NUMBER, View, numbers_in, pieces, vectors_in
+from .row_tables import NUMBER, numbers_in, pieces, vectors_in
+from .table import View
 
 NAMED_AT_ONCE = 10_000  # numbers of rows in one request
 REQUESTS = 10  # for the rows of a condition; if it takes more, most rows meet it, and the nearest of all are asked for

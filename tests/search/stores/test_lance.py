@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from vsehub.search.index_store import IndexFolderError
-from vsehub.search.stores.places import check_options, kept_in, open_index, stamp_of
+from vsehub.search.stores.copies import kept_in
+from vsehub.search.stores.places import check_options, open_index, stamp_of
 
 lancedb = pytest.importorskip("lancedb")
 

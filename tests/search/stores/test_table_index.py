@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from vsehub.search.index_store import IndexFolderError
-from vsehub.search.stores.places import kept_in, open_index, stamp_of
+from vsehub.search.stores.copies import kept_in
+from vsehub.search.stores.places import open_index, stamp_of
 from vsehub.search.vector_index import VectorIndex
 
 OTHER = {"id": "org/other", "revision": None, "digest": "b" * 64}

@@ -10,7 +10,8 @@ from vsehub.search.filters import chosen_rows
 from vsehub.search.index_store import IndexFolderError
 from vsehub.search.mixed import search_mixed
 from vsehub.search.stores import table_snapshot
-from vsehub.search.stores.places import kept_in, open_index
+from vsehub.search.stores.copies import kept_in
+from vsehub.search.stores.places import open_index
 
 CONDITIONS = [
     {},

@@ -1,0 +1,47 @@
+"""Addresses of indexes in databases: `lance://FOLDER/NAME`, `lance://s3://bucket/folder/NAME`.
+
+Keys are never part of an address, which is printed and stored: they are in environment variables.
+"""
+
+import os
+import re
+from typing import Any
+
+from .table import Table
+
+SCHEMES = ("lance://", "qdrant://", "qdrant+https://")
+NAME = re.compile(r"[A-Za-z0-9_.-]+")
+
+
+def is_address(place: Any) -> bool:
+    """Whether a place is in a database, not a folder."""
+    return isinstance(place, str) and place.startswith(SCHEMES)
+
+
+def table_at(address: str) -> Table:
+    """The table of an address; whether it is there is not asked.
+
+    Raises:
+        ValueError: an address that cannot be read, or holds a user, a password or options.
+    """
+    scheme, rest = address.split("://", 1)
+    base, _, name = rest.rpartition("/")
+    host = base.split("://")[-1].split("/")[0]
+    secret = "?" in rest or "#" in rest or (("@" in host) and (scheme != "lance" or "://" in base))
+    if secret:  # the address itself is not repeated
+        raise ValueError(f"an address of {scheme}:// takes no user, password or options: set environment variables")
+    if not base or not NAME.fullmatch(name):
+        form = "lance://FOLDER/NAME" if scheme == "lance" else f"{scheme}://HOST:6333/NAME"
+        raise ValueError(f"{address}: an index there is called {form}; NAME has letters, digits, _ . and -")
+    if scheme == "lance":
+        from .lance import LanceTable
+
+        if base.startswith("db://"):
+            raise ValueError(f"{address}: LanceDB Cloud is not supported, only a folder or an object store")
+        if "://" not in base:  # the same index has the same address from every working directory
+            base = os.path.abspath(os.path.expanduser(base))
+        return LanceTable(f"lance://{base}/{name}", base, name)
+    raise ValueError(f"{address}: not yet")
+
+
+__all__ = ["is_address", "table_at"]

@@ -1,0 +1,46 @@
+"""Write an index to another place: from memory or a folder to a database, or back."""
+
+from ..index import Index
+from ..index_store import IndexFolderError
+from ..vector_index import VectorIndex
+from .address import is_address, table_at
+from .table_index import TableIndex
+
+
+def kept_in(index: Index, place) -> Index:
+    """Write an index to a place without one, and return what is to be used from now on.
+
+    An index in memory that is written to a folder stays the same object; others are copied. A copy that was
+    interrupted is made again by the same call.
+
+    Raises:
+        IndexFolderError: there is an index already.
+    """
+    if isinstance(index, VectorIndex) and not is_address(place):
+        index.save(place)
+        return index
+    copy = _begun_copy(index, place)
+    copy.cutoff, copy.sources, copy.origin = index.cutoff, index.sources, index.origin
+    copy._named = set(index._named)
+    copy.unfinished = bool(len(index)) or index.unfinished
+    for vectors, items in index.batches():
+        copy.add(vectors, items.to_pylist(), merge=False)
+    if len(index):
+        copy.note(unfinished=index.unfinished)
+        copy.compact()
+    return copy
+
+
+def _begun_copy(index: Index, place) -> Index:
+    if not is_address(place):
+        return VectorIndex.create(place, index.model, index.kind, index.wait)
+    table = table_at(place)
+    if table.stamp() is None:
+        return TableIndex(table, index.model, index.kind, index.wait)
+    begun = TableIndex.open(table, index.wait)
+    if not begun.unfinished or begun.model != index.model or begun.sources != index.sources:
+        raise IndexFolderError(f"{place} holds an index already: open it, or name another")
+    return begun
+
+
+__all__ = ["kept_in"]

@@ -1,0 +1,33 @@
+"""Addresses, and what they refuse."""
+
+import pytest
+
+from vsehub.search.stores.address import is_address, table_at
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("lance://images", "lance://FOLDER/NAME"),
+        ("lance://db/", "lance://FOLDER/NAME"),
+        ("lance://db/a b", "lance://FOLDER/NAME"),
+        ("lance://s3://key:secret@bucket/db/images", "set environment variables"),
+        ("lance://s3://bucket/db/images?aws_secret_access_key=secret", "set environment variables"),
+        ("lance://db://mine/images", "LanceDB Cloud is not supported"),
+    ],
+)
+def test_addresses_that_cannot_be_used_are_told_without_their_secrets(address, told):
+    assert is_address(address)
+    with pytest.raises(ValueError, match=told) as error:
+        table_at(address)
+    assert "secret" not in str(error.value)
+
+
+def test_the_same_folder_has_one_address(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert table_at("lance://db/images").address == table_at(f"lance://{tmp_path}/db/images").address
+    assert table_at("lance://s3://bucket/db/images").address == "lance://s3://bucket/db/images"
+
+
+def test_folders_are_no_addresses(tmp_path):
+    assert not is_address("photos.index") and not is_address(tmp_path)
