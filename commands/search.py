@@ -139,7 +139,9 @@ def main(argv: list[str]) -> int:
 
 def number_searched(snapshot, chosen, like: int | None = None) -> int:
     """Number of rows that may be hits: those that meet the conditions (`chosen`, None: all), without the row `like`."""
-    rows = snapshot.alive if chosen is None else snapshot.alive & chosen
+    if chosen is None:
+        return len(snapshot) - (like is not None)
+    rows = snapshot.alive & chosen
     return int(rows.sum()) - (like is not None and bool(rows[like]))
 
 

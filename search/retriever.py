@@ -367,7 +367,7 @@ class Retriever:
         return list(itertools.islice((name for n in itertools.count() if (name := f"{kind}-{n}") not in taken), count))
 
 
-def _nearest(snapshot: Snapshot, query: np.ndarray, k: int, cutoff: Cutoff, chosen, means: dict | None) -> tuple:
+def _nearest(snapshot: Rows, query: np.ndarray, k: int, cutoff: Cutoff, chosen, means: dict | None) -> tuple:
     """Rows and scores of the hits of one query; a warning where a cut-off that nobody gave hides everything."""
     if means is None:
         rows, scores = snapshot.search(query[None], k, cutoff.cosine, chosen)[0]
