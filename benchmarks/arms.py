@@ -133,7 +133,14 @@ def _headlines() -> dict[str, Claim]:
 
 SETS = {"flickr8k": "flickr8k", "rsicd": "rsicd_aid"}
 CLAIMS = {
-    "d2s-one": _d2s("d2s-one", 1, {"all texts as captions": Arm((("baseline", 300),))}),
+    "d2s-one": _d2s(
+        "d2s-one",
+        1,
+        {
+            "all texts as captions": Arm((("baseline", 300),)),
+            "stage 1 alone": Arm((("pretrain", 150),), captions=1),
+        },
+    ),
     "d2s-five": _d2s("d2s-five", 5, {}),
     **{f"structure-{short}": _structure(f"structure-{short}", data) for short, data in SETS.items()},
     "pir": Claim(
