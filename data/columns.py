@@ -9,12 +9,13 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset, concatenate_datasets
+
+from ..files.scratch import ScratchFolder
 
 PART = 20_000  # rows that are looked at together
 TEXTS = pa.list_(pa.string())
@@ -153,8 +154,8 @@ def _one_array(column: pa.ChunkedArray) -> pa.Array:
 
 
 @cache
-def _folder() -> TemporaryDirectory:
-    return TemporaryDirectory(prefix="vsehub-columns-", ignore_cleanup_errors=True)
+def _folder() -> ScratchFolder:
+    return ScratchFolder("vsehub-columns-")
 
 
 __all__ = [
