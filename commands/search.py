@@ -76,12 +76,12 @@ def parts_of(args) -> dict:
     }
 
 
-def table(hits: list, cutoff: "Cutoff", searched: int = 1, conditions: bool = False) -> str:
+def table(hits: list, cutoff: "Cutoff", searched: bool = True, conditions: bool = False) -> str:
     """Hits as lines: place, cosine, id, caption; without any, why.
 
     Args:
         hits, cutoff: of the search.
-        searched: number of items that met the conditions.
+        searched: whether any item met the conditions.
         conditions: whether there were any.
     """
     if not hits and not searched:
@@ -102,31 +102,30 @@ def main(argv: list[str]) -> int:
         output_file(path)
     from ..processing.scenes import open_any
     from ..search.filters import chosen_rows
-    from ..search.pages import about_search, geojson, html_page, links_from, picture_opener
+    from ..search.pages import about_search, geojson, html_page, links_from, picture_opener, place_finder
     from ..search.retriever import Retriever
     from ..search.stores.places import open_index
 
     image = open_any(args.image) if args.image else None
     asked = parts_of(args) | {"like": args.like, "where": args.where, "path": args.path}
     now = open_index(args.index).snapshot  # what is wrong is told before the model is loaded
-    chosen = chosen_rows(now, where=args.where, path=args.path)
-    like = None if args.like is None else now.row_of(args.like)
-    searched = number_searched(now, chosen, like)
+    chosen_rows(now, where=args.where, path=args.path)
+    if args.like is not None:
+        now.row_of(args.like)
     retriever = Retriever.open(args.index, args.model, **loading)
     retriever.encoder.to(chosen_device(args.device))
-    compound = bool(asked["plus"] or asked["minus"] or args.like is not None)
-    compound = compound or (not args.no_means and retriever.means_for(now, chosen) is not None)
     given = None if args.no_cutoff else "auto" if args.cutoff is None else args.cutoff
-    cutoff = retriever.chosen_cutoff(image, given, compound)
-    hits = retriever.search(args.text, image, args.k, args.weight, cutoff.cosine, means=not args.no_means, **asked)
+    asked |= {"k": args.k, "weight": args.weight, "cutoff": given, "means": not args.no_means}
+    hits, cutoff, searched = retriever.answer(args.text, image, **asked)
     lines = table(hits, cutoff, searched, bool(args.where or args.path or args.like))
-    named = {*retriever.index.named, *args.images}
+    named, place_of = {*retriever.index.named, *args.images}, place_finder(retriever.index, args.images)
     if args.html:
         shown, about = picture_opener(retriever.index, args.images), about_search(retriever.index, cutoff)
-        page = html_page(title_of(args), hits, shown, image, about, links_from(args.html, named), lines)
+        link_of = links_from(args.html, named, place_of)
+        page = html_page(title_of(args), hits, shown, image, about, link_of, lines)
         write_text(args.html, page)
     if args.geojson:
-        write_json(args.geojson, geojson(hits, named), indent=1)
+        write_json(args.geojson, geojson(hits, named, place_of), indent=1)
     if not hits and args.json:
         remark(args, lines)
     query = {"text": args.text, "image": args.image, "cutoff": cutoff.cosine}
@@ -135,14 +134,6 @@ def main(argv: list[str]) -> int:
     query |= {name: getattr(args, name) for name in more if getattr(args, name)}
     tell(args, lines, {"query": query, "hits": [vars(hit) for hit in hits]})
     return 0
-
-
-def number_searched(snapshot, chosen, like: int | None = None) -> int:
-    """Number of rows that may be hits: those that meet the conditions (`chosen`, None: all), without the row `like`."""
-    if chosen is None:
-        return len(snapshot) - (like is not None)
-    rows = snapshot.alive & chosen
-    return int(rows.sum()) - (like is not None and bool(rows[like]))
 
 
 def title_of(args) -> str:

@@ -78,6 +78,9 @@ def analysis(
             encoder = load_encoder(source, **(loading or {}).get(source, {})).to(accelerator.device)
         embeds = _embedded(encoder, rows, accelerator, batch_size)
         dense = encoder.encode_text(dense_texts, batch_size) if dense_texts else None
+        for width in widths:
+            if width < embeds[0].shape[1]:
+                encoder.warn_of_width(width)
         results[name] = describe(embeds, captions, dense, widths or encoder.nested_widths)
         del encoder
     return results

@@ -151,6 +151,8 @@ def _read_or_embed(
     """The embeddings on the accelerator, of `options.width` numbers; those that are saved are whole."""
     if options.embeddings:
         embeds = read_embeddings(options.embeddings, facts)
+        if options.width is not None and options.width < embeds[0].shape[1]:
+            encoder.warn_of_width(options.width)
     else:
         encoder.with_width(options.width)  # refused or warned of before the embedding
         embeds = _embeds(encoder.to(accelerator.device), rows, accelerator, dtype, options.batch_size)

@@ -122,13 +122,17 @@ class Encoder:
             return self
         if not 1 <= width < self.dimension:
             raise ValueError(f"{self.name}: its embeddings have {self.dimension} numbers, fewer than --width {width}")
-        if width not in self.nested_widths:
-            trained = ", ".join(map(str, self.nested_widths)) or "none below the whole one"
-            logger.warning("%s was not trained for width %d (%s): expect lower recall", self.name, width, trained)
+        self.warn_of_width(width)
         narrow = copy.copy(self)
         narrow.width = narrow.dimension = width
         narrow.identity = {**self.identity, "width": width}
         return narrow
+
+    def warn_of_width(self, width: int):
+        """Log it where the model was not trained for a width below the whole one."""
+        if width not in self.nested_widths:
+            trained = ", ".join(map(str, self.nested_widths)) or "none below the whole one"
+            logger.warning("%s was not trained for width %d (%s): expect lower recall", self.name, width, trained)
 
     def image_inputs(self, images: Sequence[Any]) -> dict[str, Any]:
         """Prepare RGB PIL images, as the model's own processor does."""

@@ -16,7 +16,7 @@ from ..processing.pixels import BadImageError
 from ..processing.places import NoPlaceError
 from .export import export_schema, vector_batches
 from .index import Index
-from .pages import outline
+from .pages import outline, place_finder
 
 MODEL = ("id", "revision", "digest")  # what made the vectors, columns `model_id`, ...
 CODES = {"Polygon": 3, "MultiPolygon": 6}  # of well-known binary
@@ -30,9 +30,10 @@ def to_geoparquet(index: Index, out, images: Iterable[str] = ()):
     After an error there is no file. Every scene is opened once to read its coordinates; a scene that no longer exists,
     or is outside the folders that the user named for this index or in `images`, gives rows without geometry.
     """
-    places, kinds, bounds, missing, named = {}, set(), [], 0, {*index.named, *images}
+    places, kinds, bounds, missing, images = {}, set(), [], 0, list(images)
+    named, place_of = {*index.named, *images}, place_finder(index, images)
     for _, items in index.batches():  # kinds and bounds of all geometries go into the header, before the first row
-        for shape in _shapes(items, places, named):
+        for shape in _shapes(items, places, named, place_of):
             missing += shape is None
             if shape is not None:
                 kinds.add(shape["type"])
@@ -44,16 +45,16 @@ def to_geoparquet(index: Index, out, images: Iterable[str] = ()):
     with whole_file(out) as file, pq.ParquetWriter(file, schema) as writer:
         for batch in vector_batches(index):
             made_by = [pa.array([(index.model or {}).get(name)] * len(batch), pa.string()) for name in MODEL]
-            shapes = [shape and well_known_binary(shape) for shape in _shapes(batch, places, named)]
+            shapes = [shape and well_known_binary(shape) for shape in _shapes(batch, places, named, place_of)]
             columns = [*batch.columns, *made_by, pa.array(shapes, pa.binary())]
             writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
     if missing:
         logger.warning("%s: %d of %d rows have no geometry%s", out, missing, len(index), "" if named else UNKNOWN)
 
 
-def _shapes(items, places: dict, named: set[str]) -> list[dict | None]:
+def _shapes(items, places: dict, named: set[str], place_of) -> list[dict | None]:
     rows = zip(items["path"].to_pylist(), items["box"].to_pylist())
-    return [_shape(path, box, places, named) for path, box in rows]
+    return [_shape(place_of(path), box, places, named) for path, box in rows]
 
 
 def _shape(path, box, places: dict, named: set[str]) -> dict | None:

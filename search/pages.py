@@ -6,6 +6,7 @@ import html
 import io
 import os
 from collections.abc import Iterable
+from functools import cache
 from urllib.parse import quote
 
 from transformers.utils import logging
@@ -81,20 +82,22 @@ def model_name(model: dict | None) -> str:
     return os.path.basename(os.path.abspath(name)) if os.path.isabs(name) else name
 
 
-def links_from(page: str | os.PathLike, named: Iterable[str]):
+def links_from(page: str | os.PathLike, named: Iterable[str], place_of=lambda path: path):
     """A function that gives the path of a hit's file from a page, with `/`; None where there is no file to show.
 
     Args:
         page: where the page will be.
         named: the folders and files that the user named; no link leads elsewhere.
+        place_of: of `place_finder`.
     """
     start, named = os.path.dirname(os.path.abspath(page)), list(named)
 
     def link_of(hit) -> str | None:
-        if not hit.path or not lies_in(hit.path, named):
+        place = place_of(hit.path) if hit.path else None
+        if not place or not lies_in(place, named):
             return None
         try:
-            return os.path.relpath(hit.path, start).replace(os.sep, "/")
+            return os.path.relpath(place, start).replace(os.sep, "/")
         except ValueError:  # another drive
             return None
 
@@ -115,7 +118,7 @@ def picture_opener(index, images: Iterable[str] = (), least_side: int = THUMBNAI
     collections: dict[str, Collection] = {}
     images = list(images)
     named, told = {*index.named, *images}, []
-    indexed = [settings["data"] for settings in index.sources.values()]
+    place_of = place_finder(index, images)
 
     def refused(hit) -> BadImageError:
         if not told:
@@ -126,8 +129,7 @@ def picture_opener(index, images: Iterable[str] = (), least_side: int = THUMBNAI
     def source_of(hit):
         settings = index.sources.get(hit.collection)
         if settings is None or hit.row is None:
-            here = lies_in(hit.path, named) and os.path.exists(hit.path)
-            return hit.path if here or hit.path is None else moved(hit.path, indexed, images)
+            return place_of(hit.path)
         places = _places(settings)
         if not any(lies_in(place, named) for place in places):
             raise refused(hit)
@@ -149,6 +151,27 @@ def picture_opener(index, images: Iterable[str] = (), least_side: int = THUMBNAI
         return open_any(source, name=hit.id, bands=bands, least_side=least_side)
 
     return picture_of
+
+
+def place_finder(index, images: Iterable[str] = ()):
+    """A function of the recorded path of an item of this index: where its file lies now.
+
+    A file that was named for this index and is there has its recorded place; others are looked for in `images`, see
+    `moved`. Of None and of a file that is nowhere it gives what it was asked.
+
+    Args:
+        index: of the items.
+        images: folders of this machine that the user named.
+    """
+    images, named = list(images), {*index.named, *images}
+    indexed = [settings["data"] for settings in index.sources.values()]
+
+    @cache  # a scene has many tiles
+    def place_of(path: str | None) -> str | None:
+        here = lies_in(path, named) and os.path.exists(path)
+        return path if here or path is None else moved(path, indexed, images)
+
+    return place_of
 
 
 def moved(path: str, indexed: Iterable[str], images: Iterable[str]) -> str:
@@ -193,7 +216,7 @@ def small_jpeg(image, side: int = THUMBNAIL) -> bytes:
     return buffer.getvalue()
 
 
-def geojson(hits: list, named: Iterable[str]) -> dict:
+def geojson(hits: list, named: Iterable[str], place_of=lambda path: path) -> dict:
     """Hits as a FeatureCollection of RFC 7946: outlines in longitude and latitude where the scene has coordinates.
 
     Every feature has `pixel_box` (left, top, right, bottom; of a whole scene, all of it; None for a photograph). A
@@ -202,18 +225,20 @@ def geojson(hits: list, named: Iterable[str]) -> dict:
     Args:
         hits: of `Retriever.search`.
         named: the folders and files that the user named; no other scene is opened.
+        place_of: of `place_finder`; `path` is where the file lies now.
     """
     features, places, told = [], {}, {None}
     for rank, hit in enumerate(hits, 1):
-        facts = {"rank": rank, "score": hit.score, "id": hit.id, "path": hit.path, "pixel_box": hit.box}
+        path = place_of(hit.path)
+        facts = {"rank": rank, "score": hit.score, "id": hit.id, "path": path, "pixel_box": hit.box}
         geometry = None
         try:
-            geometry, facts["pixel_box"] = outline(hit.path, hit.box, places, named)
+            geometry, facts["pixel_box"] = outline(path, hit.box, places, named)
         except (BadImageError, NoPlaceError) as error:
             facts["no_geometry"] = str(error)
-            if isinstance(error, NoPlaceError) and hit.path not in told:
-                told.add(hit.path)
-                told_of = printable(hit.path), printable(error)
+            if isinstance(error, NoPlaceError) and path not in told:
+                told.add(path)
+                told_of = printable(path), printable(error)
                 logger.warning("%s: no geometry, %s; see pixel_box for the place of a hit", *told_of)
         features.append({"type": "Feature", "geometry": geometry, "properties": facts})
     return {"type": "FeatureCollection", "features": features}
@@ -255,5 +280,6 @@ __all__ = [
     "model_name",
     "outline",
     "picture_opener",
+    "place_finder",
     "small_jpeg",
 ]

@@ -14,7 +14,7 @@ import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -49,6 +49,14 @@ class Hit:
     modality: str | None = None
     row: int | None = None
     collection: str | None = None
+
+
+class Answer(NamedTuple):
+    """Hits, best first; the cut-off that was applied; whether any item met the conditions, hit or not."""
+
+    hits: list[Hit]
+    cutoff: Cutoff
+    searched: bool
 
 
 class Retriever:
@@ -220,6 +228,27 @@ class Retriever:
             ValueError: no query or two, a weight outside 0..1, k < 1, a cut-off that is NaN, an unknown id or field, or
                 what `embed_query` refuses.
         """
+        answer = self.answer(text, image, k, weight, cutoff, among, plus, minus, like, where, path, means)
+        if not answer.hits and answer.searched and answer.cutoff.origin != "given":
+            logger.warning("no hit reaches the %s; cutoff=None shows the nearest", answer.cutoff)
+        return answer.hits
+
+    def answer(
+        self,
+        text: str | None = None,
+        image=None,
+        k: int = 10,
+        weight: float = 0.5,
+        cutoff="auto",
+        among=None,
+        plus=(),
+        minus=(),
+        like: str | None = None,
+        where=None,
+        path: str | None = None,
+        means: bool = True,
+    ) -> Answer:
+        """As `search`, with the cut-off that was applied; that it hides all is left to the caller to say."""
         if like is not None and (text is not None or image is not None):
             raise ValueError("like is a query of its own: leave out the text and the image, or give them as plus")
         now = self.index.snapshot  # another thread may change the index
@@ -236,11 +265,16 @@ class Retriever:
             query = self._changed(own, plus, minus, subtracted)
         compound = bool(plus or minus or like is not None or subtracted)
         limit = self.chosen_cutoff(image, cutoff, compound)
-        rows, scores = _nearest(now, query, k, limit, chosen, subtracted)
-        return [
+        if subtracted is None:
+            rows, scores = now.search(query[None], k, limit.cosine, chosen)[0]
+        else:
+            rows, scores = search_mixed(now, query, subtracted, k, limit.cosine, chosen)
+        hits = [
             Hit(score=float(score), **{name: item[name] for name in Hit.__dataclass_fields__ if name != "score"})
             for item, score in zip(now.items(rows), scores)
         ]
+        searched = bool(hits or (len(now) if chosen is None else (chosen & ~now.deleted).any()))
+        return Answer(hits, limit, searched)
 
     def means_for(self, snapshot: Rows, chosen: np.ndarray | None = None) -> dict[str, np.ndarray] | None:
         """The mean vectors (D,) of `image` and `text` that a search subtracts; None: nothing is subtracted.
@@ -367,17 +401,6 @@ class Retriever:
         return list(itertools.islice((name for n in itertools.count() if (name := f"{kind}-{n}") not in taken), count))
 
 
-def _nearest(snapshot: Rows, query: np.ndarray, k: int, cutoff: Cutoff, chosen, means: dict | None) -> tuple:
-    """Rows and scores of the hits of one query; a warning where a cut-off that nobody gave hides everything."""
-    if means is None:
-        rows, scores = snapshot.search(query[None], k, cutoff.cosine, chosen)[0]
-    else:
-        rows, scores = search_mixed(snapshot, query, means, k, cutoff.cosine, chosen)
-    if cutoff.origin != "given" and not len(rows) and len(snapshot):
-        logger.warning("no hit reaches the %s; cutoff=None shows the nearest", cutoff)
-    return rows, scores
-
-
 def _less(vector: np.ndarray, means: dict | None, kind: str) -> np.ndarray:
     """A unit vector (D,) less the mean of its modality, normalised again; as it is without means."""
     return vector if means is None else centred(vector, means[kind]).astype(np.float32)
@@ -404,4 +427,4 @@ def _paired(items, given, name):
     return zip(items, given)
 
 
-__all__ = ["Hit", "Retriever"]
+__all__ = ["Answer", "Hit", "Retriever"]

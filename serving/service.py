@@ -53,17 +53,14 @@ class Service:
             like = state.hit_of(question.like)
             if like is None:
                 raise KeyError("no item of the index has this id: it may have been removed")
-        compound = bool(question.plus or question.minus or like is not None)
-        compound = compound or (self._means and state.subtracts_means)
-        cutoff = state.retriever.chosen_cutoff(question.image, question.cutoff, compound)  # type: ignore[arg-type]
-        hits = self._with_pictures(
+        answer = self._with_pictures(
             question.images,
-            lambda images: state.retriever.search(
+            lambda images: state.retriever.answer(
                 question.text,
                 images.pop(0) if question.image is not None else None,
                 question.k,
                 question.weight,
-                cutoff.cosine,
+                question.cutoff,
                 plus=_filled(question.plus, images),
                 minus=_filled(question.minus, images),
                 like=None if like is None else like.id,
@@ -74,9 +71,9 @@ class Service:
             "model": self.model,
             "generation": state.index.generation,
             "rows": len(state.index),
-            "cutoff": cutoff.cosine,
-            "cutoff_from": _origin(cutoff),
-            "hits": [self._shown(state, hit) for hit in hits],
+            "cutoff": answer.cutoff.cosine,
+            "cutoff_from": _origin(answer.cutoff),
+            "hits": [self._shown(state, hit) for hit in answer.hits],
         }
 
     def embeddings(self, body: bytes) -> dict:

@@ -72,7 +72,7 @@ def test_what_is_out_of_range_is_one_line(vsehub, calls):
     assert "DATA is missing" in vsehub("evaluate", "org/m", status=2) and made == []
 
 
-def test_a_width_is_that_of_the_first_numbers(vsehub, vsehub_json, tiny_folder, pairs, tmp_path):
+def test_a_width_is_that_of_the_first_numbers(vsehub, vsehub_json, tiny_folder, pairs, tmp_path, caplog):
     saved, words = tmp_path / "e.safetensors", ("evaluate", tiny_folder, "--data", pairs)
     narrow = vsehub_json(*words, "--width", "5", "--save_embeddings", saved)
     assert narrow["evaluation"]["width"] == 5
@@ -80,8 +80,12 @@ def test_a_width_is_that_of_the_first_numbers(vsehub, vsehub_json, tiny_folder, 
     images, texts = (truncated(sides[f"{name}_embeds"], 5) for name in ("image", "text"))
     assert sides["image_embeds"].shape[1] == 16  # what is saved is whole
     assert narrow["rsum"] == pytest.approx(image_text_metrics(images, texts, sides["text_to_image"])["rsum"])
+    caplog.clear()
     assert vsehub_json(*words, "--width", "5", "--embeddings", saved)["rsum"] == narrow["rsum"]
+    assert "was not trained for width 5" in caplog.text
+    caplog.clear()
     assert "width" not in vsehub_json(*words, "--embeddings", saved)["evaluation"]
+    assert vsehub_json(*words, "--width", "16", "--embeddings", saved)["rsum"] and "not trained" not in caplog.text
     assert "fewer than --width 17" in vsehub(*words, "--width", "17", status=2)
     assert "width 17: these embeddings have 16" in vsehub(*words, "--width", "17", "--embeddings", saved, status=2)
 

@@ -81,10 +81,11 @@ def source(tmp_path_factory):
     return path
 
 
-def test_several_models_stand_side_by_side(source, tiny_folder, dual_folder, tmp_path, monkeypatch):
+def test_several_models_stand_side_by_side(source, tiny_folder, dual_folder, tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
     clip = str(dual_folder("clip"))
     results = analysis([str(tiny_folder), clip], DataArguments(data=str(source)), "validation", widths=(4,))
+    assert caplog.text.count("was not trained for width 4") == 2
     ours, theirs = results.values()
     assert ours["dimension"] != theirs["dimension"] or ours["rsum"] != theirs["rsum"]
     assert set(ours["dense_recall"]) == {"recall@1", "recall@5", "recall@10"}

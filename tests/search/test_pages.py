@@ -12,7 +12,16 @@ from rasters import write_raster
 from vsehub.processing.pixels import BadImageError
 from vsehub.processing.places import NoPlaceError
 from vsehub.search.cutoff import Cutoff
-from vsehub.search.pages import THUMBNAIL, about_search, geojson, html_page, links_from, outline, picture_opener
+from vsehub.search.pages import (
+    THUMBNAIL,
+    about_search,
+    geojson,
+    html_page,
+    links_from,
+    outline,
+    picture_opener,
+    place_finder,
+)
 from vsehub.search.retriever import Hit
 from vsehub.search.vector_index import VectorIndex
 
@@ -149,6 +158,19 @@ def test_hits_of_one_scene_become_features_in_their_order(scene):
     assert first["properties"] == {"rank": 1, "score": 0.9, "id": "x", "path": scene, "pixel_box": [2, 0, 4, 2]}
     assert first["geometry"]["coordinates"][0][0] == [11, 59]
     assert second["geometry"] is None and second["properties"]["no_geometry"] == "it is no file"
+
+
+def test_a_file_that_was_moved_is_linked_and_outlined_where_it_lies_now(scene, tmp_path):
+    index, hit = VectorIndex(), Hit(id="x", score=0.9, path="/old/photos/scene.tif")
+    index.sources = {"/old/photos": {"data": "/old/photos"}}
+    place_of = place_finder(index, [str(tmp_path)])
+    assert place_of(hit.path) == scene and place_of(None) is None
+    assert place_of("/old/photos/other.tif") == "/old/photos/other.tif"  # it is nowhere
+    assert place_of("/elsewhere/scene.tif") == "/elsewhere/scene.tif"
+    link_of = links_from(tmp_path / "page.html", [str(tmp_path)], place_of)
+    assert link_of(hit) == "scene.tif"
+    feature = geojson([hit], [str(tmp_path)], place_of)["features"][0]
+    assert feature["geometry"] is not None and feature["properties"]["path"] == scene
 
 
 def test_pictures_are_opened_as_they_were_indexed(tmp_path, tiny_pictures):
