@@ -1,4 +1,5 @@
-"""Addresses of indexes in databases: `lance://FOLDER/NAME`, `lance://s3://bucket/folder/NAME`.
+"""Addresses of indexes in databases: `lance://FOLDER/NAME`, `lance://s3://bucket/folder/NAME`,
+`qdrant://HOST:6333/NAME`, `qdrant+https://HOST:6333/NAME`.
 
 Keys are never part of an address, which is printed and stored: they are in environment variables.
 """
@@ -6,6 +7,7 @@ Keys are never part of an address, which is printed and stored: they are in envi
 import os
 import re
 from typing import Any
+from urllib.parse import urlsplit
 
 from .table import Table
 
@@ -41,7 +43,17 @@ def table_at(address: str) -> Table:
         if "://" not in base:  # the same index has the same address from every working directory
             base = os.path.abspath(os.path.expanduser(base))
         return LanceTable(f"lance://{base}/{name}", base, name)
-    raise ValueError(f"{address}: not yet")
+    from .qdrant import QdrantTable
+
+    try:
+        parts = urlsplit(f"//{base}")
+        server = parts.hostname or "", parts.port or 6333
+    except ValueError:  # of the port
+        server = "", 0
+    if parts.path or not server[0]:
+        raise ValueError(f"{address}: an index there is called {scheme}://HOST:6333/NAME")
+    host = f"[{server[0]}]" if ":" in server[0] else server[0]
+    return QdrantTable(f"{scheme}://{host}:{server[1]}/{name}", (scheme, *server), name)
 
 
 __all__ = ["is_address", "table_at"]

@@ -13,6 +13,11 @@ from vsehub.search.stores.address import is_address, table_at
         ("lance://db/a b", "lance://FOLDER/NAME"),
         ("lance://s3://key:secret@bucket/db/images", "set environment variables"),
         ("lance://s3://bucket/db/images?aws_secret_access_key=secret", "set environment variables"),
+        ("qdrant://host:6333", "HOST:6333/NAME"),
+        ("qdrant://host:x/images", "HOST:6333/NAME"),
+        ("qdrant://host:6333/collections/images", "HOST:6333/NAME"),
+        ("qdrant://me:secret@host:6333/images", "set environment variables"),
+        ("qdrant+https://host/images?api-key=secret", "set environment variables"),
         ("lance://db://mine/images", "LanceDB Cloud is not supported"),
     ],
 )
@@ -27,6 +32,8 @@ def test_the_same_folder_has_one_address(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert table_at("lance://db/images").address == table_at(f"lance://{tmp_path}/db/images").address
     assert table_at("lance://s3://bucket/db/images").address == "lance://s3://bucket/db/images"
+    assert table_at("qdrant://host/images").address == "qdrant://host:6333/images"
+    assert table_at("qdrant+https://[::1]:7/images").address == "qdrant+https://[::1]:7/images"
 
 
 def test_folders_are_no_addresses(tmp_path):
