@@ -39,7 +39,11 @@ def parser() -> Parser:
     )
     parser.add_place("data", "folder of pictures, picture, scene (GeoTIFF), parquet, json or Hub id")
     parser.add("--model", help="folder or Hub id; not needed with --update")
-    parser.add("--out", required=True, help="folder of the index, or lance://FOLDER/NAME (docs/search.md)")
+    parser.add(
+        "--out",
+        required=True,
+        help="folder of the index, lance://FOLDER/NAME or qdrant://HOST:6333/NAME (docs/search.md)",
+    )
     parser.add("--update", action="store_true", help="bring an index up to date, or add a source to it")
     parser.add(
         "--width",

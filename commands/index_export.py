@@ -15,7 +15,7 @@ def parser() -> Parser:
     parser.add(
         "--out",
         required=True,
-        help="parquet file, folder of the LanceDB database, or address of an index (lance://...)",
+        help="parquet file, folder of the LanceDB database, or lance://... or qdrant://...",
     )
     parser.add("--table", default="images", help="of the database (default: %(default)s)")
     add_images(parser)

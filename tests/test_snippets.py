@@ -32,6 +32,7 @@ READ_ONLY = {  # commands that are only parsed here -> why
     r"vsehub compare runs/": "needs what such an evaluation writes",
     r"vsehub search pairs.index": "needs a dataset with dates (tests/commands/test_search.py)",
     r"vsehub search .*--like": "an absolute path is the id (the same)",
+    r"vsehub .*qdrant://": "needs a server (tests/search/stores)",
     r"vsehub serve": "does not end (tests/serving)",
 }
 SLOW = re.compile(r"vsehub (train|teachers|plot|export .*onnx)\b|.*runs/nested")  # or need what these write

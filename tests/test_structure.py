@@ -32,6 +32,8 @@ COVERED_ELSEWHERE = {
     "search/index.py": "search/stores/test_table_index.py",
     "search/rows.py": "search/stores/test_table_snapshot.py",
     "search/stores/table.py": "search/stores/test_table_snapshot.py",
+    "search/stores/qdrant_points.py": "search/stores/test_qdrant.py",
+    "search/stores/qdrant_view.py": "search/stores/test_qdrant.py",
     "search/stores/row_tables.py": "search/stores/test_table_snapshot.py",
     "hub_cards/installed.py": "test_front_door.py",
     "hub_cards/shipped.py": "security/test_publishing.py",

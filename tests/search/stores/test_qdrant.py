@@ -86,9 +86,11 @@ def test_a_graph_is_used_where_the_index_asks_for_one(index, qdrant, monkeypatch
     check_options(ADDRESS, "hnsw", None)
     index.note(kind="hnsw")
     exact, real = [], qdrant.query_points
-    seen = lambda *a, search_params, **k: (
-        exact.append(search_params.exact) or real(*a, search_params=search_params, **k)
-    )  # noqa: E731
+
+    def seen(name, search_params, **options):
+        exact.append(search_params.exact)
+        return real(name, search_params=search_params, **options)
+
     monkeypatch.setattr(qdrant, "query_points", seen)
     assert hits(open_index(ADDRESS), 1) == ["p0"]
     open_index(ADDRESS).search(np.eye(4)[:1], 1, where=[True, True, False, False])
@@ -101,7 +103,7 @@ def test_a_server_that_cannot_be_reached_is_one_line(monkeypatch):
     assert "\n" not in str(error.value)
 
 
-class Refusal(Exception):
+class RefusalError(Exception):
     """As qdrant-client raises it."""
 
     def __init__(self, status: int):
@@ -113,7 +115,7 @@ class Refusal(Exception):
     ("status", "told"), [(401, "refuses the key; set QDRANT_API_KEY"), (500, "Unexpected Response")]
 )
 def test_what_a_server_refuses_is_one_line(qdrant, monkeypatch, status, told):
-    monkeypatch.setattr(qdrant, "collection_exists", lambda name: (_ for _ in ()).throw(Refusal(status)))
+    monkeypatch.setattr(qdrant, "collection_exists", lambda name: (_ for _ in ()).throw(RefusalError(status)))
     with pytest.raises(IndexFolderError, match=told) as error:
         open_index(ADDRESS)
     assert "\n" not in str(error.value)
