@@ -42,7 +42,7 @@ def parser() -> Parser:
     parser.add(
         "--out",
         required=True,
-        help="folder of the index, lance://FOLDER/NAME or qdrant://HOST:6333/NAME (docs/search.md)",
+        help="folder of the index, lance://FOLDER/NAME, or qdrant://HOST:6333/NAME",
     )
     parser.add("--update", action="store_true", help="bring an index up to date, or add a source to it")
     parser.add(

@@ -77,9 +77,7 @@ class LanceTable:
         try:
             facts = json.loads(metadata[KEY])
         except (KeyError, ValueError):
-            raise IndexFolderError(
-                f"{self.address} is a table that vsehub did not make: name another table of the database"
-            ) from None
+            raise IndexFolderError(f"{self.address} is a table that vsehub did not make: name another") from None
         return State({**facts, "generation": version}, LanceView(self, table), version)
 
     def write(self, rows: pa.Table, facts: dict, new: bool):

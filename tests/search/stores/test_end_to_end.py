@@ -42,6 +42,7 @@ def ids(index):
     return sorted(os.path.basename(name) for name, alive in zip(index.column("id"), index.alive) if alive)
 
 
+@pytest.mark.parametrize("address", ["lance", pytest.param("qdrant", marks=pytest.mark.slow)], indirect=True)
 def test_index_search_update_calibrate_and_export(run, photos, address, tiny_folder, tiny_pictures, tmp_path):
     folder = tmp_path / "local"
     words = ("index", photos, "--model", tiny_folder, "--out")

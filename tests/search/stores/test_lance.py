@@ -1,6 +1,8 @@
 """LanceDB: its own tables, errors, and a missing extra."""
 
+import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -48,6 +50,39 @@ def test_an_object_store_that_cannot_be_reached_is_told_in_time(monkeypatch):
     with pytest.raises(IndexFolderError, match="lance://s3://bucket/db/images") as error:
         open_index("lance://s3://bucket/db/images")
     assert "127.0.0.1:9" in str(error.value) and "hidden" not in str(error.value) and len(str(error.value)) < 400
+
+
+WRITER = """
+import subprocess
+import sys
+import time
+import numpy as np
+from vsehub.search.stores.places import open_index
+index = open_index(sys.argv[1])
+print("ready", flush=True)
+for turn in range(1000):
+    index.add(np.eye(50), [{"id": f"p{n}", "size": turn} for n in range(50)])  # they replace each other
+"""
+
+
+@pytest.mark.slow
+def test_a_writer_that_is_killed_leaves_one_whole_change(tmp_path, local):
+    address = f"lance://{tmp_path}/db/images"
+    mine = local()
+    mine.add(np.eye(50), [{"id": f"p{n}", "size": -1} for n in range(50)])
+    kept_in(mine, address)
+    sizes = set()
+    for turn in range(5):
+        writer = subprocess.Popen([sys.executable, "-c", WRITER, address], stdout=subprocess.PIPE)
+        assert writer.stdout.readline() == b"ready\n"
+        time.sleep(0.1 + 0.07 * turn)
+        writer.kill()
+        writer.wait()
+        index = open_index(address)
+        assert len(index) == 50 and len(set(index.column("size")) - {None}) == 1
+        sizes |= set(index.column("size"))
+        index.add(np.eye(50), [{"id": f"p{n}", "size": -1} for n in range(50)])
+    assert len(sizes - {None, -1}) > 1  # it had written
 
 
 def test_hnsw_and_a_missing_extra_are_told(tmp_path, monkeypatch):
