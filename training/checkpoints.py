@@ -26,7 +26,7 @@ from transformers.utils import logging
 
 from ..files.whole import recover, whole_folder
 from ..modeling.towers import load_errors
-from .progress import StderrTrainer
+from .sharding import ShardedTrainer, load_whole_state
 
 SEAL, STATE = "sealed.json", "trainer_state.json"
 NAME = re.compile(r"checkpoint-(\d+)")
@@ -39,7 +39,7 @@ PARTS = {  # what a run needs to go on as if it had not stopped, and how its fil
 logger = logging.get_logger(__name__)
 
 
-class SealedCheckpoints(StderrTrainer):
+class SealedCheckpoints(ShardedTrainer):
     """A `Trainer` whose checkpoints get their names when all of them is on the disk; older ones go after that."""
 
     _draft: str | None = None  # where a checkpoint is being written
@@ -131,7 +131,7 @@ def load_whole(folder: str | Path, model: nn.Module):
     wrong = {kind: sorted(map(str, keys)) for kind, keys in info.items() if keys and kind != "error_msgs"}
     if wrong:
         raise ValueError(f"{folder} does not hold this model: {wrong}")
-    model.load_state_dict(fresh.state_dict(), strict=True)
+    load_whole_state(model, fresh.state_dict())
 
 
 def refuse_other_batches(folder: Path, state: TrainerState, args: TrainingArguments):

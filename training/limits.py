@@ -104,8 +104,6 @@ REFUSED = {  # setting of TrainingArguments -> why it may only have its default
     "past_index": _NO_EFFECT,
     "optim_target_modules": "the learning rates of towers and heads form the groups of parameters; leave it out",
     "parallelism_config": _ONE_PROCESS_A_GPU,
-    "fsdp": _ONE_PROCESS_A_GPU,
-    "fsdp_config": _ONE_PROCESS_A_GPU,
     "deepspeed": _ONE_PROCESS_A_GPU,
     "do_train": _NO_EFFECT,
     "do_predict": _NO_EFFECT,
