@@ -26,7 +26,7 @@ from transformers.utils import logging
 
 from ..files.whole import recover, whole_folder
 from ..modeling.towers import load_errors
-from .sharding import ShardedTrainer, load_whole_state
+from .fsdp import ShardedTrainer, load_whole_state
 
 SEAL, STATE = "sealed.json", "trainer_state.json"
 NAME = re.compile(r"checkpoint-(\d+)")

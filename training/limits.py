@@ -112,6 +112,7 @@ REFUSED_FOR_PAIRS = {  # the prior, a classifier, knows what to do with them
     "label_smoothing_factor": "pairs have no labels to smooth; for PIR's prior write --prior.label_smoothing_factor",
     "eval_accumulation_steps": "embeddings leave the device batch by batch already; leave it out",
 }
+FSDP = ("version", "reshard_after_forward", "transformer_layer_cls_to_wrap")  # of --fsdp_config, what was tested
 Parser = TypeVar("Parser", bound=argparse.ArgumentParser)
 WHOLE_MODEL_OPTIMIZERS = ("galore", "apollo", "lomo", "adalomo", "schedule_free")
 
@@ -169,14 +170,51 @@ def check_launch(training: TrainingArguments):
             "accelerate launch started one process, although several were asked for (it does so on a CPU): start them "
             "with `torchrun --nproc_per_node N SCRIPT ...`"
         )
-    for name in ("FSDP", "DEEPSPEED"):
-        if env.get(f"ACCELERATE_USE_{name}", "").lower() in ("true", "1"):
-            raise ValueError(f"accelerate launch with {name}: {_ONE_PROCESS_A_GPU}")
+    remedies = {"DEEPSPEED": _ONE_PROCESS_A_GPU, "FSDP": "say so to the run, with --fsdp, and leave it out there"}
+    for name, remedy in remedies.items():
+        asked = name == "DEEPSPEED" or not training.fsdp  # with --fsdp, a stage of this run has set it
+        if asked and env.get(f"ACCELERATE_USE_{name}", "").lower() in ("true", "1"):
+            raise ValueError(f"accelerate launch with {name}: {remedy}")
     if training.world_size > 1 and not training.dataloader_drop_last:
         raise ValueError(
             "--dataloader_drop_last False: with several processes the last batch would be filled up with pairs that "
             "were seen already; leave it out"
         )
+
+
+def check_fsdp(training: TrainingArguments, cached_tail: bool = False):
+    """Refuse `--fsdp` (FSDP2) with what would not shard, or not train the same.
+
+    Args:
+        training: of a stage.
+        cached_tail: a vision tower takes cached states in the place of pictures.
+
+    Raises:
+        ValueError: with the flag and the remedy.
+    """
+    if not training.fsdp:
+        if training.fsdp_config:
+            raise ValueError("--fsdp_config without --fsdp: nothing would be sharded; add --fsdp, or leave it out")
+        return
+    if training.world_size < 2:
+        raise ValueError("--fsdp: one process has none to share with; start several: torchrun --nproc_per_node N ...")
+    if training.device.type == "cpu" and torch.cuda.is_available():
+        raise ValueError("--fsdp and --use_cpu: shards would lie on the GPUs; leave one out")
+    config, plain = training.fsdp_config or {}, {"FULL_STATE_DICT", "TRANSFORMER_BASED_WRAP", "0"}
+    if str(config.get("version", 2)) != "2":
+        raise ValueError(f"--fsdp_config version {config['version']}: only FSDP2 is supported; take 2")
+    for name, value in config.items():
+        if name not in FSDP and str(value).lower() not in ("false", "none") and str(value) not in plain:
+            raise ValueError(f"--fsdp_config {name} {value}: it is not supported; there are {', '.join(FSDP)}")
+    wrong = {
+        "--chunk_size": getattr(training, "chunk_size", None),
+        "--fp16 (take --bf16)": training.fp16,
+        "--torch_compile": training.torch_compile,
+        "--cache_vision with --train_vision_from": cached_tail,
+    }
+    for flag, given in wrong.items():
+        if given:
+            raise ValueError(f"--fsdp and {flag}: weights are not whole when it needs them; leave one of the two out")
 
 
 def _unset(kind: type[TrainingArguments]) -> dict:

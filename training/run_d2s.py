@@ -14,6 +14,7 @@ from functools import partial
 from vsehub.files.memory import reuse_memory
 from vsehub.training.arguments import D2S_ARGUMENTS
 from vsehub.training.d2s_stages import STAGES, check_stages, load, needs_dense_text, train_stage
+from vsehub.training.meeting import ending_together
 from vsehub.training.preflight import preflight
 from vsehub.training.stage_card import publish_run
 from vsehub.training.stages import pictures_later, read_splits, read_stages, run_stages
@@ -23,14 +24,15 @@ def main(argv: list[str] | None = None, defaults: dict | None = None) -> int:
     """Run the stages one after the other and write the Hub folder; `defaults` are as for `parse_stages`."""
     reuse_memory()
     stages = read_stages(argv, STAGES, D2S_ARGUMENTS, defaults)
-    check_stages(stages)
-    preflight(stages)
-    first = next(iter(stages.values()))
-    splits = read_splits(first, need_dense=needs_dense_text(stages), pictures_later=pictures_later(stages))
-    for args in stages.values():  # reading the rows may have chosen it
-        args.data.dense_text = first.data.dense_text
-    (model, processor), results = run_stages(stages, partial(train_stage, splits), load)
-    publish_run(stages, model, processor, results, splits.evaluation)
+    with ending_together():
+        check_stages(stages)
+        preflight(stages)
+        first = next(iter(stages.values()))
+        splits = read_splits(first, need_dense=needs_dense_text(stages), pictures_later=pictures_later(stages))
+        for args in stages.values():  # reading the rows may have chosen it
+            args.data.dense_text = first.data.dense_text
+        (model, processor), results = run_stages(stages, partial(train_stage, splits), load)
+        publish_run(stages, model, processor, results, splits.evaluation)
     return 0
 
 

@@ -14,6 +14,7 @@ from functools import partial
 
 from vsehub.files.memory import reuse_memory
 from vsehub.training.arguments import PIR_ARGUMENTS
+from vsehub.training.meeting import ending_together
 from vsehub.training.pir_stages import STAGES, check_stages, load, needs_label, train_stage
 from vsehub.training.preflight import preflight
 from vsehub.training.stage_card import publish_run
@@ -26,14 +27,15 @@ def main(argv: list[str] | None = None) -> int:
     stages = read_stages(argv, STAGES, PIR_ARGUMENTS)
     if any(args.data.dense_sampling for args in stages.values()):
         raise ValueError("--dense_sampling is for D2S-VSE's first stage: PIR reads no dense text; leave it out")
-    check_stages(stages)
-    preflight(stages)
-    last = list(stages.values())[-1]
-    captions, later = "retrieval" in stages, pictures_later(stages)
-    splits = read_splits(last, need_label=needs_label(stages), need_captions=captions, pictures_later=later)
-    (model, processor), results = run_stages(stages, partial(train_stage, splits), load)
-    if last.stage == "retrieval":
-        publish_run(stages, model, processor, results, splits.evaluation)
+    with ending_together():
+        check_stages(stages)
+        preflight(stages)
+        last = list(stages.values())[-1]
+        captions, later = "retrieval" in stages, pictures_later(stages)
+        splits = read_splits(last, need_label=needs_label(stages), need_captions=captions, pictures_later=later)
+        (model, processor), results = run_stages(stages, partial(train_stage, splits), load)
+        if last.stage == "retrieval":
+            publish_run(stages, model, processor, results, splits.evaluation)
     return 0
 
 

@@ -24,7 +24,7 @@ from ..hub_cards.model_card import write_model_card
 from .arguments import RetrievalTrainingArguments
 from .bad_pictures import tell_bad_pictures
 from .checkpoints import refuse_non_finite
-from .limits import check_metric_of_rows, check_settings, metric_of
+from .limits import check_fsdp, check_metric_of_rows, check_settings, metric_of
 from .recipe import parse_stages
 from .resume import NEWEST, Resume, checkpoint_of, parse_resume
 from .streamed_pairs import check_streaming
@@ -78,6 +78,7 @@ class StageArguments:
             raise ValueError(f"--bands {' '.join(map(str, data.bands))}: name three, for red, green and blue")
         nested_widths(self.model.matryoshka, self.model.projection_dim)
         check_settings(self.stage, self.training)
+        check_fsdp(self.training, bool(self.training.cache_vision and getattr(self.model, "train_vision_from", None)))
         check_streaming(self.stage, data, self.training, self.objective)
         self.training.metric_for_best_model = metric_of(self.training, self.stage)
         self.resume = parse_resume(self.training.resume_from_checkpoint)
@@ -128,6 +129,10 @@ def read_stages(
     if len(roots) > 1:
         raise ValueError(f"one run has one --output_dir, and its stages name {sorted(roots)}")
     _one_checkpoint_each(stages)
+    if len({bool(args.training.fsdp) for args in stages.values()}) > 1:
+        raise ValueError(
+            "--fsdp for some stages of a run: give it to all of them, or run them apart"
+        )
     return stages
 
 

@@ -1,14 +1,17 @@
 """Processes that meet at the start of a step, and one that does not come."""
 
+import re
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 from small_runs import SMALL
+from torch.distributed import HashStore
 
 from vsehub.training import meeting
-from vsehub.training.meeting import Meeting
+from vsehub.training.meeting import Meeting, ending_together, line_of, shared_line, watch
 
 TWO = """
 import sys, time
@@ -26,6 +29,39 @@ try:
     met.wait(2)
 except ValueError as error:
     sys.exit(str(error))
+"""
+
+OTHER_FAULT = """
+import sys
+from torch import distributed
+from vsehub.__main__ import main
+from vsehub.training import pairs
+from vsehub.training.trainer import RetrievalTrainer
+
+row_image, embed = pairs.row_image, RetrievalTrainer._embed
+
+def broken(row):
+    if distributed.get_rank() == 1 and row["image_id"] == "scene-0-5":
+        raise OSError("broken data stream")
+    return row_image(row)
+
+def faulty(self, model, batch):
+    if distributed.get_rank() == 1 and self.state.global_step == 1:
+        {}["margin"]
+    return embed(self, model, batch)
+
+def killed(self, model, batch):
+    if distributed.get_rank() == 1 and self.state.global_step == 1:
+        import os, signal
+        os.kill(os.getpid(), signal.SIGKILL)
+    return embed(self, model, batch)
+
+what = sys.argv.pop(1)
+if what == "row":
+    pairs.row_image = broken
+else:
+    RetrievalTrainer._embed = {"loss": faulty, "killed": killed}[what]
+sys.exit(main(["train", "d2s", *sys.argv[1:]]))
 """
 
 NAN_OF_ONE = """
@@ -88,3 +124,62 @@ def test_nan_of_one_process_ends_both_with_its_number_and_the_row(scenes, tmp_pa
     assert done.returncode != 0
     lines = [line for line in done.stderr.splitlines() if "vsehub train: the loss is nan at step 0" in line]
     assert lines and all("not finite of process 1, image rows [" in line for line in lines)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("what", "line"),
+    [
+        ("row", r"vsehub train: row 5 \(scene-0-5\) cannot be loaded: broken data stream \(process 1 of 2\)"),
+        ("loss", r"vsehub train: KeyError at other.py:\d+: 'margin'; VSEHUB_TRACEBACK=1 .* \(process 1 of 2\)"),
+    ],
+)
+def test_another_fault_of_one_process_ends_both_with_one_line(scenes, tmp_path, what, line):
+    (tmp_path / "other.py").write_text(OTHER_FAULT)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv_backend", "c10d"]
+    command += ["--rdzv_endpoint", "127.0.0.1:0", str(tmp_path / "other.py"), what, *scenes, *SMALL]
+    start = time.monotonic()
+    command += ["--stages", "baseline", "--output_dir", str(tmp_path / "run"), "--image_augmentation", "none"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode != 0 and time.monotonic() - start < 120
+    told = [text for text in done.stderr.splitlines() if "vsehub train:" in text]
+    assert told and len(set(told)) == 1 and re.search(line, told[0]), done.stderr[-3000:]
+    own = done.stderr.partition("elastic")[0]  # then the launcher reports in its way
+    assert "Traceback" not in own
+
+
+def test_a_single_process_keeps_its_error():
+    with pytest.raises(KeyError), ending_together():
+        raise KeyError("x")
+
+
+def test_the_first_line_is_that_of_all(monkeypatch):
+    monkeypatch.setattr(meeting, "POLL", 0)
+    store = HashStore()
+    lost = RuntimeError("[pair.cc:534] Connection closed by peer [127.0.0.1]:1")
+    assert "ended without a word" in shared_line(store, lost, 0, 2) and not store.check([meeting.FAILED])
+    first = shared_line(store, OSError("row 7 cannot be read"), 1, 2)
+    assert first == "row 7 cannot be read (process 1 of 2)"
+    assert shared_line(store, lost, 0, 2) == shared_line(store, ValueError("mine"), 0, 2) == first
+
+
+def test_a_fault_is_told_with_its_kind_and_place():
+    try:
+        {}["margin"]
+    except KeyError as error:
+        assert re.fullmatch(r"KeyError at test_meeting.py:\d+: 'margin'; VSEHUB_TRACEBACK=1 shows more", line_of(error))
+    assert line_of(ValueError("two\nlines")) == "two lines"
+
+
+def test_a_process_that_waits_for_ever_ends_with_the_line_of_the_other(monkeypatch, capsys):
+    monkeypatch.setattr(meeting, "POLL", 0.01)
+    monkeypatch.setattr(meeting, "GRACE", 0.01)
+    statuses, store = [], HashStore()
+    monkeypatch.setattr(meeting.os, "_exit", statuses.append)
+    store.set(meeting.FAILED, "row 7 cannot be read (process 1 of 2)")
+    watch(store, threading.Event())
+    assert statuses == [2] and capsys.readouterr().err == "vsehub train: row 7 cannot be read (process 1 of 2)\n"
+    ended = threading.Event()
+    ended.set()
+    watch(store, ended)
+    assert statuses == [2]

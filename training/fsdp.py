@@ -16,12 +16,14 @@ from typing import Any
 import torch
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin, convert_outputs_to_fp32
 from torch import distributed, nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
-from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
-from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from .progress import StderrTrainer
+
+if distributed.is_available():  # some builds of torch have no part of it
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
+    from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
+    from torch.distributed.tensor import DTensor
 
 METHODS = ("get_image_features", "get_text_features", "vision_tokens", "instruct")  # that use weights, beside `forward`
 SCHEDULER = "scheduler.pt"
@@ -117,8 +119,7 @@ class ShardedTrainer(StderrTrainer):
             raise ValueError(f"{checkpoint} was written {how}, or start anew from its weights")
         if not sharded:
             return super()._load_optimizer_and_scheduler(checkpoint)
-        device = self.args.device
-        load_parts(self.optimizer, torch.load(self._own_part(checkpoint), map_location=device, weights_only=True))
+        load_parts(self.optimizer, torch.load(self._own_part(checkpoint), map_location="cpu", weights_only=True))
         self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint, SCHEDULER), weights_only=True))
 
     def _own_part(self, folder: str) -> Path:
@@ -144,7 +145,7 @@ def shard_method(model: nn.Module, name: str):
         model: sharded; of another one, nothing changes.
         name: of the method; one that the model lacks is passed over.
     """
-    if not isinstance(model, FSDPModule) or not hasattr(model, name):
+    if not _is_sharded(model) or not hasattr(model, name):
         return
     plain = getattr(model, name)
     register_fsdp_forward_method(model, name)
@@ -161,7 +162,7 @@ def shard_method(model: nn.Module, name: str):
 @contextlib.contextmanager
 def unsharded(model: nn.Module) -> Iterator[None]:
     """Keep whole weights on each process inside, so that each may call the model as often as it likes."""
-    shards = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    shards = [module for module in model.modules() if _is_sharded(module)]
     for module in shards:
         module.set_reshard_after_forward(False, recurse=False)
         module.unshard()
@@ -192,7 +193,7 @@ def whole_state(model: nn.Module, on_first: bool = False) -> dict[str, torch.Ten
 
 def load_whole_state(model: nn.Module, state: dict[str, torch.Tensor]):
     """Load whole weights, every one of them, into a model that may be sharded."""
-    if isinstance(model, FSDPModule):
+    if _is_sharded(model):
         set_model_state_dict(model, state, options=StateDictOptions(full_state_dict=True, strict=True))
     else:
         model.load_state_dict(state, strict=True)
@@ -211,6 +212,10 @@ def with_autocast(model: nn.Module, accelerator) -> nn.Module:
 
     model.forward = convert_outputs_to_fp32(MethodType(forward, model))
     return model
+
+
+def _is_sharded(module: nn.Module) -> bool:
+    return distributed.is_available() and isinstance(module, FSDPModule)
 
 
 def parts_of(state: dict[str, Any]) -> dict[str, Any]:
@@ -237,7 +242,8 @@ def _as_sharded(value: Any, parameter: torch.Tensor) -> Any:
     if not (torch.is_tensor(value) and value.dim() and isinstance(parameter, DTensor)):
         return value
     mesh, placements = parameter.device_mesh, parameter.placements
-    return DTensor.from_local(value, mesh, placements, shape=parameter.shape, stride=parameter.stride())
+    local = value.to(parameter.device)
+    return DTensor.from_local(local, mesh, placements, shape=parameter.shape, stride=parameter.stride())
 
 
 __all__ = ["ShardedTrainer", "load_whole_state", "shard_method", "unsharded", "whole_state", "without_weights"]
