@@ -192,9 +192,16 @@ def whole_state(model: nn.Module, on_first: bool = False) -> dict[str, torch.Ten
 
 
 def load_whole_state(model: nn.Module, state: dict[str, torch.Tensor]):
-    """Load whole weights, every one of them, into a model that may be sharded."""
+    """Load whole weights, every one of them, into a model that may be sharded.
+
+    Raises:
+        ValueError, RuntimeError: some are missing, or left over.
+    """
     if _is_sharded(model):
-        set_model_state_dict(model, state, options=StateDictOptions(full_state_dict=True, strict=True))
+        if other := state.keys() ^ model.state_dict().keys():  # torch would keep those that are missing as they are
+            raise ValueError(f"these are not the weights of this model: {', '.join(sorted(other)[:5])}")
+        own = dict(state)  # where torch puts the parts
+        set_model_state_dict(model, own, options=StateDictOptions(full_state_dict=True, strict=True))
     else:
         model.load_state_dict(state, strict=True)
 

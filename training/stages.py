@@ -130,9 +130,7 @@ def read_stages(
         raise ValueError(f"one run has one --output_dir, and its stages name {sorted(roots)}")
     _one_checkpoint_each(stages)
     if len({bool(args.training.fsdp) for args in stages.values()}) > 1:
-        raise ValueError(
-            "--fsdp for some stages of a run: give it to all of them, or run them apart"
-        )
+        raise ValueError("--fsdp for some stages of a run: give it to all of them, or run them apart")
     return stages
 
 

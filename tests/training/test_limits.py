@@ -13,8 +13,17 @@ from small_runs import SMALL, run
 from transformers import TrainingArguments
 
 from vsehub.training import run_d2s
+from vsehub.training import stages as stages_module
 from vsehub.training.arguments import D2S_ARGUMENTS, PIR_ARGUMENTS
-from vsehub.training.limits import RANGES, REFUSED, REFUSED_FOR_PAIRS, check_launch, check_metric_of_rows, with_ranges
+from vsehub.training.limits import (
+    RANGES,
+    REFUSED,
+    REFUSED_FOR_PAIRS,
+    check_fsdp,
+    check_launch,
+    check_metric_of_rows,
+    with_ranges,
+)
 from vsehub.training.recipe import _Parser
 from vsehub.training.stages import read_stages
 from vsehub.training.trainer import ZERO_STEPS, RetrievalTrainer
@@ -34,15 +43,15 @@ WORKS = set(
     dataloader_persistent_workers dataloader_prefetch_factor dataloader_multiprocessing_context dataloader_in_order
     train_sampling_strategy ddp_find_unused_parameters ddp_bucket_cap_mb ddp_broadcast_buffers ddp_static_graph
     ddp_backend ddp_timeout debug skip_memory_metrics do_eval resume_from_checkpoint local_rank logging_dir
-    jit_mode_eval""".split()
+    jit_mode_eval fsdp fsdp_config""".split()
 )
 GIVEN = {  # a value that is not the default
-    "label_smoothing_factor": "0.1", "eval_accumulation_steps": "2", "neftune_noise_alpha": "5", "fsdp": "full_shard",
+    "label_smoothing_factor": "0.1", "eval_accumulation_steps": "2", "neftune_noise_alpha": "5",
     "include_for_metrics": "inputs", "label_names": "labels",
     "length_column_name": "size", "optim_target_modules": "all-linear", "average_tokens_across_devices": "False",
     "eval_do_concat_batches": "False",
 }  # fmt: skip
-ELSEWHERE = {"liger_kernel_config", "fsdp_config", "parallelism_config", "deepspeed"}  # files, or checked by Trainer
+ELSEWHERE = {"liger_kernel_config", "parallelism_config", "deepspeed"}  # files, or checked by Trainer
 
 
 def read(*flags, stages="baseline", kinds=D2S_ARGUMENTS, names=("pretrain", "finetune", "baseline")):
@@ -184,7 +193,7 @@ def test_a_hinge_without_margin_that_learns_nothing_says_so(scenes, tmp_path):
 
 def launched(processes=1, drop_last=True):
     """What `check_launch` looks at."""
-    return SimpleNamespace(world_size=processes, dataloader_drop_last=drop_last)
+    return SimpleNamespace(world_size=processes, dataloader_drop_last=drop_last, fsdp=None)
 
 
 @pytest.mark.slow  # the check itself has fast tests
@@ -215,3 +224,50 @@ def test_a_last_batch_that_processes_would_fill_up_is_refused():
     check_launch(launched(1, drop_last=False))
     with pytest.raises(ValueError, match="--dataloader_drop_last False"):
         check_launch(launched(2, drop_last=False))
+
+
+def test_sharding_for_one_process_is_refused():
+    with pytest.raises(ValueError, match="--fsdp: one process .* torchrun --nproc_per_node N"):
+        read("--fsdp")
+
+
+def test_sharding_of_one_stage_of_two_is_refused(monkeypatch):
+    monkeypatch.setattr(stages_module, "check_fsdp", lambda *args: None)
+    with pytest.raises(ValueError, match="--fsdp for some stages"):
+        read("--stages", "pretrain", "finetune", "--pretrain.fsdp", "full_shard")
+
+
+def sharding(**settings):
+    """What `check_fsdp` looks at."""
+    plain = {"fsdp": True, "fsdp_config": {}, "world_size": 2, "device": torch.device("cpu"), "chunk_size": None}
+    return SimpleNamespace(**{**plain, "fp16": False, "torch_compile": False, **settings})
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"fsdp": None, "fsdp_config": {"version": 2}}, "--fsdp_config without --fsdp"),
+        ({"fsdp_config": {"version": 1}}, "only FSDP2"),
+        ({"fsdp_config": {"cpu_offload": True}}, "--fsdp_config cpu_offload True"),
+        ({"fsdp_config": {"state_dict_type": "SHARDED_STATE_DICT"}}, "state_dict_type SHARDED_STATE_DICT"),
+        ({"fp16": True}, "--fp16 .take --bf16"),
+        ({"torch_compile": True}, "--torch_compile"),
+        ({"chunk_size": 8}, "--chunk_size"),
+    ],
+)
+def test_what_shards_would_break_is_refused(settings, said):
+    with pytest.raises(ValueError, match=said):
+        check_fsdp(sharding(**settings))
+
+
+def test_what_shards_can_do_is_not_refused():
+    check_fsdp(sharding(fsdp=None))
+    check_fsdp(sharding(fsdp_config={"version": 2, "xla": False, "min_num_params": 0, "reshard_after_forward": False}))
+    with pytest.raises(ValueError, match="--cache_vision with --train_vision_from"):
+        check_fsdp(sharding(), cached_tail=True)
+
+
+def test_shards_on_the_cpu_of_a_machine_with_gpus_are_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(ValueError, match="--fsdp and --use_cpu"):
+        check_fsdp(sharding())

@@ -1,0 +1,254 @@
+"""Sharded training (FSDP2) gives what whole weights give: vectors, losses, weights, resumed runs."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from small_runs import PIR_SMALL, SMALL, equal, run
+from torch import distributed
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+
+from vsehub import D2SVSEModel, PIRModel
+from vsehub.training import run_d2s, run_pir
+from vsehub.training.fsdp import (
+    METHODS,
+    blocks_of,
+    load_parts,
+    load_whole_state,
+    parts_of,
+    shard_method,
+    unsharded,
+    whole_state,
+    without_weights,
+)
+
+FLAGS = """--learning_rate 0.01 --lr_scheduler_type constant --image_augmentation none --text_augmentation 0
+--ramp_epochs 0 --save_total_limit 3 --per_device_train_batch_size 4""".split()
+SGD = ["--optim", "sgd"]  # Adam blows rounding up to a full step where the true gradient is 0 (bias before a norm)
+LEARNED = ["--align", "infonce", "--temperature", "0.07", "--objective_lr", "0.01"]
+TWO = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv_backend", "c10d"]
+TWO += ["--rdzv_endpoint", "127.0.0.1:0"]
+
+IN_TWO = """
+import sys
+import torch
+from torch import distributed
+from vsehub import D2SVSEModel, PIRModel
+
+sys.path[:0] = sys.argv[1:3]
+from test_fsdp import sharded, vectors
+
+distributed.init_process_group("gloo")
+pixels = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+ids = torch.randint(5, 30, (3, 7), generator=torch.Generator().manual_seed(1))
+for kind, folder in zip((D2SVSEModel, PIRModel), sys.argv[3:]):
+    whole = vectors(kind.from_pretrained(folder).eval(), pixels, ids)
+    parts = vectors(sharded(kind.from_pretrained(folder).eval()), pixels, ids)
+    for name in whole:
+        print(kind.__name__, name, (whole[name] - parts[name]).abs().max().item(), flush=True)
+distributed.destroy_process_group()
+"""
+
+
+def two(script: str, *words: str) -> subprocess.CompletedProcess:
+    """Run a script in two processes (gloo)."""
+    done = subprocess.run([*TWO, script, *words], capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done
+
+
+def run_two(scenes, out, *flags, script=run_d2s.__file__, small=SMALL) -> dict[str, torch.Tensor]:
+    """Train in two processes and return the published weights."""
+    two(script, *scenes, *small, *FLAGS, "--output_dir", str(out), *flags)
+    return load_file(out / "hub" / "model.safetensors")
+
+
+def logged(stage: Path, key: str = "loss") -> list[float]:
+    """A number of each step of a stage, or of each evaluation."""
+    last = sorted(stage.glob("checkpoint-*/trainer_state.json"))[-1]
+    return [entry[key] for entry in json.loads(last.read_text())["log_history"] if key in entry]
+
+
+def difference(first, second) -> float:
+    assert first.keys() == second.keys() and all(first[key].shape == second[key].shape for key in first)
+    return max((first[key].float() - second[key].float()).abs().max().item() for key in first)
+
+
+@pytest.fixture
+def alone(tmp_path):
+    """A group of one process, which shards all the same."""
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+def sharded(model, reshard=None):
+    """A model, sharded by torch as accelerate does it."""
+    names = blocks_of(model)
+    assert names
+    for module in list(model.modules()):
+        if type(module).__name__ in names:
+            fully_shard(module)
+    fully_shard(model, reshard_after_forward=reshard)
+    for name in METHODS:
+        shard_method(model, name)
+    return model
+
+
+def vectors(model, pixels, ids) -> dict[str, torch.Tensor]:
+    """What each entry point gives; gathered weights are dropped before each."""
+    mask = torch.ones_like(ids)
+    calls = {
+        "images": lambda: model.get_image_features(pixels).pooler_output,
+        "texts": lambda: model.get_text_features(ids, attention_mask=mask).pooler_output,
+        "tokens": lambda: model.vision_tokens(pixels),
+        "forward": lambda: model(input_ids=ids, attention_mask=mask, pixel_values=pixels).image_embeds,
+    }
+    if getattr(model, "instruction_model", None) is not None:
+        calls["scene"] = lambda: model.instruct(pixels)
+    results = {}
+    for name, call in calls.items():
+        if hasattr(model, "reshard"):
+            model.reshard()
+        with torch.no_grad():
+            results[name] = call()
+    return results
+
+
+@pytest.fixture
+def pixels():
+    return torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def ids():
+    return torch.randint(5, 30, (3, 7), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("reshard", [None, True])
+def test_each_entry_point_gathers_its_weights(alone, tiny_model, make_tiny_pir_model, pixels, ids, reshard):
+    for model in (tiny_model, make_tiny_pir_model().eval()):
+        whole = vectors(model, pixels, ids)
+        assert all(isinstance(parameter, DTensor) for parameter in sharded(model, reshard).parameters())
+        parts = vectors(model, pixels, ids)
+        assert all(torch.allclose(parts[name], whole[name], atol=1e-6) for name in whole)
+
+
+def test_a_model_without_shards_is_left_as_it_is(tiny_model):
+    shard_method(tiny_model, "get_text_features")
+    assert "get_text_features" not in vars(tiny_model)
+    with unsharded(tiny_model):
+        pass
+
+
+def test_weights_come_back_whole_and_where_they_were(alone, tiny_model, pixels, ids):
+    before = {name: tensor.clone() for name, tensor in tiny_model.state_dict().items()}
+    skeleton = without_weights(tiny_model)
+    assert {parameter.device.type for parameter in skeleton.parameters()} == {"meta"}
+    whole = vectors(tiny_model, pixels, ids)
+    sharded(tiny_model)
+    with unsharded(tiny_model):
+        assert not any(isinstance(parameter, DTensor) for parameter in tiny_model.parameters())
+        assert torch.equal(tiny_model(pixel_values=pixels).image_embeds, whole["forward"])
+    assert all(isinstance(parameter, DTensor) for parameter in tiny_model.parameters())
+    skeleton.load_state_dict(whole_state(tiny_model), assign=True)
+    assert equal(skeleton.state_dict(), before)
+    other = {name: tensor + 1 if tensor.is_floating_point() else tensor for name, tensor in before.items()}
+    load_whole_state(tiny_model, other)
+    assert equal(whole_state(tiny_model, on_first=True), other)
+    del other["text_head.fc1.weight"]
+    with pytest.raises(ValueError, match="text_head.fc1.weight"):
+        load_whole_state(tiny_model, other)
+
+
+def test_parts_of_an_optimizer_are_plain_and_load_again(alone, tiny_model, pixels, ids):
+    sharded(tiny_model)
+    temperature = torch.nn.Parameter(torch.ones(1))
+    parameters = [*tiny_model.parameters(), temperature]
+    optimizer, other = (torch.optim.AdamW(parameters, lr=0.0) for _ in range(2))
+    (tiny_model(pixel_values=pixels).image_embeds.sum() * temperature).backward()
+    optimizer.step()
+    saved = parts_of(optimizer.state_dict())
+    tensors = [value for entry in saved["state"].values() for value in entry.values()]
+    assert tensors and not any(isinstance(value, DTensor) for value in tensors)
+    load_parts(other, saved)
+    again = parts_of(other.state_dict())
+    assert all(equal(saved["state"][number], again["state"][number]) for number in saved["state"])
+    other.step()
+
+
+@pytest.mark.slow
+def test_two_processes_embed_as_one(tiny_folder, pir_folder, tmp_path):
+    (tmp_path / "embed.py").write_text(IN_TWO)
+    here = Path(__file__).parent
+    folders = map(str, (here, here.parent / "helpers", tiny_folder, pir_folder))
+    lines = [line.split() for line in two(str(tmp_path / "embed.py"), *folders).stdout.splitlines()]
+    assert len(lines) == 2 * (4 + 5) and all(float(error) < 1e-6 for _, _, error in lines)
+
+
+@pytest.mark.slow
+def test_one_process_two_and_two_with_shards_train_the_same(scenes, tmp_path):
+    """With a learned temperature, which is no weight of the model, and gradient accumulation."""
+    flags = ["--stages", "baseline", *SGD, *LEARNED, "--gradient_accumulation_steps", "2"]
+    one = run(scenes, tmp_path / "one", *FLAGS, *flags, "--per_device_train_batch_size", "8")
+    whole, parts = run_two(scenes, tmp_path / "whole", *flags), run_two(scenes, tmp_path / "parts", *flags, "--fsdp")
+    assert difference(one, whole) < 1e-6 and difference(whole, parts) < 1e-6
+    stages = [tmp_path / name / "baseline" for name in ("one", "whole", "parts")]
+    for key in ("loss", "grad_norm", "eval_rsum"):
+        first, *others = (logged(stage, key) for stage in stages)
+        assert all(other == pytest.approx(first, rel=1e-5) for other in others)
+    temperatures = [load_file(stage / "checkpoint-4" / "objective.safetensors") for stage in stages]
+    assert difference(temperatures[0], temperatures[2]) < 1e-6 and len(temperatures[0])
+    for folder in ("hub", "baseline/best"):
+        assert difference(parts, D2SVSEModel.from_pretrained(tmp_path / "parts" / folder).state_dict()) == 0
+
+
+@pytest.mark.slow
+def test_a_resumed_run_with_shards_is_bitwise_the_same(scenes, tmp_path):
+    flags = ["--stages", "baseline", *LEARNED, "--image_augmentation", "crop", "--fsdp"]
+    through = run_two(scenes, tmp_path / "through", *flags)
+    run_two(scenes, tmp_path / "again", *flags, "--max_steps", "2")
+    resume = ["--resume_from_checkpoint", str(tmp_path / "again/baseline/checkpoint-2")]
+    again = run_two(scenes, tmp_path / "again", *flags, *resume)
+    assert equal(through, again)
+    runs = [tmp_path / name / "baseline" for name in ("through", "again")]
+    assert logged(runs[0]) == logged(runs[1])
+    for part in ("optimizer_0_of_2.pt", "optimizer_1_of_2.pt"):
+        first, second = (torch.load(run / "checkpoint-4" / part, weights_only=True)["state"] for run in runs)
+        assert first.keys() == second.keys() and all(equal(first[number], second[number]) for number in first)
+    words = [*scenes, *SMALL, *FLAGS, *flags[:-1], "--output_dir", str(tmp_path / "again"), *resume]
+    done = subprocess.run([*TWO, "-m", "vsehub", "train", "d2s", *words], capture_output=True, text=True, timeout=300)
+    assert done.returncode != 0 and "checkpoint-2 was written with --fsdp: add it" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "extra",
+    [
+        ["--stages", "pretrain", "finetune", "--dense_teacher", "online"],
+        ["--stages", "baseline", "--lora", "True", "--lora_rank", "2"],
+        ["--stages", "baseline", "--bf16", "True"],
+        ["--stages", "baseline", "--freeze_vision", "True", "--cache_vision", "True"],
+        ["--stages", "baseline", "--freeze_vision_batch_norm", "False", "--gradient_checkpointing", "True"],
+    ],
+    ids=["stages", "adapters", "bf16", "frozen", "checkpointing"],
+)
+def test_shards_go_with(scenes, tmp_path, extra):
+    whole = run_two(scenes, tmp_path / "whole", *SGD, *extra)
+    parts = run_two(scenes, tmp_path / "parts", *SGD, *extra, "--fsdp")
+    assert difference(whole, parts) < 1e-6
+
+
+@pytest.mark.slow
+def test_both_stages_of_pir_with_shards(overhead, tmp_path):
+    script = {"script": run_pir.__file__, "small": PIR_SMALL}
+    flags = ["--learning_rate", "0.01", "--optim", "sgd"]
+    whole = run_two(overhead, tmp_path / "whole", *flags, **script)
+    parts = run_two(overhead, tmp_path / "parts", *flags, "--fsdp", **script)
+    assert difference(whole, parts) < 1e-6
+    assert difference(parts, PIRModel.from_pretrained(tmp_path / "parts" / "hub").state_dict()) == 0
