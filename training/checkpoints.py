@@ -100,6 +100,7 @@ class WholeCheckpoints(SealedCheckpoints):
             state = TrainerState.load_from_json(os.path.join(resume_from_checkpoint, STATE))
             if 0 < self.args.max_steps <= state.global_step:
                 self.state = state
+                self.stay_whole()
                 self._load_from_checkpoint(resume_from_checkpoint)
                 if self.args.load_best_model_at_end and state.best_model_checkpoint is not None:
                     self._load_best_model()

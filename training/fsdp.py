@@ -85,6 +85,12 @@ class ShardedTrainer(StderrTrainer):
             self.is_fsdp_enabled = False
         return result
 
+    def stay_whole(self):
+        """Train no more, if the run has all its steps: the model is only evaluated."""
+        if self.is_fsdp_enabled:
+            self.is_fsdp_enabled = False
+            self.model.to(self.args.device)
+
     def training_step(self, *args, **kwargs) -> torch.Tensor:
         """One forward and backward pass; running statistics are those of the first process, as with DDP."""
         if self.whole is not None:

@@ -2,12 +2,14 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 from accelerate.data_loader import BatchSamplerShard, SkipBatchSampler
 from datasets import Image
 from safetensors.torch import load_file
-from small_runs import equal, run, run_pir
+from small_runs import SMALL, equal, run, run_pir
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
 from vsehub.data.streams import Stream
@@ -143,3 +145,50 @@ def test_both_stages_of_d2s_and_retrieval_of_pir_train_on_a_stream(scenes, overh
 def test_what_needs_all_rows_is_refused(scenes, tmp_path, flags, said):
     with pytest.raises((ValueError, FileNotFoundError), match=said):
         run(scenes, tmp_path, *STREAM, *flags)
+
+
+READ_BY = """
+import os, pathlib, sys
+from vsehub.__main__ import main
+from vsehub.training import streamed_pairs
+
+row_image = streamed_pairs.row_image
+
+def noted(row):
+    with open(pathlib.Path(sys.argv[0]).parent / f"read-{os.environ['RANK']}", "a") as file:
+        file.write(row["image_id"] + chr(10))
+    return row_image(row)
+
+streamed_pairs.row_image = noted
+sys.exit(main(["train", "d2s", *sys.argv[1:]]))
+"""
+
+
+def read_by_two(folder, *words) -> list[list[str]]:
+    """Train in two processes; the rows that each of them read, in order."""
+    for old in folder.glob("read-*"):
+        old.unlink()
+    (folder / "read.py").write_text(READ_BY)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv_backend", "c10d"]
+    command += ["--rdzv_endpoint", "127.0.0.1:0", str(folder / "read.py"), *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [(folder / f"read-{rank}").read_text().split() for rank in range(2)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_two_processes_read_each_row_once_a_pass_and_go_on(scenes, tmp_path, workers):
+    """24 rows of one file, two passes."""
+    flags = [*scenes, *SMALL, *STREAM, "--per_device_train_batch_size", "3", "--max_steps", "8", "--eval_steps", "4"]
+    flags += ["--save_steps", "1", "--save_total_limit", "9", "--load_best_model_at_end", "False", "--ramp_epochs", "0"]
+    flags += ["--dataloader_num_workers", str(workers), "--output_dir", str(tmp_path / "run")]
+    mine, others = read_by_two(tmp_path, *flags)
+    assert len(mine) == len(others) == 24
+    for each in (slice(0, 12), slice(12, 24)):
+        assert len({*mine[each], *others[each]}) == 24 and not set(mine[each]) & set(others[each])
+    whole = load_file(tmp_path / "run" / "hub" / "model.safetensors")
+    checkpoint = tmp_path / "run" / "baseline" / "checkpoint-3"
+    again = read_by_two(tmp_path, *flags, "--resume_from_checkpoint", str(checkpoint))
+    assert sorted(again[0][-15:]) == sorted(mine[-15:]) and sorted(again[1][-15:]) == sorted(others[-15:])
+    assert equal(whole, load_file(tmp_path / "run" / "hub" / "model.safetensors"))
