@@ -28,7 +28,8 @@ from vsehub.training.fsdp import (
 )
 
 FLAGS = """--learning_rate 0.01 --lr_scheduler_type constant --image_augmentation none --text_augmentation 0
---ramp_epochs 0 --save_total_limit 3 --per_device_train_batch_size 4""".split()
+--save_total_limit 3 --per_device_train_batch_size 4""".split()
+D2S = [*SMALL, "--ramp_epochs", "0"]
 SGD = ["--optim", "sgd"]  # Adam blows rounding up to a full step where the true gradient is 0 (bias before a norm)
 LEARNED = ["--align", "infonce", "--temperature", "0.07", "--objective_lr", "0.01"]
 TWO = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv_backend", "c10d"]
@@ -65,7 +66,7 @@ def two(script: str, *words: str) -> subprocess.CompletedProcess:
     return done
 
 
-def run_two(scenes, out, *flags, script=run_d2s.__file__, small=SMALL) -> dict[str, torch.Tensor]:
+def run_two(scenes, out, *flags, script=run_d2s.__file__, small=D2S) -> dict[str, torch.Tensor]:
     """Train in two processes and return the published weights."""
     two(script, *scenes, *small, *FLAGS, "--output_dir", str(out), *flags)
     return load_file(out / "hub" / "model.safetensors")
@@ -205,7 +206,7 @@ def test_two_processes_embed_as_one(tiny_folder, pir_folder, tmp_path):
 def test_one_process_two_and_two_with_shards_train_the_same(scenes, tmp_path):
     """With a learned temperature, which is no weight of the model, and gradient accumulation."""
     flags = ["--stages", "baseline", *SGD, *LEARNED, "--gradient_accumulation_steps", "2"]
-    one = run(scenes, tmp_path / "one", *FLAGS, *flags, "--per_device_train_batch_size", "8")
+    one = run(scenes, tmp_path / "one", *D2S, *FLAGS, *flags, "--per_device_train_batch_size", "8")
     whole, parts = run_two(scenes, tmp_path / "whole", *flags), run_two(scenes, tmp_path / "parts", *flags, "--fsdp")
     assert difference(one, whole) < 1e-6 and difference(whole, parts) < 1e-6
     stages = [tmp_path / name / "baseline" for name in ("one", "whole", "parts")]
@@ -232,7 +233,7 @@ def test_a_resumed_run_with_shards_is_bitwise_the_same(scenes, tmp_path):
     for part in ("optimizer_0_of_2.pt", "optimizer_1_of_2.pt"):
         first, second = (torch.load(run / "checkpoint-4" / part, weights_only=True)["state"] for run in runs)
         assert first.keys() == second.keys() and all(equal(first[number], second[number]) for number in first)
-    words = [*scenes, *SMALL, *FLAGS, *flags[:-1], "--output_dir", str(tmp_path / "again"), *resume]
+    words = [*scenes, *D2S, *FLAGS, *flags[:-1], "--output_dir", str(tmp_path / "again"), *resume]
     done = subprocess.run([*TWO, "-m", "vsehub", "train", "d2s", *words], capture_output=True, text=True, timeout=300)
     assert done.returncode != 0 and "checkpoint-2 was written with --fsdp: add it" in done.stderr
 
