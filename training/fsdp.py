@@ -62,6 +62,8 @@ class ShardedTrainer(StderrTrainer):
         plugin = self.accelerator.state.fsdp_plugin
         if not self.args.fsdp_config.get("transformer_layer_cls_to_wrap"):
             plugin.transformer_cls_names_to_wrap = blocks_of(model)
+        if input_embeddings(model) is None:
+            model.get_input_embeddings = lambda: None  # accelerate asks for them
         own = {id(parameter) for parameter in model.parameters()}
         others = [group for group in optimizer.param_groups if id(group["params"][0]) not in own]
         optimizer.param_groups[:] = [group for group in optimizer.param_groups if id(group["params"][0]) in own]
@@ -138,10 +140,20 @@ def blocks_of(model: nn.Module) -> list[str]:
 
     The word embeddings are a unit of their own, and cannot be in one of these blocks.
     """
-    named, words = set(getattr(model, "_no_split_modules", None) or ()), set(model.get_input_embeddings().parameters())
+    embeddings = input_embeddings(model)
+    words = set() if embeddings is None else set(embeddings.parameters())
+    named = set(getattr(model, "_no_split_modules", None) or ())
     there = [module for module in model.modules() if type(module).__name__ in named]
     whole = {type(module).__name__ for module in there if words & set(module.parameters())}
     return sorted({type(module).__name__ for module in there} - whole)
+
+
+def input_embeddings(model: nn.Module) -> nn.Module | None:
+    """What a model calls its input embeddings; convolutional classifiers have none, and raise."""
+    try:
+        return model.get_input_embeddings()
+    except (AttributeError, NotImplementedError):
+        return None
 
 
 def shard_method(model: nn.Module, name: str):
