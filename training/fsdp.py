@@ -32,6 +32,7 @@ SCHEDULER = "scheduler.pt"
 class ShardedTrainer(StderrTrainer):
     """A `Trainer` whose `--fsdp` shards (FSDP2), on a CPU, too; after `train`, its model is whole on every process."""
 
+    model: Any
     whole: nn.Module | None = None  # the model without its weights, until the end of training
 
     def create_accelerator_and_postprocess(self):
@@ -100,7 +101,7 @@ class ShardedTrainer(StderrTrainer):
                 distributed.broadcast(buffer, 0)
         return super().training_step(*args, **kwargs)
 
-    def evaluate(self, *args, **kwargs) -> dict[str, float]:
+    def evaluate(self, *args, **kwargs) -> dict[str, Any]:
         """Evaluate with whole weights: processes have different numbers of batches, and could not meet in each."""
         with unsharded(self.model):
             return super().evaluate(*args, **kwargs)
