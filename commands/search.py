@@ -100,18 +100,19 @@ def main(argv: list[str]) -> int:
     loading = loading_options(args, args.model)
     for path in filter(None, (args.html, args.geojson)):
         output_file(path)
-    from ..processing.scenes import open_any
     from ..search.filters import chosen_rows
-    from ..search.pages import about_search, geojson, html_page, links_from, picture_opener, place_finder
-    from ..search.retriever import Retriever
     from ..search.stores.places import open_index
 
-    image = open_any(args.image) if args.image else None
-    asked = parts_of(args) | {"like": args.like, "where": args.where, "path": args.path}
-    now = open_index(args.index).snapshot  # what is wrong is told before the model is loaded
+    now = open_index(args.index).snapshot  # what is wrong is told before torch and the model are loaded
     chosen_rows(now, where=args.where, path=args.path)
     if args.like is not None:
         now.row_of(args.like)
+    from ..processing.scenes import open_any
+    from ..search.pages import about_search, geojson, html_page, links_from, picture_opener, place_finder
+    from ..search.retriever import Retriever
+
+    image = open_any(args.image) if args.image else None
+    asked = parts_of(args) | {"like": args.like, "where": args.where, "path": args.path}
     retriever = Retriever.open(args.index, args.model, **loading)
     retriever.encoder.to(chosen_device(args.device))
     given = None if args.no_cutoff else "auto" if args.cutoff is None else args.cutoff

@@ -21,6 +21,7 @@ from .embedding_stream import embed_stream
 from .index import Index
 from .index_store import IndexFolderError
 from .retriever import Retriever
+from .stores.address import is_address
 from .stores.places import check_options, holds_index, open_index
 
 logger = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ def index_collection(
         ValueError: no model, an unreadable collection, a number below 1.
         ImportError: a kind that needs faiss, without it.
     """
-    if kind not in (None, "auto", "flat"):
+    if kind not in (None, "auto", "flat") and not is_address(out):
         require_faiss()
     if batch_size < 1 or (workers or 1) < 1:
         raise ValueError(f"batch_size and workers must be at least 1, not {batch_size} and {workers}")

@@ -261,7 +261,8 @@ class Retriever:
         if row is None:
             query = self.embed_query(text, image, weight, plus, minus, subtracted)
         else:
-            own = _less(now.vectors([row])[0], subtracted, "text" if now.texts[row] else "image")
+            kind = "text" if now.items([row])[0]["modality"] == "text" else "image"
+            own = _less(now.vectors([row])[0], subtracted, kind)
             query = self._changed(own, plus, minus, subtracted)
         compound = bool(plus or minus or like is not None or subtracted)
         limit = self.chosen_cutoff(image, cutoff, compound)

@@ -125,6 +125,18 @@ def test_a_server_takes_a_change_over(run, photos, address, tiny_folder, tmp_pat
         assert client.post("/search", json={"like": before["hits"][0]["id"]}).status_code == 200
 
 
+def test_a_search_without_conditions_reads_no_column(address, tiny_model, tiny_processor, tiny_pictures, monkeypatch):
+    retriever = Retriever(tiny_model, tiny_processor)
+    retriever.add_images(tiny_pictures[:3])
+    retriever.save(address)
+    again = Retriever(tiny_model, tiny_processor, open_index(address))
+    monkeypatch.setattr("vsehub.search.stores.table_snapshot.TableSnapshot._loaded", lambda self, name: 1 / 0)
+    assert len(again.search(text="a dog")) == 3
+    assert [hit.id for hit in again.search(like="image-1", plus=["a dog"])] != ["image-1"]
+    with pytest.raises(ZeroDivisionError):
+        again.search(text="a dog", where="size > 1")
+
+
 def test_a_retriever_in_memory_is_saved_there(address, tiny_model, tiny_processor, tiny_pictures):
     retriever = Retriever(tiny_model, tiny_processor)
     retriever.add_images(tiny_pictures[:3])
