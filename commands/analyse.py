@@ -16,6 +16,7 @@ from .flags import (
     tell,
     words_first,
 )
+from .quiet import calm
 
 PICTURES = ("analysis.png", "analysis.svg")
 
@@ -66,6 +67,7 @@ def main(argv: list[str]) -> int:
     if pictures:
         load_figure()  # a missing extra is told before hours of embedding
     chosen_device(args.device)
+    calm(args.verbose)
     data = data_arguments(args, **({"dense_text": args.dense_text} if args.dense_text else {}))
     results = analysis(
         args.model,

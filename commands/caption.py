@@ -4,6 +4,7 @@ from ..data.captioning.request import CaptionError, CaptionRequest
 from ..files.numbers import number, positive_int, seed, whole, workers
 from ..files.text import printable
 from .flags import Parser, add_data_config, add_device, add_json, dtype_name, remark, tell
+from .quiet import calm
 
 INTERRUPTED = "vsehub caption: interrupted; the same command continues from here"
 
@@ -74,6 +75,8 @@ def main(argv: list[str]) -> int:
     """Caption what is missing; print the counts."""
     args = parser().parse_args(argv)
     from ..data.captioning.caption_job import caption_images
+
+    calm(args.verbose)
 
     reading = {
         name: getattr(args, name) for name in ("split", "data_config", "image_root", "image_column", "id_column")

@@ -4,6 +4,7 @@ from dataclasses import asdict
 
 from ..files.text import printable
 from .flags import Parser, add_json, tell
+from .quiet import calm
 
 SHOWN = 20  # pairs
 
@@ -32,6 +33,8 @@ def main(argv: list[str]) -> int:
     """Compare, print, and tell by the exit status."""
     args = parser().parse_args(argv)
     from ..data.leakage import find_leaks, prints_of_split
+
+    calm(args.verbose)
 
     config_b = args.config_a if args.config_b is None and args.other is None else args.config_b
     first, second = (args.data, args.split_a, args.config_a), (args.other or args.data, args.split_b, config_b)

@@ -3,6 +3,7 @@
 from ..files.numbers import pixels
 from ..files.text import printable
 from .flags import Parser, add_json, remark, tell
+from .quiet import calm
 
 
 def parser() -> Parser:
@@ -27,6 +28,8 @@ def main(argv: list[str]) -> int:
     """Convert; print what was decided."""
     args = parser().parse_args(argv)
     from ..hub_cards.conversion.convert_d2s_vse import convert
+
+    calm(args.verbose)
 
     names = ("vision_config", "text_config", "image_size", "tokenizer", "teacher_out")
     report = convert(args.checkpoint, args.out, **{name: getattr(args, name) for name in names})

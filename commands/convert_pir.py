@@ -2,6 +2,7 @@
 
 from ..files.text import printable
 from .flags import Parser, add_json, tell
+from .quiet import calm
 
 TOWERS = ("vision", "text", "instruction")
 
@@ -27,6 +28,8 @@ def main(argv: list[str]) -> int:
     """Convert; print what was decided."""
     args = parser().parse_args(argv)
     from ..hub_cards.conversion.convert_pir import convert
+
+    calm(args.verbose)
 
     towers = {f"{tower}_config": getattr(args, f"{tower}_config") for tower in TOWERS}
     report = convert(args.checkpoint, args.out, tokenizer=args.tokenizer, **towers)

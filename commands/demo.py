@@ -16,7 +16,6 @@ def parser() -> Parser:
     parser.add("--compare", action="store_true", help="train beside a sparse-only baseline, in a harder world")
     parser.add("--seeds", type=whole(2), default=5, help="of --compare: how many (default: %(default)s)")
     parser.add("--seed", type=seed, default=0, help="default: %(default)s")
-    parser.add("--verbose", action="store_true", help="let the trainer and the libraries speak for themselves")
     add_json(parser, "the metrics")
     return parser
 

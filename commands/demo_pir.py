@@ -14,7 +14,6 @@ def parser() -> Parser:
     )
     parser.add("--out", default="runs/demo-pir", help="output folder (default: %(default)s)")
     parser.add("--seed", type=seed, default=0, help="default: %(default)s")
-    parser.add("--verbose", action="store_true", help="let the trainer and the libraries speak for themselves")
     add_json(parser, "the metrics")
     return parser
 

@@ -15,6 +15,7 @@ from .flags import (
     loading_options,
     tell,
 )
+from .quiet import calm
 
 
 def parser() -> Parser:
@@ -61,6 +62,7 @@ def main(argv: list[str]) -> int:
     from ..evaluation.tables import further_lines, protocol_table, table
 
     chosen_device(args.device)
+    calm(args.verbose)
     options = EvaluationOptions(
         protocols=tuple(dict.fromkeys(name.strip() for name in args.protocol.split(","))),
         folds=args.folds,

@@ -7,6 +7,7 @@ from ..files.outputs import output_file
 from ..files.text import printable
 from ..files.whole import whole_path
 from .flags import Parser, add_bands, add_device, add_json, add_trust, chosen_device, loading_options, tell
+from .quiet import calm
 
 
 def parser() -> Parser:
@@ -37,6 +38,8 @@ def main(argv: list[str]) -> int:
     lines = Path(args.texts).read_text(encoding="utf-8").split("\n") if args.texts else []
     texts = [text for text in (*args.text, *lines) if text.strip()]
     from ..plots.explanation import explain
+
+    calm(args.verbose)
 
     made = explain(args.model, args.image, texts, args.bands, args.k, chosen_device(args.device), **loading)
     with whole_path(args.out) as draft:

@@ -1,6 +1,7 @@
 """`vsehub export MODEL OUT`: the two sides of a model as two ONNX graphs, or the model in bfloat16."""
 
 from .flags import Parser, add_json, add_trust, dtype_name, loading_options, tell
+from .quiet import calm
 
 
 def parser() -> Parser:
@@ -32,6 +33,8 @@ def main(argv: list[str]) -> int:
     if args.to == "onnx" and args.dtype != "float32":
         raise ValueError(f"--dtype {args.dtype} writes a folder for transformers: add --to transformers")
     from ..hub_cards.conversion.export_onnx import export_model
+
+    calm(args.verbose)
 
     report = export_model(args.model, args.out, args.to, args.dtype, **loading)
     if args.to == "onnx":

@@ -26,7 +26,7 @@ DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
 
 class Parser(argparse.ArgumentParser):
-    """The command line of one verb; every verb has `--quiet`.
+    """The command line of one verb; every verb has `--quiet` and `--verbose`.
 
     An argument added with `add_place` is given by position or by name: `vsehub evaluate MODEL` or
     `vsehub evaluate --model MODEL`. Flags may be written with dashes, too (`--image-root`).
@@ -50,6 +50,7 @@ class Parser(argparse.ArgumentParser):
         self.flag_group = self.add_argument_group("flags")
         self.flag_group.add_argument("-h", "--help", action="help", help="show this text")
         self.flag_group.add_argument("--quiet", action="store_true", help="print results only: no progress, no remarks")
+        self.flag_group.add_argument("--verbose", action="store_true", help="let the libraries speak for themselves")
 
     def add_place(self, name: str, help: str, required: bool = True, joins: bool = False):
         """Add an argument that is given by its place among such arguments, or as `--name`.

@@ -22,6 +22,7 @@ from .flags import (
     loading_options,
     tell,
 )
+from .quiet import calm
 
 SETTINGS = "tile overlap data_config image_root image_column captions_column bands fast".split()  # of a source
 SUB_VERBS = {"export": "index_export", "calibrate": "index_calibrate"}
@@ -97,6 +98,7 @@ def main(argv: list[str]) -> int:
     from ..search.stores.places import holds_index, open_index, reports_at
 
     chosen_device(args.device)
+    calm(args.verbose)
     collection = Collection(args.data, args.split, **settings_of(args))
     if args.update and holds_index(args.out):
         settings = settings_of_update(args, open_index(args.out).sources.get(collection.name, {}))

@@ -15,6 +15,7 @@ from .flags import (
     loading_options,
     tell,
 )
+from .quiet import calm
 
 
 def parser() -> Parser:
@@ -51,6 +52,8 @@ def main(argv: list[str]) -> int:
     from ..data.rows import image_source, prepare_rows
     from ..search.retriever import Retriever
     from ..search.stores.places import open_index
+
+    calm(args.verbose)
 
     if off_topic and not len(open_index(args.index)):
         raise ValueError(f"{args.index} is empty, and --off_topic needs pictures in it: index pictures first")

@@ -8,6 +8,7 @@ from ..files.outputs import output_file
 from ..files.text import printable
 from ..files.whole import write_json, write_text
 from .flags import Parser, add_device, add_images, add_json, add_trust, chosen_device, loading_options, remark, tell
+from .quiet import calm
 
 if TYPE_CHECKING:
     from ..search.cutoff import Cutoff
@@ -111,6 +112,7 @@ def main(argv: list[str]) -> int:
     from ..search.pages import about_search, geojson, html_page, links_from, picture_opener, place_finder
     from ..search.retriever import Retriever
 
+    calm(args.verbose)
     image = open_any(args.image) if args.image else None
     asked = parts_of(args) | {"like": args.like, "where": args.where, "path": args.path}
     retriever = Retriever.open(args.index, args.model, **loading)

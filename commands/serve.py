@@ -8,6 +8,7 @@ from typing import Any
 
 from ..files.numbers import positive_int, whole
 from .flags import Parser, add_device, add_images, add_trust, chosen_device, loading_options, remark
+from .quiet import calm
 
 
 def parser() -> Parser:
@@ -76,6 +77,7 @@ def main(argv: list[str]) -> int:
     limits = Limits(args.max_body * 1_000_000, args.max_pixels, args.max_batch, requests=args.max_requests)
     own = bound(args.host, args.port)  # what is wrong is told before the model is loaded
     stamp = stamp_of(args.index)
+    calm(args.verbose)
     retriever = Retriever.open(args.index, args.model, **loading)
     retriever.encoder.to(chosen_device(args.device))
     name = f"[{args.host}]" if ":" in args.host else args.host

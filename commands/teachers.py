@@ -2,6 +2,7 @@
 
 from ..files.numbers import epochs, positive_float, positive_int, seed, whole
 from .flags import Parser, add_device, add_json, add_row_flags, chosen_device, data_arguments, tell
+from .quiet import calm
 
 NAMES = """image text out splits copy dense_text batch_size views image_augmentation train_teachers train_batch_size
 learning_rate temperature seed""".split()
@@ -51,6 +52,8 @@ def main(argv: list[str]) -> int:
     """Make the features; print how many rows each split has."""
     args = parser().parse_args(argv)
     from ..training.teachers import TeacherOptions, write_teachers
+
+    calm(args.verbose)
 
     options = TeacherOptions(**{name: getattr(args, name) for name in NAMES}, device=chosen_device(args.device))
     counts = write_teachers(data_arguments(args), options)

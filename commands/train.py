@@ -3,7 +3,7 @@
 import importlib
 
 from ..data.arguments import underscored
-from .quiet import hush
+from .quiet import calm, hush
 from .recipes import path_of_recipe
 from .train_help import SYSTEMS, help_text
 
@@ -18,7 +18,8 @@ def main(argv: list[str]) -> int:
     if "--quiet" in argv:
         argv.remove("--quiet")
         hush()
-    argv = _recipe_first(argv)
+    verbose = "--verbose" in argv
+    argv = _recipe_first([word for word in argv if word != "--verbose"])
     if not argv:
         raise ValueError("say what to train: a recipe, or flags; `vsehub train --help` lists them")
     named = argv[0] in SYSTEMS
@@ -27,6 +28,7 @@ def main(argv: list[str]) -> int:
         return 0
     system, rest = (argv[0], argv[1:]) if named else (_system_of(argv), argv)
     script = importlib.import_module(f"vsehub.training.run_{system}")
+    calm(verbose)
     return script.main(["--help" if word == "--help_all" else word for word in rest])
 
 

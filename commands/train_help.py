@@ -51,6 +51,7 @@ def help_text(system: str) -> str:
     )
     parser.add_argument("--stages", nargs="+", metavar="STAGE", help="which to run (default: see systems)")
     parser.add_argument("--quiet", action="store_true", help="print results only: no progress, no remarks")
+    parser.add_argument("--verbose", action="store_true", help="let the libraries speak of loading, too")
     for title, kind in zip(GROUPS, own_arguments.OURS["pir" if system == "pir" else "d2s"]):
         group = parser.add_argument_group(title)
         for item in fields(kind):
