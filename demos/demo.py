@@ -22,6 +22,7 @@ from ..data.arguments import DataArguments
 from ..evaluation.evaluate import evaluate_model
 from ..evaluation.tables import table
 from ..files.whole import whole_folder, write_json, write_text
+from ..search.off_topic import off_topic_queries
 from ..training import run_d2s
 from ..training.recipe import read_recipe
 from .console import Console
@@ -74,8 +75,12 @@ def demo(out: str | Path, seed: int = 0, console: Console | None = None, job: Jo
     both["seconds"] += first["seconds"]
     tell_tolerance(root / "hub", TOLERANCE)
     write_json(root / "gallery" / "queries.json", QUERIES)
+    scenes = json.loads((root / "gallery" / "scenes.json").read_text())
+    named = off_topic_queries(text for scene in scenes for text in scene["captions"])
+    write_json(root / "gallery" / "off_topic.json", named)
     in_a_clean_process("demo_search.py", root / "hub", root / "gallery", root / "search.png", heard=console.verbose)
     search = search_figures(json.loads((root / "search.json").read_text()))
+    search["off_topic"] = json.loads((root / "nothing.json").read_text())
     results = {STAGE_1: first, BOTH: both, "search": search}
     write_json(root / "metrics.json", results)
     return _end(root, job, results, seed, console), results
@@ -126,6 +131,12 @@ def _end(root: Path, job: Job, results: dict, seed: int, console: Console) -> st
             [(query, [("search", "queries", query, key) for key in ("right", "there")]) for query in hits["queries"]],
         ),
         Figures("Over all queries", ["right of the first 5, mean"], [("", [("search", "mean_right_of_5")])]),
+        Figures(
+            "Queries about things that are in no picture",
+            ["asked", "find nothing"],
+            [("", [("search", "off_topic", key) for key in ("asked", "nothing")])],
+            "A search finds nothing where no picture reaches the model's default cut-off, which is on its card.",
+        ),
     ]
     about = (
         "A model that was trained from nothing on generated scenes: first on dense texts that list every object, then "
@@ -137,6 +148,7 @@ def _end(root: Path, job: Job, results: dict, seed: int, console: Console) -> st
         + [("numbers", str(root / "metrics.json")), ("contact sheet", str(root / "search.png"))],
         steps,
     )
+    nothing = hits["off_topic"]
     mean = "-" if hits["mean_right_of_5"] is None else f"{hits['mean_right_of_5']:.2f}"
     return f"""
 {job.counts["test"]} test scenes, {2 * job.counts["test"]} captions, seed {seed}; per cent
@@ -144,6 +156,7 @@ def _end(root: Path, job: Job, results: dict, seed: int, console: Console) -> st
 
 search: {mean} of the first 5 hits are right on average over {hits["with_5_right_pictures"]} queries that have 5 right
 pictures; for {hits["with_4_or_more"]} of them it is 4 or 5
+{nothing["nothing"]} of {nothing["asked"]} queries about things that are in no picture ("a violin") find nothing
 
 page {root / "index.html"}, Hub folder {root / "hub"}, numbers {root / "metrics.json"}"""
 

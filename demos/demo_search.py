@@ -2,7 +2,8 @@
 
 Asks the queries of `GALLERY/queries.json`, and one picture for its captions. `OUT.png` is a contact sheet of some of
 them: each row shows the query, the five best hits and their cosines; right hits are framed green. `OUT.json` counts the
-right hits of every query. The folder `plots/` is on the path.
+right hits of every query. `nothing.json` beside it counts the queries of `GALLERY/off_topic.json`, about things that
+are in no picture, for which no hit reaches the model's default cut-off. The folder `plots/` is on the path.
 
 A hit is right if the query is true of the picture, whether or not the caption was written for it.
 """
@@ -51,6 +52,12 @@ def search(hub: str, gallery: str, out: str) -> int:
         print("{query!r}: {right} of the first 5 are right; {there} pictures are".format(**counts[-1]))
         rows.append((query, hits))
     Path(out).with_suffix(".json").write_text(json.dumps(counts, indent=2))
+    off_topic = json.loads((Path(gallery) / "off_topic.json").read_text())
+    best = (model.encode_text(off_topic, processor=processor) @ image_embeds.t()).max(1).values.tolist()
+    cutoff = (model.config.text_cutoff or {}).get("cosine")
+    nothing = {"asked": len(best), "nothing": 0 if cutoff is None else sum(cosine < cutoff for cosine in best)}
+    print("{nothing} of {asked} queries about things that are in no picture find nothing".format(**nothing))
+    Path(out).with_name("nothing.json").write_text(json.dumps(nothing))
     text_embeds = model.encode_text(captions, processor=processor)
     best = (image_embeds[:1] @ text_embeds.t())[0].topk(TOP)
     hits = [(captions[i], s, says(captions[i], scenes[0])) for i, s in zip(best.indices.tolist(), best.values.tolist())]

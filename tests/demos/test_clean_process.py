@@ -26,6 +26,7 @@ def gallery(tmp_path, tiny_pictures):
         scenes.append({"file": f"{number}.png", **facts})
         scenes[-1]["true"] = [CAPTIONS[0], caption]
     (tmp_path / "scenes.json").write_text(json.dumps(scenes))
+    (tmp_path / "off_topic.json").write_text(json.dumps(["a violin", "a zebra"]))
     (tmp_path / "queries.json").write_text(json.dumps([*CAPTIONS, "a blue whale"]))
     return tmp_path
 
@@ -39,6 +40,8 @@ def test_a_folder_is_searched_without_vsehub(tiny_folder, gallery, capfd):
     assert [entry["query"] for entry in counts] == [*CAPTIONS, "a blue whale"]
     assert [entry["there"] for entry in counts] == [2, 2, 2, 0] and counts[3]["right"] == 0
     assert all(1 <= entry["right"] <= 2 for entry in counts[:3])  # 5 of 6 pictures are shown, 2 are right
+    nothing = json.loads((gallery / "nothing.json").read_text())
+    assert nothing == {"asked": 2, "nothing": 0}  # the model has no cut-off
     assert Image.open(gallery / "search.png").size[0] > 6 * 176
 
 

@@ -36,6 +36,8 @@ def small(monkeypatch):
     def search(script, hub, gallery, out, heard):
         made.append(script)
         assert json.loads((gallery / "queries.json").read_text()) == list(QUERIES)
+        asked = len(json.loads((gallery / "off_topic.json").read_text()))
+        out.with_name("nothing.json").write_text(json.dumps({"asked": asked, "nothing": asked - 2}))
         out.with_suffix(".json").write_text(json.dumps(HITS))
         Image.new("RGB", (8, 8)).save(out)
 
@@ -56,6 +58,8 @@ def test_both_stages_are_trained_and_the_folder_is_searched(small, tmp_path, cap
     assert len(scenes) == 3 and all((root / "gallery" / scene["file"]).exists() for scene in scenes)
     assert "3 test scenes, 6 captions, seed 3" in text and "index.html" in text
     assert "4.00 of the first 5 hits are right on average over 2 queries" in text
+    asked = results["search"]["off_topic"]["asked"]
+    assert asked > 100 and f"{asked - 2} of {asked} queries about things that are in no picture" in text
     page = check_page((root / "index.html").read_text(), results)
     assert page.numbers["search/queries/a blue ring/right"] == "3" and page.numbers["search/mean_right_of_5"] == "4.0"
     assert module.TOLERANCE in (root / "hub" / "README.md").read_text()
