@@ -53,10 +53,9 @@ def main(argv: list[str]) -> int:
     from ..search.retriever import Retriever
     from ..search.stores.places import open_index
 
-    calm(args.verbose)
-
     if off_topic and not len(open_index(args.index)):
         raise ValueError(f"{args.index} is empty, and --off_topic needs pictures in it: index pictures first")
+    calm(args.verbose)
     rows = prepare_rows(data_arguments(args), args.split, None, need_dense=False, limit=args.limit)
     owners = [number for number, texts in enumerate(rows["captions"]) for _ in texts]
     texts = [text for several in rows["captions"] for text in several]
