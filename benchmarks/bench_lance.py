@@ -1,9 +1,10 @@
-"""Should the local store be LanceDB? Query, cold open and query, adding 1 %, and bytes, of both on the same vectors.
+"""Should the local store be LanceDB? Query, cold open and query, adding 1 %, and bytes, of this store, of LanceDB itself,
+and of an index at `lance://` on the same vectors.
 
     python benchmarks/bench_lance.py --rows 100_000       # needs vsehub[lance]; about three minutes
 
-Both sides hold ids, paths and sizes, search exactly (`bypass_vector_index`), run in turn in one process, and must
-return the same ids. Adding replaces rows of the same id on both sides: LanceDB's `merge_insert`. LanceDB uses as many
+All sides hold ids, paths and sizes, search exactly (`bypass_vector_index`), run in turn in one process, and must return the
+same ids. The condition is met by half of the rows. Adding replaces rows of the same id: LanceDB's `merge_insert`. LanceDB uses as many
 threads as it likes, so CPU milliseconds are given beside wall milliseconds. Prints a markdown table and writes JSON.
 """
 
@@ -20,6 +21,9 @@ import pyarrow as pa
 
 from vsehub.benchmarks.bench_search import MODEL, clustered, items
 from vsehub.search.export import export_schema, vector_batches
+from vsehub.search.filters import chosen_rows
+from vsehub.search.stores.copies import kept_in
+from vsehub.search.stores.places import open_index
 from vsehub.search.vector_index import VectorIndex
 
 
@@ -54,23 +58,40 @@ def main() -> int:
         VectorIndex.create(ours, MODEL).add(vectors, items(0, args.rows))
         lancedb.connect(theirs).create_table("images", data=table_of(vectors, 0))
         index, table = VectorIndex.open(ours), lancedb.connect(theirs).open_table("images")
+        address = f"lance://{folder}/address/images"
+        there = kept_in(index, address)
+        half = f"size >= {int(np.median(index.column('size')))}"
 
-        def search_ours(n, opened=None):
-            opened = opened or VectorIndex.open(ours)
-            return [item["id"] for item in opened.items(opened.search(queries[n : n + 1], 10)[0][0])]
+        def search_ours(n, opened=None, place=ours, where=None):
+            now = (opened or open_index(place)).snapshot
+            rows = now.search(queries[n : n + 1], 10, where=chosen_rows(now, where=where))[0][0]
+            return [item["id"] for item in now.items(rows)]
 
-        def search_theirs(n, opened=None):
+        def search_theirs(n, opened=None, where=None):
             opened = opened or lancedb.connect(theirs).open_table("images")
             query = opened.search(queries[n]).distance_type("cosine").bypass_vector_index().limit(10)
-            return [row["id"] for row in query.to_list()]
+            return [row["id"] for row in (query.where(where) if where else query).to_list()]
 
-        same = statistics.mean(search_ours(n, index) == search_theirs(n, table) for n in range(20))
+        same = statistics.mean(
+            search_ours(n, index) == search_theirs(n, table) == search_ours(n, there) for n in range(20)
+        )
         results = {"rows": args.rows, "same_ids": same}
         results["query"] = in_turn(
-            3 * args.repeats, ours=lambda n: search_ours(n, index), lance=lambda n: search_theirs(n, table)
+            3 * args.repeats,
+            ours=lambda n: search_ours(n, index),
+            lance=lambda n: search_theirs(n, table),
+            address=lambda n: search_ours(n, there),
         )
-        results["cold"] = in_turn(args.repeats, ours=search_ours, lance=search_theirs)
-        sizes = {"ours": ours, "lance": Path(theirs)}
+        results["condition"] = in_turn(
+            args.repeats,
+            ours=lambda n: search_ours(n, index, where=half),
+            lance=lambda n: search_theirs(n, table, half),
+            address=lambda n: search_ours(n, there, where=half),
+        )
+        results["cold"] = in_turn(
+            args.repeats, ours=search_ours, lance=search_theirs, address=lambda n: search_ours(n, place=address)
+        )
+        sizes = {"ours": ours, "lance": Path(theirs), "address": Path(folder, "address")}
         sizes = {k: sum(f.stat().st_size for f in p.rglob("*") if f.is_file()) / 1e6 for k, p in sizes.items()}
         results["mb"] = sizes
         more = args.rows // 100
@@ -84,12 +105,15 @@ def main() -> int:
             args.repeats,
             ours=lambda n: index.add(vectors[:more], items(args.rows + n * more, args.rows + (n + 1) * more)),
             lance=add_theirs,
+            address=lambda n: there.add(vectors[:more], items(args.rows + n * more, args.rows + (n + 1) * more)),
         )
-    print("| 512 numbers, ms wall (CPU) | this store | LanceDB |\n|---|---|---|")
-    for name, title in ("query", "query"), ("cold", "open and query"), ("add", "add 1 %"):
-        cells = [f"{results[name][side]['ms']:.0f} ({results[name][side]['cpu_ms']:.0f})" for side in ("ours", "lance")]
+    print("| 512 numbers, ms wall (CPU) | this store | LanceDB itself | `lance://` |\n|---|---|---|---|")
+    titles = {"query": "query", "condition": "query with a condition", "cold": "open and query", "add": "add 1 %"}
+    for name, title in titles.items():
+        cells = [f"{side['ms']:.0f} ({side['cpu_ms']:.0f})" for side in results[name].values()]
         print(f"| {args.rows:,} rows: {title} | {' | '.join(cells)} |")
-    print(f"| MB on disk | {sizes['ours']:.0f} | {sizes['lance']:.0f} |\nthe same ids in {100 * same:.0f} % of queries")
+    print(f"| MB on disk | {' | '.join(f'{size:.0f}' for size in sizes.values())} |")
+    print(f"the same ids in {100 * same:.0f} % of queries")
     Path(args.json).parent.mkdir(parents=True, exist_ok=True)
     Path(args.json).write_text(json.dumps(results, indent=1))
     return 0

@@ -20,7 +20,7 @@ from .row_tables import NUMBER, numbers_in, pieces, vectors_in
 from .table import View
 
 NAMED_AT_ONCE = 10_000  # numbers of rows in one request
-REQUESTS = 10  # for the rows of a condition; if it takes more, most rows meet it, and the nearest of all are asked for
+ASKED_AT_MOST = 5_000  # nearest rows of all, to find enough that meet a condition
 KEPT = 4096  # rows that were hits
 
 
@@ -95,16 +95,15 @@ class TableSnapshot(Rows):
             return self._view.nearest(query, count)
         if len(outside) <= min(NAMED_AT_ONCE, max(len(inside), 1)):
             return self._view.nearest(query, count, without=outside)
-        if len(inside) <= REQUESTS * NAMED_AT_ONCE:
-            parts = [self._view.nearest(query, count, within=part) for part in pieces(inside, NAMED_AT_ONCE)]
-            return pa.concat_tables(parts) if parts else self._view.rows(inside)
-        asked = 2 * count * self.total // len(inside)
-        while True:
+        asked = 2 * count * self.total // max(len(inside), 1)
+        while len(inside) > NAMED_AT_ONCE and asked <= ASKED_AT_MOST:  # most rows meet the condition
             rows = self._view.nearest(query, asked)
             kept = rows.filter(pa.array(chosen[numbers_in(rows)]))
             if len(kept) >= count or len(rows) < asked:
                 return kept
             asked *= 4
+        parts = [self._view.nearest(query, count, within=part) for part in pieces(inside, NAMED_AT_ONCE)]
+        return pa.concat_tables(parts) if parts else self._view.rows(inside)
 
     def _keep(self, rows: pa.Table):
         """Remember rows, since the items of hits are asked for next."""

@@ -55,9 +55,9 @@ def hits(index, query, k, cutoff=None, **conditions):
 @pytest.mark.parametrize("seed", range(3))
 def test_every_search_gives_the_same_hits_in_the_same_order(address, local, seed, monkeypatch):
     rng = np.random.default_rng(seed)
-    if seed:  # several requests for the rows of a condition, or more of the nearest until enough meet it
+    if seed:  # the nearest of all until enough meet a condition, and several requests for its rows
         monkeypatch.setattr(table_snapshot, "NAMED_AT_ONCE", 4)
-        monkeypatch.setattr(table_snapshot, "REQUESTS", [20, 1][seed - 1])
+        monkeypatch.setattr(table_snapshot, "ASKED_AT_MOST", [5_000, 20][seed - 1])
     mine = local()
     mine.add([[1, 2, 3, 4]], [item(60, rng)])
     theirs = kept_in(mine, address)
