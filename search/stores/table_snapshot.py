@@ -19,6 +19,7 @@ from ..rows import Rows, check_request
 from .row_tables import NUMBER, numbers_in, pieces, vectors_in
 from .table import View
 
+FEW = 1_000  # rows that are named without trying another way
 NAMED_AT_ONCE = 10_000  # numbers of rows in one request
 ASKED_AT_MOST = 5_000  # nearest rows of all, to find enough that meet a condition
 KEPT = 4096  # rows that were hits
@@ -91,12 +92,10 @@ class TableSnapshot(Rows):
         if chosen is None:
             return self._view.nearest(query, count, exact=exact)
         inside, outside = np.flatnonzero(chosen), np.flatnonzero(~chosen)
-        if not len(outside):
-            return self._view.nearest(query, count)
-        if len(outside) <= min(NAMED_AT_ONCE, max(len(inside), 1)):
-            return self._view.nearest(query, count, without=outside)
+        if len(outside) <= FEW:
+            return self._view.nearest(query, count, without=outside if len(outside) else None)
         asked = 2 * count * self.total // max(len(inside), 1)
-        while len(inside) > NAMED_AT_ONCE and asked <= ASKED_AT_MOST:  # most rows meet the condition
+        while len(inside) > FEW and asked <= ASKED_AT_MOST:  # faster than to name so many rows
             rows = self._view.nearest(query, asked)
             kept = rows.filter(pa.array(chosen[numbers_in(rows)]))
             if len(kept) >= count or len(rows) < asked:

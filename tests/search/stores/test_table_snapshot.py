@@ -57,6 +57,7 @@ def test_every_search_gives_the_same_hits_in_the_same_order(address, local, seed
     rng = np.random.default_rng(seed)
     if seed:  # the nearest of all until enough meet a condition, and several requests for its rows
         monkeypatch.setattr(table_snapshot, "NAMED_AT_ONCE", 4)
+        monkeypatch.setattr(table_snapshot, "FEW", 4)
         monkeypatch.setattr(table_snapshot, "ASKED_AT_MOST", [5_000, 20][seed - 1])
     mine = local()
     mine.add([[1, 2, 3, 4]], [item(60, rng)])
