@@ -1,12 +1,11 @@
-"""Should the local store be LanceDB? Query, cold open and query, adding 1 %, and bytes on the same vectors: of this store,
-of LanceDB itself, and of an index at `lance://`.
+"""Should the local store be LanceDB? Query, cold open and query, adding 1 %, and bytes, on the same vectors.
 
     python benchmarks/bench_lance.py --rows 100_000       # needs vsehub[lance]; about three minutes
 
-All sides hold ids, paths and sizes, search exactly (`bypass_vector_index`), run in turn in one process, and must return
-the same ids. The condition is met by half of the rows. Adding replaces rows of the same id: LanceDB's `merge_insert`.
-LanceDB uses as many threads as it likes, so CPU milliseconds are given beside wall milliseconds. Prints a markdown table
-and writes JSON.
+The sides are this store, LanceDB itself, and an index at `lance://`. They hold ids, paths and sizes, search exactly
+(`bypass_vector_index`), run in turn in one process, and must return the same ids. The condition is met by half of the
+rows. Adding replaces rows of the same id: LanceDB's `merge_insert`. LanceDB uses as many threads as it likes, so CPU
+milliseconds are given beside wall milliseconds. Prints a markdown table and writes JSON.
 """
 
 import argparse

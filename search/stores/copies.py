@@ -27,8 +27,7 @@ def kept_in(index: Index, place) -> Index:
         copy.add(vectors, items.to_pylist(), merge=False)
     if len(index):
         copy.note(unfinished=index.unfinished)
-        if not is_address(place):  # LanceDB would keep what it merges beside the result for a week
-            copy.compact()
+        copy.compact()
     return copy
 
 
