@@ -49,7 +49,7 @@ class ShardedTrainer(StderrTrainer):
             state.distributed_type = DistributedType.FSDP
             state.fsdp_plugin = FullyShardedDataParallelPlugin(**self.args.fsdp_plugin_args)
             self.is_fsdp_enabled = True
-        if not (self.is_fsdp_enabled and self.accelerator.is_fsdp2):
+        if not (self.is_fsdp_enabled and getattr(self.accelerator, "is_fsdp2", False)):
             raise ValueError(f"--fsdp: accelerate would not shard, but train with {state.distributed_type}")
         state.fsdp_plugin.mixed_precision_policy = None  # mixed precision is autocast's, as without shards
         self.accelerator.prepare = functools.partial(self._prepared, self.accelerator.prepare)
@@ -98,12 +98,14 @@ class ShardedTrainer(StderrTrainer):
         """One forward and backward pass; running statistics are those of the first process, as with DDP."""
         if self.whole is not None:
             for buffer in self.model.buffers():
-                distributed.broadcast(buffer, 0)
+                if buffer.is_floating_point():
+                    distributed.broadcast(buffer, 0)
         return super().training_step(*args, **kwargs)
 
     def evaluate(self, *args, **kwargs) -> dict[str, Any]:
         """Evaluate with whole weights: processes have different numbers of batches, and could not meet in each."""
-        with unsharded(self.model):
+        plugin = getattr(self.accelerator.state, "fsdp_plugin", None)
+        with unsharded(self.model, reshard=plugin is None or plugin.reshard_after_forward):
             return super().evaluate(*args, **kwargs)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False):
@@ -179,8 +181,13 @@ def shard_method(model: nn.Module, name: str):
 
 
 @contextlib.contextmanager
-def unsharded(model: nn.Module) -> Iterator[None]:
-    """Keep whole weights on each process inside, so that each may call the model as often as it likes."""
+def unsharded(model: nn.Module, reshard: bool = True) -> Iterator[None]:
+    """Keep whole weights on each process inside, so that each may call the model as often as it likes.
+
+    Args:
+        model: sharded, or not.
+        reshard: whether its blocks drop whole weights after each forward pass, outside.
+    """
     shards = [module for module in model.modules() if _is_sharded(module)]
     for module in shards:
         module.set_reshard_after_forward(False, recurse=False)
@@ -190,7 +197,7 @@ def unsharded(model: nn.Module) -> Iterator[None]:
     finally:
         for module in shards:
             module.reshard()
-            module.set_reshard_after_forward(module is not model, recurse=False)
+            module.set_reshard_after_forward(reshard and module is not model, recurse=False)
 
 
 def without_weights(model: nn.Module) -> nn.Module:
