@@ -1,6 +1,7 @@
 """Processes that meet at the start of a step, and one that does not come."""
 
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -62,6 +63,24 @@ if what == "row":
 else:
     RetrievalTrainer._embed = {"loss": faulty, "killed": killed}[what]
 sys.exit(main(["train", "d2s", *sys.argv[1:]]))
+"""
+
+ONE_OF_TWO = """
+import sys, time
+from torch import distributed
+from vsehub.training import meeting
+
+distributed.init_process_group("gloo")
+meeting.GRACE = 2
+try:
+    with meeting.ending_together():
+        distributed.barrier()
+        if distributed.get_rank() == 1:
+            raise OSError("row 7 cannot be read")
+        time.sleep(600)
+except ValueError as error:
+    print("ended:", error, file=sys.stderr)
+    sys.exit(2)
 """
 
 NAN_OF_ONE = """
@@ -146,6 +165,27 @@ def test_another_fault_of_one_process_ends_both_with_one_line(scenes, tmp_path, 
     assert len(told) == 1 and re.fullmatch(line, *told), done.stderr[-3000:]
     own = done.stderr.partition("elastic")[0]  # then the launcher reports in its way
     assert "Traceback" not in own
+
+
+@pytest.mark.slow
+def test_a_process_on_another_machine_is_ended_where_it_waits(tmp_path):
+    """Two launchers that meet over a port: none sees the processes of the other."""
+    (tmp_path / "one.py").write_text(ONE_OF_TWO)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc_per_node", "1"]
+    command += ["--rdzv_backend", "c10d", "--rdzv_endpoint", f"127.0.0.1:{port}", "--rdzv_id", "7"]
+    start, launchers = time.monotonic(), []
+    for _ in range(2):
+        launchers.append(subprocess.Popen([*command, str(tmp_path / "one.py")], stderr=subprocess.PIPE, text=True))
+    told = [launcher.communicate(timeout=200)[1] for launcher in launchers]
+    assert all(launcher.returncode for launcher in launchers) and time.monotonic() - start < 120
+    line = "row 7 cannot be read (process 1 of 2)"
+    assert sorted((f"ended: {line}" in text, f"vsehub train: {line}" in text) for text in told) == [
+        (False, True),
+        (True, False),
+    ]
 
 
 def test_a_single_process_keeps_its_error():
