@@ -30,8 +30,10 @@ def measured_cutoff(
     queries = off_topic_queries(captions)
     if not queries:
         return None
-    noise = (model.encode_text(queries, processor=processor) @ images.t()).max(dim=1).values
-    own = (texts * images[owners]).sum(dim=1)
+    vectors = model.encode_text(queries, processor=processor)
+    with torch.autocast("cpu", enabled=False):  # mixed precision is for the towers; a search multiplies in float32
+        noise = (vectors @ images.t()).max(dim=1).values
+        own = (texts * images[owners]).sum(dim=1)
     return default_cutoff(np.asarray(own), np.asarray(noise), len(images))
 
 
