@@ -88,8 +88,11 @@ class QdrantTable:
             facts = self._known()
         if facts is None:
             return None
-        self._next, self._made = int(facts["next"]), str(facts["made"])
-        view = QdrantView(self, self._next, int(facts["dimension"]))
+        try:
+            self._next, self._made, dimension = int(facts["next"]), str(facts["made"]), int(facts["dimension"])
+        except (KeyError, TypeError, ValueError):
+            raise IndexFolderError(f"what {self.address} says of itself is damaged: build it again") from None
+        view = QdrantView(self, self._next, dimension)
         return State(facts, view, (self._made, facts.get("generation")))
 
     def write(self, rows: pa.Table, facts: dict, new: bool):

@@ -77,6 +77,13 @@ def test_collections_of_others_are_refused_and_one_that_was_only_begun_is_used(q
     assert hits(kept_in(mine, ADDRESS)) == ["p0", "p1", "p2", "p3"]
 
 
+def test_damaged_facts_are_one_line(index, qdrant):
+    for text, told in ('{"format": 1}', "is damaged"), ("{", "Qdrant refuses"):
+        qdrant.set_payload("images", {"facts": text}, points=[module.FACTS])
+        with pytest.raises(IndexFolderError, match=told):
+            open_index(ADDRESS)
+
+
 def test_qdrant_itself_reads_the_rows(index, qdrant):
     points = qdrant.query_points("images", query=[0.0, 1.0, 0.0, 0.0], limit=1, with_payload=True).points
     assert points[0].payload == {"id": "p1", "size": 1, "number": 1}
