@@ -53,7 +53,7 @@ class QdrantTable:
     def __init__(self, address: str, server: tuple[str, str, int], name: str):
         self.address, self.name, self._server = address, name, server
         self._clients: dict[int, Any] = {}
-        self._next, self._made, self._swept = 0, "", False
+        self._next, self._made = 0, ""
 
     def check_kind(self, kind: str):
         """See `Table`: a server has a graph of its own."""
@@ -102,14 +102,12 @@ class QdrantTable:
         with self.errors():
             if new:
                 self._create(facts)
-            elif not self._swept:
+            else:
                 later = models.Filter(must=[numbered(gte=self._next)])
                 self.client().delete(self.name, models.FilterSelector(filter=later), wait=True)
-            self._swept = True
             for part in pieces(rows, max(1, REQUEST // (4 * facts["dimension"]))):
                 self.client().upsert(self.name, points_of(part), wait=True)
-            self._next = int(rows[NUMBER][-1].as_py()) + 1
-            self._commit(facts)
+            self._commit(facts, int(rows[NUMBER][-1].as_py()) + 1)
 
     def _create(self, facts: dict):
         from qdrant_client import models
@@ -121,14 +119,17 @@ class QdrantTable:
         self._next, self._made = 0, uuid.uuid4().hex
         self._commit(facts)
 
-    def _commit(self, facts: dict):
+    def _commit(self, facts: dict, free: int | None = None):
+        """Store facts, and the first number that is free from now on."""
         from qdrant_client import models
 
-        text = json.dumps({**facts, "next": self._next, "made": self._made})
+        free = self._next if free is None else free
+        text = json.dumps({**facts, "next": free, "made": self._made})
         vector = [1.0] + [0.0] * (facts["dimension"] - 1)  # never searched: the point has no number
         self.client().upsert(
             self.name, [models.PointStruct(id=FACTS, vector=vector, payload={"facts": text})], wait=True
         )
+        self._next = free
 
     def remove(self, ids: list[str], facts: dict):
         """See `Table`."""

@@ -52,6 +52,24 @@ def test_rows_of_a_writer_that_was_killed_are_not_read_and_removed_by_the_next(i
     assert hits(open_index(ADDRESS)) == ["p0", "x", "y", "p1", "p2", "p3", "z"]
 
 
+def test_an_object_whose_change_failed_adds_no_half_of_it_later(index, qdrant, monkeypatch):
+    real, sent = qdrant.upsert, []
+
+    def dying(name, points, **options):
+        sent.append(points)
+        if len(sent) in (2, 5):
+            raise ConnectionError("lost")
+        return real(name, points, **options)
+
+    monkeypatch.setattr(module, "REQUEST", 16)
+    monkeypatch.setattr(qdrant, "upsert", dying)
+    for _ in range(2):  # before the second row, then before the commit
+        with pytest.raises(IndexFolderError, match="lost"):
+            index.add(np.eye(4)[[0, 0]], [{"id": "x"}, {"id": "y"}])
+    index.add(np.eye(4)[[1]], [{"id": "z"}])
+    assert hits(index) == ["p0", "p1", "p2", "p3", "z"] == hits(open_index(ADDRESS))
+
+
 def test_a_state_shows_no_row_that_is_added_later(index):
     now, other = index.snapshot, open_index(ADDRESS)
     other.add(np.eye(4)[[0, 0]], [{"id": "new"}, {"id": "p3"}])
