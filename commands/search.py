@@ -104,7 +104,8 @@ def main(argv: list[str]) -> int:
     from ..search.filters import chosen_rows
     from ..search.stores.places import open_index
 
-    now = open_index(args.index).snapshot  # what is wrong is told before torch and the model are loaded
+    index = open_index(args.index)
+    now = index.snapshot  # what is wrong is told before torch and the model are loaded
     chosen_rows(now, where=args.where, path=args.path)
     if args.like is not None:
         now.row_of(args.like)
@@ -115,7 +116,7 @@ def main(argv: list[str]) -> int:
     calm(args.verbose)
     image = open_any(args.image) if args.image else None
     asked = parts_of(args) | {"like": args.like, "where": args.where, "path": args.path}
-    retriever = Retriever.open(args.index, args.model, **loading)
+    retriever = Retriever.open(index, args.model, **loading)
     retriever.encoder.to(chosen_device(args.device))
     given = None if args.no_cutoff else "auto" if args.cutoff is None else args.cutoff
     asked |= {"k": args.k, "weight": args.weight, "cutoff": given, "means": not args.no_means}

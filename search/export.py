@@ -62,18 +62,21 @@ def export_index(folder, out, to: str = "parquet", table: str = "images", images
         images: folders of scenes that may be opened, of an index that was not made here.
 
     Raises:
-        ValueError: an empty index, or no such format.
+        ValueError: an empty index, no such format, or GeoParquet at an address.
         OSError: `out` cannot be written.
         ImportError: without lancedb.
     """
     if to not in FORMATS:
         raise ValueError(f"no format {to!r}; there are {', '.join(FORMATS)}")
+    if is_address(out) and to == "geoparquet":
+        raise ValueError("geoparquet is a file, and --out names a database: leave out --to, or name a file")
     index = open_index(folder)
-    if is_address(out):
-        return kept_in(index, out)
-    (output_folder if to == "lance" else output_file)(out)
+    if not is_address(out):
+        (output_folder if to == "lance" else output_file)(out)
     if not len(index):
         raise ValueError(f"{folder} is empty: there is nothing to export")
+    if is_address(out):
+        return kept_in(index, out)
     if to == "parquet":
         to_parquet(index, out)
     elif to == "geoparquet":

@@ -130,14 +130,15 @@ class Retriever:
         """Open a saved index with the model that made it, or with `model`: a copy in another place, or in memory.
 
         Args:
-            folder: of the index, or its address (`stores.address`).
+            folder: of the index, or its address (`stores.address`), or the index itself, opened.
             model: folder, Hub id, or a model in memory.
             **kwargs: of `from_pretrained`, such as `wait`.
 
         Raises:
             ValueError: the index names no model, or only the index says whose code would run.
         """
-        index = open_index(folder)
+        index = folder if isinstance(folder, Index) else open_index(folder)
+        folder = index.name if isinstance(folder, Index) else folder
         if model is None:
             model = (index.model or {}).get("id")
             if not model:

@@ -12,12 +12,13 @@ from urllib.parse import urlsplit
 from .table import Table
 
 SCHEMES = ("lance://", "qdrant://", "qdrant+https://")
+SCHEME = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
 def is_address(place: Any) -> bool:
-    """Whether a place is in a database, not a folder."""
-    return isinstance(place, str) and place.startswith(SCHEMES)
+    """Whether a place is written as an address, also one that `table_at` refuses, and not as a folder."""
+    return isinstance(place, str) and SCHEME.match(place) is not None
 
 
 def table_at(address: str) -> Table:
@@ -27,6 +28,12 @@ def table_at(address: str) -> Table:
         ValueError: an address that cannot be read, or holds a user, a password or options.
     """
     scheme, rest = address.split("://", 1)
+    scheme = scheme.lower()
+    if f"{scheme}://" not in SCHEMES:  # it may hold a password and is not repeated
+        raise ValueError(
+            f"{scheme}:// is no place for an index: name a folder, lance://FOLDER/NAME (in an object store "
+            "lance://s3://BUCKET/FOLDER/NAME), or qdrant://HOST:6333/NAME"
+        )
     base, _, name = rest.rpartition("/")
     host = base.split("://")[-1].split("/")[0]
     secret = "?" in rest or "#" in rest or (("@" in host) and (scheme != "lance" or "://" in base))
@@ -38,7 +45,7 @@ def table_at(address: str) -> Table:
     if scheme == "lance":
         from .lance import LanceTable
 
-        if base.startswith("db://"):
+        if base.lower().startswith("db://"):
             raise ValueError(f"{address}: LanceDB Cloud is not supported, only a folder or an object store")
         if "://" not in base:  # the same index has the same address from every working directory
             base = os.path.abspath(os.path.expanduser(base))

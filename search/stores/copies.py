@@ -4,6 +4,7 @@ from ..index import Index
 from ..index_store import IndexFolderError
 from ..vector_index import VectorIndex
 from .address import is_address, table_at
+from .places import holds_index, open_index
 from .table_index import TableIndex
 
 
@@ -32,12 +33,11 @@ def kept_in(index: Index, place) -> Index:
 
 
 def _begun_copy(index: Index, place) -> Index:
-    if not is_address(place):
+    if not holds_index(place):
+        if is_address(place):
+            return TableIndex(table_at(place), index.model, index.kind, index.wait)
         return VectorIndex.create(place, index.model, index.kind, index.wait)
-    table = table_at(place)
-    if table.stamp() is None:
-        return TableIndex(table, index.model, index.kind, index.wait)
-    begun = TableIndex.open(table, index.wait)
+    begun = open_index(place, index.wait)
     if not begun.unfinished or begun.model != index.model or begun.sources != index.sources:
         raise IndexFolderError(f"{place} holds an index already: open it, or name another")
     return begun

@@ -24,6 +24,7 @@ KEY = b"vsehub"  # of our metadata
 IN_TIME = {"connect_timeout": "5s", "client_max_retries": "1", "client_retry_timeout": "10"}  # of an object store
 COLUMNS = [*SCHEMA.names, NUMBER, VECTOR]
 NAMED_AT_ONCE = 10_000  # ids in one condition
+SCATTERED = 50  # parts of a table, one for each change, beyond which they are merged: each slows every search
 
 
 class LanceTable:
@@ -73,35 +74,41 @@ class LanceTable:
                 return None
             version = table.version
             table.checkout(version)
-            metadata = _vector_field(table.schema).metadata or {}
-        try:
-            facts = json.loads(metadata[KEY])
-        except (KeyError, ValueError):
-            raise IndexFolderError(f"{self.address} is a table that vsehub did not make: name another") from None
+        facts = _facts(table)
+        if facts is None:
+            raise IndexFolderError(f"{self.address} is a table that vsehub did not make: name another")
         return State({**facts, "generation": version}, LanceView(self, table), version)
 
     def write(self, rows: pa.Table, facts: dict, new: bool):
-        """See `Table`: one version of the table."""
+        """See `Table`: one version of the table, and one more where the facts are others."""
         with self._errors():
             if new:
                 schema = rows_schema(facts["dimension"], {KEY: json.dumps(facts)})
                 database = _lancedb().connect(self._base, storage_options=IN_TIME if self._remote else None)
                 database.create_table(self._name, data=rows.cast(schema))
                 return
-            merge = self._open().merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
-            merge.execute(rows)
+            table = self._open()
+            table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all().execute(rows)
+            self._note(table, facts)
+            if table.stats()["fragment_stats"]["num_small_fragments"] > SCATTERED:
+                table.optimize()
 
     def remove(self, ids: list[str], facts: dict):
-        """See `Table`: one version for each some thousand ids."""
+        """See `Table`: one version for each some thousand ids, and one more where the facts are others."""
         with self._errors():
             table = self._open()
             for part in pieces(ids, NAMED_AT_ONCE):
                 table.delete(_among("id", map(_quoted, part)))
+            self._note(table, facts)
 
     def note(self, facts: dict):
         """See `Table`."""
         with self._errors():
-            self._open().update_field_metadata({"path": VECTOR, "metadata": {KEY.decode(): json.dumps(facts)}})
+            self._note(self._open(), facts)
+
+    def _note(self, table, facts: dict):
+        if {**(_facts(table) or {}), "generation": None} != {**facts, "generation": None}:  # that is the version
+            table.update_field_metadata({"path": VECTOR, "metadata": {KEY.decode(): json.dumps(facts)}})
 
     def tidy(self, kind: str):
         """See `Table`; versions of the last seven days stay, since others may read them."""
@@ -189,9 +196,15 @@ def _lancedb():
     return lancedb
 
 
-def _vector_field(schema: pa.Schema) -> pa.Field:
-    """The field of the vectors; one without metadata where there is none."""
-    return schema.field(VECTOR) if VECTOR in schema.names else pa.field(VECTOR, pa.null())
+def _facts(table) -> dict | None:
+    """What is known of the index in a table; None where vsehub did not make it."""
+    schema = table.schema
+    metadata = (schema.field(VECTOR).metadata if VECTOR in schema.names else None) or {}
+    try:
+        facts = json.loads(metadata[KEY])
+    except (KeyError, ValueError):
+        return None
+    return facts if isinstance(facts, dict) else None
 
 
 def _quoted(text: str) -> str:

@@ -23,6 +23,7 @@ KEY = "QDRANT_API_KEY"
 SECONDS = (10, 120)  # for what is known of an index, which is asked first, and for rows
 REQUEST = 4_000_000  # bytes of vectors in one request, four times as many as JSON; a server takes 32 MB
 REMOVED = 2048  # points in one request
+DAMAGED = "what {} says of itself is damaged: build it again"
 
 
 def connect(scheme: str, host: str, port: int, seconds: int):
@@ -71,7 +72,10 @@ class QdrantTable:
             return None
         points = client.retrieve(self.name, [FACTS], with_payload=True)
         if points and "facts" in (points[0].payload or {}):
-            return json.loads(points[0].payload["facts"])
+            facts = json.loads(points[0].payload["facts"])
+            if not isinstance(facts, dict):
+                raise IndexFolderError(DAMAGED.format(self.address))
+            return facts
         if not client.count(self.name, exact=True).count:
             return None
         raise IndexFolderError(f"{self.address} is a collection that vsehub did not make: name another")
@@ -91,7 +95,7 @@ class QdrantTable:
         try:
             self._next, self._made, dimension = int(facts["next"]), str(facts["made"]), int(facts["dimension"])
         except (KeyError, TypeError, ValueError):
-            raise IndexFolderError(f"what {self.address} says of itself is damaged: build it again") from None
+            raise IndexFolderError(DAMAGED.format(self.address)) from None
         view = QdrantView(self, self._next, dimension)
         return State(facts, view, (self._made, facts.get("generation")))
 

@@ -68,7 +68,7 @@ class QdrantView:
         numbers = []
         with self._owner.errors():
             for part in pieces(ids, PAGE):
-                names = [point_id(name) for name in part]
+                names = [point_id(name) for name in part if name]  # no row has an empty id
                 numbers += [point.payload[NUMBER] for point in self._owner.client().retrieve(self._owner.name, names)]
         return np.array([number for number in numbers if number < self.total], np.int64)
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from vsehub.search.export import export_index
 from vsehub.search.index_store import IndexFolderError
 from vsehub.search.stores.copies import kept_in
 from vsehub.search.stores.places import holds_index, open_index
@@ -32,6 +33,28 @@ def test_an_interrupted_copy_is_made_again(address, local, monkeypatch):
             kept_in(mine, address)
     assert open_index(address).unfinished
     assert len(kept_in(mine, address)) == 3 and not open_index(address).unfinished
+
+
+def test_an_interrupted_copy_to_a_folder_is_made_again_too(address, local, monkeypatch, tmp_path):
+    mine = local()
+    mine.add(np.eye(3), [{"id": x} for x in "abc"])
+    theirs = kept_in(mine, address)
+    with monkeypatch.context() as patch:
+        patch.setattr("vsehub.search.vector_index.VectorIndex.note", lambda *a, **k: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            kept_in(theirs, tmp_path / "back")
+    theirs.note(cutoff={"text": 0.3})
+    kept_in(theirs, tmp_path / "back")
+    again = VectorIndex.open(tmp_path / "back")
+    assert len(again) == 3 and not again.unfinished and again.cutoff == {"text": 0.3}
+
+
+def test_what_cannot_be_exported_to_an_address_is_told(address, tmp_path, local):
+    mine = VectorIndex.create(tmp_path / "empty", local().model)
+    with pytest.raises(ValueError, match="is empty: there is nothing to export"):
+        export_index(mine.place, address)
+    with pytest.raises(ValueError, match="geoparquet is a file"):
+        export_index(mine.place, address, "geoparquet")
 
 
 def test_an_index_without_rows_is_nowhere_until_the_first(address, local):

@@ -42,7 +42,7 @@ def ids(index):
     return sorted(os.path.basename(name) for name, alive in zip(index.column("id"), index.alive) if alive)
 
 
-@pytest.mark.parametrize("address", ["lance", pytest.param("qdrant", marks=pytest.mark.slow)], indirect=True)
+@pytest.mark.slow
 def test_index_search_update_calibrate_and_export(run, photos, address, tiny_folder, tiny_pictures, tmp_path):
     folder = tmp_path / "local"
     words = ("index", photos, "--model", tiny_folder, "--out")
@@ -97,12 +97,19 @@ def test_a_job_that_is_stopped_goes_on(run, photos, address, tiny_folder, monkey
     assert not open_index(address).unfinished
 
 
-def test_what_fits_only_a_folder_is_refused_in_one_line(run, photos, address, tiny_folder, make_tiny_model):
+def test_what_fits_only_a_folder_is_refused_in_one_line(
+    run, photos, address, tiny_folder, make_tiny_model, monkeypatch
+):
     words = ("index", photos, "--model", tiny_folder, "--out", address)
     assert "leave out --vectors int8" in run(*words, "--vectors", "int8", status=2)
     said = run("search", address, "a dog", status=2)
     assert said.count("\n") == 1 and f"{address} holds no index: make one with `vsehub index`" in said
     run(*words)
+    with monkeypatch.context() as patch:  # the index that was checked is the one that is searched
+        patch.setattr("vsehub.search.retriever.open_index", lambda *place: 1 / 0)
+        said = json.loads(run("search", address, "a dog", "--where", "size > 0", "--k", "2", "--json"))
+    assert len(said["hits"]) == 2
+    assert "the index has no field 'colour'" in run("search", address, "a dog", "--where", "colour == 1", status=2)
     with pytest.raises(ValueError, match="was made with"):
         Retriever(make_tiny_model(seed=1), Retriever.open(address).processor, open_index(address))
 

@@ -38,6 +38,28 @@ def test_lancedb_itself_reads_the_rows(tmp_path, local):
     assert [hit["id"] for hit in hits] == ["b", "c"]
 
 
+def test_many_small_changes_are_merged(tmp_path, local, monkeypatch):
+    monkeypatch.setattr("vsehub.search.stores.lance.SCATTERED", 3)
+    mine = local()
+    mine.add(np.eye(3), [{"id": x} for x in "abc"])
+    index = kept_in(mine, f"lance://{tmp_path}/db/images")
+    for number in range(8):
+        index.add(np.eye(3)[:1], [{"id": f"p{number}"}])
+    table = lancedb.connect(tmp_path / "db").open_table("images")
+    assert table.stats()["fragment_stats"]["num_fragments"] <= 4
+    assert open_index(index.place).column("id") == [*"abc", *(f"p{number}" for number in range(8))]
+
+
+def test_facts_that_are_no_dictionary_are_not_ours(tmp_path, local):
+    mine = local()
+    mine.add(np.eye(3), [{"id": x} for x in "abc"])
+    index = kept_in(mine, f"lance://{tmp_path}/db/images")
+    table = lancedb.connect(tmp_path / "db").open_table("images")
+    table.update_field_metadata({"path": "vector", "metadata": {"vsehub": "[1]"}})
+    with pytest.raises(IndexFolderError, match="is a table that vsehub did not make"):
+        open_index(index.place)
+
+
 def test_an_object_store_that_cannot_be_reached_is_told_in_time(monkeypatch):
     for name, value in {
         "AWS_ENDPOINT": "http://127.0.0.1:9",

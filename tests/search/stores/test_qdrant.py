@@ -96,10 +96,13 @@ def test_collections_of_others_are_refused_and_one_that_was_only_begun_is_used(q
 
 
 def test_damaged_facts_are_one_line(index, qdrant):
-    for text, told in ('{"format": 1}', "is damaged"), ("{", "Qdrant refuses"):
+    for text, told in ('{"format": 1}', "is damaged"), ("[1]", "is damaged"), ("{", "Qdrant refuses"):
         qdrant.set_payload("images", {"facts": text}, points=[module.FACTS])
         with pytest.raises(IndexFolderError, match=told):
             open_index(ADDRESS)
+    qdrant.set_payload("images", {"facts": "[1]"}, points=[module.FACTS])
+    with pytest.raises(IndexFolderError, match="is damaged"):
+        holds_index(ADDRESS)
 
 
 def test_qdrant_itself_reads_the_rows(index, qdrant):

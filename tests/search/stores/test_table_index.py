@@ -34,6 +34,22 @@ def test_facts_are_stored_and_only_by_changes(index, address):
     assert ids(open_index(address)) == ["p0", "p1", "p2", "p3"]
 
 
+def test_folders_that_an_addition_or_removal_names_stay_named(index, address):
+    index.allow(["/photos"])
+    index.add(np.eye(4)[:1], [{"id": "new"}])
+    assert open_index(address).named == {"/photos"}
+    index.allow(["/more"])
+    index.delete(["new"])
+    assert open_index(address).named == {"/photos", "/more"}
+
+
+def test_an_empty_id_is_unknown(index, address):
+    assert index.delete(["", "p0"]) == 1
+    with pytest.raises(ValueError, match="has no item with the id ''"):
+        index.snapshot.row_of("")
+    assert ids(open_index(address)) == ["p1", "p2", "p3"]
+
+
 def test_another_model_or_dimension_is_refused_as_in_a_folder(index, tmp_path):
     local = VectorIndex.create(tmp_path / "local", index.model)
     local.add(np.eye(4), [{"id": f"p{n}"} for n in range(4)])
