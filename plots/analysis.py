@@ -78,6 +78,7 @@ def _bars(axes, place: int, of: int, labels: list[str], heights: list[float], na
     width = 0.8 / of
     axes.bar([x + (place - (of - 1) / 2) * width for x in range(len(labels))], heights, width, label=name)
     axes.set_xticks(range(len(labels)), labels)
+    axes.margins(y=0.45)  # room for the legend
 
 
 def _widths(axes, results: dict[str, dict], _: str):
