@@ -145,7 +145,7 @@ def test_a_fault_at_any_step_leaves_the_old_or_the_new_and_no_draft(write, old, 
         assert read(target) == "again" and left(target.parent) == ["target"]
 
 
-@pytest.mark.parametrize("old", [None, "old"])
+@pytest.mark.parametrize("old", [pytest.param(None, marks=pytest.mark.slow), "old"])
 @pytest.mark.parametrize("write", WRITERS)
 def test_a_kill_at_any_step_leaves_the_old_or_the_new_and_the_next_writer_sweeps(write, old, tmp_path, monkeypatch):
     target = tmp_path / "target"

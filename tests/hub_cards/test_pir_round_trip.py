@@ -14,6 +14,7 @@ def test_the_folder_holds_what_it_needs_and_no_more(pir_folder):
     assert not {name for name in code if "d2s" in name or name == "pooling"}
 
 
+@pytest.mark.slow  # the fast suite does it for D2S-VSE
 def test_a_folder_and_its_copy_compute_the_same_where_vsehub_is_absent(
     pir_folder, tmp_path, run_client, material, expected
 ):

@@ -35,6 +35,7 @@ def test_no_graph_break(model, tiny_image_batch, tiny_text_batch):
                 assert (found[name] - expected[name]).abs().max() <= 1e-5
 
 
+@pytest.mark.slow
 def test_gradients_of_the_compiled_model_are_those_of_the_model(make_tiny_model, tiny_image_batch, tiny_text_batch):
     torch._dynamo.reset()
     model, inputs = make_tiny_model(), {**tiny_image_batch, **tiny_text_batch}

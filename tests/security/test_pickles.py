@@ -147,7 +147,7 @@ def interrupted(tmp_path_factory, tiny_vision_config, tiny_text_config, tiny_tok
     return flags, root / "run"
 
 
-@pytest.mark.parametrize("name", STATES)
+@pytest.mark.parametrize("name", [STATES[0], *(pytest.param(name, marks=pytest.mark.slow) for name in STATES[1:])])
 def test_a_checkpoint_to_resume(name, interrupted, tmp_path, capsys):
     flags, done = interrupted
     folder, witness = tmp_path / "run", tmp_path / "witness"

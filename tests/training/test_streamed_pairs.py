@@ -98,6 +98,7 @@ def losses(folder):
     return [entry["loss"] for entry in state["log_history"] if "loss" in entry]
 
 
+@pytest.mark.slow
 def test_a_run_over_epochs_goes_on_bitwise_twice_in_a_row(scenes, tmp_path):
     flags = [*STREAM, "--max_steps", "7", "--save_steps", "1", "--eval_steps", "4", "--load_best_model_at_end", "False"]
     flags += ["--save_total_limit", "9", "--image_augmentation", "crop", "--dataloader_num_workers", "2"]

@@ -14,7 +14,7 @@ from vsehub.training.checkpoints import load_whole
 from vsehub.training.trainer import not_finite
 
 
-@pytest.mark.parametrize("align", ["hinge", "infonce"])
+@pytest.mark.parametrize("align", [pytest.param("hinge", marks=pytest.mark.slow), "infonce"])
 def test_a_resumed_run_is_bitwise_the_unbroken_one(scenes, tmp_path, align):
     """Mid-epoch, with dropout, augmentation, a learned temperature, and a tower that the stock Trainer would lose."""
     flags = ["--stages", "baseline", "--text_dropout", "0.2", "--size_augmentation", "0.2", "--align", align]
