@@ -9,8 +9,10 @@ from ..files.outputs import output_file, output_folder
 from ..files.whole import whole_file
 from .index import Index
 from .index_segments import SCHEMA
+from .index_store import IndexFolderError
 from .stores.address import is_address
 from .stores.copies import kept_in
+from .stores.lance import LanceTable
 from .stores.places import open_index
 
 FORMATS = ("parquet", "geoparquet", "lance")
@@ -37,15 +39,19 @@ def to_parquet(index: Index, out):
 
 
 def to_lance(index: Index, out, table: str):
-    """Write the index as a table of an embedded LanceDB database; a table of that name is replaced.
+    """Write the index as a table of an embedded LanceDB database.
+
+    A table of that name is replaced, unless it is an index of vsehub.
 
     Raises:
-        ImportError: without lancedb; the message names the extra.
+        ImportError: without lancedb; the message names the extra. IndexFolderError: the table is an index.
     """
     try:
         import lancedb
     except ImportError:
         raise ImportError('--to lance needs lancedb: pip install "vsehub[lance]"') from None
+    if LanceTable(f"lance://{out}/{table}", str(out), table).is_index():
+        raise IndexFolderError(f"the table {table} of {out} is an index of vsehub and is not replaced: name another")
     reader = pa.RecordBatchReader.from_batches(export_schema(index), vector_batches(index))
     lancedb.connect(str(out)).create_table(table, data=reader, mode="overwrite")
 

@@ -1,7 +1,8 @@
 """An index in a table of LanceDB, in a local folder or an object store.
 
-Every change is one new version of the table, and what is known of the index is in the metadata of its vectors, so rows
-and facts belong to one version. A snapshot reads its version as long as LanceDB keeps it.
+Rows change in one new version of the table. What is known of the index is in the metadata of its vectors; facts that
+change with rows, such as folders that the user named, follow in the next version. A snapshot reads its version
+as long as LanceDB keeps it.
 """
 
 import contextlib
@@ -48,6 +49,8 @@ class LanceTable:
     def _database(self):
         """The database, or None where there is no folder."""
         if not self._remote and not Path(self._base).is_dir():
+            if Path(self._base).exists():
+                raise IndexFolderError(f"{self.address}: {self._base} is a file, and LanceDB needs a folder")
             return None  # to connect would make it
         return _lancedb().connect(self._base, storage_options=IN_TIME if self._remote else None)
 
@@ -59,6 +62,12 @@ class LanceTable:
             if "was not found" in str(error):
                 return None
             raise
+
+    def is_index(self) -> bool:
+        """Whether there is a table that vsehub made, of whatever version."""
+        with self._errors():
+            table = self._open()
+            return table is not None and _facts(table) is not None
 
     def stamp(self):
         """See `Table`."""

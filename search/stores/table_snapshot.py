@@ -78,14 +78,15 @@ class TableSnapshot(Rows):
 
     def _ranked(self, query: np.ndarray, k: int, chosen: np.ndarray | None, exact: bool):
         """The best rows of a query, at least k where there are so many, and their cosines."""
-        count = k + MARGIN
+        most = len(self) + 1  # a server reserves memory for what is asked
+        count = min(k + MARGIN, most)
         while True:  # again with more candidates where a tie may go on beyond the last one
             rows = self._nearest(query, count, chosen, exact)
             self._keep(rows)
             numbers, scores = ranked(numbers_in(rows), vectors_in(rows, self.dimension), query)
             if not exact or len(numbers) < count or not cut_through_tie(scores, k, count):
                 return numbers, scores
-            count *= 4
+            count = min(4 * count, most)
 
     def _nearest(self, query: np.ndarray, count: int, chosen: np.ndarray | None, exact: bool) -> pa.Table:
         """Rows that hold the `count` best of those that are chosen."""

@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 
+from vsehub.search.export import export_index
 from vsehub.search.index_store import IndexFolderError
 from vsehub.search.stores.copies import kept_in
 from vsehub.search.stores.places import check_options, open_index, stamp_of
@@ -36,6 +37,23 @@ def test_lancedb_itself_reads_the_rows(tmp_path, local):
     table = lancedb.connect(tmp_path / "db").open_table("images")
     hits = table.search(np.eye(3)[1]).distance_type("cosine").where("size > 0").limit(2).to_list()
     assert [hit["id"] for hit in hits] == ["b", "c"]
+
+
+def test_an_export_replaces_a_table_but_no_index(tmp_path, local):
+    mine = local()
+    mine.add(np.eye(3), [{"id": x} for x in "abc"])
+    address = kept_in(mine, f"lance://{tmp_path}/db/images").place
+    with pytest.raises(IndexFolderError, match="the table images of .* is an index of vsehub and is not replaced"):
+        export_index(address, tmp_path / "db", "lance")
+    assert len(open_index(address)) == 3
+    for _ in range(2):
+        export_index(address, tmp_path / "db", "lance", "plain")
+
+
+def test_a_file_in_place_of_the_database_is_told_before_the_work(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(IndexFolderError, match="file is a file, and LanceDB needs a folder"):
+        stamp_of(f"lance://{tmp_path}/file/images")
 
 
 def test_many_small_changes_are_merged(tmp_path, local, monkeypatch):

@@ -109,6 +109,17 @@ def test_an_item_is_known_by_id_or_path_and_a_wrong_one_is_told(address, local):
         chosen_rows(now, where="colour == 1")
 
 
+def test_no_more_rows_are_asked_for_than_there_are(address, local, monkeypatch):
+    mine = local()
+    mine.add(np.eye(2), [{"id": "a"}, {"id": "b"}])
+    now, asked = kept_in(mine, address).snapshot, []
+    real = now._view.nearest
+    monkeypatch.setattr(
+        now._view, "nearest", lambda query, count, **more: asked.append(count) or real(query, count, **more)
+    )
+    assert now.search(np.eye(2)[:1], 10**9)[0][0].tolist() == [0, 1] and asked == [3]
+
+
 def test_a_state_stays_what_it_was_while_another_writes(address, local):
     mine = local()
     mine.add(np.eye(4), [{"id": f"a{n}", "caption": "old"} for n in range(4)])
