@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from .index_segments import unit
 from .index_store import IndexFolderError
 
 
@@ -39,7 +40,6 @@ class Rows(abc.ABC):
         """Number of all rows, deleted ones too."""
         return len(self.deleted)
 
-    @abc.abstractmethod
     def search(self, queries, k: int = 10, cutoff: float | None = None, where=None, exact: bool = False) -> list:
         """Find the nearest rows of each query.
 
@@ -57,6 +57,16 @@ class Rows(abc.ABC):
             ValueError: queries with NaN or of length 0, k < 1, a cut-off that is NaN; IndexFolderError: another
                 dimension.
         """
+        queries = unit(queries, "query")
+        check_request(k, cutoff)
+        if not len(self):
+            return [(np.zeros(0, np.int64), np.zeros(0))] * len(queries)
+        self.check_dimension(queries.shape[1], "queries")
+        return self._search(queries, k, cutoff, where, exact)
+
+    @abc.abstractmethod
+    def _search(self, queries: np.ndarray, k: int, cutoff: float | None, where, exact: bool) -> list:
+        """`search`, of unit vectors that fit, in an index that has rows."""
 
     @abc.abstractmethod
     def vectors(self, rows) -> np.ndarray:
@@ -139,6 +149,12 @@ class Rows(abc.ABC):
             )
 
 
+def hits_of(rows: np.ndarray, scores: np.ndarray, k: int, cutoff: float | None) -> tuple[np.ndarray, np.ndarray]:
+    """The first k of ranked rows and their cosines, down to the cut-off."""
+    kept = slice(0, k if cutoff is None else min(k, int((scores >= cutoff).sum())))
+    return rows[kept], scores[kept]
+
+
 def check_request(k: int, cutoff: float | None):
     """Refuse what no search can mean.
 
@@ -151,4 +167,4 @@ def check_request(k: int, cutoff: float | None):
         raise ValueError("the cut-off is NaN: give a cosine, or None for no cut-off")
 
 
-__all__ = ["Rows", "check_request"]
+__all__ = ["Rows", "check_request", "hits_of"]

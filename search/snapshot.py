@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 
 from . import approximate as search_graph
-from .index_segments import BLOCK, SCHEMA, Segment, unit
+from .index_segments import BLOCK, SCHEMA, Segment
 from .nearest import MARGIN, candidates, cut_through_tie, load_faiss, ranked
-from .rows import Rows, check_request
+from .rows import Rows, hits_of
 from .vector_types import Compact, Vectors
 
 
@@ -39,13 +39,7 @@ class Snapshot(Rows):
     def __len__(self) -> int:
         return int(len(self.deleted) - self.deleted.sum())
 
-    def search(self, queries, k: int = 10, cutoff: float | None = None, where=None, exact: bool = False) -> list:
-        """See `Rows`."""
-        queries = unit(queries, "query")
-        check_request(k, cutoff)
-        if not len(self):
-            return [(np.zeros(0, np.int64), np.zeros(0))] * len(queries)
-        self.check_dimension(queries.shape[1], "queries")
+    def _search(self, queries: np.ndarray, k: int, cutoff: float | None, where, exact: bool) -> list:
         left_out = self.deleted if where is None else self.deleted | ~np.asarray(where, bool)
         results: list[Any] = [None] * len(queries)
         count = k + MARGIN
@@ -59,8 +53,7 @@ class Snapshot(Rows):
                 rows, scores = ranked(rows, self.vectors(rows), queries[number])
                 if count < len(self.deleted) and not covered and cut_through_tie(scores, k, count):
                     again.append(number)
-                kept = slice(0, k if cutoff is None else min(k, int((scores >= cutoff).sum())))
-                results[number] = rows[kept], scores[kept]
+                results[number] = hits_of(rows, scores, k, cutoff)
             todo, count = np.array(again, int), count * 4
         return results
 

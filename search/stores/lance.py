@@ -52,6 +52,10 @@ class LanceTable:
             if Path(self._base).exists():
                 raise IndexFolderError(f"{self.address}: {self._base} is a file, and LanceDB needs a folder")
             return None  # to connect would make it
+        return self._connected()
+
+    def _connected(self):
+        """The database; a folder that is not there is made."""
         return _lancedb().connect(self._base, storage_options=IN_TIME if self._remote else None)
 
     def _open(self):
@@ -65,19 +69,19 @@ class LanceTable:
 
     def is_index(self) -> bool:
         """Whether there is a table that vsehub made, of whatever version."""
-        with self._errors():
+        with self.errors():
             table = self._open()
             return table is not None and _facts(table) is not None
 
     def stamp(self):
         """See `Table`."""
-        with self._errors():
+        with self.errors():
             table = self._open()
             return None if table is None else table.version
 
     def read(self) -> State | None:
         """See `Table`."""
-        with self._errors():
+        with self.errors():
             table = self._open()
             if table is None:
                 return None
@@ -90,11 +94,10 @@ class LanceTable:
 
     def write(self, rows: pa.Table, facts: dict, new: bool):
         """See `Table`: one version of the table, and one more where the facts are others."""
-        with self._errors():
+        with self.errors():
             if new:
                 schema = rows_schema(facts["dimension"], {KEY: json.dumps(facts)})
-                database = _lancedb().connect(self._base, storage_options=IN_TIME if self._remote else None)
-                database.create_table(self._name, data=rows.cast(schema))
+                self._connected().create_table(self._name, data=rows.cast(schema))
                 return
             table = self._open()
             table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all().execute(rows)
@@ -104,7 +107,7 @@ class LanceTable:
 
     def remove(self, ids: list[str], facts: dict):
         """See `Table`: one version for each some thousand ids, and one more where the facts are others."""
-        with self._errors():
+        with self.errors():
             table = self._open()
             for part in pieces(ids, NAMED_AT_ONCE):
                 table.delete(_among("id", map(_quoted, part)))
@@ -112,7 +115,7 @@ class LanceTable:
 
     def note(self, facts: dict):
         """See `Table`."""
-        with self._errors():
+        with self.errors():
             self._note(self._open(), facts)
 
     def _note(self, table, facts: dict):
@@ -121,11 +124,11 @@ class LanceTable:
 
     def tidy(self, kind: str):
         """See `Table`; versions of the last seven days stay, since others may read them."""
-        with self._errors():
+        with self.errors():
             self._open().optimize()
 
     @contextlib.contextmanager
-    def _errors(self):
+    def errors(self):
         """Turn an error of LanceDB into one line."""
         try:
             yield
@@ -149,7 +152,7 @@ class LanceView:
 
     def count(self, modality: str | None = None) -> int:
         """See `View`."""
-        with self._owner._errors():
+        with self._owner.errors():
             return self._table.count_rows(None if modality is None else f"modality = {_quoted(modality)}")
 
     def nearest(
@@ -161,7 +164,7 @@ class LanceView:
         exact: bool = True,
     ) -> pa.Table:
         """See `View`; LanceDB's own vector indexes, if somebody made one, are not used."""
-        with self._owner._errors():
+        with self._owner.errors():
             search = self._table.search(np.asarray(query, np.float32), vector_column_name=VECTOR)
             search = search.distance_type("dot").bypass_vector_index()
             if within is not None:
@@ -190,7 +193,7 @@ class LanceView:
             yield rows.sort_by(NUMBER)
 
     def _read(self, names, condition: str | None = None, limit: int | None = None) -> pa.Table:
-        with self._owner._errors():
+        with self._owner.errors():
             search = self._table.search()
             if condition is not None:
                 search = search.where(condition)

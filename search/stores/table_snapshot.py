@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 
 from .. import approximate
-from ..index_segments import SCHEMA, unit
+from ..index_segments import SCHEMA
 from ..index_store import IndexFolderError
 from ..nearest import MARGIN, cut_through_tie, ranked
-from ..rows import Rows, check_request
+from ..rows import Rows, hits_of
 from .row_tables import NUMBER, numbers_in, pieces, vectors_in
 from .table import View
 
@@ -58,22 +58,14 @@ class TableSnapshot(Rows):
         """See `Rows`."""
         return self._loaded("id")[1] < 0
 
-    def search(self, queries, k: int = 10, cutoff: float | None = None, where=None, exact: bool = False) -> list:
-        """See `Rows`."""
-        queries = unit(queries, "query")
-        check_request(k, cutoff)
-        if not len(self):
-            return [(np.zeros(0, np.int64), np.zeros(0))] * len(queries)
-        self.check_dimension(queries.shape[1], "queries")
+    def _search(self, queries: np.ndarray, k: int, cutoff: float | None, where, exact: bool) -> list:
         chosen = None if where is None else np.asarray(where, bool)
         if chosen is not None and "id" in self._tables:
             chosen = chosen & self.alive
         exact = exact or chosen is not None or approximate.kind_for(self._kind, len(self)) == "flat"
         results = []
         for query in queries:
-            rows, scores = self._ranked(query, k, chosen, exact)
-            kept = slice(0, k if cutoff is None else min(k, int((scores >= cutoff).sum())))
-            results.append((rows[kept], scores[kept]))
+            results.append(hits_of(*self._ranked(query, k, chosen, exact), k, cutoff))
         return results
 
     def _ranked(self, query: np.ndarray, k: int, chosen: np.ndarray | None, exact: bool):
@@ -109,8 +101,8 @@ class TableSnapshot(Rows):
         """Remember rows, since the items of hits are asked for next."""
         if len(self._met) + len(rows) > KEPT:
             self._met = {}
-        found = zip(numbers_in(rows), vectors_in(rows, self.dimension), rows.select(SCHEMA.names).to_pylist())
-        self._met |= {int(number): (vector, item) for number, vector, item in found}
+        items = rows.select(SCHEMA.names).to_pylist()
+        self._met |= dict(zip(numbers_in(rows).tolist(), zip(vectors_in(rows, self.dimension), items)))
 
     def _of(self, rows) -> list[tuple[np.ndarray, dict]]:
         """Vectors and items of some rows, in their order."""
