@@ -290,12 +290,6 @@ class Retriever:
             return None
         return {kind: mean.double().numpy() for kind, mean in means.items()}
 
-    def cutoff_for(
-        self, image=None, cutoff: float | Literal["auto"] | None = "auto", compound: bool = False
-    ) -> float | None:
-        """The minimum cosine of a hit, see `chosen_cutoff`."""
-        return self.chosen_cutoff(image, cutoff, compound).cosine
-
     def chosen_cutoff(
         self, image=None, cutoff: float | Literal["auto"] | None = "auto", compound: bool = False
     ) -> Cutoff:

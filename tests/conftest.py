@@ -15,6 +15,7 @@ from PIL import Image
 from transformers import BertConfig, BertTokenizer, ResNetConfig, ViTConfig
 
 from vsehub import D2SVSEConfig, D2SVSEModel, D2SVSEProcessor, PIRConfig, PIRModel, PIRProcessor
+from vsehub.__main__ import main
 from vsehub.processing.processing_dual_encoder import square_image_processor
 
 torch.set_num_threads(1)
@@ -34,6 +35,19 @@ def _own_cache_of_digests(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("vsehub.files.remembered.digests_folder", lambda: place)
         yield
+
+
+@pytest.fixture
+def vsehub(capsys):
+    """A function: words of a command line -> what it printed on stdout; on stderr, where it is expected to fail."""
+
+    def run(*words, status: int = 0) -> str:
+        capsys.readouterr()
+        assert main([str(word) for word in words]) == status
+        said = capsys.readouterr()
+        return said.err if status > 1 else said.out
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from ..index_segments import SCHEMA
 from ..index_store import IndexFolderError
 from .row_tables import BLOCK, NUMBER, VECTOR, pieces, rows_schema
-from .table import State
+from .table import State, shortened
 
 KEY = b"vsehub"  # of our metadata
 IN_TIME = {"connect_timeout": "5s", "client_max_retries": "1", "client_retry_timeout": "10"}  # of an object store
@@ -231,7 +231,7 @@ def _among(column: str, values) -> str:
 def _short(error: Exception) -> str:
     """The beginning of an error, without the links of an object store, which may hold keys."""
     text = re.sub(r"[?&][\w.-]+=[^\s)]*", "", str(error).splitlines()[0] if str(error) else type(error).__name__)
-    return text if len(text) <= 300 else f"{text[:300]} ..."
+    return shortened(text)
 
 
 __all__ = ["LanceTable"]

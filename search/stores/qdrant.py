@@ -17,7 +17,7 @@ from ..index_store import IndexFolderError
 from .qdrant_points import FACTS, numbered, point_id, points_of
 from .qdrant_view import QdrantView
 from .row_tables import NUMBER, pieces
-from .table import State
+from .table import State, shortened
 
 KEY = "QDRANT_API_KEY"
 SECONDS = (10, 120)  # for what is known of an index, which is asked first, and for rows
@@ -174,7 +174,7 @@ class QdrantTable:
 def _short(error: Exception) -> str:
     """The beginning of an error, as one line."""
     text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 300 else f"{text[:300]} ..."
+    return shortened(text)
 
 
 __all__ = ["QdrantTable", "connect"]

@@ -11,6 +11,11 @@ import numpy as np
 import pyarrow as pa
 
 
+def shortened(text: str, most: int = 300) -> str:
+    """The beginning of what a database says."""
+    return text if len(text) <= most else f"{text[:most]} ..."
+
+
 class View(Protocol):
     """The rows at one moment.
 
@@ -107,4 +112,4 @@ class Table(Protocol):
         """Merge what many changes left."""
 
 
-__all__ = ["State", "Table", "View"]
+__all__ = ["State", "Table", "View", "shortened"]

@@ -6,21 +6,6 @@ import pytest
 from datasets import Dataset
 from photos import jpeg
 
-from vsehub.__main__ import main
-
-
-@pytest.fixture
-def vsehub(capsys):
-    """A function: words of a command line -> what it printed on stdout; on stderr, where it is expected to fail."""
-
-    def run(*words, status: int = 0) -> str:
-        capsys.readouterr()
-        assert main([str(word) for word in words]) == status
-        said = capsys.readouterr()
-        return said.err if status == 2 else said.out
-
-    return run
-
 
 @pytest.fixture
 def vsehub_json(vsehub):

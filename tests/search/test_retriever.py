@@ -162,14 +162,20 @@ def test_what_was_trained_since_it_was_loaded_does_not_pass_for_its_folder(retri
 
 
 def test_the_default_of_the_cut_off_is_the_calibrated_one_for_texts_alone(retriever, tiny_pictures):
-    assert retriever.cutoff_for() is None
+    assert retriever.chosen_cutoff().cosine is None
     retriever.index.note(cutoff={"text": 0.25})
-    assert retriever.cutoff_for() == 0.25 and retriever.cutoff_for(image=tiny_pictures[0]) is None
-    assert retriever.cutoff_for(compound=True) is None and retriever.cutoff_for(cutoff=0.1, compound=True) == 0.1
+    assert retriever.chosen_cutoff().cosine == 0.25 and retriever.chosen_cutoff(image=tiny_pictures[0]).cosine is None
+    assert (
+        retriever.chosen_cutoff(compound=True).cosine is None
+        and retriever.chosen_cutoff(cutoff=0.1, compound=True).cosine == 0.1
+    )
     retriever.index.note(cutoff={"text": 2.0})
     assert retriever.search(text="a") == [] and len(retriever.search(text="a", plus=["b"])) == 6
     assert retriever.search(text="a", plus=["b"], cutoff=2.0) == []
-    assert retriever.cutoff_for(cutoff=None) is None and retriever.cutoff_for(tiny_pictures[0], 0.5) == 0.5
+    assert (
+        retriever.chosen_cutoff(cutoff=None).cosine is None
+        and retriever.chosen_cutoff(tiny_pictures[0], 0.5).cosine == 0.5
+    )
 
 
 @pytest.fixture

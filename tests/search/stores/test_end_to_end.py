@@ -8,24 +8,10 @@ import pytest
 from datasets import Dataset
 from served import client_of
 
-from vsehub.__main__ import main
 from vsehub.search import refresh
 from vsehub.search.retriever import Retriever
 from vsehub.search.stores.places import open_index, reports_at
 from vsehub.search.vector_index import VectorIndex
-
-
-@pytest.fixture
-def run(capsys):
-    """A function: words of a command line -> what it printed."""
-
-    def run(*words, status: int = 0) -> str:
-        capsys.readouterr()
-        assert main([str(word) for word in words]) == status
-        said = capsys.readouterr()
-        return said.out if status == 0 else said.err
-
-    return run
 
 
 @pytest.fixture
@@ -43,14 +29,14 @@ def ids(index):
 
 
 @pytest.mark.slow
-def test_index_search_update_calibrate_and_export(run, photos, address, tiny_folder, tiny_pictures, tmp_path):
+def test_index_search_update_calibrate_and_export(vsehub, photos, address, tiny_folder, tiny_pictures, tmp_path):
     folder = tmp_path / "local"
     words = ("index", photos, "--model", tiny_folder, "--out")
-    said = run(*words, address)
+    said = vsehub(*words, address)
     assert said.startswith(f"{address}: 6 rows; 6 embedded") and str(reports_at(address)) in said
     assert (reports_at(address) / "bad_samples.jsonl").exists()
-    assert "holds an index: --update" in run(*words, address, status=2)
-    run(*words, folder)
+    assert "holds an index: --update" in vsehub(*words, address, status=2)
+    vsehub(*words, folder)
     queries = [
         ("a dog", "--k", "3"),
         ("a dog", "--plus", "a boat:0.5", "--minus", "a cat", "--path", "more/*"),
@@ -58,27 +44,27 @@ def test_index_search_update_calibrate_and_export(run, photos, address, tiny_fol
         ("--like", photos / "2.png", "--html", tmp_path / "page.html", "--geojson", tmp_path / "hits.geojson"),
     ]
     for query in queries:
-        expected, got = (json.loads(run("search", index, *query, "--json")) for index in (folder, address))
+        expected, got = (json.loads(vsehub("search", index, *query, "--json")) for index in (folder, address))
         assert got == expected and got["hits"]
     assert "data:image" in (tmp_path / "page.html").read_text()  # its pictures may be shown
     (photos / "0.png").unlink()
     tiny_pictures[5].save(photos / "2.png")
-    said = run("index", photos, "--out", address, "--update")
+    said = vsehub("index", photos, "--out", address, "--update")
     assert "5 rows; 1 embedded, 4 unchanged, 1 removed; 1 bad" in said
     pairs = [{"image": {"bytes": (photos / "2.png").read_bytes(), "path": None}, "captions": ["a dog"]}] * 2
     Dataset.from_list(pairs).to_parquet(str(tmp_path / "pairs.parquet"))
     off_topic = tmp_path / "off_topic.txt"
     off_topic.write_text("tax return")
     data = ("--data", tmp_path / "pairs.parquet", "--off_topic", off_topic, "--force", "--reject_share", "1")
-    run("index", "calibrate", address, *data)
-    assert json.loads(run("search", address, "tax return", "--json"))["hits"] == []
-    run("index", "export", address, "--out", tmp_path / "vectors.parquet")
-    run("index", "export", address, "--to", "geoparquet", "--out", tmp_path / "places.parquet")
-    assert "6 rows" in run("index", "export", folder, "--out", f"{address}2")
+    vsehub("index", "calibrate", address, *data)
+    assert json.loads(vsehub("search", address, "tax return", "--json"))["hits"] == []
+    vsehub("index", "export", address, "--out", tmp_path / "vectors.parquet")
+    vsehub("index", "export", address, "--to", "geoparquet", "--out", tmp_path / "places.parquet")
+    assert "6 rows" in vsehub("index", "export", folder, "--out", f"{address}2")
     assert ids(open_index(f"{address}2")) == ids(VectorIndex.open(folder))
 
 
-def test_a_job_that_is_stopped_goes_on(run, photos, address, tiny_folder, monkeypatch):
+def test_a_job_that_is_stopped_goes_on(vsehub, photos, address, tiny_folder, monkeypatch):
     monkeypatch.setattr(refresh, "SAVED_AT_ONCE", 2)
     real, calls = refresh._embedded, []
 
@@ -91,40 +77,40 @@ def test_a_job_that_is_stopped_goes_on(run, photos, address, tiny_folder, monkey
     monkeypatch.setattr(refresh, "_embedded", dying)
     words = ("index", photos, "--model", tiny_folder, "--out", address)
     for _ in range(2):
-        assert "interrupted" in run(*words, status=130)
+        assert "interrupted" in vsehub(*words, status=130)
     assert len(ids(open_index(address))) == 2 and open_index(address).unfinished
-    assert "6 rows; 4 embedded, 2 unchanged" in run(*words)
+    assert "6 rows; 4 embedded, 2 unchanged" in vsehub(*words)
     assert not open_index(address).unfinished
 
 
 def test_what_fits_only_a_folder_is_refused_in_one_line(
-    run, photos, address, tiny_folder, make_tiny_model, monkeypatch
+    vsehub, photos, address, tiny_folder, make_tiny_model, monkeypatch
 ):
     words = ("index", photos, "--model", tiny_folder, "--out", address)
-    assert "leave out --vectors int8" in run(*words, "--vectors", "int8", status=2)
-    said = run("search", address, "a dog", status=2)
+    assert "leave out --vectors int8" in vsehub(*words, "--vectors", "int8", status=2)
+    said = vsehub("search", address, "a dog", status=2)
     assert said.count("\n") == 1 and f"{address} holds no index: make one with `vsehub index`" in said
-    run(*words)
+    vsehub(*words)
     with monkeypatch.context() as patch:  # the index that was checked is the one that is searched
         patch.setattr("vsehub.search.retriever.open_index", lambda *place: 1 / 0)
-        said = json.loads(run("search", address, "a dog", "--where", "size > 0", "--k", "2", "--json"))
+        said = json.loads(vsehub("search", address, "a dog", "--where", "size > 0", "--k", "2", "--json"))
     assert len(said["hits"]) == 2
-    assert "the index has no field 'colour'" in run("search", address, "a dog", "--where", "colour == 1", status=2)
+    assert "the index has no field 'colour'" in vsehub("search", address, "a dog", "--where", "colour == 1", status=2)
     with pytest.raises(ValueError, match="was made with"):
         Retriever(make_tiny_model(seed=1), Retriever.open(address).processor, open_index(address))
 
 
-def test_a_server_takes_a_change_over(run, photos, address, tiny_folder, tmp_path):
+def test_a_server_takes_a_change_over(vsehub, photos, address, tiny_folder, tmp_path):
     moved = tmp_path / "later"
     moved.mkdir()
     shutil.move(photos / "0.png", moved)
-    run("index", photos, "--model", tiny_folder, "--out", address)
+    vsehub("index", photos, "--model", tiny_folder, "--out", address)
     with client_of(address) as client:
         live = client.service.live
         before = client.post("/search", json={"text": "a dog"}).json()
         assert before["rows"] == 5 and not live.refresh()
         shutil.move(moved / "0.png", photos)
-        run("index", photos, "--out", address, "--update")
+        vsehub("index", photos, "--out", address, "--update")
         assert live.refresh() and not live.refresh()
         after = client.post("/search", json={"text": "a dog"}).json()
         assert after["rows"] == 6 and {hit["id"] for hit in before["hits"]} < {hit["id"] for hit in after["hits"]}
