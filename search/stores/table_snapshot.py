@@ -65,7 +65,8 @@ class TableSnapshot(Rows):
         exact = exact or chosen is not None or approximate.kind_for(self._kind, len(self)) == "flat"
         results = []
         for query in queries:
-            results.append(hits_of(*self._ranked(query, k, chosen, exact), k, cutoff))
+            rows, scores = self._ranked(query, k, chosen, exact)
+            results.append(hits_of(rows, scores, k, cutoff))
         return results
 
     def _ranked(self, query: np.ndarray, k: int, chosen: np.ndarray | None, exact: bool):
