@@ -1,10 +1,8 @@
 """Tiny stand-ins for everything: seeded configurations, models, words and pictures. No network, one thread."""
 
-import os
+import room  # noqa: F401  first, because libraries read the environment as they are imported
 
-os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["TOKENIZERS_PARALLELISM"] = "false"
-
+# isort: split
 import copy
 import string
 

@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import shutil
 import socket
 from pathlib import Path
 
@@ -76,7 +77,9 @@ class Golden:
 @pytest.fixture(scope="module", params=["vit", "swin", "vit, inferred", "swin, inferred"])
 def golden(request, tmp_path_factory):
     kind, _, inferred = request.param.partition(", ")
-    return Golden(kind, tmp_path_factory.mktemp("golden"), with_configs=not inferred)
+    folder = tmp_path_factory.mktemp("golden")
+    yield Golden(kind, folder, with_configs=not inferred)
+    shutil.rmtree(folder)  # half a gigabyte
 
 
 def test_a_converted_model_computes_what_the_official_modules_compute(golden):

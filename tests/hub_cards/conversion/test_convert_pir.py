@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shutil
 import socket
 
 import huggingface_hub
@@ -38,7 +39,8 @@ def golden_model(tmp_path_factory):
             state[name] = torch.tensor(0.07)
     torch.save({"model": state, "config": facts["config"]}, folder / "checkpoint_best.pth")
     assert vsehub(["convert", "pir", str(folder / "checkpoint_best.pth"), str(folder / "out")]) == 0
-    return AutoModel.from_pretrained(folder / "out").eval()
+    yield AutoModel.from_pretrained(folder / "out").eval()
+    shutil.rmtree(folder)  # more than a gigabyte
 
 
 @pytest.fixture(scope="module", params=[COMMITTED, FULL], ids=["one image", "all images"])
