@@ -68,7 +68,7 @@ def contestants(size: int, peers: dict[str, Callable], plain: bool) -> dict[str,
     return ways
 
 
-def looped_affiliation(images, texts, labels) -> torch.Tensor:
+def looped_affiliation(images, texts, labels, tau=TAU) -> torch.Tensor:
     """The affiliation as the official code computes it: a centre for each row, one row after the other."""
     image_centres, text_centres, targets = [], [], []
     for label in labels:
@@ -77,8 +77,8 @@ def looped_affiliation(images, texts, labels) -> torch.Tensor:
         text_centres.append(texts[same].mean(0))
         targets.append(same.float() / same.sum())
     target = torch.stack(targets)
-    of_images = F.cross_entropy(images @ torch.stack(text_centres).t() / TAU, target)
-    return (of_images + F.cross_entropy(torch.stack(image_centres) @ texts.t() / TAU, target)) / 2
+    of_images = F.cross_entropy(images @ torch.stack(text_centres).t() / tau, target)
+    return (of_images + F.cross_entropy(torch.stack(image_centres) @ texts.t() / tau, target)) / 2
 
 
 def open_clip_losses(version: str) -> dict[str, Callable]:

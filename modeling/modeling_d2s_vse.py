@@ -121,13 +121,29 @@ class DecoderLayer(nn.Module):
         self.fc1 = nn.Linear(dim, int(dim * mlp_ratio))
         self.fc2 = nn.Linear(int(dim * mlp_ratio), dim)
 
-    def forward(self, hidden: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        """Map (B, S, D) to (B, S, D); `mask` (B, 1, 1, S) is True where a token may be attended to."""
+    def forward(
+        self, hidden: torch.Tensor, mask: torch.Tensor | None, shared: torch.Tensor | None = None, start: int = 0
+    ) -> torch.Tensor:
+        """Map (B, S, D) to (B, S, D).
+
+        Args:
+            hidden: (B, S, D); with `shared`, its first rows.
+            mask: (B, 1, 1, S), True where a token may be attended to.
+            shared: (M, D), further rows that every sequence has: they are projected once.
+            start: the first row whose result is wanted; the others are only attended to.
+        """
+        qkv = self.qkv(self.norm1(hidden))
+        if shared is not None:
+            of_shared = self.qkv(self.norm1(shared))
+            qkv, hidden = (
+                torch.cat([own, common.expand(own.shape[0], -1, -1)], dim=1)
+                for own, common in ((qkv, of_shared), (hidden, shared))
+            )
         batch, size, dim = hidden.shape
-        qkv = self.qkv(self.norm1(hidden)).view(batch, size, 3, self.heads, dim // self.heads)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, S, D / heads)
+        query, key, value = qkv.view(batch, size, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
+        query, hidden = query[:, :, start:], hidden[:, start:]  # (B, heads, S - start, D / heads)
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        hidden = hidden + self.proj(attended.transpose(1, 2).reshape(batch, size, dim))
+        hidden = hidden + self.proj(attended.transpose(1, 2).flatten(2))
         return hidden + self.fc2(F.gelu(self.fc1(self.norm2(hidden))))
 
 
@@ -153,17 +169,17 @@ class MaskTokenDecoder(nn.Module):
 
     def forward(self, words: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """Decode word features (B, L, D) under `mask` (B, L; None = attend to padding too) to (B, D)."""
-        batch, length, _ = words.shape
-        num_tokens = self.mask_tokens.shape[0]
-        tokens = self.mask_tokens.to(words.dtype).expand(batch, -1, -1)
-        hidden = torch.cat([words, tokens], dim=1)  # (B, L + M, D)
-        if self.positions:
+        length, last = words.shape[1], len(self.layers) - 1
+        tokens = self.mask_tokens.to(words.dtype)
+        hidden, shared = words, tokens  # to be joined to (B, L + M, D) by the first layer
+        if self.positions:  # then a mask token differs from caption to caption
+            hidden, shared = torch.cat([words, tokens.expand(words.shape[0], -1, -1)], dim=1), None
             hidden = hidden + sinusoid(self._positions(words, mask), hidden.shape[-1]).to(hidden.dtype)
         if mask is not None:
-            mask = F.pad(mask.bool(), (0, num_tokens), value=True)[:, None, None, :]
-        for layer in self.layers:
-            hidden = layer(hidden, mask)
-        return self.norm(hidden[:, length:]).mean(1)
+            mask = F.pad(mask.bool(), (0, len(tokens)), value=True)[:, None, None, :]
+        for number, layer in enumerate(self.layers):
+            hidden = layer(hidden, mask, shared if number == 0 else None, length if number == last else 0)
+        return self.norm(hidden).mean(1)
 
     def _positions(self, words: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """Positions (B, L + M) in the sequence that the placement describes, as if no caption were padded."""
@@ -230,10 +246,13 @@ class D2SVSEModel(DualEncoderPreTrainedModel):
     def text_parts(self, hidden: torch.Tensor, attention_mask: torch.Tensor) -> TextParts:
         """Run the text side above the tower: hidden states (B, L, C) to word features, `t` and `r`."""
         words = self.text_head(hidden.to(self.text_head.linear.weight.dtype), attention_mask)
-        pooled = self.text_norm(self.text_pooling(words, attention_mask))
+        groups = self.length_groups(attention_mask)
+        pooled = self.text_norm(groups.vectors(self.text_pooling, words, attention_mask))
         if self.mask_token_decoder is None:
             return TextParts(words, pooled, None)
-        return TextParts(words, pooled, self.mask_token_decoder(words, None if self.config.legacy else attention_mask))
+        if self.config.legacy:
+            return TextParts(words, pooled, self.mask_token_decoder(words, None))
+        return TextParts(words, pooled, groups.vectors(self.mask_token_decoder, words, attention_mask))
 
     def _combine(self, parts: TextParts) -> torch.Tensor:
         """Add the decoder's vector to the pooled caption (paper, eq. 5)."""

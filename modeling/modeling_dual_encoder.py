@@ -18,6 +18,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import ModelOutput, can_return_tuple, logging
 
+from .length_groups import LengthGroups
 from .tower_probe import TextProbe, VisionProbe, probe_text, probe_vision
 from .towers import (
     as_tokens,
@@ -215,8 +216,25 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
                 "output_hidden_states": output_hidden_states,
             }
             flags = {name: value for name, value in flags.items() if value is not None}
-            tower, text_hidden_states = run_text_tower(self.text_model, input_ids, attention_mask, **flags)
+            groups = self.length_groups(attention_mask)
+            if flags or groups.groups is None:
+                tower, text_hidden_states = run_text_tower(self.text_model, input_ids, attention_mask, **flags)
+            else:
+                text_hidden_states = groups.tokens(self._text_states, input_ids, attention_mask)
         return _features(text_hidden_states, self.pool_text(text_hidden_states, attention_mask), tower)
+
+    def _text_states(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        return run_text_tower(self.text_model, input_ids, attention_mask)[1]
+
+    def length_groups(self, attention_mask: torch.Tensor) -> LengthGroups:
+        """How the text side splits a training batch (T, L) on a CPU to save padding.
+
+        `encode_text` sorts its texts, so only training meets short and long ones together. A GPU would wait for the
+        lengths; shards (FSDP2) are gathered at every call, and processes with other groups would wait for ever.
+        """
+        split = self.training and attention_mask.device.type == "cpu" and not torch.compiler.is_compiling()
+        whole = self.config.legacy or hasattr(self, "unshard")
+        return LengthGroups(attention_mask if split and not whole else None)
 
     def reads_padding(self) -> bool:
         """Whether padding influences the embeddings of texts: only in the official code of some systems."""

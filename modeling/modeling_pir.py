@@ -20,7 +20,7 @@ from transformers import initialization as init
 
 from ..configuration.configuration_pir import PIRConfig
 from .modeling_dual_encoder import DualEncoderPreTrainedModel
-from .tel import TEL
+from .tel import TEL, row_at
 from .tower_probe import TextProbe, VisionProbe, probe_vision
 from .towers import build_tower, copy_tower, image_tokens, load_tower
 
@@ -47,15 +47,12 @@ class VisualInstruction(nn.Module):
 
     def forward(self, tokens: torch.Tensor, instruction: torch.Tensor | None):
         """Map tokens (B, N, D) and instruction (B, D) to the local vector (B, D) and the belief logits (B, N)."""
+        first = torch.zeros_like(tokens[:, 0, 0], dtype=torch.long)
         if instruction is None:  # the image's own tokens are the queries: no token is filtered, the class token is read
-            hidden = tokens
-            for layer, linear in zip(self.layers, self.maps):
-                hidden = layer(hidden, linear(hidden))
-            return self.head(hidden[:, 0]), None
+            return self.head(run_layers(self, tokens, place=first)[:, 0]), None
         logits = torch.einsum("bnd,bd->bn", tokens, instruction)
-        hidden, weights = self._believed(tokens, logits)
-        for layer, linear in zip(self.layers, self.maps):
-            hidden = layer(hidden, linear(instruction)[:, None])
+        kept, weights = self._believed(tokens, logits)
+        hidden = run_layers(self, kept, instruction[:, None], place=first if weights is None else None)
         read = hidden[:, 0] if weights is None else (weights[..., None] * hidden).sum(1)
         return self.head(read), logits
 
@@ -83,9 +80,30 @@ class LanguageCycles(nn.Module):
 
     def forward(self, words: torch.Tensor, mask: torch.Tensor | None, place: torch.Tensor) -> torch.Tensor:
         """Map words (T, L, D) under `mask` (T, L; None = padding takes part) to the local vector (T, D) at `place`."""
-        for layer, linear in zip(self.layers, self.maps):
-            words = layer(words, linear(words), mask)
-        return self.head(_at(words, place))
+        return self.head(run_layers(self, words, mask=mask, place=place)[:, 0])
+
+
+def run_layers(
+    module: VisualInstruction | LanguageCycles,
+    hidden: torch.Tensor,
+    external: torch.Tensor | None = None,
+    mask: torch.Tensor | None = None,
+    place: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Run sequences (B, N, D) through the TELs of a module.
+
+    Args:
+        module: its `maps` turn what queries into the queries of its `layers`.
+        hidden: the sequences.
+        external: (B, 1, D), what queries in every layer; None: the sequence itself.
+        mask: (B, N), non-zero where a token may be attended to.
+        place: (B,), the only row that is wanted; the last layer computes no other, and the result is (B, 1, D).
+    """
+    for layer, linear in zip(module.layers, module.maps):
+        at = place if layer is module.layers[-1] else None
+        own = hidden if at is None else row_at(hidden, at)
+        hidden = layer(hidden, linear(own if external is None else external), mask, at)
+    return hidden
 
 
 class PIRModel(DualEncoderPreTrainedModel):
@@ -224,10 +242,10 @@ class PIRModel(DualEncoderPreTrainedModel):
             place = (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(1)
         else:
             place = mask.argmax(1)
-        pooled = _at(words, place)
-        if self.language_cycles is not None:
-            pooled = pooled + self.language_cycles(words, attention_mask, place)
-        return pooled
+        pooled = row_at(words, place)[:, 0]
+        if self.language_cycles is None:
+            return pooled
+        return pooled + self.length_groups(mask).vectors(self.language_cycles, words, attention_mask, place)
 
     def belief(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Softmax of the belief logits, one weight per token: (B, 3, H, W) to (B, N), class token first.
@@ -248,11 +266,6 @@ def with_class_token(hidden: torch.Tensor, prefix: int) -> torch.Tensor:
 
 def _tel(config: PIRConfig) -> TEL:
     return TEL(config.projection_dim, config.attention_heads, config.dropout, config.tel_norm)
-
-
-def _at(hidden: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
-    """Pick row `place` (T,) of each (T, L, D)."""
-    return hidden.gather(1, place[:, None, None].expand(-1, 1, hidden.shape[-1])).squeeze(1)
 
 
 __all__ = ["PIRModel"]

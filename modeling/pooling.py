@@ -113,6 +113,11 @@ class GPO(nn.Module):
     def weights(self, lengths: torch.Tensor, outside: torch.Tensor) -> torch.Tensor:
         """Return the rank weights (B, N) of sets of the given `lengths` (B,); `outside` (B, N) marks the padding."""
         size = outside.shape[1]
+        traced = torch.compiler.is_compiling()  # asked first: a comparison would fix the sizes
+        if not traced and size < len(lengths):  # fewer lengths than sets: one row for each length
+            every = torch.arange(1, size + 1, device=lengths.device)
+            table = self.weights(every, torch.arange(size, device=lengths.device) >= every.unsqueeze(1))
+            return table[(lengths - 1).clamp(min=0)].masked_fill(lengths[:, None] == 0, 1 / size)
         ranks = torch.arange(size, device=lengths.device)
         encoding = self._encoding(size, lengths.device)  # (N, P)
         # The forward direction sees ranks 0, 1, ..., the same for every length; the backward one starts at n - 1.

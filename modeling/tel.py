@@ -21,8 +21,14 @@ class TEL(nn.Module):
         self.self_attention = TELBlock(dim, heads, dropout, norm)
         self.cross_attention = TELBlock(dim, heads, dropout, norm)
 
-    def forward(self, sequence: torch.Tensor, external: torch.Tensor, mask: torch.Tensor | None = None):
-        """Map a sequence (B, N, D) to (B, N, D).
+    def forward(
+        self,
+        sequence: torch.Tensor,
+        external: torch.Tensor,
+        mask: torch.Tensor | None = None,
+        place: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Map a sequence (B, N, D) to (B, N, D), or to (B, 1, D) at one `place`.
 
         Args:
             sequence: S.
@@ -30,10 +36,11 @@ class TEL(nn.Module):
                 equal results, so one is computed and broadcast: exact in eval mode; in training the positions share a
                 dropout mask on the attention weights.
             mask: (B, N), non-zero where a token may be attended to; None means everywhere.
+            place: (B,), the only row of each sequence whose result is wanted, with its query (B, 1, D).
         """
         mask = None if mask is None else mask.bool()[:, None, None, :]
         sequence = self.self_attention(sequence, sequence, mask)
-        return self.cross_attention(sequence, external, mask)
+        return self.cross_attention(sequence, external, mask, place)
 
 
 class TELBlock(nn.Module):
@@ -50,9 +57,20 @@ class TELBlock(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, sequence: torch.Tensor, queries: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        """Map (B, N, D) and queries (B, N or 1, D) to (B, N, D); `mask` (B, 1, 1, N) is True where keys count."""
+    def forward(
+        self,
+        sequence: torch.Tensor,
+        queries: torch.Tensor,
+        mask: torch.Tensor | None,
+        place: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Map (B, N, D) and queries (B, N or 1, D) to (B, N, D), or to (B, 1, D) at `place` (B,).
+
+        `mask` (B, 1, 1, N) is True where keys count.
+        """
         attended = self.attention(queries, sequence, mask)
+        if place is not None:
+            sequence = row_at(sequence, place)
         if self.norm_of_sum:
             hidden = self.norm1(sequence + self.dropout(attended.expand_as(sequence)))
             return self.norm2(hidden + self.dropout(self._mlp(hidden)))
@@ -81,4 +99,9 @@ class Attention(nn.Module):
         return self.merge(attended.transpose(1, 2).flatten(2))
 
 
-__all__ = ["TEL"]
+def row_at(hidden: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+    """Row `place` (B,) of each (B, N, D): (B, 1, D)."""
+    return hidden.gather(1, place[:, None, None].expand(-1, 1, hidden.shape[-1]))
+
+
+__all__ = ["TEL", "row_at"]

@@ -14,6 +14,7 @@ SHIPPED = (
     "configuration_",
     "modeling_",
     "processing_",
+    "length_groups",
     "pooling",
     "tel",
     "towers",
