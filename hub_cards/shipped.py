@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 CODE = re.compile(
-    r"(?:configuration|modeling|processing|pipeline)_\w+|pooling|tel|towers|tower_probe|pixels|batching|handler"
+    r"(?:configuration|modeling|processing|pipeline)_\w+"
+    r"|length_groups|pooling|tel|towers|tower_probe|pixels|batching|handler"
 )
 NAMES = {
     "README.md",

@@ -6,24 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from vsehub.hub_cards.shipped import CODE
+
 ROOT = Path(__file__).resolve().parents[1]
 LADDER = """files configuration modeling processing data search evaluation hub_cards losses training plots serving
 demos commands""".split()
 SOURCES = [path for folder in LADDER for path in sorted((ROOT / folder).rglob("*.py"))]
-SHIPPED = (
-    "configuration_",
-    "modeling_",
-    "processing_",
-    "length_groups",
-    "pooling",
-    "tel",
-    "towers",
-    "tower_probe",
-    "pixels",
-    "pipeline_",
-    "handler",
-)
-
 
 # Files without a test file of their own -> the tests that cover them.
 COVERED_ELSEWHERE = {
@@ -68,7 +56,7 @@ def test_imports_point_down_the_ladder(path):
 
 def shipped() -> list[Path]:
     """The files that a model's folder on the Hub may hold a copy of."""
-    return [path for path in SOURCES if path.name.startswith(SHIPPED)]
+    return [path for path in SOURCES if CODE.fullmatch(path.stem)]
 
 
 def test_command_lines_are_read_in_commands_alone():
