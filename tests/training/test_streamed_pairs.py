@@ -178,12 +178,12 @@ def read_by_two(folder, *words) -> list[list[str]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [0, 2])
-def test_two_processes_read_each_row_once_a_pass_and_go_on(scenes, tmp_path, workers):
+@pytest.mark.parametrize("workers, shards", [(0, []), (2, []), (0, ["--fsdp"])], ids=["", "workers", "shards"])
+def test_two_processes_read_each_row_once_a_pass_and_go_on(scenes, tmp_path, workers, shards):
     """24 rows of one file, two passes."""
     flags = [*scenes, *SMALL, *STREAM, "--per_device_train_batch_size", "3", "--max_steps", "8", "--eval_steps", "4"]
     flags += ["--save_steps", "1", "--save_total_limit", "9", "--load_best_model_at_end", "False", "--ramp_epochs", "0"]
-    flags += ["--dataloader_num_workers", str(workers), "--output_dir", str(tmp_path / "run")]
+    flags += ["--dataloader_num_workers", str(workers), "--output_dir", str(tmp_path / "run"), *shards]
     mine, others = read_by_two(tmp_path, *flags)
     assert len(mine) == len(others) == 24
     for each in (slice(0, 12), slice(12, 24)):
