@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -76,6 +78,32 @@ def test_facts_that_are_no_dictionary_are_not_ours(tmp_path, local):
     table.update_field_metadata({"path": "vector", "metadata": {"vsehub": "[1]"}})
     with pytest.raises(IndexFolderError, match="is a table that vsehub did not make"):
         open_index(index.place)
+
+
+@pytest.mark.parametrize("status, told", [(403, "have no right to it"), (404, "there is no such bucket")])
+def test_what_an_object_store_answers_is_told_with_its_meaning(monkeypatch, status, told):
+    class Refusing(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_HEAD = do_PUT = do_POST = do_GET  # noqa: N815
+
+        def log_message(self, *words):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    for name, value in {"ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "secret", "REGION": "x", "ALLOW_HTTP": "1"}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.setenv("AWS_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    try:
+        with pytest.raises(IndexFolderError, match=f"lance://s3://bucket/db/images.*{status}: .*{told}"):
+            open_index("lance://s3://bucket/db/images")
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def test_an_object_store_that_cannot_be_reached_is_told_in_time(monkeypatch):
