@@ -149,7 +149,10 @@ MOVING = (
 )
 
 
-@pytest.mark.parametrize(("system", "moving"), [("d2s", []), ("pir", []), ("d2s", MOVING)])
+@pytest.mark.parametrize(
+    ("system", "moving"),
+    [("d2s", MOVING), *(pytest.param(name, [], marks=pytest.mark.slow) for name in ("d2s", "pir"))],
+)
 def test_kept_weights_read_the_test_split_once(system, moving, small_bench, tmp_path, monkeypatch, capsys):
     """What is evaluated later is what was trained."""
     monkeypatch.setattr(ledger, "LEDGER", tmp_path / "runs.jsonl")

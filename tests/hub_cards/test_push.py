@@ -60,6 +60,7 @@ def test_a_second_push_replaces_and_forgets_in_one_commit_and_refuses_what_is_wr
     assert "merges.txt" in repository.files("v1") and "merges.txt" not in repository.files("main")
 
 
+@pytest.mark.slow
 def test_every_snippet_of_the_published_card_runs_as_it_stands(pir_folder, tmp_path, run_client, online):
     folder = tmp_path / "hub"
     shutil.copytree(pir_folder, folder)

@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+SETTINGS = [pytest.param(name, marks=pytest.mark.slow) for name in ("d2s, legacy", "pir, soft belief", "pir, legacy")]
 
-@pytest.fixture(params=["d2s", "d2s, legacy", "pir", "pir, soft belief", "pir, legacy"])
+
+@pytest.fixture(params=["d2s", "pir", *SETTINGS])
 def model(request, make_tiny_model, make_tiny_pir_model):
     """Each model, and each setting that computes otherwise."""
     name, _, setting = request.param.partition(", ")

@@ -88,6 +88,7 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.slow  # a training of two processes is among the fast tests
 def test_masked_batch_norm_of_two_processes_equals_one(tmp_path):
     features, mask, upstream = norm_inputs()
     norm = seeded_norm(MaskedBatchNorm1d)

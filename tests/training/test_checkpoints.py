@@ -108,7 +108,9 @@ def test_where_no_checkpoint_is_whole_the_remedy_is_named(copied, scenes, capsys
     )
 
 
-@pytest.mark.parametrize("at", [1, 9, 17])  # among the files, near the end, in the next save
+@pytest.mark.parametrize(
+    "at", [9, *(pytest.param(at, marks=pytest.mark.slow) for at in (1, 17))]
+)  # near the end; among the files, the next save
 def test_a_full_disk_inside_a_save_leaves_the_checkpoint_before(finished, scenes, tmp_path, monkeypatch, capsys, at):
     real, calls = os.fsync, []
 

@@ -16,7 +16,7 @@ from vsehub.training.recipe import parse_stages
 from vsehub.training.stages import StageArguments
 
 
-@pytest.mark.parametrize("cached", ["vision", "text", "both"])
+@pytest.mark.parametrize("cached", ["both", *(pytest.param(one, marks=pytest.mark.slow) for one in ("vision", "text"))])
 def test_caches_of_frozen_towers_change_nothing_but_rounding(scenes, tmp_path, cached):
     flags = ["--stages", "baseline", "--freeze_vision", "True", "--freeze_text", "True"]
     flags += ["--image_augmentation", "none", "--text_augmentation", "0", "--load_best_model_at_end", "False"]

@@ -16,7 +16,7 @@ def weights(out):
     return load_file(out / "hub" / "model.safetensors")
 
 
-@pytest.mark.parametrize("relation", ["own", "fused"])
+@pytest.mark.parametrize("relation", ["own", pytest.param("fused", marks=pytest.mark.slow)])
 def test_structure_trains_another_model_of_the_same_tensors(taught, tmp_path, relation):
     _, student = taught
     flags = [*student, *SMALL, "--text_augmentation", "0"]
@@ -68,7 +68,10 @@ def test_two_processes_relate_all_pairs_as_one_does(taught, tmp_path):
     assert max((one[key].float() - two[key].float()).abs().max().item() for key in one) < 2e-5
 
 
-@pytest.mark.parametrize("extra", [["fused", "--learn_text_share", "True"], ["own", "--structure_bank", "20"]])
+@pytest.mark.parametrize(
+    "extra",
+    [["fused", "--learn_text_share", "True"], pytest.param(["own", "--structure_bank", "20"], marks=pytest.mark.slow)],
+)
 def test_structure_resumes_bitwise(taught, tmp_path, extra):
     _, student = taught
     flags = [*student, *SMALL, "--text_augmentation", "0", "--structure_relation", *extra]

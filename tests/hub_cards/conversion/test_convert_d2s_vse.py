@@ -74,7 +74,10 @@ class Golden:
         }
 
 
-@pytest.fixture(scope="module", params=["vit", "swin", "vit, inferred", "swin, inferred"])
+SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("swin", "vit, inferred")]
+
+
+@pytest.fixture(scope="module", params=["vit", "swin, inferred", *SLOW])
 def golden(request, tmp_path_factory):
     kind, _, inferred = request.param.partition(", ")
     folder = tmp_path_factory.mktemp("golden")
