@@ -33,6 +33,8 @@ from .towers import (
 
 logger = logging.get_logger(__name__)
 
+OF_TOWERS = ("output_attentions", "output_hidden_states")  # what a call or a tower's configuration may ask for
+
 
 @dataclass
 class DualEncoderOutput(ModelOutput):
@@ -210,30 +212,35 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
             attention_mask = torch.ones(shape, dtype=torch.long, device=self.device)
         tower = None
         if text_hidden_states is None:
-            flags = {
-                "token_type_ids": token_type_ids,
-                "output_attentions": output_attentions,
-                "output_hidden_states": output_hidden_states,
-            }
+            inputs = input_ids, attention_mask, *(() if token_type_ids is None else (token_type_ids,))
+            flags = dict(zip(OF_TOWERS, (output_attentions, output_hidden_states)))
             flags = {name: value for name, value in flags.items() if value is not None}
-            groups = self.length_groups(attention_mask)
-            if flags or groups.groups is None:
-                tower, text_hidden_states = run_text_tower(self.text_model, input_ids, attention_mask, **flags)
+            if any(flags.values()) or any(getattr(self.text_model.config, name, False) for name in OF_TOWERS):
+                tower, text_hidden_states = run_text_tower(self.text_model, *inputs, **flags)
             else:
-                text_hidden_states = groups.tokens(self._text_states, input_ids, attention_mask)
+                text_hidden_states = self.text_states(*inputs)
         return _features(text_hidden_states, self.pool_text(text_hidden_states, attention_mask), tower)
 
-    def _text_states(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        return run_text_tower(self.text_model, input_ids, attention_mask)[1]
+    def text_states(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """The text tower's hidden states (T, L, C); at padding they are of no use."""
+        inputs = input_ids, attention_mask, *(() if token_type_ids is None else (token_type_ids,))
+        tower = self.text_model
+        # Recomputed layers may run once a step (DDP); BigBird leaves its sparse attention at the first short batch.
+        whole = any(getattr(module, "gradient_checkpointing", False) for module in tower.modules())
+        whole = whole or getattr(tower.config, "attention_type", None) == "block_sparse"
+        groups = LengthGroups(None) if whole else self.length_groups(attention_mask)
+        return groups.tokens(lambda *given: run_text_tower(tower, *given)[1], *inputs)
 
     def length_groups(self, attention_mask: torch.Tensor) -> LengthGroups:
-        """How the text side splits a training batch (T, L) on a CPU to save padding.
+        """How the text side splits a training batch (T, L) on a CPU to save padding; in eval mode, not at all.
 
-        `encode_text` sorts its texts, so only training meets short and long ones together. A GPU would wait for the
-        lengths; shards (FSDP2) are gathered at every call, and processes with other groups would wait for ever.
+        `encode_text` sorts its texts, so training is where short and long ones meet. A GPU would wait for the lengths;
+        shards (FSDP2) are gathered at every call, and processes with other groups would wait for ever.
         """
         split = self.training and attention_mask.device.type == "cpu" and not torch.compiler.is_compiling()
-        whole = self.config.legacy or hasattr(self, "unshard")
+        whole = self.config.legacy or any(hasattr(module, "unshard") for module in self.modules())
         return LengthGroups(attention_mask if split and not whole else None)
 
     def reads_padding(self) -> bool:

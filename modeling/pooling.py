@@ -117,7 +117,7 @@ class GPO(nn.Module):
         if not traced and size < len(lengths):  # fewer lengths than sets: one row for each length
             every = torch.arange(1, size + 1, device=lengths.device)
             table = self.weights(every, torch.arange(size, device=lengths.device) >= every.unsqueeze(1))
-            return table[(lengths - 1).clamp(min=0)].masked_fill(lengths[:, None] == 0, 1 / size)
+            return table[(lengths - 1).clamp(min=0)]
         ranks = torch.arange(size, device=lengths.device)
         encoding = self._encoding(size, lengths.device)  # (N, P)
         # The forward direction sees ranks 0, 1, ..., the same for every length; the backward one starts at n - 1.
@@ -128,9 +128,8 @@ class GPO(nn.Module):
         backward_out = self.gru(backward_in, reverse=True)
         index = reversal.unsqueeze(-1).expand(-1, -1, self.position_dim)
         hidden = (forward_out + backward_out.gather(1, index)) / 2
-        scores = self.score(hidden).squeeze(-1).float()  # (B, N)
-        scores = scores.masked_fill(outside, torch.finfo(scores.dtype).min)
-        return torch.softmax(scores / self.temperature, dim=-1)
+        scores = self.score(hidden).squeeze(-1).float() / self.temperature  # (B, N)
+        return torch.softmax(scores.masked_fill(outside, torch.finfo(scores.dtype).min), dim=-1)
 
     def _encoding(self, size: int, device: torch.device) -> torch.Tensor:
         """Sinusoidal encodings of the ranks, (size, P); not a buffer, which would be lost on the device `meta`."""

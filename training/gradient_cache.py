@@ -21,7 +21,6 @@ from torch import nn
 
 from ..modeling.modeling_d2s_vse import D2SVSEModel, MaskedBatchNorm1d
 from ..modeling.modeling_dual_encoder import DualEncoderPreTrainedModel
-from ..modeling.towers import run_text_tower
 from .batches import PairBatch
 
 IMAGE_INPUTS = ("pixel_values", "vision_hidden_states", "scene_states")
@@ -174,7 +173,7 @@ class NormalisedTexts(Side):
     def _hidden(self, chunk: PairBatch) -> torch.Tensor:
         if "text_hidden_states" in chunk:
             return chunk.text_hidden_states
-        return run_text_tower(self.model.text_model, chunk.input_ids, chunk.attention_mask)[1]
+        return self.model.text_states(chunk.input_ids, chunk.attention_mask)
 
     def _pool(self, index: int) -> torch.Tensor:
         mask = self.chunks[index].attention_mask.to(self.device)

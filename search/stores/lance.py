@@ -23,9 +23,9 @@ from .table import State, shortened
 
 KEY = b"vsehub"  # of our metadata
 ANSWERS = {  # of an object store
-    "400": "it refuses the request: is the region right (AWS_REGION)?",
+    "400": "are the region (AWS_REGION) and the keys in the environment right, and still valid?",
     "401": "it does not know the keys in the environment",
-    "403": "the keys in the environment have no right to it",
+    "403": "the keys in the environment are wrong, or have no right to it",
     "404": "there is no such bucket",
 }
 IN_TIME = {"connect_timeout": "5s", "client_max_retries": "1", "client_retry_timeout": "10"}  # of an object store
@@ -238,7 +238,8 @@ def _short(error: Exception) -> str:
     """The beginning of an error, without the links of an object store, which may hold keys."""
     answer = re.search(r"RetryError.*status: (4\d\d)", str(error), re.DOTALL)
     if answer and answer[1] in ANSWERS:
-        return f"the object store answers {answer[1]}: {ANSWERS[answer[1]]}"
+        code = re.search(r"<Code>(\w+)</Code>", str(error))
+        return f"the object store answers {answer[1]}{f' {code[1]}' if code else ''}: {ANSWERS[answer[1]]}"
     text = re.sub(r"[?&][\w.-]+=[^\s)]*", "", str(error).splitlines()[0] if str(error) else type(error).__name__)
     return shortened(text)
 

@@ -81,12 +81,34 @@ def test_a_batch_stays_whole_where_little_would_be_saved_or_padding_is_read(make
     assert make_tiny_model(legacy=True).train().length_groups(mask).groups is None
     assert make_tiny_model().eval().length_groups(mask).groups is None
     sharded = make_tiny_model().train()
-    sharded.unshard = None  # a method of what FSDP2 has sharded
+    sharded.text_model.unshard = None  # a method of what FSDP2 has sharded, here a part of the model
     assert sharded.length_groups(mask).groups is None
 
 
-def test_a_caption_without_tokens_harms_nobody(tiny_model, batch):
-    batch["attention_mask"][1] = 0
-    tiny_model.train()
+def calls_of_tower(model, **inputs) -> int:
+    """How often a training forward calls the text tower."""
+    count, handle = [], model.text_model.register_forward_hook(lambda *given: count.append(1))
+    model.train()(**inputs)
+    handle.remove()
+    return len(count)
+
+
+def test_the_tower_runs_once_where_several_calls_would_be_another_thing(make_tiny_model, batch):
     texts = {name: batch[name] for name in ("input_ids", "attention_mask")}
-    assert torch.isfinite(tiny_model(**texts).text_embeds).all()
+    types = torch.zeros_like(texts["input_ids"])
+    assert calls_of_tower(make_tiny_model(), **texts, token_type_ids=types, output_hidden_states=False) == 4
+    assert calls_of_tower(make_tiny_model(), **texts, output_hidden_states=True) == 1
+    told = make_tiny_model()
+    told.text_model.config.output_hidden_states = True
+    assert calls_of_tower(told, **texts) == 1
+    assert len(told(**texts).text_model_output.hidden_states) == 3
+    recomputed = make_tiny_model()
+    recomputed.gradient_checkpointing_enable()
+    assert calls_of_tower(recomputed, **texts) == 1
+
+
+@pytest.mark.parametrize("lengths", [[0, *[3] * 9, *[30] * 8], [0, *[8] * 7, *[30] * 8], [0, 5, 6, 30]])
+def test_a_caption_without_tokens_harms_nobody(tiny_model, lengths):
+    mask = (torch.arange(30) < torch.tensor(lengths)[:, None]).long()
+    output = tiny_model.train()(input_ids=mask * 7, attention_mask=mask)
+    assert torch.isfinite(output.text_embeds).all()

@@ -80,7 +80,7 @@ def test_facts_that_are_no_dictionary_are_not_ours(tmp_path, local):
         open_index(index.place)
 
 
-@pytest.mark.parametrize("status, told", [(403, "have no right to it"), (404, "there is no such bucket")])
+@pytest.mark.parametrize("status, told", [(403, "are wrong, or have no right to it"), (404, "there is no such bucket")])
 def test_what_an_object_store_answers_is_told_with_its_meaning(monkeypatch, status, told):
     class Refusing(BaseHTTPRequestHandler):
         def do_GET(self):
