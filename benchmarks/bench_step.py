@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "helpers"
 import plain_losses  # noqa: E402
 import plain_models  # noqa: E402
 
-PAIRS, CLASSES = 32, 8
+PAIRS, CLASSES = 16, 8
 WIDTHS = {"D2S-VSE, stage 2": 128, "D2S-VSE, stage 2, the paper's decoder": 512}
 VISION = ViTConfig(hidden_size=256, num_hidden_layers=6, num_attention_heads=4, intermediate_size=1024)
 TEXT = BertConfig(hidden_size=256, num_hidden_layers=6, num_attention_heads=4, intermediate_size=1024)
