@@ -48,9 +48,10 @@ check: $(READY)  ## lint, formatting and types
 	@mkdir -p .mypy && ln -sfn .. .mypy/vsehub
 	$(BIN)/mypy
 
-# Tests run in two processes with a thread each: on two cores, half the time. JOBS=0 runs them in this one.
+# Tests run in two processes with a thread each: on two cores, half the time. JOBS=0 runs them in this one. Files come in
+# order: by their number of tests, a few that take minutes would come last, and one process would wait for the other.
 JOBS ?= 2
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 test: check  ## lint and the fast tests
 	$(PYTEST)

@@ -75,6 +75,7 @@ def test_sentence_transformers_encodes_texts_and_images(through, expected, saved
     close(found["image"], ours["image"])
 
 
+@pytest.mark.parametrize("saved", ["d2s", pytest.param("pir", marks=pytest.mark.slow)], indirect=True)
 def test_an_inference_endpoint(saved, material, run_client, expected):
     found, _ = run_client("client_doors.py", material, saved, "endpoint", **OFFLINE)
     ours = expected(saved)

@@ -354,7 +354,10 @@ def disk_full():
     raise OSError(28, "No space left on device")
 
 
-@pytest.mark.parametrize("change", CHANGES)
+SLOW = ("delete", "delete most", "compact")
+
+
+@pytest.mark.parametrize("change", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in CHANGES])
 def test_a_fault_at_any_step_leaves_the_old_index_or_the_new(change, tmp_path, monkeypatch):
     if change == "graph":
         pytest.importorskip("faiss")
