@@ -65,3 +65,11 @@ def test_a_cut_off_says_whose_it_is():
     assert str(Cutoff(0.25)) == "cut-off 0.250" and str(Cutoff(None)) == "no cut-off"
     assert "calibrated for this index" in str(Cutoff(0.25, "index"))
     assert "the model's default, from its validation" in str(Cutoff(0.25, "model"))
+
+
+def test_a_default_cutoff_lies_between_noise_and_right_pictures_where_there_is_room():
+    noise, own = np.full(100, 0.5), np.linspace(0.5, 1.0, 1001)  # nine tenths of the right ones lie at 0.55 or above
+    facts = default_cutoff(own, noise, images=100)
+    assert facts["cosine"] == pytest.approx(0.525, abs=1e-4) and facts["rejected"] == 1.0 and facts["kept"] > 0.9
+    crowded = default_cutoff(np.linspace(0.4, 0.8, 1001), noise, images=100)  # a quarter lies below the noise
+    assert crowded["cosine"] == pytest.approx(0.5, abs=1e-4) and crowded["kept"] == pytest.approx(0.75, abs=1e-2)
