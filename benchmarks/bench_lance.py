@@ -52,6 +52,15 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--json", default="runs/bench_lance.json")
     args = parser.parse_args()
+    results = measure(args)
+    print_table(results)
+    Path(args.json).parent.mkdir(parents=True, exist_ok=True)
+    Path(args.json).write_text(json.dumps(results, indent=1))
+    return 0
+
+
+def measure(args) -> dict:
+    """Build the three, assert that they answer alike, and time them in turn."""
     vectors, queries = clustered(args.rows, 512, 1), clustered(50, 512, 2)
     with tempfile.TemporaryDirectory() as folder:
         ours, theirs = Path(folder, "ours"), str(Path(folder, "theirs"))
@@ -107,10 +116,7 @@ def main() -> int:
             lance=add_theirs,
             address=lambda n: there.add(vectors[:more], items(args.rows + n * more, args.rows + (n + 1) * more)),
         )
-    print_table(results)
-    Path(args.json).parent.mkdir(parents=True, exist_ok=True)
-    Path(args.json).write_text(json.dumps(results, indent=1))
-    return 0
+    return results
 
 
 def print_table(results: dict):

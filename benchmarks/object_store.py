@@ -21,13 +21,11 @@ import time
 import urllib.request
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 from vsehub.__main__ import main as main_of_vsehub
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "helpers"))
 from dual_encoders import save_dual_encoder  # noqa: E402
+from photos import paint  # noqa: E402
 
 QUERIES = ("a red circle", "a blue square beside a green star", "two yellow triangles")
 PORT = 5557
@@ -66,15 +64,6 @@ def same(what: str, local: str, remote: str, *words: str):
     print(f"{what}: {len(first)} hits, the same in both", flush=True)
 
 
-def make_pictures(folder: Path):
-    """200 pictures of random blocks."""
-    folder.mkdir()
-    draw = np.random.default_rng(0)
-    for number in range(200):
-        blocks = Image.fromarray(draw.integers(0, 256, (6, 6, 3), dtype=np.uint8))
-        blocks.resize((48, 48), Image.Resampling.NEAREST).save(folder / f"{number:03d}.png")
-
-
 def make_bucket(name: str):
     """Create a bucket once the server answers."""
     request = urllib.request.Request(f"http://127.0.0.1:{PORT}/{name}", method="PUT")
@@ -105,7 +94,8 @@ def main() -> int:
 def compare(folder: Path):
     """All checks, in a folder of their own."""
     photos, model = folder / "photos", save_dual_encoder("clip", folder / "clip")
-    make_pictures(photos)
+    for number in range(200):
+        paint(photos / f"{number:03d}.png", number)
     local, remote = str(folder / "local.index"), "lance://s3://pictures/indexes/scenes"
     for index in (local, remote):
         verb("index", photos, "--model", model, "--out", index)
