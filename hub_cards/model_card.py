@@ -228,8 +228,8 @@ def _cutoff(facts: dict | None) -> str:
         )
     return (
         f"Default cut-off of text queries in a search: cosine {facts['cosine']:.3f}. It hides all from "
-        f"{100 * facts['rejected']:.0f} % of {what} and keeps {100 * facts['kept']:.0f} % of the right pictures; among "
-        "more pictures it hides less."
+        f"{100 * facts['rejected']:.0f} % of {what}, as estimated for as many other pictures, and keeps "
+        f"{100 * facts['kept']:.0f} % of the right pictures; among more pictures it hides less."
     )
 
 

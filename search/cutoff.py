@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-KEPT = 0.9  # share of right answers that a default cut-off keeps where it can also hide the noise
 LEAST_KEPT = 0.5  # share of right answers; a cut-off that keeps fewer is refused
 TOO_HIGH = (
     "the cut-off {:.4f} would hide {:.1f} % of the right answers and is not kept: the model hardly separates them from "
@@ -16,6 +15,8 @@ TOO_HIGH = (
     "--reject_share, or keep it with --force"
 )
 LEAST_QUERIES = 20  # irrelevant queries, and pictures, that a default cut-off needs
+LEAST_GAIN = 0.5  # Youden's index of a default cut-off: 1 makes no mistakes, 0 is no better than none
+TAIL = 7  # best cosines of a query; more are no tail of a few hundred pictures, fewer are luck (docs/log.md)
 
 
 class Cutoff(NamedTuple):
@@ -81,38 +82,64 @@ def best_of_others(texts, images, owners) -> np.ndarray:
     return scores.max(axis=1)
 
 
-def default_cutoff(own, noise, images: int, reject_share: float = 0.95) -> dict | None:
-    """`text_cutoff` of a model's configuration: among other pictures it should hold, too.
+def rejected_elsewhere(noise: np.ndarray, cosines: np.ndarray) -> np.ndarray:
+    """Expected share of irrelevant queries that find nothing among as many pictures that were not seen.
 
-    Where nine tenths of the right pictures lie above the noise, it is in the middle between the two.
+    The best of equally many other pictures lies above the best of these every second time, so a cut-off just above what
+    was seen holds in every second gallery. A query's best cosines, as an exponential tail, say how many pictures lie
+    above a cut-off: a little too many, since cosines have a bound. Queries that are nearly the same do no harm: this is
+    a mean over them, no quantile.
+
+    Args:
+        noise: cosines of the queries with the pictures, (M, B).
+        cosines: cut-offs, (C,).
+
+    Returns:
+        A share for each cut-off, (C,).
+    """
+    count = min(TAIL, noise.shape[1] // 2)
+    best = np.sort(noise, axis=1)[:, -count - 1 :]
+    start = best[:, :1]
+    width = np.maximum((best[:, 1:] - start).mean(axis=1, keepdims=True), 1e-9)  # equal cosines have no width
+    above = count * np.exp(-np.maximum(cosines - start, 0) / width)  # expected number of pictures
+    return np.exp(-above).mean(axis=0)
+
+
+def default_cutoff(own, noise) -> dict | None:
+    """`text_cutoff` of a model's configuration: the cosine that makes the fewest mistakes among other pictures.
+
+    Mistakes are irrelevant queries with a hit, and right pictures that are hidden; the two shares count alike. So it
+    has the largest Youden's index, `rejected` + `kept` - 1.
 
     Args:
         own: cosines of validation captions with their own pictures, (N,).
-        noise: for each irrelevant query the best cosine among the validation pictures, (M,).
-        images: number of these pictures.
-        reject_share: of `calibrated_cutoff`.
+        noise: cosines of irrelevant queries with all validation pictures, (M, B).
 
     Returns:
-        `cosine` (None where a cut-off would hide most right pictures), `rejected`, `kept`, `images`, `captions` and
-        `queries`: what `calibrated_cutoff` says, and the number of each. None where there is too little to say
-        anything.
+        `cosine`, `rejected` (of `rejected_elsewhere`), `kept` (share of `own` at or above it), `images`, `captions` and
+        `queries` (the number of each). Where the index is below `LEAST_GAIN`, `cosine` is None, and the shares are
+        those of `calibrated_cutoff`. None where there is too little to say anything.
+
+    Raises:
+        ValueError: a cosine is not finite.
     """
-    if min(len(noise), images) < LEAST_QUERIES or not len(own):
+    own, noise = np.sort(np.asarray(own, np.float64)), np.asarray(noise, np.float64)
+    if min(noise.shape) < LEAST_QUERIES or not len(own):
         return None
-    own, noise = np.asarray(own, np.float64), np.asarray(noise, np.float64)
-    facts = calibrated_cutoff(own, noise, reject_share)
-    above = float(np.quantile(own, 1 - KEPT))
-    if above > facts["text"]:  # room is left: words that a model does not know lie close together, and move together
-        middle = (facts["text"] + above) / 2
-        facts |= {"text": middle, "rejected": float((noise < middle).mean()), "kept": float((own >= middle).mean())}
+    usual = calibrated_cutoff(own, noise.max(axis=1))
+    cosines = np.unique(np.floor(own * 1e4) / 1e4)  # up to the next of them, nothing more is hidden
+    rejected = rejected_elsewhere(noise, cosines)
+    kept = 1 - np.searchsorted(own, cosines) / len(own)
+    best = int(np.argmax(rejected + kept))
+    found = rejected[best] + kept[best] - 1 >= LEAST_GAIN
     return {
-        "cosine": round(facts["text"], 4) if facts["kept"] >= LEAST_KEPT else None,
-        "rejected": round(facts["rejected"], 3),
-        "kept": round(facts["kept"], 3),
-        "images": images,
-        "captions": facts["pairs"],
-        "queries": facts["off_topic"],
+        "cosine": round(float(cosines[best]), 4) if found else None,
+        "rejected": round(float(rejected[best]) if found else usual["rejected"], 3),
+        "kept": round(float(kept[best]) if found else usual["kept"], 3),
+        "images": noise.shape[1],
+        "captions": len(own),
+        "queries": len(noise),
     }
 
 
-__all__ = ["Cutoff", "best_of_others", "calibrated_cutoff", "default_cutoff"]
+__all__ = ["Cutoff", "best_of_others", "calibrated_cutoff", "default_cutoff", "rejected_elsewhere"]

@@ -32,9 +32,9 @@ def measured_cutoff(
         return None
     vectors = model.encode_text(queries, processor=processor)
     with torch.autocast("cpu", enabled=False):  # mixed precision is for the towers; a search multiplies in float32
-        noise = (vectors @ images.t()).max(dim=1).values
+        noise = vectors @ images.t()
         own = (texts * images[owners]).sum(dim=1)
-    return default_cutoff(np.asarray(own), np.asarray(noise), len(images))
+    return default_cutoff(np.asarray(own), np.asarray(noise))
 
 
 __all__ = ["measured_cutoff"]
