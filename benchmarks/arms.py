@@ -1,6 +1,7 @@
 """The claims of docs/protocol.md as data: which arms, which flags; and how one arm is trained.
 
-The towers, MobileNetV2 and all-MiniLM-L6-v2, are frozen and their outputs cached, so a run takes minutes on a CPU.
+The towers, MobileNetV2 and all-MiniLM-L6-v2, are frozen and their outputs cached, so a run takes minutes on a CPU; what
+has `gpu` trains both.
 """
 
 from dataclasses import dataclass
@@ -40,6 +41,9 @@ OF_SYSTEM = {
 PLAIN = ("--instruction_layers", "0", "--cycles", "0", "--affiliation_weight", "0")
 MOVING = """--freeze_vision False --train_vision_from layer.13 --cache_views 2 --image_augmentation crop
 --projection_dim 512 --tower_lr_scale 0.2""".split()
+ON_GPU = """--freeze_vision False --freeze_text False --cache_vision False --cache_text False --use_cpu False
+--bf16 True --image_augmentation crop --projection_dim 512 --num_mask_tokens 100 --decoder_layers 4 --learning_rate 5e-4
+--tower_lr_scale 0.2 --warmup_steps 50 --dataloader_num_workers 5 --dataloader_persistent_workers True""".split()
 CORRECTED = ("--local_from_zero", "True", "--affiliation_weight", "0.1")
 EQUAL_TIME = {"d2s-one": 550, "d2s-five": 550, "pir": 1500}  # steps of the base arm in the time of the slower one
 
@@ -73,6 +77,7 @@ class Claim:
         base: the arm that the others are compared with.
         arms: by the names that tables use.
         gallery: this many of the validation pictures, the same in every run, are searched instead of all.
+        gpu: both towers are trained, which takes a GPU.
     """
 
     name: str
@@ -82,6 +87,12 @@ class Claim:
     base: str
     arms: dict[str, Arm]
     gallery: int | None = None
+    gpu: bool = False
+
+    @property
+    def flags(self) -> list[str]:
+        """The flags of all arms; an arm's own come after them."""
+        return [*COMMON, *OF_SYSTEM[self.system], *(ON_GPU if self.gpu else ())]
 
     def searched(self, image_embeds, text_embeds, text_to_image):
         """The embeddings of the gallery and of its texts: (N, D), (T, D), (T,)."""
@@ -131,6 +142,24 @@ def _headlines() -> dict[str, Claim]:
     }
 
 
+def _trained() -> dict[str, Claim]:
+    """What needs a GPU: both towers learn, and the decoder has the paper's size."""
+    d2s = {
+        "sparse only": Arm((("baseline", 400),), captions=1),
+        "sparse only, equal time": Arm((("baseline", 600),), captions=1),
+        "D2S-VSE": Arm((("pretrain", 200), ("finetune", 200)), captions=1),
+        "all texts as captions": Arm((("baseline", 400),)),
+    }
+    rows = {
+        "short captions": Arm((("baseline", 1500),)),
+        "D2S-VSE": Arm((("pretrain", 500), ("finetune", 1000))),
+    }
+    return {
+        "d2s-one-trained": Claim("d2s-one-trained", "flickr8k", "d2s", "rsum", "sparse only", d2s, gpu=True),
+        "headline-trained": Claim("headline-trained", "flickr8k", "d2s", "rsum", "short captions", rows, gpu=True),
+    }
+
+
 SETS = {"flickr8k": "flickr8k", "rsicd": "rsicd_aid"}
 CLAIMS = {
     "d2s-one": _d2s(
@@ -157,6 +186,7 @@ CLAIMS = {
         },
     ),
     **_headlines(),
+    **_trained(),
 }
 
 
@@ -222,7 +252,7 @@ class Bench:
 
     def arguments(self, claim: Claim, arm: Arm, stage: str, seed: int, steps: int) -> StageArguments:
         """The parsed flags of one stage."""
-        words = [*COMMON, *OF_SYSTEM[claim.system], *arm.flags, "--data", f"{self.data}/{claim.data}"]
+        words = [*claim.flags, *arm.flags, "--data", f"{self.data}/{claim.data}"]
         words += ["--vision", f"{self.backbones}/mobilenet_v2", "--text", self.text, "--seed", str(seed)]
         words += ["--output_dir", f"{self.out}/{claim.data}", "--max_steps", str(steps)]
         names, kinds = (PIR_STAGES, PIR_ARGUMENTS) if claim.system == "pir" else (D2S_STAGES, D2S_ARGUMENTS)
@@ -281,7 +311,7 @@ class Bench:
 def code_of(claim: Claim, arm: str) -> str:
     """The digest of the code and of the settings that make a run of an arm."""
     settings = claim.arms[arm]
-    words = [*COMMON, *OF_SYSTEM[claim.system], *settings.flags, claim.data, str(settings.captions)]
+    words = [*claim.flags, *settings.flags, claim.data, str(settings.captions)]
     words += ["taught"] * settings.taught + ([f"gallery {claim.gallery}"] if claim.gallery else [])
     return ledger.code_digest(settings=" ".join([*words, *map(str, settings.stages)]))
 

@@ -50,7 +50,8 @@ def with_tables(text: str, lines: list[dict], code: str | None = None) -> str:
 def table(claim: Claim, lines: list[dict], code: str | None = None) -> str:
     """One line an arm: mean and deviation over seeds, and the gain over the base with its interval."""
     base = ledger.runs_of(lines, claim.name, claim.base)
-    shown = f"| arm | seeds | {claim.metric} | gain over *{claim.base}* ({LEVEL:.0%} interval) | steps | CPU time |"
+    clock = "time on a GPU" if claim.gpu else "CPU time"
+    shown = f"| arm | seeds | {claim.metric} | gain over *{claim.base}* ({LEVEL:.0%} interval) | steps | {clock} |"
     rows = [shown, "|---|---|---|---|---|---|"]
     for arm in claim.arms:
         runs = ledger.runs_of(lines, claim.name, arm)
@@ -60,7 +61,7 @@ def table(claim: Claim, lines: list[dict], code: str | None = None) -> str:
         values = [run["metrics"][claim.metric] for run in runs]
         spread = f" +- {statistics.stdev(values):.2f}" if len(values) > 1 else ""
         stale = " *(older than the code)*" if ledger.is_stale(runs, lines, code or code_of(claim, arm)) else ""
-        seconds = statistics.median(run["cpu_seconds"] for run in runs)
+        seconds = statistics.median(run["wall_seconds" if claim.gpu else "cpu_seconds"] for run in runs)
         rows.append(
             f"| {arm}{stale} | {len(runs)} | {statistics.mean(values):.2f}{spread} | {_gain(base, runs, arm, claim)} | "
             f"{runs[0]['steps']} | {seconds:.0f} s |"

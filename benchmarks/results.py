@@ -7,7 +7,7 @@
     make results-test DATA=...                               # the kept weights on the test splits, each run once
 
 Resumable: a finished run is a line of the ledger. A seed decides heads, order of the pairs and dropout. Towers are
-frozen, and their outputs are cached before the clock starts.
+frozen, and their outputs are cached before the clock starts. Claims that train towers are left out without a GPU.
 """
 
 import argparse
@@ -55,6 +55,7 @@ def main() -> int:
             (CLAIMS[name], arm, FIRST_SEED + seed)
             for seed in range(args.seeds)
             for name in args.claims
+            if args.test or torch.cuda.is_available() or not CLAIMS[name].gpu
             for arm in CLAIMS[name].arms
             if not args.arms or arm in args.arms
         ]
@@ -79,14 +80,18 @@ def run(bench: Bench, claim: Claim, arm: str, seed: int, recheck: bool = False):
     done = any(line["seed"] == seed for line in runs)
     if seed not in ledger.seeds_to_repeat(runs, lines, code) if recheck else done:
         return
-    fill_caches(bench, claim, arm)
+    if not claim.gpu:
+        fill_caches(bench, claim, arm)
     start, wall = time.process_time(), time.time()
     trainer = bench.train(claim, arm, seed)
     seconds, wall = time.process_time() - start, time.time() - wall
     trainer.evaluate()
     measured = measures(claim, trainer.last_embeds)
     rows = trainer.eval_dataset
-    measured["metrics"] |= bench.graded(claim.data, rows, trainer.last_embeds, trainer.model.config)
+    if claim.gpu:
+        measured["device"] = torch.cuda.get_device_name()
+    else:
+        measured["metrics"] |= bench.graded(claim.data, rows, trainer.last_embeds, trainer.model.config)
     measured |= {"steps": sum(steps for _, steps in claim.arms[arm].stages), "texts": texts_read(claim, arm)}
     measured |= {"cpu_seconds": round(seconds), "wall_seconds": round(wall)}
     kept_runs.keep(trainer.model, kept_runs.file_of(bench.out, claim.name, arm, seed), code)
