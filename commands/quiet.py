@@ -21,6 +21,7 @@ ENVIRONMENT = {  # read by what is imported later, and by processes that are sta
 LIBRARIES = ("transformers.utils.logging", "datasets.utils.logging")  # where they are imported already
 REPORTERS = ("transformers.modeling_utils", "transformers.utils.loading_report")  # loggers of tables of weights
 WORTH_SAYING = ("MISSING", "MISMATCH", "CONVERSION")  # states of weights in such a table
+NOT_WORTH_SAYING = "RNN module weights are not part of single contiguous chunk"  # of GPO's 32 units, on a GPU
 SILENCED = contextlib.ExitStack()  # how to undo it
 
 
@@ -42,7 +43,8 @@ def hush():
 def calm(verbose: bool = False):
     """Hide what libraries say of loading, until `unhush`; call it when what is slow has been imported.
 
-    These are the bars "Loading weights" and "Generating train split", and tables of weights that a model leaves unused.
+    These are the bars "Loading weights" and "Generating train split", tables of weights that a model leaves unused, and a
+    warning of cuDNN.
     A table with a weight that is missing or has another shape is shown, and so are downloads from the Hub.
 
     Args:
@@ -59,6 +61,8 @@ def calm(verbose: bool = False):
         SILENCED.callback(transformers_logging.enable_progress_bar)
         transformers_logging.disable_progress_bar()
         downloads()
+    SILENCED.enter_context(warnings.catch_warnings())
+    warnings.filterwarnings("ignore", NOT_WORTH_SAYING)
     for name in REPORTERS:
         SILENCED.callback(logging.getLogger(name).removeFilter, is_worth_saying)
         logging.getLogger(name).addFilter(is_worth_saying)

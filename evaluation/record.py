@@ -5,16 +5,17 @@ For each protocol: metrics, their intervals, and the outcome of every query. Val
 
 import json
 import platform
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
+from .. import __version__
 from .outcomes import Outcomes
 from .significance import intervals
 
 FORMAT = 1
-PACKAGES = ("vsehub", "torch", "transformers", "numpy")
+PACKAGES = ("torch", "transformers", "numpy")
 
 
 def evaluation_record(by_protocol: dict[str, Outcomes], about: dict, samples: int = 1000, level: float = 0.95) -> dict:
@@ -92,13 +93,7 @@ def _unpacked(packed: dict) -> Outcomes:
 
 
 def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:  # imported from its folder
-            versions[name] = "not installed"
-    return versions
+    return {"python": platform.python_version(), "vsehub": __version__, **{name: version(name) for name in PACKAGES}}
 
 
 __all__ = ["evaluation_record", "read_record", "record_json"]

@@ -11,6 +11,7 @@ from pathlib import Path
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from .. import __version__
 from ..files.whole import write_text
 from .markdown import fenced, one_line, plain, public_name
 
@@ -257,5 +258,6 @@ def _parts(model) -> dict[str, str]:
 
 
 def _versions() -> str:
-    names = ("torch", "transformers", "huggingface_hub", "vsehub")
-    return ", ".join([f"Python {platform.python_version()}", *(f"{x} {importlib.metadata.version(x)}" for x in names)])
+    names = ("torch", "transformers", "huggingface_hub")
+    others = [f"{name} {importlib.metadata.version(name)}" for name in names]
+    return ", ".join([f"Python {platform.python_version()}", *others, f"vsehub {__version__}"])

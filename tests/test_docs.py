@@ -105,7 +105,7 @@ def all_flags() -> frozenset[str]:
     """The flags of all commands and benchmarks."""
     inner = [name for names in SUBCOMMANDS.values() for name in names.values()]
     flags = set(ELSEWHERE).union(*(flags_of(name) for name in [*(verb.replace("-", "_") for verb in VERBS), *inner]))
-    for script in (ROOT / "benchmarks").glob("*.py"):
+    for script in (ROOT / "benchmarks").rglob("*.py"):
         flags.update(name.replace("-", "_") for name in FLAG.findall(script.read_text(encoding="utf-8")))
     return frozenset(flags)
 

@@ -70,6 +70,19 @@ def test_bars_of_loading_are_hidden_and_downloads_are_not(monkeypatch):
     assert bars() == before
 
 
+def test_a_warning_of_cudnn_is_hidden_and_others_are_not():
+    before = list(warnings.filters)
+    with warnings.catch_warnings(record=True) as said:
+        calm()
+        try:
+            warnings.warn("RNN module weights are not part of single contiguous chunk of memory. ...", stacklevel=1)
+            warnings.warn("something else", stacklevel=1)
+        finally:
+            unhush()
+    assert [str(warning.message) for warning in said] == ["something else"]
+    assert list(warnings.filters) == before
+
+
 @pytest.fixture
 def saved(tmp_path):
     """A function that saves a tower whose file has a pooler that nobody reads, without some of its weights."""

@@ -35,7 +35,8 @@ def test_what_is_read_gives_the_metrics_and_intervals_that_were_written(file, ou
     record, found = read_record(file())
     expected = {name: value for name, value in outcomes.metrics().items() if "median" not in name}
     assert found["recall"].metrics() == pytest.approx(expected)
-    assert record["model"] == "a" and record["versions"]["torch"] == torch.__version__
+    versions = record["versions"]
+    assert record["model"] == "a" and versions["torch"].split("+")[0] == torch.__version__.split("+")[0]
     part = record["protocols"]["recall"]
     assert part["metrics"] == pytest.approx(outcomes.metrics())
     assert {name: tuple(pair) for name, pair in part["intervals"].items()} == intervals(outcomes, 50)

@@ -243,6 +243,12 @@ def sharding(**settings):
     return SimpleNamespace(**{**plain, "fp16": False, "torch_compile": False, **settings})
 
 
+@pytest.fixture
+def without_gpu(monkeypatch):
+    """Shards on a CPU are refused on a machine with GPUs."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
@@ -255,12 +261,12 @@ def sharding(**settings):
         ({"chunk_size": 8}, "--chunk_size"),
     ],
 )
-def test_what_shards_would_break_is_refused(settings, said):
+def test_what_shards_would_break_is_refused(settings, said, without_gpu):
     with pytest.raises(ValueError, match=said):
         check_fsdp(sharding(**settings))
 
 
-def test_what_shards_can_do_is_not_refused():
+def test_what_shards_can_do_is_not_refused(without_gpu):
     check_fsdp(sharding(fsdp=None))
     check_fsdp(sharding(fsdp_config={"version": 2, "xla": False, "min_num_params": 0, "reshard_after_forward": False}))
     with pytest.raises(ValueError, match="--cache_vision with --train_vision_from"):
