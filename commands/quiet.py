@@ -43,8 +43,8 @@ def hush():
 def calm(verbose: bool = False):
     """Hide what libraries say of loading, until `unhush`; call it when what is slow has been imported.
 
-    These are the bars "Loading weights" and "Generating train split", tables of weights that a model leaves unused, and a
-    warning of cuDNN.
+    These are the bars "Loading weights" and "Generating train split", tables of weights that a model leaves unused, and
+    a warning of cuDNN.
     A table with a weight that is missing or has another shape is shown, and so are downloads from the Hub.
 
     Args:
