@@ -161,8 +161,14 @@ def check_launch(training: TrainingArguments):
     """Refuse a launch whose processes are not what was asked for.
 
     Raises:
-        ValueError: fewer processes than asked for, a way of sharding that is not there, or batches of unequal size.
+        ValueError: fewer processes than asked for, several GPUs in one process, a way of sharding that is not there, or
+            batches of unequal size.
     """
+    if training.n_gpu > 1:  # Trainer would split each batch over all of them, with its statistics and negatives
+        raise ValueError(
+            f"one process sees {training.n_gpu} GPUs: start one for each, `accelerate launch --num_processes "
+            f"{training.n_gpu} ...`, or make one visible, CUDA_VISIBLE_DEVICES=0"
+        )
     env = os.environ
     # On a CPU, `accelerate launch --num_processes N` sets an address for N processes and starts one.
     if "ACCELERATE_MIXED_PRECISION" in env and "MASTER_PORT" in env and "WORLD_SIZE" not in env:
@@ -179,6 +185,19 @@ def check_launch(training: TrainingArguments):
         raise ValueError(
             "--dataloader_drop_last False: with several processes the last batch would be filled up with pairs that "
             "were seen already; leave it out"
+        )
+
+
+def check_lora(lora: bool, freeze_vision_batch_norm: bool):
+    """Refuse adapters beside batch statistics that move: checkpoints of adapters do not hold these.
+
+    Raises:
+        ValueError: with the remedy.
+    """
+    if lora and not freeze_vision_batch_norm:
+        raise ValueError(
+            "--lora True and --freeze_vision_batch_norm False: a checkpoint of adapters does not hold the statistics "
+            "that would move; leave one of the two out"
         )
 
 

@@ -8,6 +8,7 @@
 On the command line a stage's key is written `--pretrain.max_steps 600`.
 """
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,6 +63,9 @@ def parse_stages(
     unknown = set(wanted) - set(stages)
     if unknown:
         raise ValueError(f"unknown stages {sorted(unknown)}; there are {list(stages)}")
+    ordered = [stage for stage in stages if stage in wanted]
+    if list(wanted) != ordered:  # each stage is given what the one before it has made
+        raise ValueError(f"--stages {' '.join(wanted)}: they run once, in this order: --stages {' '.join(ordered)}")
     parsed = {}
     for stage in stages:
         words = _as_flags({**common, **sections[stage]}) + flags + staged[stage]
@@ -150,7 +154,7 @@ def _as_flags(values: dict) -> list[str]:
     for key, value in values.items():
         items = value if isinstance(value, list) else [value]
         if value is not None:
-            words += [f"--{key}", *map(str, items)]
+            words += [f"--{key}", *(json.dumps(item) if isinstance(item, dict) else str(item) for item in items)]
     return words
 
 
@@ -165,6 +169,7 @@ def _split_flags(argv: list[str], stages: Sequence[str]) -> tuple[list[str], dic
             else:
                 target = wanted if word == "--stages" else flags
             if word == "--stages":
+                wanted.clear()  # the last one counts, as of any flag
                 continue
         (flags if target is None else target).append(word)
     return flags, staged, wanted

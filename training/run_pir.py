@@ -15,6 +15,7 @@ from functools import partial
 from vsehub.files.memory import reuse_memory
 from vsehub.training.arguments import PIR_ARGUMENTS
 from vsehub.training.meeting import ending_together
+from vsehub.training.pair_stage import check_batch
 from vsehub.training.pir_stages import STAGES, check_stages, load, needs_label, train_stage
 from vsehub.training.preflight import preflight
 from vsehub.training.stage_card import publish_run
@@ -33,6 +34,8 @@ def main(argv: list[str] | None = None) -> int:
         last = list(stages.values())[-1]
         captions, later = "retrieval" in stages, pictures_later(stages)
         splits = read_splits(last, need_label=needs_label(stages), need_captions=captions, pictures_later=later)
+        if "prior" in stages:
+            check_batch(len(splits.train), stages["prior"].training)
         (model, processor), results = run_stages(stages, partial(train_stage, splits), load)
         if last.stage == "retrieval":
             publish_run(stages, model, processor, results, splits.evaluation)

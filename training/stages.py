@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -24,12 +25,14 @@ from ..hub_cards.model_card import write_model_card
 from .arguments import RetrievalTrainingArguments
 from .bad_pictures import tell_bad_pictures
 from .checkpoints import refuse_non_finite
-from .limits import check_fsdp, check_metric_of_rows, check_settings, metric_of
+from .limits import check_fsdp, check_lora, check_metric_of_rows, check_settings, metric_of
 from .recipe import parse_stages
 from .resume import NEWEST, Resume, checkpoint_of, parse_resume
 from .streamed_pairs import check_streaming
 
 FINISHED = "finished.json"  # written last in a stage's folder: its metrics, and the sign that `best` is whole
+
+TEST = re.compile(r"(?<![a-z])tests?(?![a-z])")  # in the name of a split: test[:50%], karpathy_test
 
 
 @dataclass
@@ -67,7 +70,7 @@ class StageArguments:
         data = self.data
         if data.data.startswith(("/", ".", "~")) and "{split}" not in data.data and not Path(data.data).exists():
             raise FileNotFoundError(f"--data {data.data}: no such file or folder")
-        if data.eval_split.startswith("test"):
+        if TEST.search(data.eval_split.lower()):
             raise ValueError(
                 f"--eval_split {data.eval_split}: the best epoch is chosen there, so it cannot be a test split; name a "
                 "validation split, and measure the result once with `vsehub evaluate`"
@@ -78,6 +81,7 @@ class StageArguments:
             raise ValueError(f"--bands {' '.join(map(str, data.bands))}: name three, for red, green and blue")
         nested_widths(self.model.matryoshka, self.model.projection_dim)
         check_settings(self.stage, self.training)
+        check_lora(getattr(self.model, "lora", False), getattr(self.model, "freeze_vision_batch_norm", True))
         check_fsdp(self.training, bool(self.training.cache_vision and getattr(self.model, "train_vision_from", None)))
         check_streaming(self.stage, data, self.training, self.objective)
         self.training.metric_for_best_model = metric_of(self.training, self.stage)

@@ -21,7 +21,7 @@ from transformers import AutoImageProcessor, AutoTokenizer
 from ..data.arguments import DataArguments
 from ..data.rows import prepare_rows
 from ..files.bad_samples import BAD_SAMPLES
-from ..files.digests import settings_digest
+from ..files.digests import folder_digest, settings_digest
 from ..files.outputs import output_folder
 from ..files.whole import whole_path
 from ..modeling.towers import load_tower
@@ -225,8 +225,7 @@ def write_teachers(data: DataArguments, options: TeacherOptions) -> dict[str, in
     }
     (out / PARTS).mkdir(parents=True, exist_ok=True)
     image_source, text_source = options.image, options.text
-    facts = [options.image, options.text] + (list(_settings(options).values()) if options.train_teachers else [])
-    key = settings_digest(facts, 8)
+    key = settings_digest(_facts(options, splits[options.splits[0]]), 8)
     if options.train_teachers:
         image_source, text_source = trained(splits[options.splits[0]], out / ".teachers" / key, options)
     text = TextTeacher(text_source, options.device) if text_source else None
@@ -240,6 +239,16 @@ def write_teachers(data: DataArguments, options: TeacherOptions) -> dict[str, in
             rows = splits[split] = add_teachers(rows, image, text, out / PARTS / key, options.batch_size, views)
         _write(rows, out / f"{split}-00000-of-00001.parquet")
     return {split: len(rows) for split, rows in splits.items()}
+
+
+def _facts(options: TeacherOptions, rows: Dataset) -> list:
+    """What the features depend on beside the rows that they are of: the teachers, and what trains them."""
+    sources = [source for source in (options.image, options.text) if source and Path(source).is_dir()]
+    facts = [options.image, options.text, *map(folder_digest, sources)]
+    if options.train_teachers:
+        sums = [checksum(picture, captions) for picture, captions in zip(rows["image"], rows["captions"])]
+        facts += [*_settings(options).values(), options.image_augmentation, settings_digest(sums)]
+    return facts
 
 
 def _check(data: DataArguments, args: TeacherOptions):
@@ -269,7 +278,7 @@ def _check(data: DataArguments, args: TeacherOptions):
 
 def trained(rows: Dataset, folder: Path, args: TeacherOptions) -> tuple[str | None, str | None]:
     """Fine-tune the image teacher on the rows' pictures, the text teacher on their captions; return their folders."""
-    settings, image, text = _settings(args), None, None
+    settings, image, text = _settings(args) | {"use_cpu": str(args.device) == "cpu"}, None, None
     vision = None if args.image == CAPTIONS else args.image
     if args.text:
         several_captions(rows)  # before hours of the other teacher

@@ -24,6 +24,7 @@ from ..modeling.towers import hold_batch_norm, image_tokens, load_tower, run_tex
 from ..processing.batching import tokenize
 from .augmentation import AUGMENTATIONS, DrawnDataset
 from .checkpoints import SealedCheckpoints, newest_whole, refuse_non_finite
+from .limits import check_launch
 
 
 class TwoViews(DrawnDataset):
@@ -131,7 +132,7 @@ def _fit(model: TwoViewModel, dataset: TwoViews, collate: Callable, preparation:
     recover(out)
     if not (out / "config.json").exists():
         work = out.with_name(f"{out.name}.work")
-        batch = min(settings["batch_size"], len(dataset))
+        batch, gpu = min(settings["batch_size"], len(dataset)), torch.cuda.is_available() and not settings["use_cpu"]
         arguments = TrainingArguments(
             output_dir=str(work),
             num_train_epochs=settings["epochs"],
@@ -139,15 +140,17 @@ def _fit(model: TwoViewModel, dataset: TwoViews, collate: Callable, preparation:
             learning_rate=settings["learning_rate"],
             warmup_steps=0.1,
             seed=settings["seed"],
-            bf16=torch.cuda.is_available(),
+            use_cpu=not gpu,
+            bf16=gpu,
             save_strategy="epoch",
             save_total_limit=1,
             logging_steps=20,
             dataloader_drop_last=True,
-            dataloader_pin_memory=torch.cuda.is_available(),
+            dataloader_pin_memory=gpu,
             remove_unused_columns=False,
             report_to="none",
         )
+        check_launch(arguments)
         trainer = TwoViewTrainer(model=model, args=arguments, train_dataset=dataset, data_collator=collate)
         newest = newest_whole(work)
         trainer.train(resume_from_checkpoint=None if newest is None else str(newest))

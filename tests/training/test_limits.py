@@ -193,7 +193,7 @@ def test_a_hinge_without_margin_that_learns_nothing_says_so(scenes, tmp_path):
 
 def launched(processes=1, drop_last=True):
     """What `check_launch` looks at."""
-    return SimpleNamespace(world_size=processes, dataloader_drop_last=drop_last, fsdp=None)
+    return SimpleNamespace(world_size=processes, dataloader_drop_last=drop_last, fsdp=None, n_gpu=0)
 
 
 @pytest.mark.slow  # the check itself has fast tests
@@ -224,6 +224,13 @@ def test_a_last_batch_that_processes_would_fill_up_is_refused():
     check_launch(launched(1, drop_last=False))
     with pytest.raises(ValueError, match="--dataloader_drop_last False"):
         check_launch(launched(2, drop_last=False))
+
+
+def test_several_gpus_in_one_process_are_refused_before_any_work():
+    training = launched(1)
+    training.n_gpu = 2
+    with pytest.raises(ValueError, match="one process sees 2 GPUs: .*--num_processes 2 .*CUDA_VISIBLE_DEVICES=0"):
+        check_launch(training)
 
 
 def test_sharding_for_one_process_is_refused():

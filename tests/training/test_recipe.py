@@ -46,8 +46,21 @@ def test_a_recipe_and_flags_win_over_what_the_rebalanced_system_sets(tmp_path, m
 def test_stages_are_chosen_and_checked(tmp_path):
     assert parse(tmp_path, "stages: [baseline]")[1] == ["baseline"]
     assert parse(tmp_path, "margin: 0.2", "--stages", "finetune")[1] == ["finetune"]
+    assert parse(tmp_path, "margin: 0.2", "--stages", "finetune", "--stages", "pretrain")[1] == ["pretrain"]
     with pytest.raises(ValueError, match="unknown stages"):
         parse(tmp_path, "margin: 0.2", "--stages", "distil")
+
+
+@pytest.mark.parametrize("stages", [("finetune", "pretrain"), ("pretrain", "baseline", "finetune"), ("pretrain",) * 2])
+def test_stages_run_in_their_order(tmp_path, stages):
+    with pytest.raises(ValueError, match="in this order: --stages pretrain"):
+        parse(tmp_path, "margin: 0.2", "--stages", *stages)
+
+
+def test_a_recipe_may_hold_settings_that_are_dictionaries(tmp_path):
+    recipe = "lr_scheduler_type: cosine_with_min_lr\nlr_scheduler_kwargs: {min_lr: 0.00001, last: false}"
+    training = next(part for part in parse(tmp_path, recipe)[0]["pretrain"] if hasattr(part, "lr_scheduler_kwargs"))
+    assert training.lr_scheduler_kwargs == {"min_lr": 1e-5, "last": False}
 
 
 def test_unknown_keys_are_named(tmp_path):

@@ -51,6 +51,12 @@ def test_every_variant_trains(overhead, tmp_path, flags):
     run_pir(overhead, tmp_path, "--stages", "retrieval", "--max_steps", "2", *flags)
 
 
+def test_a_prior_with_too_few_pictures_for_a_batch_is_refused(overhead, tmp_path):
+    with pytest.raises(ValueError, match="training items do not fill one batch of 64"):
+        run_pir(overhead, tmp_path / "run", "--stages", "prior", "--per_device_train_batch_size", "64")
+    assert not (tmp_path / "run" / "prior").exists()
+
+
 def test_sampling_of_dense_texts_is_refused_and_not_ignored(overhead, tmp_path):
     with pytest.raises(ValueError, match="PIR reads no dense text"):
         run_pir(overhead, tmp_path / "run", "--dense_sampling", "True")

@@ -1,8 +1,12 @@
 """Teachers as columns: whose they are is checked, and a killed run goes on."""
 
+import shutil
+from dataclasses import replace
+
 import pytest
 import torch
 from datasets import load_dataset
+from safetensors.torch import load_file, save_file
 from small_runs import teachers_command
 
 from vsehub.__main__ import main
@@ -75,6 +79,24 @@ def test_one_teacher_alone_leaves_its_column_alone(taught, tmp_path, flag, colum
     both, one = (load_dataset(str(folder), split="train") for folder in (root / "taught", tmp_path / "one"))
     assert one[column] == both[column] and one[CHECKSUM] == both[CHECKSUM]
     assert other not in one.column_names and (VIEWS in one.column_names) == (column == IMAGE)
+
+
+def test_features_of_another_teacher_or_of_other_training_have_another_place(taught, tmp_path):
+    root, _ = taught
+    rows = prepare_rows(DataArguments(data=str(root / "data")), "train", None, need_dense=False)
+    vit = shutil.copytree(root / "vit", tmp_path / "vit")
+    options = teachers.TeacherOptions(out="", image=str(vit), text=str(root / "bert"), train_teachers=1)
+    facts = [
+        teachers._facts(options, rows),
+        teachers._facts(replace(options, image_augmentation="rand_augment"), rows),
+        teachers._facts(options, rows.select(range(12))),
+        teachers._facts(replace(options, train_teachers=0), rows),
+    ]
+    assert teachers._facts(options, rows) == facts[0]
+    assert teachers._facts(replace(options, train_teachers=0), rows.select(range(12))) == facts[3]
+    save_file(load_file(vit / "model.safetensors"), vit / "model.safetensors", {"format": "pt", "trained": "again"})
+    facts += [teachers._facts(options, rows), teachers._facts(replace(options, train_teachers=0), rows)]
+    assert len({str(fact) for fact in facts}) == len(facts)
 
 
 def test_new_captions_leave_the_images_features_alone(taught, monkeypatch, tmp_path):
