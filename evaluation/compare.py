@@ -1,6 +1,7 @@
 """Compare two evaluations of the same queries, paired, with intervals and p-values."""
 
 from ..files.text import printable
+from .outcomes import Outcomes
 from .record import read_record
 from .significance import Comparison, compare_outcomes
 
@@ -33,9 +34,19 @@ def compare_files(
             f"{a} and {b} cannot be compared: protocols {', '.join(outcomes_a)} and {', '.join(outcomes_b)}"
         )
     return {
-        name: compare_outcomes(outcomes, outcomes_b[name], samples, permutations, level, seed)
+        name: compare_outcomes(outcomes, _in_order_of(outcomes, outcomes_b[name]), samples, permutations, level, seed)
         for name, outcomes in outcomes_a.items()
     }
+
+
+def _in_order_of(first: Outcomes, other: Outcomes) -> Outcomes:
+    """`other` with its metrics in the order of `first`, since `compare_outcomes` pairs them by their place.
+
+    A file may hold the same metrics in another order: one that was sorted, for instance.
+    """
+    values = {name: other.values[name] for name in first.values if name in other.values}
+    sums = {name: other.sums[name] for name in first.sums if name in other.sums}
+    return Outcomes(values | other.values, other.images, sums | other.sums)
 
 
 def comparison_table(rows: dict[str, Comparison], level: float = 0.95) -> str:

@@ -38,6 +38,7 @@ OPTIONS = {
 REDUCED, MASK = 1, 4  # bits of TIFF's NewSubfileType: not a page, but an overview or a mask of one
 ORIENTATION, PHOTOMETRIC, EXTRA_SAMPLES, SUBFILE_TYPE = 274, 262, 338, 254
 MOST_PAGES = 10_000  # a chain of directories may be a circle
+MOST_ENTRIES = 1_000_000  # of all directories together; in a small file they may lie over each other
 
 
 def has_rasterio() -> bool:
@@ -126,6 +127,8 @@ class TiffHeader:
 
     def __init__(self, source):
         with _reading(source) as file:
+            self._size, self._left = file.seek(0, io.SEEK_END), MOST_ENTRIES
+            file.seek(0)
             head = file.read(16)
             self.order, self.big = "<" if head[:2] == b"II" else ">", 43 in head[2:4]
             place = self._unpack("Q" if self.big else "I", head.ljust(16, b"\0")[8 if self.big else 4 :])
@@ -141,11 +144,15 @@ class TiffHeader:
 
     def _directory(self, file, place: int) -> tuple[dict[int, int], int]:
         """The first number of each tag of a directory that holds short or long numbers; where the next directory is."""
+        if place >= self._size:  # which GDAL reports
+            return {}, 0
         file.seek(place)
         try:
             count = self._unpack("Q" if self.big else "H", file.read(8 if self.big else 2))
             size = 20 if self.big else 12
-            entries = file.read(min(count, 65535) * size)
+            count = min(count, 65535, self._left)
+            self._left -= count
+            entries = file.read(count * size)
             after = self._unpack("Q" if self.big else "I", file.read(8 if self.big else 4))
         except struct.error:  # the file ends early, which GDAL reports
             return {}, 0
@@ -153,7 +160,7 @@ class TiffHeader:
         for start in range(0, len(entries) - size + 1, size):
             tag, kind = struct.unpack_from(self.order + "HH", entries, start)
             field = entries[start + size - (8 if self.big else 4) : start + size]
-            numbers = self._unpack("Q" if self.big else "I", entries[start + 4 :])
+            numbers = self._unpack("Q" if self.big else "I", entries[start + 4 : start + size])
             if kind in (3, 4) and numbers * (2 if kind == 3 else 4) <= len(field):  # short or long, and not elsewhere
                 tags[tag] = self._unpack("H" if kind == 3 else "I", field)
         return tags, after

@@ -1,5 +1,8 @@
 """Two records of the same queries: compared, and refused where the queries are others."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -35,6 +38,22 @@ def test_files_compare_as_what_they_hold(write):
     for name, row in found["recall"].items():
         assert tuple(row) == pytest.approx(tuple(expected[name]))
     assert found["recall"]["rsum"].difference == pytest.approx(b.metrics()["rsum"] - a.metrics()["rsum"])
+
+
+@pytest.mark.parametrize("other", [0, 1])
+def test_the_order_of_the_metrics_in_a_file_changes_nothing(write, other):
+    a, b = write("a", {"recall": outcomes(0)}), write("b", {"recall": outcomes(other)})
+    expected = compare_files(a, b, 50, 99)["recall"]
+    content = json.loads(Path(b).read_text())
+    packed = content["evaluation"]["protocols"]["recall"]["outcomes"]
+    for part in ("values", "sums"):
+        packed[part] = dict(reversed(packed[part].items()))
+    Path(b).write_text(json.dumps(content))
+    found = compare_files(a, b, 50, 99)["recall"]
+    assert list(found) == list(expected)
+    for name, row in found.items():
+        assert tuple(row) == pytest.approx(tuple(expected[name]))
+        assert row.difference == pytest.approx(row.b - row.a)
 
 
 @pytest.mark.parametrize(

@@ -233,6 +233,40 @@ def test_the_first_of_several_pages_is_read_and_overviews_are_no_pages(tmp_path)
     assert pages_of(path) == 1 and pages_of(tmp_path / "absent.tif") == 1 and pages_of(b"II*\0") == 1
 
 
+def directories_over_each_other(count=2000, entries=65535):
+    """A classic TIFF of 0.8 MB whose directories start 16 bytes apart, each of the largest size."""
+    data = bytearray(8 + 16 * count + 2 + 12 * entries + 4)
+    data[:8] = struct.pack("<2sHI", b"II", 42, 8)
+    for number in range(count):
+        place = 8 + 16 * number
+        struct.pack_into("<H", data, place, entries)
+        struct.pack_into("<I", data, place + 2 + 12 * entries, place + 16)
+    return bytes(data)
+
+
+CORRUPT = {
+    "a directory beyond any file": b"II+\0\x08\0\0\0" + b"\xff" * 8,
+    "at the largest place": b"II+\0\x08\0\0\0" + b"\xff" * 7 + b"\x7f",
+    "big-endian": b"MM\0+\0\x08\0\0" + b"\xff" * 8,
+    "a huge count": b"II+\0\x08\0\0\0" + struct.pack("<QQ", 16, 2**64 - 1) + bytes(200),
+    "a next directory beyond any file": b"II+\0\x08\0\0\0" + struct.pack("<QQ20xQ", 16, 1, 2**64 - 1),
+    "a circle": b"II*\0" + struct.pack("<IH12xI", 8, 1, 8),
+    "classic, beyond its end": b"II*\0" + b"\xff" * 4,
+    "directories over each other": directories_over_each_other(),
+}
+
+
+@pytest.mark.parametrize("kind", CORRUPT)
+def test_a_corrupt_header_has_few_pages_soon_and_is_a_bad_picture(tmp_path, kind):
+    path, start = tmp_path / "corrupt.tif", time.perf_counter()
+    path.write_bytes(CORRUPT[kind])
+    assert pages_of(path) == pages_of(CORRUPT[kind]) <= 40
+    assert time.perf_counter() - start < 20
+    for reader in (lambda: open_any(str(path)), lambda: list(read_tiles(str(path)))):
+        with pytest.raises(BadImageError, match="corrupt.tif"):
+            reader()
+
+
 # --- Limits --------------------------------------------------------------------------------------------------------
 
 
