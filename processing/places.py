@@ -12,6 +12,7 @@ from .pixels import BadImageError, format_of, head_of, opening
 from .raster import ORIENTATION, TiffHeader, opened
 from .scenes import SCENES, stored_box
 
+MOST_BEYOND = 10  # degrees by which a grid of pixel centres may reach beyond the world
 POINTS_ON_AN_EDGE = 21  # an edge that is straight in pixels may be curved on a map
 EARTH = "OGC:CRS84"  # WGS 84, longitude first
 
@@ -61,11 +62,14 @@ class Place:
         """The outline of a pixel box (left, top, right, bottom): a Polygon, a MultiPolygon across the 180th meridian.
 
         Raises:
-            NoPlaceError: the box lies outside of what the coordinate system covers, or around a pole.
+            NoPlaceError: the box lies outside of what the coordinate system covers, or around a pole; or the scene
+                has other numbers than longitudes and latitudes where it says that it has these.
         """
         straight = self._is_straight
         lons, lats = self._on_earth(*_edges(stored_box(box, self._orientation, *self._size), straight))
         if straight:
+            self._check_degrees(lons, lats)
+            self._check_degrees(*self._on_earth(*_edges((0, 0, *self._size), True)))
             lats = lats.clip(-90, 90)  # grids of pixel centres begin half a pixel beyond the pole
         elif not (np.isfinite(lons).all() and np.isfinite(lats).all() and (np.abs(lats) <= 90).all()):
             raise NoPlaceError("its coordinate system gives no longitude and latitude here")
@@ -77,6 +81,14 @@ class Place:
         if len(rings) == 1:
             return {"type": "Polygon", "coordinates": rings}
         return {"type": "MultiPolygon", "coordinates": [[ring] for ring in rings]}
+
+    def _check_degrees(self, lons: np.ndarray, lats: np.ndarray):
+        """Refuse metres, say, that a file calls degrees; a grid may begin a pixel before the world's edge."""
+        a, b, _, d, e, _ = self._transform[:6]
+        wide, high = (min(abs(x) + abs(y), MOST_BEYOND) for x, y in ((a, b), (d, e)))
+        fits = np.abs(lats).max() <= 90 + high and np.abs(lons).max() <= 540 + wide and np.ptp(lons) <= 360 + wide
+        if not fits:  # nor do numbers that are not finite
+            raise NoPlaceError("its numbers are no longitude and latitude: the file names a wrong coordinate system")
 
     @property
     def _is_straight(self) -> bool:

@@ -25,7 +25,7 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
-BODIES = 8  # times the largest body: what all requests that are being read may hold together
+BODIES = 8  # times the largest body: what all requests may hold together, until they are answered
 READING = 30.0  # seconds for the body of a request
 
 
@@ -73,6 +73,7 @@ class Guard:
                 await self.app(scope, receive, sending)
             finally:
                 self.answering -= 1
+                self.held -= scope.pop("vsehub body", 0)
                 self.metrics.answering.set(self.answering)
         finally:
             route = getattr(scope.get("route"), "path", "none")
@@ -94,11 +95,11 @@ class Guard:
 
 
 async def body_of(request: Request) -> bytes:
-    """The body of a JSON request, within the limits of the guard.
+    """The body of a JSON request, within the limits of the guard, which counts its bytes until the answer is sent.
 
     Raises:
         HTTPException: 413 for a body that is too large, 408 for one that takes too long, 415 for another type, 429
-            where too many are being read.
+            where the bodies of all requests are too large together.
     """
     guard: Guard = request.scope["vsehub guard"]
     most = guard.limits.body
@@ -118,15 +119,18 @@ async def body_of(request: Request) -> bytes:
                     parts.append(chunk)
                     held, guard.held = held + len(chunk), guard.held + len(chunk)
                 if guard.held > BODIES * most:
-                    raise HTTPException(429, "too many large requests are being read: try again", {"Retry-After": "1"})
+                    raise HTTPException(
+                        429, "too many large requests are being answered: try again", {"Retry-After": "1"}
+                    )
+        if size > most:  # read to its end (and forgotten), so that the sender reads this answer
+            raise large
+        request.scope["vsehub body"], held = held, 0
     except ClientDisconnect:
         raise HTTPException(400, "the body did not arrive") from None
     except TimeoutError:
         raise HTTPException(408, f"the body did not arrive within {READING:g} s") from None
     finally:
         guard.held -= held
-    if size > most:  # read to its end (and forgotten), so that the sender reads this answer
-        raise large
     return b"".join(parts)
 
 

@@ -107,7 +107,8 @@ class LiveIndex:
         with self._lock:
             try:
                 stamp = stamp_of(self.place)
-                if stamp == self._seen:
+                if stamp is not None and stamp == self._seen:
+                    self.problem = None  # it could not be reached, and is what is served
                     return False
                 index = open_index(self.place)
                 state = State(Retriever(self.encoder, index=index), self.images, self.key)

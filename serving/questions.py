@@ -96,9 +96,10 @@ def read_question(body: bytes, limits: Limits) -> Question:
         raise ValueError("k must be a whole number of at least 1")
     if question.k > limits.hits:
         raise TooMuchError(f"at most {limits.hits} hits a request, asked for {question.k}")
-    question.plus, question.minus = _parts("plus", question.plus), _parts("minus", question.minus)
-    if len(question.plus) + len(question.minus) > PARTS:
+    plus, minus = (given if isinstance(given, list) else [given] for given in (question.plus, question.minus))
+    if len(plus) + len(minus) > PARTS:  # before they are looked at: a body has room for millions
         raise TooMuchError(f"at most {PARTS} parts in plus and minus")
+    question.plus, question.minus = _parts("plus", plus), _parts("minus", minus)
     if question.like is not None and (question.text is not None or question.image is not None):
         raise ValueError("like is a query of its own: leave out text and image, or give them as plus")
     if question.text is None and question.image is None and question.like is None and not question.plus:
@@ -137,8 +138,7 @@ def read_embedding(body: bytes, limits: Limits, dimension: int, models: tuple[st
     return Embedding(items, form == "base64")
 
 
-def _parts(name: str, given: Any) -> list[tuple[dict, float]]:
-    given = given if isinstance(given, list) else [given]
+def _parts(name: str, given: list) -> list[tuple[dict, float]]:
     parts = []
     for one in given:
         weight = one.get("weight", 1.0) if isinstance(one, dict) else 1.0
@@ -161,7 +161,7 @@ def _part(name: str, given: Any) -> dict[str, str]:
 def _known(content: dict, names) -> None:
     for name in content:
         if name not in names:
-            near = difflib.get_close_matches(name, names, 1)
+            near = difflib.get_close_matches(name[:40], names, 1)  # a name may be as long as a body
             meant = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(names)}"
             raise ValueError(f"there is no field {name[:40]!r}{meant}")
 

@@ -127,6 +127,11 @@ def test_boxes_of_a_turned_scene_lie_where_their_pixels_do(tmp_path, orientation
         ({"transform": UTM}, "names no coordinate system"),
         ({"transform": UTM, "crs": SITE}, "no longitude and latitude|no coordinate"),
         ({"transform": Affine(2e7, 0, -1e9, 0, -2e7, 1e9), "crs": DISK}, "no longitude"),
+        ({"transform": Affine(10, 0, 400000, 0, -10, 5000000), "crs": "EPSG:4326"}, "no longitude and latitude"),
+        ({"transform": Affine(10, 0, 0, 0, -10, 60), "crs": "EPSG:4326"}, "no longitude and latitude"),  # 700 S
+        ({"transform": Affine(1e8, 0, -5e9, 0, -0.1, 60), "crs": "EPSG:4326"}, "no longitude and latitude"),
+        ({"transform": Affine(0.1, 0, 1e12, 0, -0.1, 60), "crs": "OGC:CRS84"}, "no longitude and latitude"),
+        ({"transform": Affine(1, 0, np.inf, 0, -1, 60), "crs": "EPSG:4326"}, "no longitude and latitude"),
         ({"transform": Affine(1e4, 0, -5e5, 0, -1e4, 3e5), "crs": "EPSG:3413"}, "around a pole"),
     ],
 )  # fmt: skip
@@ -155,6 +160,22 @@ def test_the_whole_world_is_one_polygon(tmp_path):
     assert {tuple(point) for point in ring} == {(-180, 90), (-180, -90), (180, -90), (180, 90)}
     place = Place(scene(tmp_path / "centres.tif", crs="EPSG:4326", transform=Affine(1, 0, 0, 0, -1, 90.5)))
     assert max(lat for _, lat in place.geometry((0, 0, 5, 5))["coordinates"][0]) == 90
+
+
+def test_a_box_of_a_scene_that_is_not_on_the_earth_has_no_place_either(tmp_path):
+    place = Place(scene(tmp_path / "metres.tif", crs="EPSG:4326", transform=Affine(10, 0, 0, 0, -10, 60)))
+    with pytest.raises(NoPlaceError, match="no longitude and latitude"):
+        place.geometry((0, 0, 5, 5))  # alone, it would lie at 0 to 50 E
+    place = Place(scene(tmp_path / "right.tif", crs="EPSG:4326", transform=Affine(1, 0, 0, 0, -1, 60)))
+    with pytest.raises(NoPlaceError, match="no longitude and latitude"):
+        place.geometry((0, 0, 1e12, 5))
+
+
+def test_grids_of_pixel_centres_may_reach_a_little_beyond_the_world(tmp_path):
+    centres = Affine(3.75, 0, -1.875, 0, -180 / 63, 90 + 90 / 63)
+    place = Place(scene(tmp_path / "centres.tif", crs="EPSG:4326", transform=centres))
+    lats = [lat for part in place.geometry((0, 0, 96, 64))["coordinates"] for lat in np.array(part)[..., 1].ravel()]
+    assert min(lats) == -90 and max(lats) == 90
 
 
 def test_what_is_no_scene_is_told_so(tmp_path):

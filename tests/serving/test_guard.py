@@ -94,6 +94,37 @@ def test_large_bodies_together_are_limited(index_folder, monkeypatch):
         assert client.post("/search", json={"text": "a dog"}).status_code == 200
 
 
+def test_a_body_counts_until_its_request_is_answered(index_folder, monkeypatch):
+    monkeypatch.setattr(module, "BODIES", 1)
+    json, body = {"Content-Type": "application/json"}, b'{"text": "a dog"}'.ljust(600)
+    with client_of(index_folder, limits=Limits(body=1000)) as client:
+        arrived, done = threading.Event(), threading.Event()
+        search = client.service.search
+
+        def slow(body):
+            arrived.set()
+            assert done.wait(20)
+            return search(body)
+
+        monkeypatch.setattr(client.service, "search", slow)
+        answers = []
+        first = threading.Thread(target=lambda: answers.append(client.post("/search", content=body, headers=json)))
+        first.start()
+        try:
+            assert arrived.wait(20)
+            monkeypatch.setattr(client.service, "search", search)
+            refused = client.post("/search", content=body, headers=json)
+            assert refused.status_code == 429 and "too many large requests" in message_of(refused)
+            assert client.post("/search", json={"text": "a dog"}).status_code == 200
+        finally:
+            done.set()
+            first.join(20)
+        assert answers[0].status_code == 200
+        for given in (body, b"no JSON".ljust(600), body):  # an error gives its bytes back, too
+            status = client.post("/search", content=given, headers=json).status_code
+            assert status == (200 if given == body else 400)
+
+
 def test_a_body_that_does_not_arrive_is_given_up(index_folder, monkeypatch):
     monkeypatch.setattr(module, "READING", 0.2)
 

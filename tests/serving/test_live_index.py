@@ -96,6 +96,17 @@ def test_what_cannot_be_taken_over_is_served_as_it_was(how, own, caplog, make_ti
         assert live.refresh() and client.get("/health").json()["index"] == "current"
 
 
+def test_the_same_index_that_comes_back_is_current_again(own):
+    folder, _ = own
+    with client_of(folder / "index") as client:
+        live = client.service.live
+        (folder / "index").rename(folder / "away")
+        assert not live.refresh() and client.get("/health").json()["index"] == "outdated"
+        (folder / "away").rename(folder / "index")
+        assert not live.refresh() and live.takeovers == 0
+        assert client.get("/health").json()["index"] == "current"
+
+
 def test_an_index_that_was_made_again_is_taken_over(own):
     folder, update = own
     service = service_of(folder / "index")

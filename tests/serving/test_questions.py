@@ -5,6 +5,7 @@ import json
 import pytest
 
 from vsehub.hub_cards.handler import TooMuchError
+from vsehub.serving import questions
 from vsehub.serving.questions import Limits, read_embedding, read_question
 
 LIMITS = Limits(hits=50, batch=3)
@@ -64,6 +65,22 @@ def test_what_is_no_question_is_one_line(body, said):
 def test_what_asks_for_too_much_says_how_much_there_is(more):
     with pytest.raises(TooMuchError, match="at most"):
         asked(**{"text": "a", **more})
+
+
+def test_what_is_refused_is_refused_before_it_is_worked_on(monkeypatch):
+    def never(*args, **options):
+        raise AssertionError("worked on")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(questions, "_part", never)
+        for more in ({"plus": ["a"] * 9}, {"plus": ["a"] * 5, "minus": ["a"] * 4}, {"minus": [3] * 9}):
+            with pytest.raises(TooMuchError, match="at most 8 parts"):
+                asked(text="a", **more)
+    seen = []
+    monkeypatch.setattr(questions.difflib, "get_close_matches", lambda word, *rest: seen.append(word) or [])
+    with pytest.raises(ValueError, match="there is no field 'bbb") as error:
+        asked(**{"b" * 100_000: 1})
+    assert seen == ["b" * 40] and len(str(error.value)) < 200
 
 
 def test_embeddings_are_read_in_order():
