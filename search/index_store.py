@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 from ..files.whole import BusyError, WriterLock, new_file, sync_folder, write_json
@@ -108,10 +109,21 @@ class Store:
         manifest["files"] = {name: (self.folder / name).stat().st_size for name in manifest["files"]}
         sync_folder(self.folder)  # the new files must be on disk before a manifest names them
         write_json(self.folder / MANIFEST, manifest, indent=1)
+        self._remove_but(manifest["files"])
+
+    def remove_others(self):
+        """Remove what a change that failed has left, as far as that is possible."""
+        if self._place == _place_of(self.folder):
+            with contextlib.suppress(OSError, ValueError):  # a manifest that cannot be read: nothing is removed
+                self._remove_but(self.manifest()["files"] if self.exists() else ())
+
+    def _remove_but(self, names: Collection[str]):
+        """Remove our files but these; the next change removes those that cannot be removed now."""
         for pattern in OURS:
             for path in self.folder.glob(pattern):
-                if path.name not in manifest["files"]:
-                    path.unlink(missing_ok=True)
+                if path.name not in names:
+                    with contextlib.suppress(OSError):  # Windows removes no file that is mapped, and the change is made
+                        path.unlink()
 
     @contextlib.contextmanager
     def lock(self, wait: float = 0.0):

@@ -205,15 +205,16 @@ class VectorIndex(Index):
         Raises:
             IndexFolderError: there is an index already.
         """
-        store, before = Store(folder), (self._store, self.generation)
+        store, before = Store(folder), (self._store, self.generation, self._files, self.origin)
         with self._mutex, store.lock(self.wait):
             if store.exists():
                 raise IndexFolderError(f"{folder} holds an index already: open it, or name another folder")
-            self._store, self.generation = store, 0
+            self._store, self.generation, self._files = store, 0, {"deleted": None, "graph": None}
             try:
                 self._rewrite(0, self._now.deleted, force_graph=True)
             except BaseException:
-                self._store, self.generation = before
+                self._store, self.generation, self._files, self.origin = before
+                store.remove_others()
                 raise
 
     def _first_to_merge(self, added: int, deleted) -> int:
@@ -307,8 +308,11 @@ class VectorIndex(Index):
         rows = sum(map(len, segments))
         kind = search_graph.kind_for(self.kind, rows)
         graph, name, covered = self._now.graph, self._files["graph"], self._now.graph_rows
-        if covered > same or kind == "flat":
+        lost = graph is None and name is None  # not read without faiss, and its file is in another folder
+        if covered > same or kind == "flat" or lost:
             graph, name, covered = None, None, 0
+        if graph is not None and name is None and self._store is not None:  # made in memory, or for another folder
+            name = self._written(graph, generation)
         lag = max(GRAPH_LAG[0], GRAPH_LAG[1] * rows)
         wanted = kind != "flat" and rows > covered and (force or rows - covered > lag)
         if not wanted or load_faiss() is None:
@@ -324,11 +328,14 @@ class VectorIndex(Index):
             else:  # threads may be searching it
                 graph = search_graph.copied(graph)
             search_graph.extend(graph, vectors, covered)
-        if self._store is not None:
-            name = f"graph-{generation:06d}.faiss"
-            with self._store.writing(name) as path:
-                search_graph.write(graph, path)
-        return graph, name, rows
+        return graph, None if self._store is None else self._written(graph, generation), rows
+
+    def _written(self, graph, generation) -> str:
+        """Write a graph; the name of its file."""
+        name = f"graph-{generation:06d}.faiss"
+        with self._store.writing(name) as path:
+            search_graph.write(graph, path)
+        return name
 
 
 __all__ = ["VectorIndex"]

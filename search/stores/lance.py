@@ -108,8 +108,9 @@ class LanceTable:
             table = self._open()
             table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all().execute(rows)
             self._note(table, facts)
-            if table.stats()["fragment_stats"]["num_small_fragments"] > SCATTERED:
-                table.optimize()
+            with contextlib.suppress(OSError, RuntimeError):  # the rows are written: the next change merges them
+                if table.stats()["fragment_stats"]["num_small_fragments"] > SCATTERED:
+                    table.optimize()
 
     def remove(self, ids: list[str], facts: dict):
         """See `Table`: one version for each some thousand ids, and one more where the facts are others."""

@@ -1,6 +1,7 @@
 """The files of an index: one generation at a time, whatever writers, kills and other files do beside it."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -110,3 +111,28 @@ def test_one_writer_at_a_time_may_enter_again(store):
     with other.lock():
         commit(other, 2, b"two")
     assert content(store) == [b"two"]
+
+
+def test_a_file_that_cannot_be_removed_fails_no_change(store, monkeypatch):
+    def mapped(path, *args, **kwargs):
+        raise PermissionError(13, "used by another process", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", mapped)  # Windows, while a reader maps it
+        for generation in (2, 3):
+            commit(store, generation, b"new")
+    assert content(store) == [b"new"] and len(list(store.folder.glob("vectors-*"))) == 3
+    name = commit(store, 4, b"four")  # the next change removes what is left
+    assert [path.name for path in store.folder.glob("vectors-*")] == [name]
+
+
+def test_what_a_change_that_failed_has_left_is_removed_but_not_in_a_folder_that_took_its_place(store):
+    (store.folder / "vectors-000007.npy").write_text("half")
+    with store.lock():
+        store.remove_others()
+        assert content(store) == [b"one"] and len(list(store.folder.glob("vectors-*"))) == 1
+        store.folder.rename(store.folder.with_name("away"))
+        store.folder.mkdir()
+        (store.folder / "vectors-000007.npy").write_text("of others")
+        store.remove_others()
+        assert (store.folder / "vectors-000007.npy").exists()

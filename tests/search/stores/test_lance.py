@@ -70,6 +70,19 @@ def test_many_small_changes_are_merged(tmp_path, local, monkeypatch):
     assert open_index(index.place).column("id") == [*"abc", *(f"p{number}" for number in range(8))]
 
 
+def test_rows_are_there_though_they_could_not_be_merged(tmp_path, local, monkeypatch):
+    def refuse(table, *args, **kwargs):
+        raise RuntimeError("lance error: Commit conflict")
+
+    mine = local()
+    mine.add(np.eye(3)[:1], [{"id": "a"}])
+    index = kept_in(mine, f"lance://{tmp_path}/db/images")
+    monkeypatch.setattr("vsehub.search.stores.lance.SCATTERED", 0)
+    monkeypatch.setattr(lancedb.table.LanceTable, "optimize", refuse)
+    index.add(np.eye(3)[1:], [{"id": "b"}, {"id": "c"}])
+    assert len(index) == 3 and index.delete(["a"]) == 1
+
+
 def test_facts_that_are_no_dictionary_are_not_ours(tmp_path, local):
     mine = local()
     mine.add(np.eye(3), [{"id": x} for x in "abc"])
