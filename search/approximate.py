@@ -107,8 +107,9 @@ def search(graph, queries: np.ndarray, count: int, left_out: np.ndarray | None =
     if left_out is not None and left_out[: graph.ntotal].any():
         kept = np.packbits(~left_out[: graph.ntotal], bitorder="little")
         selector = faiss.IDSelectorBitmap(kept)
+    count = min(count, graph.ntotal)  # first, since faiss takes no larger efSearch than 2,147,483,647
     params = faiss.SearchParametersHNSW(sel=selector, efSearch=max(SEARCH_EFFORT, 2 * count))
-    return graph.search(queries, min(count, graph.ntotal), params=params)[1]
+    return graph.search(queries, count, params=params)[1]
 
 
 def check(graph, dimension: int, covered: int, rows: int):

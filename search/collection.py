@@ -56,14 +56,14 @@ class Collection:
     def __init__(
         self, data: str, split: str | None = None, tile: int | None = None, overlap: int | None = None, **settings
     ):
-        path = Path(data).expanduser()
+        path = Path(os.path.expanduser(data))  # `Path.expanduser` raises where there is no such user
         folder = path.is_dir() and (holds_pictures(path) or not holds_tables(path))
         self.files = split is None and (folder or _is_picture(path))
         split = None if self.files else split or "train"
         if self.files or path_of(str(path), split).exists():  # the same name from every working directory
             data = os.path.abspath(path)
         if settings.get("image_root") is not None:
-            settings["image_root"] = os.path.abspath(Path(settings["image_root"]).expanduser())
+            settings["image_root"] = os.path.abspath(os.path.expanduser(settings["image_root"]))
         if settings.get("data_config") is None:  # as in indexes made before there was such a setting
             settings.pop("data_config", None)
         elif self.files:

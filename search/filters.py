@@ -27,7 +27,12 @@ COMPARISONS = {
     ast.Gt: operator.gt,
     ast.GtE: operator.ge,
 }
+LARGEST = 2**63 - 1  # of the whole numbers that a column holds
 HINT = 'write it as in Python: width >= 1000 and label == "boat" (== for equal, quotes around texts and dates)'
+
+
+class _UnclearError(ValueError):
+    """A condition that does not mean what it seems to; the message says what to write."""
 
 
 def chosen_rows(
@@ -75,6 +80,10 @@ def expression(text: str) -> tuple[pc.Expression, set[str]]:
         tree = ast.parse(text.strip(), mode="eval").body
         names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
         return _condition(tree), names
+    except _UnclearError as error:
+        raise ValueError(f"the condition {text!r} cannot be read: {error}") from None
+    except OverflowError:
+        raise ValueError(f"the condition {text!r} has too large a number: write one up to {LARGEST}") from None
     except (SyntaxError, RecursionError, MemoryError, ValueError, TypeError, pa.ArrowException):
         raise ValueError(f"the condition {text!r} cannot be read: {HINT}") from None
 
@@ -99,9 +108,28 @@ def _comparison(left, how, right) -> pc.Expression:
             raise ValueError("`is` goes with None")
         return _side(left).is_null() if isinstance(how, ast.Is) else _side(left).is_valid()
     if isinstance(how, (ast.In, ast.NotIn)):
-        inside = _side(left).isin(list(ast.literal_eval(right)))
-        return inside if isinstance(how, ast.In) else ~inside & _side(left).is_valid()
+        inside = _inside(left, how, right)
+        return inside if isinstance(how, ast.In) else ~inside
+    for side, other in ((left, right), (right, left)):
+        if isinstance(side, ast.Constant) and side.value is None:
+            word = "is not" if isinstance(how, ast.NotEq) else "is"
+            raise _UnclearError(f"write `{ast.unparse(other)} {word} None`")
     return COMPARISONS[type(how)](_side(left), _side(right))
+
+
+def _inside(left, how, right) -> pc.Expression:
+    """Whether a side is among some values; null where it has no value, so that `not` does not select it."""
+    words = f"{ast.unparse(left)} {'in' if isinstance(how, ast.In) else 'not in'}"
+    if isinstance(right, ast.Constant):
+        raise _UnclearError(f"one value in a list needs a comma: write `{words} ({ast.unparse(right)},)`")
+    if not isinstance(right, (ast.List, ast.Tuple, ast.Set)):
+        raise _UnclearError(f'a list of values comes after `in`: write it as in `{words} ("boat", "pier")`')
+    side, values = _side(left), ast.literal_eval(right)
+    if None in values:
+        more = f" and add `or {ast.unparse(left)} is None`" if isinstance(how, ast.In) else ""
+        raise _UnclearError(f"None is no value: leave it out of the list{more}")
+    inside = side.isin(list(values)) if values else pc.scalar(False)
+    return pc.if_else(side.is_valid(), inside, pa.scalar(None, pa.bool_()))
 
 
 def _side(node) -> pc.Expression:
@@ -134,12 +162,12 @@ def _table(snapshot: Rows, names: set[str] | None) -> pa.Table:
     columns = {name: snapshot.chunks(name) for name in own if names is None or name in names}
     more = None if names is None else names - set(own)
     if more is None or more:
-        rows = [json.loads(text) if text else {} for text in snapshot.column("fields")]
+        known = zip(snapshot.column("fields"), snapshot.alive)  # what deleted rows held is no field
+        rows = [json.loads(text) if text and alive else {} for text, alive in known]
         there = dict.fromkeys(name for row in rows for name in row if name not in own)
         for name in there if more is None else sorted(more):
             if name not in there:
-                known = ", ".join([*own, *there])
-                raise ValueError(f"the index has no field {name!r}; it has {known}")
+                raise ValueError(f"the index has no field {name!r}; it has {', '.join([*own, *there])}")
             columns[name] = _column(name, [row.get(name) for row in rows])
     return pa.table(columns or {"id": snapshot.chunks("id")})
 
@@ -147,6 +175,8 @@ def _table(snapshot: Rows, names: set[str] | None) -> pa.Table:
 def _column(name: str, values: list) -> pa.Array:
     try:
         return pa.array(values)
+    except OverflowError:
+        raise ValueError(f"the field {name!r} has too large numbers: a condition on it is not possible") from None
     except pa.ArrowException:  # numbers in one source, texts in another
         raise ValueError(f"the field {name!r} has values of several types: a condition on it is not possible") from None
 

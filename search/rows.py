@@ -2,7 +2,6 @@
 
 import abc
 import difflib
-import itertools
 import os
 from collections.abc import Iterator
 from functools import cached_property
@@ -103,9 +102,9 @@ class Rows(abc.ABC):
         """One field of all rows, deleted ones too (see `alive`)."""
         return self.chunks(name).to_pylist()
 
-    def first_ids(self, count: int) -> list[str]:
-        """Ids of some rows."""
-        return list(itertools.islice(self.column("id"), count))
+    def first(self, name: str, count: int) -> list:
+        """One field of some rows that are not deleted."""
+        return self.chunks(name).filter(pa.array(self.alive)).slice(0, count).to_pylist()
 
     @property
     def alive(self) -> np.ndarray:
@@ -132,7 +131,7 @@ class Rows(abc.ABC):
             rows = self.not_deleted(self.rows_of(pa.array([text], pa.string())))
             if len(rows):
                 return int(rows[0])
-        near = difflib.get_close_matches(name, self.first_ids(10_000), 1, 0.5)
+        near = difflib.get_close_matches(name, self.first("id", 10_000), 1, 0.5)
         hint = f"; did you mean {near[0]!r}?" if near else ", as `vsehub search` prints them"
         raise ValueError(f"{self.name} has no item with the id {name!r}{hint}")
 

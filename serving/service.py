@@ -190,7 +190,7 @@ class Service:
 
 def examples_of(state: State) -> list[str]:
     """A few short captions of the index; without any, plain words."""
-    first = state.index.snapshot.chunks("caption").slice(0, 1000).to_pylist()
+    first = state.index.snapshot.first("caption", 1000)
     captions = (text.partition(" / ")[0] for text in first if text)
     short = [caption for caption in dict.fromkeys(captions) if len(caption) <= LONGEST_EXAMPLE]
     return short[:: max(1, len(short) // 4)][:4] or list(EXAMPLES)

@@ -56,7 +56,8 @@ class TableSnapshot(Rows):
     @cached_property
     def deleted(self) -> np.ndarray:  # type: ignore[override]  # computed when it is first used
         """See `Rows`."""
-        return self._loaded("id")[1] < 0
+        loaded = list(self._tables)  # every column tells it
+        return self._loaded(loaded[0] if loaded else "id")[1] < 0
 
     def _search(self, queries: np.ndarray, k: int, cutoff: float | None, where, exact: bool) -> list:
         chosen = None if where is None else np.asarray(where, bool)
@@ -143,9 +144,9 @@ class TableSnapshot(Rows):
         """See `Rows`; of ids, the database gives no others."""
         return rows
 
-    def first_ids(self, count: int) -> list[str]:
+    def first(self, name: str, count: int) -> list:
         """See `Rows`."""
-        return self._view.columns({"id"}, count)["id"].to_pylist()
+        return self._view.columns({name}, count)[name].to_pylist()
 
     def is_mixed(self, chosen: np.ndarray | None = None) -> bool:
         """See `Rows`."""

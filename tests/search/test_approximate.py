@@ -45,8 +45,9 @@ def test_rows_that_are_left_out_are_not_met(graph, vectors):
 
 
 def test_no_more_than_there_are_is_asked_for():
-    rows = search(build([cloud(3)]), cloud(2), 10)
-    assert rows.shape == (2, 3) and all(sorted(row) == [0, 1, 2] for row in rows.tolist())
+    for count in 10, 2_000_000_000:
+        rows = search(build([cloud(3)]), cloud(2), count)
+        assert rows.shape == (2, 3) and all(sorted(row) == [0, 1, 2] for row in rows.tolist())
 
 
 def test_rows_may_be_added_in_parts_of_any_size(vectors, monkeypatch):

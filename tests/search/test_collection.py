@@ -154,6 +154,12 @@ def test_a_folder_without_a_picture_says_what_is_there(tmp_path, tiny_folder, ca
     assert "no picture in it (1 .doc; b.vrt: names other files" in said
 
 
+def test_a_home_of_nobody_is_a_folder_that_is_not_there(tmp_path, tiny_folder, capsys):
+    said = index(tmp_path, tiny_folder, capsys, "~nosuchuser/photos", expected=2)
+    assert "~nosuchuser/photos" in said and said.count("\n") == 1
+    assert Collection(str(tmp_path), image_root="~nosuchuser/p").settings["image_root"].endswith("~nosuchuser/p")
+
+
 def test_a_virtual_raster_is_refused_in_folders_and_alone(tmp_path, tiny_folder, capsys):
     folder = tmp_path / "photos"
     folder.mkdir()

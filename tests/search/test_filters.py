@@ -46,6 +46,14 @@ CONDITIONS = {
     "taken > '2024-06-01' and taken < '2026-06-01'": lambda n: n % 11 and n % 30 in (25, 26),
     "label is None and modality != 'text'": lambda n: n % 11 == 0 and n % 7,
     "label not in ['boat', 'pier']": lambda n: n % 11 and n % 3 == 2,
+    "not label in ['boat', 'pier']": lambda n: n % 11 and n % 3 == 2,
+    "not (label in {'boat'} or size < 100)": lambda n: n % 11 and n % 3 and n >= 100,
+    "not (size < 100 and label not in ('boat',))": lambda n: n >= 100 or (n % 11 and n % 3 == 0),
+    "not not label in ('boat',)": lambda n: n % 11 and n % 3 == 0,
+    "label in () or size == 7": lambda n: n == 7,
+    "label not in []": lambda n: n % 11,
+    "not label in ()": lambda n: n % 11,
+    "id in ('5',) and not caption in ('x',)": lambda n: False,
     "size > -1": lambda n: True,
     "caption is not None": lambda n: False,
 }
@@ -55,9 +63,8 @@ CONDITIONS = {
 def test_hits_are_brute_force_over_the_rows_that_meet_the_condition(index, where):
     now = index.snapshot
     mask = chosen_rows(now, where=where)
-    meets = np.array([bool(CONDITIONS[where](int(name))) for name in now.column("id")])
-    assert np.array_equal(mask, meets)
-    meets &= now.alive
+    meets = np.array([bool(CONDITIONS[where](int(name))) for name in now.column("id")]) & now.alive
+    assert np.array_equal(mask & now.alive, meets)
     queries = cloud(6, seed=9)
     cosines = queries.astype(np.float64) @ now.vectors(np.arange(ROWS)).T.astype(np.float64)
     for (rows, _), row in zip(now.search(queries, 12, where=mask), np.where(meets, cosines, -2)):
@@ -97,6 +104,18 @@ def test_a_pattern_may_begin_at_any_folder(pattern, expected):
         ("(" * 5000, "cannot be read"),
         ("size > 'large'", "does not fit"),
         ("box > 3", "does not fit"),
+        ("label in ('boat')", r"needs a comma: write `label in \('boat',\)`"),
+        ("not label not in 'boat'", r"needs a comma: write `label not in \('boat',\)`"),
+        ("width in 10", r"needs a comma: write `width in \(10,\)`"),
+        ("label in {'boat': 1}", r"a list of values comes after `in`: .* `label in \(\"boat\", \"pier\"\)`"),
+        ("label in collection", "a list of values comes after `in`"),
+        ("label in ('boat', None)", "leave it out of the list and add `or label is None`"),
+        ("label not in ('boat', None)", "leave it out of the list$"),
+        ("label == None", "write `label is None`"),
+        ("None != label", "write `label is not None`"),
+        ("size > 99999999999999999999", "too large a number: write one up to 9223372036854775807"),
+        ("size in (1, -99999999999999999999)", "too large a number"),
+        ("size > " + "9" * 5000, "cannot be read"),
         ("size", "does not fit"),
         (pc.field("height") > 3, "a field that is not there; there are id, path"),
     ],
@@ -112,3 +131,20 @@ def test_a_field_of_several_types_is_refused():
     index.add(cloud(2), [{"id": "a", "fields": '{"year": 1}'}, {"id": "b", "fields": '{"year": "one"}'}])
     with pytest.raises(ValueError, match="'year' has values of several types"):
         chosen_rows(index.snapshot, where="year > 1")
+
+
+def test_what_deleted_rows_held_decides_nothing():
+    index, fields = VectorIndex(), ['{"year": "one", "gone": 1}', *['{"year": 1}'] * 9]
+    index.add(cloud(10), [{"id": str(n), "fields": text} for n, text in enumerate(fields)])
+    index.delete(["0"])
+    assert index.snapshot.total == 10  # it is only marked
+    assert (chosen_rows(index.snapshot, where="year == 1") & index.alive).sum() == 9
+    with pytest.raises(ValueError, match="no field 'gone'; it has .*year$"):
+        chosen_rows(index.snapshot, where="gone == 1")
+
+
+def test_a_field_of_too_large_numbers_is_refused():
+    index = VectorIndex()
+    index.add(cloud(1), [{"id": "a", "fields": json.dumps({"n": 2**70})}])
+    with pytest.raises(ValueError, match="'n' has too large numbers"):
+        chosen_rows(index.snapshot, where="n > 1")

@@ -97,3 +97,12 @@ def test_a_graph_in_memory_grows_beside_the_one_that_is_searched():
     assert index.snapshot.graph.ntotal == 6000 and before.graph.ntotal == 3000
     rows, _ = before.search(cloud(1, seed=1), 10)[0]
     assert (rows < 3000).all() and len(before) == 3000
+
+
+def test_an_item_that_was_deleted_is_not_proposed():
+    index = VectorIndex()
+    index.add(cloud(10), [{"id": f"photo{n}.jpg"} for n in range(10)])
+    index.delete(["photo3.jpg"])
+    assert index.snapshot.total == 10 and "photo3.jpg" not in index.snapshot.first("id", 10)
+    with pytest.raises(ValueError, match=r"no item with the id 'photo3.jpg'; did you mean 'photo[0124-9].jpg'"):
+        index.snapshot.row_of("photo3.jpg")

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from served import base64_of, client_of, service_of
 from transformers import AutoModel, AutoProcessor
 
 from vsehub.search.retriever import Retriever
+from vsehub.search.vector_index import VectorIndex
 from vsehub.serving import server
 from vsehub.serving.metrics import Metrics
 from vsehub.serving.questions import Limits
@@ -131,6 +133,14 @@ def test_examples_and_the_name_of_the_model(index_folder, tiny_folder):
     assert service.about()["examples"] == ["two boats"] and examples_of(service.live.now) == list(EXAMPLES)
     assert service.model == tiny_folder.name
     service.encoder.close()
+
+
+def test_captions_of_deleted_pictures_are_no_examples():
+    index = VectorIndex()
+    index.add(np.eye(12), [{"id": str(n), "caption": f"caption {n}"} for n in range(12)])
+    index.delete(["0", "6"])
+    shown = set(examples_of(SimpleNamespace(index=index)))
+    assert len(shown) == 4 and shown <= {f"caption {n}" for n in range(12) if n not in (0, 6)}
 
 
 def test_pixels_of_a_request_are_limited(index_folder):

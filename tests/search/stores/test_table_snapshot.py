@@ -19,6 +19,8 @@ CONDITIONS = [
     {"where": 'label == "it\'s" or caption is None'},
     {"where": "not (size in (1, 2, 3)) and width >= 2.5"},
     {"where": "taken < '2024-06-01' and id != 'p4'"},
+    {"where": "not caption in ('caption; 3 --',) and not width in (1, 2.5)"},
+    {"where": "caption not in () and not (width in () or size in [1, 2])"},
     {"path": "odd/*"},
     {"among": "text", "where": "row is None"},
     {"where": "size < 0"},
@@ -107,6 +109,9 @@ def test_an_item_is_known_by_id_or_path_and_a_wrong_one_is_told(address, local):
         now.search(np.eye(2)[:1], 0)
     with pytest.raises(ValueError, match="no field 'colour'"):
         chosen_rows(now, where="colour == 1")
+    for where in "caption == None", "caption in ('a')":
+        with pytest.raises(ValueError, match="cannot be read: .*write `caption i"):
+            chosen_rows(now, where=where)
 
 
 def test_no_more_rows_are_asked_for_than_there_are(address, local, monkeypatch):
@@ -132,3 +137,14 @@ def test_a_state_stays_what_it_was_while_another_writes(address, local):
         assert [each["id"] for each in now.items(rows)] == ["a0", "a1", "a2", "a3"] and scores[0] == 1
     writer.join()
     assert len(open_index(address)) == 8 and len(now) == 4 and now.total == 4
+
+
+def test_what_was_deleted_is_not_shown(address, local):
+    mine = local()
+    mine.add(np.eye(4), [{"id": f"photo{n}.jpg", "caption": f"caption {n}"} for n in range(4)])
+    for index in mine, kept_in(mine, address):
+        index.delete(["photo3.jpg"])
+        assert sorted(index.snapshot.first("caption", 10)) == ["caption 0", "caption 1", "caption 2"]
+        assert len(index.snapshot.first("id", 2)) == 2
+        with pytest.raises(ValueError, match=r"no item with the id 'photo3.jpg'; did you mean 'photo[012].jpg'"):
+            index.snapshot.row_of("photo3.jpg")
