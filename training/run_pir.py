@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
         captions, later = "retrieval" in stages, pictures_later(stages)
         splits = read_splits(last, need_label=needs_label(stages), need_captions=captions, pictures_later=later)
         if "prior" in stages:
-            check_batch(len(splits.train), stages["prior"].training)
+            check_batch(len(splits.train), stages["prior"].training)  # type: ignore[arg-type]  # of no stream
         (model, processor), results = run_stages(stages, partial(train_stage, splits), load)
         if last.stage == "retrieval":
             publish_run(stages, model, processor, results, splits.evaluation)
