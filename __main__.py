@@ -40,6 +40,10 @@ EXPECTED = (
     RecursionError,
 )  # bad input; all other errors are faults of vsehub
 
+BATCHES = {"train": "--per_device_train_batch_size"} | dict.fromkeys(
+    ("index", "evaluate", "analyse", "caption", "teachers"), "--batch_size"
+)  # what makes a verb's batches smaller
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; bad input ends in one line and exit status 2 (`VSEHUB_TRACEBACK=1` shows where)."""
@@ -73,6 +77,10 @@ def main(argv: list[str] | None = None) -> int:
         _complain(f"vsehub {verb}: interrupted")
         return 130
     except Exception as error:
+        if _is_out_of_memory(error) and not os.environ.get("VSEHUB_TRACEBACK"):
+            smaller = f"lower {BATCHES[verb]}" if verb in BATCHES else "free some, or choose another --device"
+            _complain(f"vsehub {verb}: the device has too little memory: {smaller}")
+            return 2
         network = type(error).__module__.startswith("httpx")  # the Hub's client lets errors of its transport through
         if not (network or isinstance(error, EXPECTED)) or os.environ.get("VSEHUB_TRACEBACK"):
             raise
@@ -80,6 +88,12 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     finally:
         unhush()
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether PyTorch has no memory left on a device; PyTorch is imported only if a verb did."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(error, torch.OutOfMemoryError)
 
 
 def _complain(line: str):

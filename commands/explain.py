@@ -1,10 +1,8 @@
 """`vsehub explain MODEL IMAGE`: which parts of an overhead image PIR believes, and the texts it ranks first."""
 
-from pathlib import Path
-
 from ..files.numbers import positive_int
 from ..files.outputs import output_file
-from ..files.text import printable
+from ..files.text import lines_of, printable
 from ..files.whole import whole_path
 from .flags import Parser, add_bands, add_device, add_json, add_trust, chosen_device, loading_options, tell
 from .quiet import calm
@@ -35,8 +33,7 @@ def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
     loading = loading_options(args, args.model)
     output_file(args.out)
-    lines = Path(args.texts).read_text(encoding="utf-8").split("\n") if args.texts else []
-    texts = [text for text in (*args.text, *lines) if text.strip()]
+    texts = [text for text in args.text if text.strip()] + (lines_of(args.texts) if args.texts else [])
     from ..plots.explanation import explain
 
     calm(args.verbose)

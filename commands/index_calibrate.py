@@ -1,8 +1,7 @@
 """`vsehub index calibrate INDEX --data PAIRS`: the minimum cosine of a hit; below it, a search returns nothing."""
 
-from pathlib import Path
-
 from ..files.numbers import fraction, whole
+from ..files.text import lines_of
 from .flags import (
     Parser,
     add_data_flags,
@@ -87,18 +86,3 @@ def _is_number(word: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def lines_of(path: str) -> list[str]:
-    """The lines of a text file that hold something.
-
-    Raises:
-        ValueError: not UTF-8, or nothing in it; the message names the file.
-    """
-    try:
-        lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").split("\n") if line.strip()]
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not a text file in UTF-8 ({error})") from None
-    if not lines:
-        raise ValueError(f"{path}: no line of text in it")
-    return lines

@@ -3,10 +3,10 @@
 import argparse
 import os
 import re
-from pathlib import Path
 from typing import Any
 
 from ..files.numbers import positive_int, whole
+from ..files.text import text_of
 from .flags import Parser, add_device, add_images, add_trust, chosen_device, loading_options, remark
 from .quiet import calm
 
@@ -54,12 +54,12 @@ def token_of(args) -> str | None:
     """The token of the file or of the environment; None for none.
 
     Raises:
-        OSError: no such file.
+        OSError: no such file; ValueError: not UTF-8.
     """
     from ..serving.server import TOKEN
 
     if args.token_file:
-        return Path(args.token_file).read_text(encoding="utf-8").strip()
+        return text_of(args.token_file).strip()
     return os.environ.get(TOKEN)
 
 

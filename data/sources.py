@@ -19,7 +19,7 @@ import pyarrow as pa
 from datasets import Dataset, Image
 from transformers.utils import logging
 
-from ..files.text import printable
+from ..files.text import printable, text_of
 from .columns import in_order, parts_of, with_column
 from .folders import holds_pictures, list_folder
 from .loading import load_split
@@ -281,7 +281,7 @@ def _lines(path: Path) -> list[str]:
     """Lines of a file. `splitlines` would also split at U+2028 and U+0085, and shift all that follows."""
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file (the official layout has one per split)")
-    lines = path.read_text(encoding="utf-8").split("\n")
+    lines = text_of(path).split("\n")
     return lines[:-1] if not lines[-1] else lines
 
 

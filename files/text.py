@@ -2,6 +2,7 @@
 
 import os
 import re
+from pathlib import Path
 
 # What a terminal or a text engine obeys instead of showing it: C0 and C1 controls except tab and newline, marks that
 # turn the writing direction (CVE-2021-42574), invisible operators, tags that spell hidden ASCII, lone surrogates.
@@ -57,8 +58,32 @@ def without_secrets(text: str) -> str:
     return text
 
 
+def text_of(path: str | os.PathLike) -> str:
+    """The text of a file that a user names.
+
+    Raises:
+        OSError: it cannot be read; ValueError: not UTF-8, which the message says with the file's name.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not a text file in UTF-8 ({error}): save it as UTF-8") from None
+
+
+def lines_of(path: str | os.PathLike) -> list[str]:
+    """The lines of a text file that hold something, without the spaces around them.
+
+    Raises:
+        OSError: it cannot be read; ValueError: not UTF-8, or nothing in it; the message names the file.
+    """
+    lines = [line.strip() for line in text_of(path).split("\n") if line.strip()]
+    if not lines:
+        raise ValueError(f"{path}: no line of text in it")
+    return lines
+
+
 def _escaped(match: re.Match) -> str:
     return ascii(match.group())[1:-1]
 
 
-__all__ = ["clean_text", "printable", "printable_lines", "without_secrets"]
+__all__ = ["clean_text", "lines_of", "printable", "printable_lines", "text_of", "without_secrets"]

@@ -12,6 +12,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
 from safetensors import safe_open
 
+from ..files.text import text_of
 from ..modeling.towers import load_errors
 from .model_card import REPO_ID, SOMEWHERE
 from .shipped import files_to_ship
@@ -120,7 +121,7 @@ def _config(folder: Path) -> dict:
 
 def _addressed(card: Path, repo_id: str, tag: str | None) -> bytes:
     """The card; its examples name the repository and the tag of this version."""
-    text = card.read_text(encoding="utf-8").replace(f'"{SOMEWHERE}"', f'"{repo_id}"')
+    text = text_of(card).replace(f'"{SOMEWHERE}"', f'"{repo_id}"')
     for quoted in ('revision="main"', '"revision": "main"') if tag else ():
         text = text.replace(quoted, quoted.replace('"main"', f'"{tag}"'))
     return text.encode()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import anyio
 import anyio.to_thread
+import torch
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -23,6 +24,7 @@ from .service import SIDES, Service
 
 logger = logging.getLogger(__name__)
 PAGE = Path(__file__).with_name("page")
+RETRY = {"Retry-After": "5"}
 KEPT = {"Cache-Control": "private, max-age=60"}
 
 
@@ -49,7 +51,8 @@ def make_app(
         *(Route(f"/{name}", file_of(name)) for name in ("page.css", "page.js")),
         Route("/", file_of("page.html")),
     ]
-    errors = {kind: answer_error for kind in (HTTPException, ValueError, KeyError, TimeoutError, OSError, Exception)}
+    kinds = (HTTPException, ValueError, KeyError, TimeoutError, OSError, torch.OutOfMemoryError, Exception)
+    errors = {kind: answer_error for kind in kinds}
 
     @asynccontextmanager
     async def lifespan(app):
@@ -128,7 +131,10 @@ async def answer_error(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, KeyError):
         return problem(404, str(error.args[0]) if error.args else "there is nothing here")
     if isinstance(error, TimeoutError):
-        return problem(503, str(error), {"Retry-After": "5"})
+        return problem(503, str(error), RETRY)
+    if isinstance(error, torch.OutOfMemoryError):
+        logger.warning("the device of the model has too little memory: %s", printable(error))
+        return problem(503, "too little memory for this now: send fewer texts and pictures, or later", RETRY)
     if isinstance(error, TooMuchError):
         return problem(413, str(error))
     if isinstance(error, ValueError) and not isinstance(error, IndexFolderError):

@@ -16,6 +16,7 @@ from transformers import AutoModel, AutoProcessor
 from transformers.utils import cached_file
 
 from ...files.outputs import output_folder
+from ...files.text import text_of
 from ...files.whole import whole_folder
 from ...modeling.modeling_dual_encoder import DualEncoderPreTrainedModel
 from ...modeling.pooling import GPO
@@ -201,7 +202,7 @@ def copy_card(source: str, out: Path, dtype: str, report: dict, revision: str | 
         said = (
             f"These are {dtype} weights; mean cosine with the float32 embeddings, whose figures stand above: {cosines}."
         )
-        card = Path(path).read_text(encoding="utf-8").rstrip()
+        card = text_of(path).rstrip()
         (out / "README.md").write_text(f"{card}\n\n## Number format\n\n{said}\n", encoding="utf-8")
 
 

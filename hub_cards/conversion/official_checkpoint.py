@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from transformers import CONFIG_MAPPING, AutoTokenizer, BertTokenizer, PreTrainedModel
 from transformers.utils import logging
 
+from ...files.text import text_of
 from ...processing.processing_dual_encoder import forget_last_call, text_positions
 
 
@@ -251,7 +252,7 @@ def load_tokenizer(source: str | Path, text_config):
         tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
         forget_last_call(tokenizer)
     elif path.is_file():
-        words = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
+        words = text_of(path).rstrip("\n").split("\n")
         tokenizer = BertTokenizer(vocab={word: row for row, word in enumerate(words)}, do_lower_case=True)
     else:
         raise CheckpointError(f"{source}: no folder of a tokenizer and no vocab.txt")

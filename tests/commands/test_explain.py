@@ -32,12 +32,14 @@ def test_it_draws_and_ranks(pir_folder, picture, tmp_path, capsys):
 
 def test_what_cannot_be_explained_is_one_line(pir_folder, tiny_folder, dual_folder, picture, tmp_path, capsys):
     (tmp_path / "page.png").write_text("<html>")
+    (tmp_path / "latin.txt").write_bytes("café".encode("latin-1"))
     for arguments, said in (
         ([str(tiny_folder), picture], "has no belief"),
         ([dual_folder("clip"), picture], "has no belief: only PIR models"),
         ([str(pir_folder), str(tmp_path / "page.png")], "page.png"),
         ([str(tmp_path), picture], "model"),
         ([str(pir_folder), picture, "--out", str(tmp_path)], "is a folder: name a file"),
+        ([str(pir_folder), picture, "--texts", str(tmp_path / "latin.txt")], "latin.txt: not a text file in UTF-8"),
         ([str(pir_folder), picture, "--top", "0"], "at least 1"),
     ):
         assert main(["explain", *arguments]) == 2

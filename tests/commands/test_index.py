@@ -6,9 +6,11 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from PIL import Image
 
 from vsehub.commands import index, index_calibrate, index_export
+from vsehub.processing.encoders import Encoder
 from vsehub.search import vector_types
 
 
@@ -141,6 +143,15 @@ def test_a_command_waits_for_another_writer_where_it_is_told_to(
 
 
 @pytest.mark.slow
+def test_a_batch_that_does_not_fit_the_device_is_one_line(photos, tiny_folder, tmp_path, vsehub, monkeypatch):
+    def full(encoder, inputs):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB.")
+
+    monkeypatch.setattr(Encoder, "features", full)
+    said = vsehub("index", photos, "--model", tiny_folder, "--out", tmp_path / "index", status=2)
+    assert "vsehub index: the device has too little memory: lower --batch_size" in said
+
+
 def test_two_jobs_of_one_new_index_both_end_well(photos, tiny_folder, tmp_path):
     words = ["index", photos, "--model", tiny_folder, "--out", tmp_path / "index", "--wait", "120", "--json"]
     command = [sys.executable, "-m", "vsehub", *map(str, words)]

@@ -2,6 +2,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 import vsehub
 from vsehub.__main__ import VERBS, main
@@ -62,6 +63,33 @@ def test_an_interrupt_and_a_hub_out_of_reach_are_one_line(module, kind, status, 
     monkeypatch.setattr("vsehub.commands.push.main", fail)
     assert main(["push", "a", "b"]) == status
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("verb", "remedy"),
+    [("index", "lower --batch_size"), ("train", "lower --per_device_train_batch_size"), ("serve", "another --device")],
+)
+def test_a_full_device_is_one_line_with_the_remedy(verb, remedy, monkeypatch, capsys):
+    def fail(words):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has ...")
+
+    monkeypatch.delenv("VSEHUB_TRACEBACK", raising=False)
+    monkeypatch.setattr(f"vsehub.commands.{verb}.main", fail)
+    assert main([verb, "a"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"vsehub {verb}: the device has too little memory") and remedy in line
+    monkeypatch.setenv("VSEHUB_TRACEBACK", "1")
+    with pytest.raises(torch.OutOfMemoryError):
+        main([verb, "a"])
+
+
+def test_other_errors_of_pytorch_keep_their_traceback(monkeypatch):
+    def fail(words):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr("vsehub.commands.index.main", fail)
+    with pytest.raises(RuntimeError, match="shapes"):
+        main(["index", "a"])
 
 
 def test_our_own_faults_keep_their_traceback(monkeypatch):

@@ -83,6 +83,12 @@ def test_what_is_wrong_is_one_line(index, served, capsys, words, said):
     assert said in capsys.readouterr().err and not served
 
 
+def test_a_token_file_that_is_no_text_is_named(index, served, capsys, tmp_path):
+    (tmp_path / "token").write_bytes(b"\xff\xfe" + TOKEN.encode())
+    assert main(["serve", str(index), "--port", "0", "--token_file", str(tmp_path / "token")]) == 2
+    assert f"{tmp_path / 'token'}: not a text file in UTF-8" in capsys.readouterr().err and not served
+
+
 def test_a_missing_index_and_a_missing_extra_are_one_line(index, served, capsys, monkeypatch):
     assert main(["serve", str(index.parent), "--port", "0"]) == 2
     assert "holds no index: make one with `vsehub index`" in capsys.readouterr().err

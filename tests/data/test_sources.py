@@ -71,6 +71,14 @@ def test_a_torn_dense_line_would_shift_the_rest_and_is_an_error(tmp_path, images
         read_source(folder, "train", str(images))
 
 
+@pytest.mark.parametrize("name", ["train_caps.txt", "train_ids.txt", "f30k_train.jsonl"])
+def test_a_file_of_the_official_layout_in_another_encoding_is_named(tmp_path, images, name):
+    folder = official(tmp_path / "f30k", False)
+    (tmp_path / "f30k" / name).write_bytes(b"caf\xe9\n" * 2)
+    with pytest.raises(ValueError, match=f"{name}: not a text file in UTF-8"):
+        read_source(folder, "train", str(images))
+
+
 @pytest.mark.parametrize("name", ["../secret.jpg", "/etc/passwd", "a/../../secret.jpg", "link.jpg", "..", "a\0b"])
 def test_a_manifest_never_leads_out_of_its_root(tmp_path, images, name):
     (tmp_path / "secret.jpg").write_bytes(jpeg())

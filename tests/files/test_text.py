@@ -6,7 +6,7 @@ import unicodedata
 
 import pytest
 
-from vsehub.files.text import clean_text, printable
+from vsehub.files.text import clean_text, lines_of, printable, text_of
 
 STORED = {
     "plain": ("A red boat, 20 °C.", "A red boat, 20 °C."),
@@ -64,3 +64,16 @@ def test_the_time_for_hostile_text_grows_with_its_length_not_with_its_square(pie
     clean_text(piece * 100_000)
     printable(piece * 100_000)
     assert time.process_time() - start < 5  # 0.2 s; its square would be hours
+
+
+def test_a_file_in_another_encoding_is_named(tmp_path):
+    path = tmp_path / "latin.txt"
+    path.write_bytes("café\n".encode("latin-1"))
+    for reader in (text_of, lines_of):
+        with pytest.raises(ValueError, match=r"latin.txt: not a text file in UTF-8 .*: save it as UTF-8"):
+            reader(path)
+    path.write_text(" café \n\n\u2028\nb\n", encoding="utf-8")
+    assert text_of(str(path)).startswith(" café \n") and lines_of(path) == ["café", "b"]
+    path.write_text(" \n")
+    with pytest.raises(ValueError, match="latin.txt: no line of text"):
+        lines_of(path)

@@ -1,6 +1,7 @@
 """Routes, and errors as one line of JSON."""
 
 import pytest
+import torch
 from served import base64_of, client_of, message_of
 
 from vsehub.processing.pixels import BadImageError
@@ -36,6 +37,7 @@ def test_the_page_its_style_and_its_script_are_files_of_the_package(client):
         (BadImageError("/home/me/a.png: broken"), 404, "the server's log says why"),
         (FileNotFoundError(2, "no such file", "/home/me/a.png"), 404, "the server's log says why"),
         (TimeoutError("too slow"), 503, "too slow"),
+        (torch.OutOfMemoryError("CUDA out of memory"), 503, "send fewer texts and pictures"),
         (RuntimeError("/home/me secret"), 500, "a fault of the server"),
         (MemoryError(), 500, "a fault of the server"),
     ],
