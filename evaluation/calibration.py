@@ -21,7 +21,7 @@ def calibrate_logit_scale(image_embeds, text_embeds, text_to_image, candidates: 
     Returns:
         A factor within [1, 200].
     """
-    images, texts = (torch.as_tensor(np.asarray(x)).double() for x in (image_embeds, text_embeds))
+    images, texts = (torch.as_tensor(np.asarray(x), device="cpu").double() for x in (image_embeds, text_embeds))
     owners, rng = np.asarray(text_to_image), np.random.default_rng(seed)
     by_image = [np.flatnonzero(owners == row) for row in range(len(images))]
     known = [row for row, captions in enumerate(by_image) if len(captions)]
@@ -34,7 +34,7 @@ def calibrate_logit_scale(image_embeds, text_embeds, text_to_image, candidates: 
         rows = [row, *(known[other + (other >= place)] for other in others)]
         chosen[place] = [rng.choice(by_image[each]) for each in rows]
     cosines = torch.einsum("nd,ncd->nc", images[known], texts[chosen])
-    right = torch.zeros(len(known), dtype=torch.long)
+    right = torch.zeros(len(known), dtype=torch.long, device="cpu")
     low, high = 0.0, float(np.log(200.0))
     for _ in range(60):  # ternary search: cross-entropy is convex in the factor, so it has one minimum in its logarithm
         third = (high - low) / 3

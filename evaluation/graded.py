@@ -34,7 +34,7 @@ def ndcg(scores: np.ndarray, relevance: np.ndarray, k: int) -> np.ndarray:
     Raises:
         ValueError: NaN or infinity; rows are named.
     """
-    scores, relevance = torch.as_tensor(np.asarray(scores)), torch.as_tensor(np.asarray(relevance))
+    scores, relevance = (torch.as_tensor(np.asarray(x), device="cpu") for x in (scores, relevance))
     _refuse(torch.isnan(scores) | (scores == torch.inf), "scores")
     _refuse(~torch.isfinite(relevance), "relevance")
     step = max(1, counting.SCORES_AT_ONCE // max(1, scores.shape[1]))
@@ -113,7 +113,7 @@ def graded_metrics(
         mixed = tuple(F.normalize(side - mean.to(side), dim=-1) for side, mean in sides)
     values = {name: [] for name in TASKS}
     step = max(1, counting.SCORES_AT_ONCE // (2 * (len(images) + len(texts))))
-    for rows in torch.arange(len(images)).split(step):
+    for rows in torch.arange(len(images), device="cpu").split(step):
         for name, (scores, gains, own) in _tasks((images, texts), mixed, relevance, rows, first, legacy).items():
             if own is not None:
                 here = torch.arange(len(rows), device=scores.device)

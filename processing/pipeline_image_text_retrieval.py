@@ -89,7 +89,7 @@ class ImageTextRetrievalPipeline(Pipeline):
         if not items:
             raise ValueError("the gallery is empty")
         is_text = [isinstance(item, str) for item in items]
-        embeds = torch.empty(len(items), self.model.config.projection_dim)
+        embeds = torch.empty(len(items), self.model.config.projection_dim, device="cpu")
         for wanted, encode in ((True, self.model.encode_text), (False, self.model.encode_image)):
             rows = [row for row, text in enumerate(is_text) if text == wanted]
             if rows:

@@ -104,7 +104,19 @@ def _settings(source: str, name: str, shared: dict):
         _raise_exceptions_for_gated_repo=False,
         **place,
     )
-    return None if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
+    return None if path is None else _json(Path(path))
+
+
+def _json(path: Path):
+    """What a file of JSON holds.
+
+    Raises:
+        ValueError: it holds none; the message names it.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON, or half of a file ({error}): get the model again") from None
 
 
 def _refuse_code(source: str, shared: dict):
@@ -116,7 +128,7 @@ def _refuse_code(source: str, shared: dict):
     place = {key: value for key, value in shared.items() if key != "trust_remote_code"}
     folder = source if Path(source).is_dir() else snapshot_download(source, allow_patterns="*.json", **place)
     for path in sorted(Path(folder).rglob("*config*.json")):
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = _json(path)
         content = content if isinstance(content, dict) else {}
         refuse_kernels(content)
         given = {name for part in MODEL_ARGUMENTS for name in content.get(part) or {}}

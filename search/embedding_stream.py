@@ -131,7 +131,7 @@ def _joined(several: list[dict]) -> dict:
 @torch.inference_mode()
 def _embedded(encoder, resize, items, inputs, problems):
     if inputs is None:
-        return [], torch.empty(0, encoder.dimension).numpy(), problems
+        return [], torch.empty(0, encoder.dimension, device="cpu").numpy(), problems
     inputs = on_device(inputs, encoder.device)
     if resize:
         inputs["pixel_values"] = resize.finish(inputs["pixel_values"])

@@ -32,16 +32,16 @@ class FastResize:
             raise _unknown(images, size)
         self.size, self.least_side, self.resample = (width, height), max(height, width), images.resample
         mean, std = (images.image_mean, images.image_std) if images.do_normalize else ([0.0] * 3, [1.0] * 3)
-        scale = torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1)
+        scale = torch.tensor(std, dtype=torch.float32, device="cpu").view(1, 3, 1, 1)
         self.gain = images.rescale_factor / scale
-        self.offset = torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1) / scale
+        self.offset = torch.tensor(mean, dtype=torch.float32, device="cpu").view(1, 3, 1, 1) / scale
         if not self._agrees(images):
             raise _unknown(images, size)
 
     def _agrees(self, images) -> bool:
         """Whether it gives the pixels of the processor, which may do more than its settings say."""
         sample = Image.linear_gradient("L").resize((2 * self.size[0], self.size[1])).convert("RGB")
-        theirs = images(images=[sample], return_tensors="pt")["pixel_values"]
+        theirs = images(images=[sample], return_tensors="pt")["pixel_values"].cpu()
         mine = self.finish(self.prepare([sample]))
         return mine.shape == theirs.shape and bool((mine - theirs).abs().max() < 0.05)  # a step of 8 bits is 0.02
 

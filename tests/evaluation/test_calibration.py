@@ -30,3 +30,10 @@ def test_clearer_pairs_may_be_surer():
 
 def test_one_image_has_no_rival():
     assert calibrate_logit_scale(np.ones((1, 2)), np.ones((3, 2)), [0, 0, 0]) == 1.0
+
+
+def test_the_default_device_changes_nothing():
+    """`meta` stands for a GPU: its tensors cannot be mixed with those of the CPU, either."""
+    with torch.device("meta"):
+        found = calibrate_logit_scale(*world(0.8))
+    assert found == calibrate_logit_scale(*world(0.8))

@@ -148,3 +148,11 @@ def test_the_mixed_tasks_are_those_of_vectors_that_were_centred_by_hand():
     assert {k: v for k, v in less.items() if "mixed" in k} == pytest.approx(
         {k: v for k, v in expected.items() if "mixed" in k}, abs=1e-4
     )
+
+
+def test_gains_are_counted_on_the_cpu_whatever_the_default_device():
+    """`meta` stands for a GPU: its tensors cannot be mixed with those of the CPU, either."""
+    scores, gains = np.array([[3.0, 2.0, 1.0]]), np.array([[0.0, 1.0, 0.5]])
+    with torch.device("meta"):
+        found = ndcg(scores, gains, 3)
+    assert found == pytest.approx(ndcg(scores, gains, 3))

@@ -1,11 +1,14 @@
 """An encoder gives what the library of its model gives: every family, alone and in batches, pictures and texts."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from dual_encoders import FAMILIES
 from torch.nn import functional as F
 from transformers import AutoModel, AutoProcessor
 
+from vsehub.modeling.modeling_dual_encoder import DualEncoderOutput
 from vsehub.processing.encoders import Encoder, truncated
 from vsehub.processing.load_encoder import load_encoder
 from vsehub.processing.pixels import to_rgb
@@ -35,6 +38,30 @@ def direct(family, dual_folder):
     folder = dual_folder(family)
     model, processor = AutoModel.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder)
     return model, lambda **inputs: processor(**inputs, return_tensors="pt"), PADDING.get(family, {})
+
+
+class Lengths(Encoder):
+    """Embeds texts by their length, without a model."""
+
+    dimension, device = 2, torch.device("cpu")
+
+    def __init__(self):
+        self.text_limit, self.config = None, SimpleNamespace(image_embeds_mean=[0.5, 0], text_embeds_mean=[0, 0.5])
+
+    def text_inputs(self, texts):
+        return {"length": torch.tensor([[len(text), 1.0] for text in texts], device="cpu")}
+
+    def __call__(self, length):
+        return DualEncoderOutput(text_embeds=length)
+
+
+def test_vectors_are_on_the_cpu_whatever_the_default_device():
+    """`meta` stands for a GPU: its tensors cannot be mixed with those of the CPU, either."""
+    encoder = Lengths()
+    with torch.device("meta"):
+        found, empty, means = encoder.encode_text(["three", "a", "two"], 2), encoder.encode_text([]), encoder.means
+    assert found.tolist() == [[5, 1], [1, 1], [3, 1]] and empty.tolist() == []
+    assert {name: mean.tolist() for name, mean in means.items()} == {"image": [0.5, 0], "text": [0, 0.5]}
 
 
 @torch.no_grad()

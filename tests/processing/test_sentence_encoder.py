@@ -80,6 +80,13 @@ def test_a_model_of_texts_alone_is_refused(tmp_path, tiny_text_config, tiny_toke
     assert "is a sentence-transformers model of text, not of images and texts: take a dual encoder" in said
 
 
+@pytest.mark.parametrize("name", ["modules.json", "sentence_bert_config.json"])
+@pytest.mark.parametrize("content", [b"{", b'{"a": "caf\xe9"}'])
+def test_a_torn_file_of_settings_is_named(copied, name, content):
+    (copied / name).write_bytes(content)
+    assert f"{name}: not JSON, or half of a file" in refusal(str(copied))
+
+
 def test_foreign_code_is_refused(copied, tmp_path):
     modules = copied / "modules.json"
     good = modules.read_text()

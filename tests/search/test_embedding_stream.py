@@ -13,6 +13,13 @@ from vsehub.search import embedding_stream
 from vsehub.search.embedding_stream import embed_stream
 
 
+def test_a_batch_without_a_picture_is_empty_whatever_the_default_device(tiny_model, tiny_processor):
+    encoder = Encoder(tiny_model, tiny_processor)
+    with torch.device("meta"):
+        ((items, vectors, problems),) = embed_stream(encoder, [({"id": "torn"}, b"torn")])
+    assert items == [] and vectors.shape == (0, encoder.dimension) and problems[0]["id"] == "torn"
+
+
 def photograph(seed, size=(640, 480)):
     """Smooth shapes with some grain, as a camera gives."""
     rng = np.random.default_rng(seed)

@@ -19,6 +19,11 @@ def made(tiny_model, tiny_processor):
     encoder.close()
 
 
+def test_no_texts_are_no_vectors_whatever_the_default_device(made):
+    with torch.device("meta"):
+        assert made[0].encode_text([]).device.type == "cpu"
+
+
 def all_at_once(tasks):
     """Results of functions that run in a thread each."""
     results = [None] * len(tasks)
