@@ -20,7 +20,7 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_utils import TrainOutput
 from transformers.utils import logging
 
@@ -98,6 +98,7 @@ class WholeCheckpoints(SealedCheckpoints):
         """Train; a checkpoint that has all `max_steps` is only loaded, where the stock Trainer takes one step more."""
         if isinstance(resume_from_checkpoint, (str, os.PathLike)):
             state = TrainerState.load_from_json(os.path.join(resume_from_checkpoint, STATE))
+            best = state.best_model_checkpoint = best_beside(Path(resume_from_checkpoint), state, self.args)
             if 0 < self.args.max_steps <= state.global_step:
                 self.state = state
                 self.stay_whole()
@@ -106,6 +107,7 @@ class WholeCheckpoints(SealedCheckpoints):
                     self._load_best_model()
                 return TrainOutput(state.global_step, 0.0, {})
             refuse_other_batches(Path(resume_from_checkpoint), state, self.args)
+            self.add_callback(_BestIs(best))
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
@@ -153,6 +155,35 @@ def refuse_other_batches(folder: Path, state: TrainerState, args: TrainingArgume
             f"{folder} was written with --per_device_train_batch_size {size}, not {args.per_device_train_batch_size}: "
             "set it as it was, or start anew from its weights"
         )
+
+
+class _BestIs(TrainerCallback):
+    """Says which checkpoint is the best so far, after Trainer has read a path that may be that of another folder."""
+
+    def __init__(self, best: str | None):
+        self.best = best
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        state.best_model_checkpoint = self.best
+
+
+def best_beside(folder: Path, state: TrainerState, args: TrainingArguments) -> str | None:
+    """The best checkpoint of a run that goes on: beside the one that it goes on from, wherever it was when it was saved.
+
+    Raises:
+        ValueError: it is gone or damaged, and would be loaded at the end.
+    """
+    if state.best_model_checkpoint is None:
+        return None
+    stored = Path(state.best_model_checkpoint)
+    best = next((path for path in (folder.parent / stored.name, stored) if path.is_dir()), None)
+    wrong = "is gone" if best is None else missing_part(best)
+    if wrong and args.load_best_model_at_end:
+        raise ValueError(
+            f"{folder}: its run's best checkpoint, {stored.name}, is not whole beside it ({wrong}): put it back, name "
+            "another checkpoint, or go on with --load_best_model_at_end False"
+        )
+    return None if best is None else str(best)
 
 
 def seal(folder: Path):

@@ -266,3 +266,35 @@ def test_a_checkpoint_of_other_batches_is_refused(copied, scenes):
     words = [*scenes, *SMALL, *FLAGS, "--max_steps", "5", "--output_dir", str(copied)]
     with pytest.raises(ValueError, match="written with --per_device_train_batch_size 8, not 4"):
         run_d2s.main([*words, "--per_device_train_batch_size", "4", "--resume_from_checkpoint", "true"])
+
+
+@pytest.fixture
+def best_first(finished, tmp_path):
+    """A run that has moved since it stopped, and whose best checkpoint is not its last; the weights of that one."""
+    stage = tmp_path / "moved" / "baseline"
+    shutil.copytree(finished[0] / "baseline", stage)
+    (stage / "finished.json").unlink()
+    state = json.loads((stage / "checkpoint-4" / "trainer_state.json").read_text())
+    state |= {"best_metric": 599.0, "best_global_step": 2}
+    state["best_model_checkpoint"] = str(tmp_path / "where it was" / "baseline" / "checkpoint-2")
+    (stage / "checkpoint-4" / "trainer_state.json").write_text(json.dumps(state))
+    (stage / "checkpoint-4" / SEAL).unlink()
+    return stage.parent, load_file(stage / "checkpoint-2" / "model.safetensors")
+
+
+@pytest.mark.parametrize("steps", ["4", "6"])  # the last checkpoint is only loaded, or the run goes on
+def test_a_run_that_has_moved_still_publishes_its_best_checkpoint(best_first, scenes, steps):
+    out, best = best_first
+    flags = [*FLAGS, "--load_best_model_at_end", "True", "--max_steps", steps, "--resume_from_checkpoint", "true"]
+    assert equal(best, run(scenes, out, *flags))
+
+
+@pytest.mark.parametrize("steps", ["4", "6"])
+def test_a_best_checkpoint_that_is_gone_is_named_before_the_first_step(best_first, scenes, steps):
+    out, _ = best_first
+    shutil.rmtree(out / "baseline" / "checkpoint-2")
+    flags = [*FLAGS, "--load_best_model_at_end", "True", "--max_steps", steps, "--resume_from_checkpoint", "true"]
+    with pytest.raises(ValueError, match="best checkpoint, checkpoint-2, is not whole beside it .is gone.: put it"):
+        run(scenes, out, *flags)
+    assert not (out / "baseline" / "checkpoint-6").exists()
+    run(scenes, out, *flags, "--load_best_model_at_end", "False")
