@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..training.checkpoints import STATE, checkpoints_of
+from ..training.checkpoints import STATE, own_checkpoints
 
 MAIN = ("rsum", "mean_recall", "accuracy")  # without a choice, the first of these that is there is drawn
 PANEL = (6.4, 3.4)  # inches
@@ -30,16 +30,16 @@ def read_curves(run: str | Path) -> list[Curves]:
 
     Raises:
         FileNotFoundError: there is no checkpoint.
-        ValueError: a checkpoint's record is damaged.
+        ValueError: the record of a stage or of a checkpoint is damaged.
     """
     run = Path(run)
     if not run.exists():
         raise FileNotFoundError(f"{run}: no such folder")
     if (run / STATE).exists():
         return [_curves(run, run.parent.name)]
-    if newest := checkpoints_of(run):
+    if newest := own_checkpoints(run):
         return [_curves(newest[-1], run.name)]
-    stages = [(folder, checkpoints_of(folder)) for folder in sorted(run.iterdir()) if folder.is_dir()]
+    stages = [(folder, own_checkpoints(folder)) for folder in sorted(run.iterdir()) if folder.is_dir()]
     found = [_curves(checkpoints[-1], folder.name) for folder, checkpoints in stages if checkpoints]
     if not found:
         raise FileNotFoundError(f"{run}: no checkpoint of a run in it (STAGE/checkpoint-N)")

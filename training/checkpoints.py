@@ -11,7 +11,7 @@ import shutil
 import socket
 import zipfile
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -27,6 +27,7 @@ from transformers.utils import logging
 from ..files.whole import recover, whole_folder
 from ..modeling.towers import load_errors
 from .fsdp import ShardedTrainer, load_whole_state
+from .settings import RECORD, read_record, run_of
 
 SEAL, STATE = "sealed.json", "trainer_state.json"
 NAME = re.compile(r"checkpoint-(\d+)")
@@ -80,6 +81,8 @@ class SealedCheckpoints(ShardedTrainer):
                 self.accelerator.wait_for_everyone()  # each process has written its part
                 if self.args.should_save:
                     self.state.save_to_json(str(draft / STATE))
+                    with suppress(FileNotFoundError):
+                        shutil.copyfile(Path(self.args.output_dir, RECORD), draft / RECORD)
                     seal(draft)
         finally:
             self._draft, self.args.push_to_hub = None, push
@@ -168,7 +171,7 @@ class _BestIs(TrainerCallback):
 
 
 def best_beside(folder: Path, state: TrainerState, args: TrainingArguments) -> str | None:
-    """The best checkpoint of a run that goes on: beside the one that it goes on from, wherever it was when it was saved.
+    """The best checkpoint of a run that goes on: beside the one that it goes on from, even if it was moved.
 
     Raises:
         ValueError: it is gone or damaged, and would be loaded at the end.
@@ -198,14 +201,29 @@ def checkpoints_of(folder: Path) -> list[Path]:
     return [path for _, path in sorted((int(name[1]), path) for name, path in named if name and path.is_dir())]
 
 
-def newest_whole(folder: Path) -> Path | None:
+def own_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of the run that a stage's folder belongs to, by step, whole or not.
+
+    Raises:
+        ValueError: the folder's record is damaged.
+    """
+    record = read_record(folder)
+    found = checkpoints_of(folder)
+    return found if record is None else [path for path in found if run_of(path) in (record.run, None)]
+
+
+def newest_whole(folder: Path, own: bool = False) -> Path | None:
     """The newest checkpoint that a run can go on from; None if there is none at all.
+
+    Args:
+        folder: of the stage.
+        own: whether only those of the run that the folder belongs to count.
 
     Raises:
         ValueError: there are some, and none is whole.
     """
     torn = []
-    for path in reversed(checkpoints_of(folder)):
+    for path in reversed(own_checkpoints(folder) if own else checkpoints_of(folder)):
         missing = missing_part(path)
         if not missing:
             if torn and PartialState().is_main_process:
@@ -250,14 +268,21 @@ def _damage(path: Path) -> str:
 
 
 def rotate(folder: Path, limit: int | None, protected: set[str]):
-    """Remove the oldest checkpoints, and what is left of damaged ones, down to `limit`; those named stay."""
+    """Remove the oldest checkpoints, those of other runs, and what is left of damaged ones; those named stay.
+
+    Args:
+        folder: of the stage.
+        limit: how many are kept; None: all.
+        protected: names.
+    """
     for draft in folder.glob(".checkpoint-*.draft"):
         recover(folder / draft.name[1:].rsplit(".", 2)[0])
     if not limit or limit < 1:
         return
     keep = set(protected)
+    runs = {run_of(folder / name) for name in protected}
     for path in reversed(checkpoints_of(folder)):
-        if path.name not in keep and (len(keep) >= limit or missing_part(path)):
+        if path.name not in keep and (len(keep) >= limit or run_of(path) not in runs or missing_part(path)):
             shutil.rmtree(path, ignore_errors=True)
         else:
             keep.add(path.name)
@@ -312,6 +337,7 @@ __all__ = [
     "load_whole",
     "missing_part",
     "newest_whole",
+    "own_checkpoints",
     "refuse_non_finite",
     "rotate",
     "seal",

@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
         splits = read_splits(last, need_label=needs_label(stages), need_captions=captions, pictures_later=later)
         if "prior" in stages:
             check_batch(len(splits.train), stages["prior"].training)  # type: ignore[arg-type]  # of no stream
-        (model, processor), results = run_stages(stages, partial(train_stage, splits), load)
+        (model, processor), results = run_stages(stages, partial(train_stage, splits), load, splits.rows)
         if last.stage == "retrieval":
             publish_run(stages, model, processor, results, splits.evaluation)
     return 0

@@ -11,9 +11,8 @@ from ..files.whole import write_json
 from ..modeling.modeling_dual_encoder import DualEncoderPreTrainedModel
 from ..processing.processing_dual_encoder import DualEncoderProcessor
 from .arguments import D2SObjectiveArguments, PIRObjectiveArguments
-from .stages import StageArguments, publish
+from .stages import TRAINING_FILE, StageArguments, publish
 
-TRAINING_FILE = "training.json"  # in the folder of a stage: what a card says of it
 METRICS = ("recall", "rsum", "precision", "accuracy")
 
 

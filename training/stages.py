@@ -27,10 +27,11 @@ from .bad_pictures import tell_bad_pictures
 from .checkpoints import refuse_non_finite
 from .limits import check_fsdp, check_lora, check_metric_of_rows, check_settings, metric_of
 from .recipe import parse_stages
-from .resume import NEWEST, Resume, checkpoint_of, parse_resume
+from .resume import FINISHED, Resume, begin, checkpoint_of, is_finished, parse_resume, run_in
+from .settings import forget_caches_of_other_bands, settings_of
 from .streamed_pairs import check_streaming
 
-FINISHED = "finished.json"  # written last in a stage's folder: its metrics, and the sign that `best` is whole
+TRAINING_FILE = "training.json"  # in the folder of a stage: what a card says of it
 
 TEST = re.compile(r"(?<![a-z])tests?(?![a-z])")  # in the name of a split: test[:50%], karpathy_test
 
@@ -112,6 +113,10 @@ class StageArguments:
         """Where Trainer goes on, or None to start anew."""
         return checkpoint_of(self.resume, self.folder)
 
+    def settings(self, rows: int | None) -> dict[str, Any]:
+        """What the weights follow from, with the number of training rows where it is known."""
+        return settings_of(self.model, self.data, self.objective, self.training, rows)
+
     def for_trainer(self) -> RetrievalTrainingArguments:
         """The arguments of Trainer, whose `output_dir` is the folder of the stage."""
         training = copy.copy(self.training)
@@ -135,6 +140,8 @@ def read_stages(
     _one_checkpoint_each(stages)
     if len({bool(args.training.fsdp) for args in stages.values()}) > 1:
         raise ValueError("--fsdp for some stages of a run: give it to all of them, or run them apart")
+    if len({tuple(args.data.bands or ()) for args in stages.values()}) > 1:
+        raise ValueError("--bands for some stages of a run: pictures are read once for all; give them all the same")
     return stages
 
 
@@ -158,6 +165,11 @@ class Splits:
 
     train: Dataset | Stream
     evaluation: Dataset
+
+    @property
+    def rows(self) -> int | None:
+        """How many rows train; None for a stream, which keeps a record of its own."""
+        return None if isinstance(self.train, Stream) else len(self.train)
 
 
 def read_splits(
@@ -199,40 +211,57 @@ def pictures_later(stages: dict[str, StageArguments]) -> bool:
 
 
 def run_stages(
-    stages: dict[str, StageArguments], train: Callable[..., tuple], load: Callable[[str, Path], tuple]
+    stages: dict[str, StageArguments],
+    train: Callable[..., tuple],
+    load: Callable[[str, Path], tuple],
+    rows: int | None = None,
 ) -> tuple[tuple[Any, Any], dict[str, dict]]:
     """Run stages in order and hand each the one before.
 
-    A stage that an earlier, interrupted run finished is loaded, not resumed: Trainer would take one step more.
+    A stage that this run finished before it was interrupted is loaded, not resumed: Trainer would take one step more.
 
     Args:
         stages: the arguments of each stage that is wanted, in order.
         train: (args, previous) -> (model, processor, metrics); `previous` is the (model, processor) of the stage
             before, or None.
         load: (stage, folder) -> (model, processor).
+        rows: of training, where they are counted.
 
     Returns:
         The last stage's (model, processor), and every stage's metrics.
+
+    Raises:
+        ValueError: a stage would go on, or be published, with other settings than it was trained with.
     """
-    previous, results = None, {}
+    previous, before, results = None, None, {}
     for stage, args in stages.items():
-        done = args.folder / FINISHED
-        if args.resume == NEWEST and done.exists():
+        where = (args.resume, args.folder, before, args.settings(rows))
+        if is_finished(*where):
             recover(args.best)
-            previous, results[stage] = load(stage, args.best), _finished(done)
-            continue
-        done.unlink(missing_ok=True)
-        set_seed(args.training.seed)  # before the heads are drawn, not only before the first batch
-        model, processor, results[stage] = train(args, previous)
-        previous = model, processor
-        if args.training.process_index == 0:
-            save(model, processor, args.best)
-            write_json(done, results[stage], indent=None)
-            name = args.training.metric_for_best_model
-            tell_bad_pictures(args.root, args.data.train_split)
-            print(f"{stage}: {name.removeprefix('eval_')} {results[stage][name]:.1f} on {args.data.eval_split}")
-        PartialState().wait_for_everyone()  # the next stage may read what this one saved
+            previous, results[stage] = load(stage, args.best), _finished(args.folder / FINISHED)
+        else:
+            begin(*where, writes=args.training.should_save)
+            previous, results[stage] = _trained(args, train, previous)
+        before = run_in(args.folder)
     return previous, results
+
+
+def _trained(args: StageArguments, train: Callable[..., tuple], previous: tuple | None) -> tuple[tuple, dict]:
+    """Train one stage and save what it selected; its (model, processor) and its metrics."""
+    if args.training.cache_vision and args.training.process_index == 0:
+        forget_caches_of_other_bands(args.root / "cache", args.data.bands)
+    PartialState().wait_for_everyone()
+    set_seed(args.training.seed)  # before the heads are drawn, not only before the first batch
+    model, processor, metrics = train(args, previous)
+    if args.training.process_index == 0:
+        (args.folder / TRAINING_FILE).unlink(missing_ok=True)  # it speaks of the model that is replaced
+        save(model, processor, args.best)
+        write_json(args.folder / FINISHED, metrics, indent=None)
+        name = args.training.metric_for_best_model
+        tell_bad_pictures(args.root, args.data.train_split)
+        print(f"{args.stage}: {name.removeprefix('eval_')} {metrics[name]:.1f} on {args.data.eval_split}")
+    PartialState().wait_for_everyone()  # the next stage may read what this one saved
+    return (model, processor), metrics
 
 
 def _finished(path: Path) -> dict:

@@ -33,6 +33,13 @@ def test_the_newest_checkpoint_of_every_stage_is_read(run):
     assert pretrain.series["learning_rate"] == [(5, 1e-4), (10, 5e-5)] and "epoch" not in pretrain.series
 
 
+def test_checkpoints_of_an_older_run_in_the_same_folder_are_not_read(run):
+    for folder, name in ((run / "pretrain", "new"), (run / "pretrain/checkpoint-5", "new"), (run / "finetune", "new")):
+        (folder / "settings.json").write_text(json.dumps({"run": name, "after": "", "settings": {}}))
+    (pretrain,) = read_curves(run)
+    assert pretrain.name == "run/pretrain" and pretrain.series["eval_rsum"] == [(5, 50.0)]
+
+
 def test_a_stage_and_a_checkpoint_are_read_alone(run):
     assert [each.name for each in read_curves(run / "pretrain")] == ["run/pretrain"]
     assert read_curves(run / "pretrain" / "checkpoint-5")[0].series["eval_rsum"] == [(5, 50.0)]

@@ -1,10 +1,15 @@
 """Stages of a run: their folders, what is refused before the first, and where each resumes."""
 
+import shutil
+
 import pytest
+from safetensors.torch import load_file
 from small_runs import SMALL, equal, run
+from transformers import TrainerCallback
 
 from vsehub.training.arguments import D2S_ARGUMENTS
 from vsehub.training.d2s_stages import STAGES
+from vsehub.training.progress import reported_by
 from vsehub.training.stages import _finished, read_stages
 
 
@@ -55,3 +60,72 @@ def test_only_the_stages_that_run_are_checked(scenes, tmp_path):
 def test_what_a_finished_stage_wrote_is_read(both_stages):
     metrics = _finished(both_stages[0] / "pretrain" / "finished.json")
     assert metrics["eval_rsum"] > 0 and all(low <= high for low, high in metrics["eval_intervals"].values())
+
+
+class Kill(TrainerCallback):
+    """Ends a run as a signal does, after a step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            raise KeyboardInterrupt
+
+
+OTHER = ["--seed", "2", "--learning_rate", "0.01"]
+GO_ON = ["--resume_from_checkpoint", "true"]
+
+
+@pytest.mark.parametrize("step", [1, 3])  # before and after its first checkpoint
+def test_a_new_run_in_a_used_folder_never_goes_on_with_the_old_one(both_stages, scenes, tmp_path, step):
+    out = tmp_path / "run"
+    shutil.copytree(both_stages[0], out)
+    with pytest.raises(KeyboardInterrupt), reported_by(Kill(step)):
+        run(scenes, out, *OTHER)
+    assert equal(both_stages[1], load_file(out / "hub" / "model.safetensors"))  # until there is something better
+    assert (out / "pretrain" / "best").is_dir() and (out / "finetune" / "best").is_dir()
+    assert equal(run(scenes, tmp_path / "alone", *OTHER), run(scenes, out, *OTHER, *GO_ON))
+
+
+def test_a_finished_run_is_not_published_under_other_settings(both_stages, scenes, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(both_stages[0], out)
+    with pytest.raises(ValueError, match="pretrain was finished .*--learning_rate was 0.0002, and is 0.01.*--seed was"):
+        run(scenes, out, *OTHER, *GO_ON)
+    with pytest.raises(ValueError, match="finetune was finished .*--max_steps was 4, and is 6"):
+        run(scenes, out, "--finetune.max_steps", "6", *GO_ON)
+    with pytest.raises(ValueError, match="pretrain was finished .*--max_train_images was None, and is 24.: set them"):
+        run(scenes, out, "--max_train_images", "24", *GO_ON)
+    assert equal(both_stages[1], run(scenes, out, *GO_ON))
+
+
+@pytest.mark.parametrize("flag", ["--gradient_accumulation_steps", "--seed", "--data_seed", "--max_train_images"])
+def test_a_run_does_not_go_on_with_other_batches(scenes, tmp_path, flag):
+    flags = ["--stages", "baseline"]
+    with pytest.raises(KeyboardInterrupt), reported_by(Kill(3)):
+        run(scenes, tmp_path, *flags)
+    with pytest.raises(ValueError, match=f"checkpoint-2 was begun .*{flag} was .*, and is 16"):
+        run(scenes, tmp_path, *flags, flag, "16", *GO_ON)
+
+
+def test_a_stage_that_is_trained_alone_and_anew_takes_the_next_one_with_it(both_stages, scenes, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(both_stages[0], out)
+    flags = ["--pretrain.learning_rate", "0.01"]
+    run(scenes, out, "--stages", "pretrain", *flags)
+    assert equal(run(scenes, tmp_path / "alone", *flags), run(scenes, out, *flags, *GO_ON))
+
+
+def test_bands_are_those_of_all_stages(scenes, tmp_path):
+    words = [*scenes, *SMALL, "--output_dir", str(tmp_path), "--finetune.bands", "3", "2", "1"]
+    with pytest.raises(ValueError, match="--bands for some stages of a run"):
+        read_stages(words, STAGES, D2S_ARGUMENTS)
+
+
+def test_a_run_with_other_bands_makes_its_caches_anew(scenes, tmp_path):
+    flags = ["--stages", "baseline", "--freeze_vision", "True", "--cache_vision", "True", "--max_steps", "2"]
+    run(scenes, tmp_path / "run", *flags)
+    anew = [*flags, "--bands", "3", "2", "1"]
+    assert equal(run(scenes, tmp_path / "alone", *anew), run(scenes, tmp_path / "run", *anew))
+    assert not equal(run(scenes, tmp_path / "run", *flags), load_file(tmp_path / "alone" / "hub" / "model.safetensors"))
