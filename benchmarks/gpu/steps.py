@@ -1,6 +1,6 @@
 """Training steps on one GPU: pairs per second, share of the GPU's peak (MFU) and peak memory, in one table.
 
-    python benchmarks/gpu/steps.py --json steps.json          (about 4 minutes)
+    python benchmarks/gpu/steps.py --json steps.json          (eager rows: 3 to 4 minutes; compiled ones come last)
     python benchmarks/gpu/steps.py --profile                  (which operators the time of one step goes to)
 
 Random weights of the published towers: ViT-B/16 and BERT-base for D2S-VSE with its decoder of 100 mask tokens, Swin-T,
