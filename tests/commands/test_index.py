@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from PIL import Image
 from vsehub.commands import index, index_calibrate, index_export
 from vsehub.processing.encoders import Encoder
 from vsehub.search import vector_types
+from vsehub.search.index_store import Store
 
 
 @pytest.fixture(scope="module")
@@ -153,9 +155,15 @@ def test_a_batch_that_does_not_fit_the_device_is_one_line(photos, tiny_folder, t
 
 
 def test_two_jobs_of_one_new_index_both_end_well(photos, tiny_folder, tmp_path):
-    words = ["index", photos, "--model", tiny_folder, "--out", tmp_path / "index", "--wait", "120", "--json"]
+    out, said = tmp_path / "index", [tmp_path / "first", tmp_path / "second"]
+    words = ["index", photos, "--model", tiny_folder, "--out", out, "--wait", "120", "--json"]
     command = [sys.executable, "-m", "vsehub", *map(str, words)]
-    jobs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    with Store(out).lock():  # else the first may have finished before the second has looked, which then is refused
+        jobs = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=path.open("w"), text=True) for path in said]
+        end = time.monotonic() + 120
+        while not all("waiting for process" in path.read_text() for path in said):
+            assert time.monotonic() < end, [path.read_text() for path in said]
+            time.sleep(0.05)
     done = [json.loads(job.communicate(timeout=300)[0]) for job in jobs]
     assert sorted(job["embedded"] for job in done) == [0, 3] and [job["rows"] for job in done] == [3, 3]
 
