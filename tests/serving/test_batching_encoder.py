@@ -44,9 +44,17 @@ def all_at_once(tasks):
 
 def test_what_waits_is_one_batch_with_the_vectors_of_each_alone(made, tiny_captions, tiny_pictures):
     encoder, sizes, plain = made
-    blocked = threading.Thread(target=encoder.call, args=(lambda: time.sleep(0.5),))
+    busy, tasks_wait = threading.Event(), lambda: encoder._jobs.qsize() == len(tiny_captions) + len(tiny_pictures)
+
+    def block():
+        busy.set()
+        end = time.monotonic() + 20
+        while not tasks_wait() and time.monotonic() < end:
+            time.sleep(0.01)
+
+    blocked = threading.Thread(target=encoder.call, args=(block,))
     blocked.start()
-    time.sleep(0.1)  # the model is busy: all that follows waits
+    assert busy.wait(20)  # all that follows waits
     texts = [lambda text=text: encoder.encode_text([text]) for text in tiny_captions]
     images = [lambda image=image: encoder.encode_image([image]) for image in tiny_pictures]
     results = torch.cat(all_at_once(texts + images))

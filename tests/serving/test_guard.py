@@ -61,10 +61,10 @@ def test_other_types_than_json_are_refused_as_a_form_of_another_site_sends_them(
 
 def test_more_requests_than_are_answered_at_once_are_told_to_come_back(index_folder):
     with client_of(index_folder, limits=Limits(requests=3)) as client:
-        done = threading.Event()
-        hold = threading.Thread(target=client.service.encoder.call, args=(lambda: done.wait(20),))
+        busy, done = threading.Event(), threading.Event()
+        hold = threading.Thread(target=client.service.encoder.call, args=(lambda: busy.set() or done.wait(20),))
         hold.start()
-        time.sleep(0.1)
+        assert busy.wait(20)
         answers = []
 
         def ask():

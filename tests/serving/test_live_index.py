@@ -59,12 +59,11 @@ def test_no_request_is_lost_while_an_index_changes(own):
         threads = [threading.Thread(target=ask) for _ in range(3)]
         for thread in threads:
             thread.start()
-        for name in ("3.png", "trip/4.png", "trip/5.png"):
+        for taken, name in enumerate(("3.png", "trip/4.png", "trip/5.png"), 1):
             update(name)
-            time.sleep(0.2)
-        until = time.monotonic() + 20
-        while client.service.live.takeovers < 3 and time.monotonic() < until:
-            time.sleep(0.05)
+            until = time.monotonic() + 20
+            while client.service.live.takeovers < taken and time.monotonic() < until:
+                time.sleep(0.05)
         done.set()
         for thread in threads:
             thread.join(20)
