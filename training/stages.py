@@ -6,7 +6,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,14 @@ from .settings import forget_caches_of_other_bands, settings_of
 from .streamed_pairs import check_streaming
 
 TRAINING_FILE = "training.json"  # in the folder of a stage: what a card says of it
+OF_A_STAGE = (  # settings of the data that each stage may have of its own
+    "dense_sampling",
+    "image_augmentation",
+    "max_text_length",
+    "pairs_per_epoch",
+    "shuffle_buffer",
+    "text_augmentation",
+)
 
 TEST = re.compile(r"(?<![a-z])tests?(?![a-z])")  # in the name of a split: test[:50%], karpathy_test
 
@@ -130,7 +138,7 @@ def read_stages(
     """Parse a command line, as `parse_stages` does, to the arguments of the stages to run.
 
     Raises:
-        ValueError, FileNotFoundError: bad flags, or stages with different folders.
+        ValueError, FileNotFoundError: bad flags, or stages with different folders or data.
     """
     parsed, wanted = parse_stages(sys.argv[1:] if argv is None else argv, names, kinds, defaults)
     stages = {stage: StageArguments(stage, *parsed[stage]) for stage in wanted}
@@ -140,9 +148,21 @@ def read_stages(
     _one_checkpoint_each(stages)
     if len({bool(args.training.fsdp) for args in stages.values()}) > 1:
         raise ValueError("--fsdp for some stages of a run: give it to all of them, or run them apart")
-    if len({tuple(args.data.bands or ()) for args in stages.values()}) > 1:
-        raise ValueError("--bands for some stages of a run: pictures are read once for all; give them all the same")
+    _one_reading(stages)
     return stages
+
+
+def _one_reading(stages: dict[str, StageArguments]):
+    """Refuse settings of the data that differ between stages: the rows are read once, for all of them."""
+    first, *others = stages.values()
+    for args in others:
+        for name in (item.name for item in fields(args.data) if item.name not in OF_A_STAGE):
+            asked, read = getattr(args.data, name), getattr(first.data, name)
+            if asked != read:
+                raise ValueError(
+                    f"--{name} {asked} for {args.stage}, {read} for {first.stage}: the data of a run is read once, for "
+                    "all its stages; give it to all of them, or run them apart (--stages)"
+                )
 
 
 def _one_checkpoint_each(stages: dict[str, StageArguments]):

@@ -117,10 +117,32 @@ def test_a_stage_that_is_trained_alone_and_anew_takes_the_next_one_with_it(both_
     assert equal(run(scenes, tmp_path / "alone", *flags), run(scenes, out, *flags, *GO_ON))
 
 
-def test_bands_are_those_of_all_stages(scenes, tmp_path):
-    words = [*scenes, *SMALL, "--output_dir", str(tmp_path), "--finetune.bands", "3", "2", "1"]
-    with pytest.raises(ValueError, match="--bands for some stages of a run"):
+@pytest.mark.parametrize(
+    "flag, values, said",
+    [
+        ("bands", ["3", "2", "1"], r"--bands \[3, 2, 1\] for finetune, None for pretrain"),
+        ("data", ["elsewhere"], "--data elsewhere for finetune, .* for pretrain"),
+        ("max_train_images", ["3"], "--max_train_images 3 for finetune, None for pretrain"),
+        ("dense_text", ["long.jsonl"], "--dense_text long.jsonl for finetune"),
+    ],
+)
+def test_data_that_is_read_once_is_that_of_all_stages(scenes, tmp_path, flag, values, said):
+    words = [*scenes, *SMALL, "--output_dir", str(tmp_path), f"--finetune.{flag}", *values]
+    with pytest.raises(ValueError, match=f"{said}.*: the data of a run is read once"):
         read_stages(words, STAGES, D2S_ARGUMENTS)
+
+
+def test_each_stage_may_prepare_the_data_in_its_own_way(scenes, tmp_path):
+    own = [
+        "--finetune.image_augmentation",
+        "none",
+        "--pretrain.dense_sampling",
+        "True",
+        "--finetune.text_augmentation",
+        "0",
+    ]
+    stages = read_stages([*scenes, *SMALL, "--output_dir", str(tmp_path), *own], STAGES, D2S_ARGUMENTS)
+    assert [args.data.dense_sampling for args in stages.values()] == [True, False]
 
 
 def test_a_run_with_other_bands_makes_its_caches_anew(scenes, tmp_path):
