@@ -63,10 +63,8 @@ def left_out(name: str, side) -> list[str]:
 
 def table(leaks: list, images: int) -> str:
     """How many pairs there are, and the first of them."""
-    exact, shared = (
-        sum(leak.kind == "exact" for leak in leaks),
-        len({name for leak in leaks for name in (leak.b_row, *leak.b_same)}),
-    )
+    exact = sum(leak.kind == "exact" for leak in leaks)
+    shared = sum({leak.b_row: 1 + len(leak.b_same) for leak in leaks}.values())
     lines = [f"{len(leaks)} pairs ({exact} exact, {len(leaks) - exact} near); {shared} of {images} images of B"]
     lines += [
         f"  {leak.kind:5} {printable(leak.a_id)} ~ {printable(leak.b_id)}  {leak.transform}, "

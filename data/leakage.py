@@ -66,9 +66,10 @@ def find_leaks(a: Prints, b: Prints, block: int = 2048) -> list[Leak]:
             pair = rows[0], groups[1][pixels][0]
             by_pair[pair] = Leak(*pair, a.ids[pair[0]], b.ids[pair[1]], "exact", TURNS[0], 1.0)
     firsts = [np.array([rows[0] for rows in group.values()], int) for group in groups]
-    gallery = b.coarse[firsts[1]].reshape(len(firsts[1]), -1)
+    length = COARSE * COARSE * 3
+    gallery = b.coarse[firsts[1]].reshape(len(firsts[1]), length)
     for turn, name in enumerate(TURNS):
-        turned = turn_all(a.coarse[firsts[0]], turn).reshape(len(firsts[0]), -1)
+        turned = turn_all(a.coarse[firsts[0]], turn).reshape(len(firsts[0]), length)
         for start in range(0, len(turned), block):
             scores = turned[start : start + block] @ gallery.T
             for row, other in zip(*np.nonzero(_likeliest(scores) & (scores > LOOKS_ALIKE))):
@@ -151,14 +152,21 @@ def prints_of_split(
     """Read one split of a source and keep its images' thumbnails; arguments of `read_source`.
 
     Raises:
-        ValueError: no such column.
+        ValueError: no such column, or no image that decodes.
     """
     rows = read_source(data, split, image_root, image_column, any_split, data_config)
     if image_column not in rows.column_names:
         raise ValueError(f"{data} has no column {image_column!r}; name the images with --image_column")
     rows = rows.rename_column(image_column, "image") if image_column != "image" else rows
     keep = [name for name in ("image", "image_id", "filename") if name in rows.column_names]
-    return prints_of(rows.select_columns(keep), f"looking at {split}")
+    prints = prints_of(rows.select_columns(keep), f"looking at {split}")
+    if len(prints.unreadable) == len(prints.ids):
+        first = f", first {prints.ids[0]!r}" if prints.ids else ""
+        raise ValueError(
+            f"{data} [{split}]: none of its {len(prints.ids)} images decodes{first}; where {image_column!r} holds names "
+            "of files, say where they lie with --image_root FOLDER"
+        )
+    return prints
 
 
 def _unit(values: np.ndarray) -> np.ndarray:

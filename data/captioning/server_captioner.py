@@ -94,13 +94,16 @@ class ServerCaptioner:
         try:
             parts = urlsplit(self.url)
             good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and " " not in self.url
+            good = good and parts.path.isascii() and parts.hostname.encode("idna")  # as http.client sends them
             secret = parts.username is not None or parts.password is not None or parts.query or parts.fragment
         except ValueError:
             good, secret = False, "@" in self.url
         if secret:
             raise CaptionError("api_base holds more than an address: give the key in OPENAI_API_KEY of the environment")
         if not good:
-            raise CaptionError(f"api_base {self.url!r} is not a URL such as http://localhost:8000/v1")
+            raise CaptionError(
+                f"api_base {self.url!r} is not a URL such as http://localhost:8000/v1 (other letters: %C3%A9)"
+            )
         if not 0 < self.timeout < threading.TIMEOUT_MAX:
             raise CaptionError(f"timeout {self.timeout} is not a number of seconds")
         if not (api_key().isascii() and api_key().isprintable()):  # http.client's error would print it

@@ -70,3 +70,9 @@ def test_a_name_that_would_command_the_terminal_is_shown():
     leak = Leak(0, 0, "a\x1b[2J\nforged", "b", "near", "as it is", 0.97)
     lines = table([leak], 3).splitlines()
     assert len(lines) == 2 and r"a\x1b[2J forged ~ b" in lines[1]
+
+
+def test_images_of_one_id_are_counted_one_by_one():
+    """Pairs of one picture of B count it, and those with its pixels, once."""
+    leaks = [Leak(row, 0, f"a{row}", "x", "exact", "as it is", 1.0, b_same=["x", "x", "x", "x"]) for row in range(2)]
+    assert "5 of 5 images of B" in table(leaks, 5)

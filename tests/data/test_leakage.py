@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+from datasets import Dataset
 from photos import paint
 from PIL import Image
 
@@ -86,3 +87,11 @@ def test_one_bad_file_does_not_end_the_search_for_leaks(tmp_path):
     side = prints_of_split(str(tmp_path), "train")
     assert {os.path.basename(path) for path in side.unreadable} == {"empty.jpg", "pipe.jpg", "torn.tif"}
     assert len(side.ids) == 4
+
+
+def test_a_side_on_which_nothing_decodes_is_told_with_the_remedy(tmp_path):
+    Dataset.from_dict({"image": ["a.png", "b.png"]}).to_parquet(str(tmp_path / "names.parquet"))
+    with pytest.raises(
+        ValueError, match="names.parquet .train.: none of its 2 images decodes, first '0'; .*--image_root"
+    ):
+        prints_of_split(str(tmp_path / "names.parquet"), "train")

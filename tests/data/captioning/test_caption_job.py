@@ -283,6 +283,8 @@ WRONG = {
     "no tokens": (["FOLDER", "--model", "m", "--max_new_tokens", "0"], "max_new_tokens"),
     "no URL": (["FOLDER", "--model", "m", "--api_base", "localhost:8000"], "is not a URL"),
     "no host": (["FOLDER", "--model", "m", "--api_base", "http://[::1"], "is not a URL"),
+    "a host that no name may be": (["FOLDER", "--model", "m", "--api_base", "http://a..b:80/v1"], "is not a URL"),
+    "letters beyond ASCII": (["FOLDER", "--model", "m", "--api_base", "http://127.0.0.1:1/é/v1"], "is not a URL"),
     "no time": (["FOLDER", "--model", "m", "--api_base", "http://h/v1", "--timeout", "0"], "timeout"),
     "a revision of a server": (["FOLDER", "--model", "m", "--api_base", "http://h/v1", "--revision", "x"], "revision"),
     "a folder as table": (["FOLDER", "--model", "m", "--out", "EMPTY"], "is a folder"),
