@@ -87,10 +87,10 @@ def scattered(rows: Dataset, numbers: np.ndarray, values: Sequence, kind: pa.Dat
 
 
 def lists_of(part: pa.Array) -> pa.Array:
-    """Texts as lists of one text, null as an empty list; lists as they are."""
+    """Values (texts, numbers) as lists of one, null as an empty list; lists as they are."""
     if pa.types.is_null(part.type):
         return pa.array([[]] * len(part), TEXTS)
-    if is_text(part.type):
+    if not is_list(part.type):
         offsets = np.concatenate([[0], np.cumsum(np.asarray(part.is_valid()))]).astype(np.int32)
         return pa.ListArray.from_arrays(pa.array(offsets), part.drop_null())
     if not part.null_count:
@@ -149,6 +149,11 @@ def is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
+def is_list(kind: pa.DataType) -> bool:
+    """Whether a column holds lists."""
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind)
+
+
 def _one_array(column: pa.ChunkedArray) -> pa.Array:
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
@@ -164,6 +169,7 @@ __all__ = [
     "chosen_of",
     "in_order",
     "is_blank",
+    "is_list",
     "is_text",
     "lengths_of",
     "list_lengths",

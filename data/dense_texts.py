@@ -6,10 +6,11 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Dataset, load_dataset
+from datasets import Dataset
 
 from .arguments import DataArguments
-from .columns import chosen_of, in_order, lengths_of, parts_of, scattered, with_column
+from .columns import chosen_of, in_order, is_text, lengths_of, parts_of, scattered, with_column
+from .loading import literal, load_split
 from .sources import dense_lines
 
 
@@ -52,9 +53,10 @@ def with_dense(rows: Dataset, numbers: np.ndarray, dense_text: str) -> Dataset:
         parts = scattered(rows, numbers, dense_lines(dense_text, len(numbers)), pa.string())
     elif dense_text.endswith(".parquet"):
         parts = _by_id(rows, dense_text)
-    elif dense_text == "dense_text" and dense_text in rows.column_names:
-        return rows
     elif dense_text in rows.column_names:
+        _check_texts(rows, dense_text, f"column {dense_text!r} of the data")
+        if dense_text == "dense_text" and rows.data.schema.field(dense_text).type == pa.string():
+            return rows
         parts = parts_of(rows, dense_text)
     else:
         raise ValueError(
@@ -64,6 +66,16 @@ def with_dense(rows: Dataset, numbers: np.ndarray, dense_text: str) -> Dataset:
     return with_column(rows, "dense_text", pa.string(), parts)
 
 
+def _check_texts(rows: Dataset, column: str, place: str):
+    """Refuse a column of dense texts that holds something else; null is no dense text of that row."""
+    kind = rows.data.schema.field(column).type
+    if not (is_text(kind) or pa.types.is_null(kind) or pa.types.is_string_view(kind)):
+        raise ValueError(
+            f"{place} holds {kind}, not a text in each row: make it one (join lists), or name another source with "
+            "--dense_text"
+        )
+
+
 def _unions(captions: pa.Array) -> pa.Array:
     stripped = ([text.strip() for text in texts if isinstance(text, str)] for texts in captions.to_pylist())
     return pa.array([" ".join(texts) for texts in stripped], pa.string())
@@ -71,19 +83,27 @@ def _unions(captions: pa.Array) -> pa.Array:
 
 def _by_id(rows: Dataset, path: str) -> Iterator[pa.Array]:
     """The dense texts of a table of `image_id` and `dense_text`; the last one where an id comes back."""
-    table = in_order(load_dataset("parquet", data_files=path, split="train"))
+    table = in_order(load_split(path, "train", path="parquet", data_files=literal(path)))
     if not {"image_id", "dense_text"} <= set(table.column_names):
         raise ValueError(f"{path} needs columns image_id and dense_text; it has {table.column_names}")
+    _check_texts(table, "dense_text", f"{path}: column dense_text")
     ids = pc.cast(table.data.column("image_id"), pa.string())
     last_first = ids.take(pa.array(np.arange(len(ids))[::-1]))
+    found = 0
     for part in parts_of(rows, "image_id"):
         places = pc.index_in(part, value_set=last_first)
         known = np.asarray(places.is_valid())
         texts = np.full(len(part), None, object)
         wanted = len(ids) - 1 - np.asarray(places.drop_null())
+        found += len(wanted)
         if len(wanted):
             texts[known] = chosen_of(table, "dense_text", wanted).to_pylist()
         yield pa.array(texts.tolist(), pa.string())
+    if not found and len(rows):
+        held = f"it has {ids[0].as_py()!r}, ..., the data {rows[0]['image_id']!r}, ..." if len(ids) else "it is empty"
+        raise ValueError(
+            f"{path}: none of its ids is in the data ({held}): caption the same --data, with the same --id_column"
+        )
 
 
 __all__ = ["with_dense"]

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from datasets import Dataset
 
 from ..files.digests import file_digest
-from .columns import PART, chosen_of, lengths_of, repeats, spans, with_column
+from .columns import PART, chosen_of, is_text, lengths_of, repeats, spans, with_column
 
 BESIDE_CAPTIONS = ("captions", "caption_ids", "text_teacher")  # columns with one item for each caption
 
@@ -23,6 +23,8 @@ def join_pictures(
     rows: Dataset, source_of: Callable, name: str, dense_column: str = "dense_text"
 ) -> tuple[Dataset, np.ndarray]:
     """Join the rows that show the same picture: equal bytes, whatever the id or the file's name.
+
+    A row whose picture cannot be read belongs to the other rows of its id.
 
     Args:
         rows: with `image`, `captions` (lists) and `image_id`, one or more rows a picture, in order (`in_order`).
@@ -36,7 +38,8 @@ def join_pictures(
     Raises:
         ValueError: rows of one picture have different scene classes, or pictures that differ have one id.
     """
-    firsts = first_rows(rows, source_of)
+    sizes = _sizes(rows, source_of)
+    firsts = _with_unread(first_rows(rows, source_of, sizes), sizes < 0, rows)
     numbers = np.unique(firsts)
     _check_ids(repeats(rows, "image_id", numbers), name)
     if len(numbers) == len(rows):
@@ -46,8 +49,7 @@ def join_pictures(
         if column in rows.column_names:
             kind = rows.data.schema.field(column).type
             rows = with_column(rows, column, kind, group.lists(rows, column))
-    if dense_column in rows.column_names:
-        kind = rows.data.schema.field(dense_column).type
+    if dense_column in rows.column_names and is_text(kind := rows.data.schema.field(dense_column).type):
         texts = group.values(rows, dense_column, kind, lambda texts, _: _joined_text(texts))
         rows = with_column(rows, dense_column, kind, texts)
     if "label" in rows.column_names:
@@ -91,12 +93,26 @@ class _Groups:
             yield begin, end, self.numbers[first:last] - begin, values, starts - starts[0]
 
 
-def first_rows(rows: Dataset, source_of: Callable) -> np.ndarray:
+def _with_unread(firsts: np.ndarray, unread: np.ndarray, rows: Dataset) -> np.ndarray:
+    """The first rows, where rows without a readable picture go to the others of their id: first to readable ones."""
+    if not unread.any():
+        return firsts
+    ids, joined = rows["image_id"][:], firsts.copy()
+    missing = {ids[row] for row in np.flatnonzero(unread)}
+    first_of: dict[str, int] = {}
+    for row in [*np.flatnonzero(~unread), *np.flatnonzero(unread)]:
+        if ids[row] in missing:
+            first = first_of.setdefault(ids[row], int(firsts[row]))
+            joined[row] = first if unread[row] else joined[row]
+    return joined
+
+
+def first_rows(rows: Dataset, source_of: Callable, sizes: np.ndarray | None = None) -> np.ndarray:
     """For each row the number of the first row that shows its picture; of a row without a picture, its own.
 
-    A picture is read only if another one has its size.
+    A picture is read only if another one has its size (`sizes`, where they are known: bytes, or -1).
     """
-    sizes = _sizes(rows, source_of)
+    sizes = _sizes(rows, source_of) if sizes is None else sizes
     numbers, counts = np.unique(sizes[sizes >= 0], return_counts=True)
     digests: dict[str, bytes] = {}  # of files, which many rows may name
     places = np.flatnonzero(np.isin(sizes, numbers[counts > 1]))

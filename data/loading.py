@@ -1,5 +1,7 @@
 """Load a split through the `datasets` library; errors use the names of our flags."""
 
+import glob
+import os
 from pathlib import Path
 
 from datasets import Dataset, get_dataset_config_names, get_dataset_split_names, load_dataset
@@ -7,6 +9,18 @@ from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
 SPLIT_FLAGS = "--train_split, --eval_split or --split"
 FAILURES = (ValueError, RuntimeError, OSError, TypeError, KeyError, AttributeError)
+
+
+def literal(path: str | Path) -> str:
+    """Return the pattern that names this file or folder alone: `datasets` takes `?`, `*` and brackets for others.
+
+    Raises:
+        ValueError: a path with `::`, which no pattern can name.
+    """
+    name = os.path.abspath(path)
+    if "::" in name:
+        raise ValueError(f"{name}: a path with `::` is read as an address inside an archive: rename it")
+    return glob.escape(name)
 
 
 def load_split(data: str, split: str, data_config: str | None = None, **options) -> Dataset:
@@ -24,10 +38,14 @@ def load_split(data: str, split: str, data_config: str | None = None, **options)
         OSError: no such dataset, one that asks for access, or no network.
     """
     path = options.pop("path", data)
+    if path == data and os.path.isdir(data) and literal(folder := Path(data).resolve()) != str(folder):
+        raise ValueError(f"{folder}: its files cannot be found, for ?, * and [ in a path stand for others: rename it")
     try:
         return load_dataset(path, data_config, split=split, **options)
     except DatasetGenerationError as error:
-        raise ValueError(f"{data}: split {split!r} cannot be read ({error.__cause__ or error})") from None
+        reason = str(error.__cause__ or error)
+        reason = "a file without rows" if "BatchSize must be greater than 0" in reason else reason
+        raise ValueError(f"{data}: split {split!r} cannot be read ({reason})") from None
     except (DatasetNotFoundError, OSError) as error:
         raise _not_to_be_had(data, error) from None
     except FAILURES as error:
@@ -76,4 +94,4 @@ def _plain(data: str, split: str, error: Exception) -> str:
     return f"{data}: split {split!r} cannot be read ({type(reason).__name__}: {reason})"
 
 
-__all__ = ["load_split"]
+__all__ = ["literal", "load_split"]

@@ -5,22 +5,34 @@ the remedy, or is left out and listed in `bad_samples.jsonl`, as `on_bad_sample`
 pictures too unless training asks to look at each when it is met.
 """
 
+import itertools
 import logging
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset
 
 from ..files.bad_samples import BAD_SAMPLES, BadSample, read_bad_samples, report_bad_samples
 from ..processing.scenes import open_any
 from .arguments import DataArguments
-from .columns import TEXTS, in_order, is_blank, is_text, lists_of, parts_of, repeats, spans, suspects, with_column
+from .columns import (
+    TEXTS,
+    in_order,
+    is_blank,
+    is_list,
+    is_text,
+    lists_of,
+    parts_of,
+    repeats,
+    spans,
+    suspects,
+    with_column,
+)
 from .dense_texts import dense_source, with_dense
 from .grouping import join_pictures
 from .picture_checks import bad_pictures, image_source
-from .sources import read_source
+from .sources import path_of, paths_below, read_source
 from .streams import read_stream
 
 SOURCE_ROW = "source_row"  # a column: the number of each row in the source, where rows were joined or left out
@@ -62,7 +74,7 @@ def prepare_rows(
     """
     if not args.data:
         raise ValueError("say what to train on: --data PATH or Hub id")
-    rows = _canonical(in_order(_source(args, split, limit)), args, need_captions)
+    rows = _canonical(in_order(_source(args, split, limit)), args, split, need_captions)
     rows, numbers = _one_row_a_picture(_with_label(rows, args, need_label), args, split)
     if need_dense:
         args.dense_text = dense_source(rows, args.dense_text, told=report_dir is not None)
@@ -119,7 +131,7 @@ def _report(problems: list[BadSample], split: str, folder: str, keep: bool):
         logger.warning("%d bad rows left out, listed in %s", len(problems), path)
 
 
-def _canonical(rows: Dataset, args: DataArguments, need_captions: bool = True) -> Dataset:
+def _canonical(rows: Dataset, args: DataArguments, split: str, need_captions: bool) -> Dataset:
     """Rename the source's columns to ours and turn ids into strings; captions may be texts or lists of them."""
     if not need_captions and args.captions_column not in rows.column_names:
         nothing = (pa.array([[]] * (stop - start), TEXTS) for start, stop in spans(rows))
@@ -131,47 +143,54 @@ def _canonical(rows: Dataset, args: DataArguments, need_captions: bool = True) -
     names = {args.image_column: "image", args.captions_column: "captions", args.id_column: "image_id"}
     names = {old: new for old, new in names.items() if old in rows.column_names and old != new}
     rows = rows.remove_columns([new for new in names.values() if new in rows.column_names]).rename_columns(names)
+    rows = _with_captions(rows, args)
+    return _with_ids(rows, path_of(args.data, split))
+
+
+def _with_captions(rows: Dataset, args: DataArguments) -> Dataset:
+    """Captions as texts or as lists, in Arrow's common types; ValueError where they are something else."""
     kind = rows.data.schema.field("captions").type
-    if not (is_text(kind) or pa.types.is_null(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)):
-        value = next((value for value in rows["captions"] if value is not None), None)
-        raise ValueError(
-            f"{args.data}: column {args.captions_column!r} holds {type(value).__name__}, not captions (a text or "
-            "a list of texts). Name the right one with --captions_column"
-        )
-    return _with_ids(rows, args.data)
+    inner = getattr(kind, "value_type", kind)
+    if is_text(kind) or pa.types.is_null(kind) or (is_list(kind) and not pa.types.is_string_view(inner)):
+        return rows
+    if is_text(inner) or pa.types.is_string_view(inner):
+        return with_column(rows, "captions", TEXTS if kind.num_fields else pa.string(), parts_of(rows, "captions"))
+    kinds: dict[str, int] = {}
+    for row, value in enumerate(rows["captions"]):
+        if value is not None:
+            kinds.setdefault(type(value).__name__, row)
+    held = " and ".join(f"{name} (row {row})" for name, row in kinds.items())
+    raise ValueError(
+        f"{args.data}: column {args.captions_column!r} holds {held}, not captions (a text in each row, or a list of "
+        "texts in each row). Repair it, or name the right one with --captions_column"
+    )
 
 
-def _with_ids(rows: Dataset, data: str) -> Dataset:
-    """Make ids texts, and give ids where the source has none: paths below an image folder, else row numbers."""
+def _with_ids(rows: Dataset, folder: Path) -> Dataset:
+    """Make ids texts, and give ids where the source has none: paths below an image folder, else row numbers.
+
+    Args:
+        rows: with `image`.
+        folder: where the source is, if it is a folder.
+    """
     if "image_id" not in rows.column_names:
-        ids = _paths_below(rows, data) or (pa.array(map(str, range(*span)), pa.string()) for span in spans(rows))
+        ids = paths_below(rows, "image", folder) or (
+            pa.array(map(str, range(*span)), pa.string()) for span in spans(rows)
+        )
         return with_column(rows, "image_id", pa.string(), ids)
     kind = rows.data.schema.field("image_id").type
     if pa.types.is_string(kind) and not rows.data.column("image_id").null_count:
         return rows
-    texts = (pa.array([str(value) for value in part]) for part in _python_parts(rows, "image_id"))
-    return with_column(rows, "image_id", pa.string(), texts)
+    values = itertools.chain.from_iterable(_python_parts(rows, "image_id"))
+    texts = (f"row {row}" if value is None else str(value) for row, value in enumerate(values))
+    parts = (pa.array(itertools.islice(texts, stop - start), pa.string()) for start, stop in spans(rows))
+    return with_column(rows, "image_id", pa.string(), parts)
 
 
 def _python_parts(rows: Dataset, column: str):
     """A column as Python values, some rows at a time."""
     for start, stop in spans(rows):
         yield rows.select_columns([column])[start:stop][column]
-
-
-def _paths_below(rows: Dataset, data: str) -> list[pa.Array] | None:
-    """The paths below an image folder, as `vsehub caption` names its pictures; None where they are not."""
-    if not Path(data).is_dir():
-        return None
-    root, parts = Path(data).resolve(), []
-    for part in rows.data.column("image").chunks:
-        if not pa.types.is_struct(part.type):
-            return None
-        paths = [path and Path(path) for path in pc.struct_field(part, "path").to_pylist()]
-        if not all(path and path.is_relative_to(root) for path in paths):
-            return None
-        parts.append(pa.array([path.relative_to(root).as_posix() for path in paths], pa.string()))
-    return parts
 
 
 def _one_row_a_picture(rows: Dataset, args: DataArguments, split: str) -> tuple[Dataset, np.ndarray]:
@@ -187,6 +206,8 @@ def _one_row_a_picture(rows: Dataset, args: DataArguments, split: str) -> tuple[
     if is_text(column.type) or pa.types.is_null(column.type) or column.null_count:
         kind = column.type if pa.types.is_list(column.type) else TEXTS
         rows = with_column(rows, "captions", kind, map(lists_of, parts_of(rows, "captions")))
+    if "caption_ids" in rows.column_names and not is_list(kind := rows.data.schema.field("caption_ids").type):
+        rows = with_column(rows, "caption_ids", pa.list_(kind), map(lists_of, parts_of(rows, "caption_ids")))
     if not a_caption_a_row and not repeats(rows, "image_id"):
         return rows, np.arange(len(rows))
     rows, numbers = join_pictures(rows, image_source, args.data, dense_column=args.dense_text)

@@ -10,19 +10,21 @@
 Images stay undecoded (bytes or a path) until they are used.
 """
 
+import glob
 import json
 import os
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from datasets import Dataset, Image
+import pyarrow.compute as pc
+from datasets import Dataset, Image, ReadInstruction
 from transformers.utils import logging
 
 from ..files.text import printable, text_of
 from .columns import in_order, parts_of, with_column
 from .folders import holds_pictures, list_folder
-from .loading import load_split
+from .loading import literal, load_split
 
 SPLIT_FOLDERS = {
     "train": ("train", "training"),
@@ -44,11 +46,10 @@ def read_source(
     """Read one split of `data`; columns keep the names that the source gives them.
 
     A single parquet or jsonl file, or a json list, holds one split, whatever it is called; `{split}` in the path stands
-    for the split's name. Where `image_column` holds names of files,
-    they are names under `image_root`, if that is given.
+    for the split's name. Names of files in `image_column` are names under `image_root`, if that is given.
 
     Args:
-        data, split: which source, and which part of it.
+        data, split: which source, and which part of it: a split, or a slice of one (`train[:10%]`).
         image_root: folder of the files that `image_column` names.
         image_column: where the images are.
         any_split: a folder of pictures that has no splits stands for every split, not for `train` alone.
@@ -57,37 +58,86 @@ def read_source(
     Raises:
         FileNotFoundError, ValueError: the source, split or image root is not there; the message says what is.
     """
-    path = path_of(data, split)
-    if data_config is not None and (path.is_file() or (path.is_dir() and _is_folder_of_pictures(path))):
+    path, name = path_of(data, split), split.partition("[")[0]
+    if data_config is not None and (path.is_file() or (path.is_dir() and is_folder_of_pictures(path))):
         raise ValueError(f"--data_config {data_config}: {data} has no configurations; leave it out")
-    if path.suffix == ".json":
-        content, root = _json(path), _root(image_root, data)
-        return (_annotations if isinstance(content, list) else _karpathy)(path, content, split, root)
-    if (path / f"{split}_caps.txt").exists() or (path / "id_mapping.json").exists():
-        return _official(path, split, _root(image_root, data))
-    if path.suffix in (".parquet", ".jsonl"):
+    if path.suffix in (".parquet", ".jsonl", ".json"):
         if not path.exists():
             raise FileNotFoundError(f"{data}: no such file")
     elif data.startswith((".", "/", "~")) and not path.exists():
         raise FileNotFoundError(f"{data}: no such file or folder")
     elif path.is_file():
         raise ValueError(f"{data}: a source is a folder, a .parquet, .jsonl or .json file, or a Hub id")
-    if path.is_dir() and _is_folder_of_pictures(path):
-        return _pictures(path, split, image_column, any_split or "{split}" in data)
-    if path.suffix in (".parquet", ".jsonl"):
-        kind = "parquet" if path.suffix == ".parquet" else "json"
-        rows = load_split(data, "train", path=kind, data_files=str(path))
-    elif path.is_dir() and _has_metadata(path):  # read all files: names that look like splits would hide the others
-        folder = _split_folder(path, split) or path
-        rows = load_split(data, split, path="imagefolder", data_dir=str(folder), data_files={split: "**"})
-    else:
+    rows = _whole(data, path, name, image_root, image_column, any_split or "{split}" in data)
+    if rows is None:
         rows = load_split(data, split, data_config)
+    elif name != split:
+        rows = _sliced(rows, data, split)
     feature = rows.features.get(image_column)
     if isinstance(feature, Image):
         return rows.cast_column(image_column, Image(decode=False))
     if image_root is not None and feature is not None and getattr(feature, "dtype", None) == "string":
         return _under_root(in_order(rows), image_column, _root(image_root, data))
     return rows
+
+
+def _whole(
+    data: str, path: Path, split: str, image_root: str | None, image_column: str, any_split: bool
+) -> Dataset | None:
+    """A whole split of a source whose splits `datasets` does not know; None for one that it reads by itself."""
+    if path.suffix == ".json":
+        content, root = _json(path), _root(image_root, data)
+        return (_annotations if isinstance(content, list) else _karpathy)(path, content, split, root)
+    if (path / f"{split}_caps.txt").exists() or (path / "id_mapping.json").exists():
+        return _official(path, split, _root(image_root, data))
+    if path.suffix in (".parquet", ".jsonl"):
+        kind = "parquet" if path.suffix == ".parquet" else "json"
+        return load_split(data, "train", path=kind, data_files=literal(path))
+    if not path.is_dir():
+        return None
+    if is_folder_of_pictures(path):
+        return _pictures(path, split_folder(path, split, any_split), image_column)
+    if _has_metadata(path):  # read all files: names that look like splits would hide the others
+        folder = split_folder(path, split, any_split) or path
+        return load_split(data, "train", path="imagefolder", data_files=f"{literal(folder.resolve())}/**")
+    return None
+
+
+def _sliced(rows: Dataset, data: str, split: str) -> Dataset:
+    """The rows of a slice, cut as `datasets` cuts it.
+
+    Raises:
+        ValueError: it is written in another way.
+    """
+    try:
+        parts = ReadInstruction.from_spec(f"rows[{split.partition('[')[2]}").to_absolute({"rows": len(rows)})
+    except ValueError as error:
+        raise ValueError(f"{data}: {split!r} is no slice such as train[:100] or train[90%:] ({error})") from None
+    return rows.select([row for part in parts for row in range(part.from_, part.to)])
+
+
+def paths_below(rows: Dataset, image_column: str, folder: Path) -> list[pa.Array] | None:
+    """The paths of the pictures below a folder, which are their ids; None where they do not all lie there.
+
+    Args:
+        rows: in order (`in_order`).
+    """
+    if not folder.is_dir():
+        return None
+    for root in dict.fromkeys((Path(os.path.abspath(folder)), folder.resolve())):
+        parts = [_relative(part, root) for part in rows.data.column(image_column).chunks]
+        if None not in parts:
+            return parts
+    return None
+
+
+def _relative(images: pa.Array, root: Path) -> pa.Array | None:
+    if not pa.types.is_struct(images.type):
+        return None
+    paths = [path and Path(path) for path in pc.struct_field(images, "path").to_pylist()]
+    if not all(path and path.is_relative_to(root) for path in paths):
+        return None
+    return pa.array([path.relative_to(root).as_posix() for path in paths], pa.string())
 
 
 def _under_root(rows: Dataset, image_column: str, root: Path) -> Dataset:
@@ -101,8 +151,9 @@ def _under_root(rows: Dataset, image_column: str, root: Path) -> Dataset:
     return with_column(named, image_column, pa.string(), paths).remove_columns(names)
 
 
-def _is_folder_of_pictures(path: Path) -> bool:
-    tables = any(child.suffix in (".parquet", ".arrow") for child in path.rglob("*"))
+def is_folder_of_pictures(path: Path, except_for: Path | None = None) -> bool:
+    """Whether a folder holds pictures and nothing that says more about them; the table `except_for` does not count."""
+    tables = any(child.suffix in (".parquet", ".arrow") and child != except_for for child in path.rglob("*"))
     return not tables and not _has_metadata(path) and not (path / "README.md").exists() and holds_pictures(path)
 
 
@@ -114,12 +165,24 @@ def _subfolders(path: Path) -> list[Path]:
     return [child for child in sorted(path.iterdir()) if child.is_dir() and not child.name.startswith(".")]
 
 
-def _split_folder(path: Path, split: str) -> Path | None:
+def split_folder(path: Path, split: str, any_split: bool = False) -> Path | None:
     """The subfolder of a split, where the folders below `path` are named like splits and nothing else is there.
+
+    Without such folders all pictures are the split `train`, or with `any_split` of every name: None.
 
     Raises:
         ValueError: there is none of this split.
     """
+    folder = _among_splits(path, split)
+    if folder is None and not any_split and split != "train":
+        raise ValueError(
+            f"{path} is a folder of pictures without splits: there is no split {split!r}. Put pictures into folders "
+            f"train/ and {split}/, write {{split}} where the path differs, or ask for the split train"
+        )
+    return folder
+
+
+def _among_splits(path: Path, split: str) -> Path | None:
     names = {name: split_name for split_name, several in SPLIT_FOLDERS.items() for name in several}
     folders = _subfolders(path)
     if not folders or not all(folder.name.lower() in names for folder in folders):
@@ -132,14 +195,8 @@ def _split_folder(path: Path, split: str) -> Path | None:
     return chosen[0]
 
 
-def _pictures(path: Path, split: str, image_column: str, any_split: bool) -> Dataset:
+def _pictures(path: Path, root: Path | None, image_column: str) -> Dataset:
     """The pictures below a folder; `label` is the name of their folder, if each lies in a folder of the first level."""
-    root = _split_folder(path, split)
-    if root is None and not any_split and split != "train":
-        raise ValueError(
-            f"{path} is a folder of pictures without splits: there is no split {split!r}. Put pictures into folders "
-            f"train/ and {split}/, or write {{split}} where the path differs"
-        )
     folder = list_folder(root or path)
     for problem in (f"{bad}: {why}" for bad, why in folder.refused.items()):
         logger.warning("left out: %s", printable(problem))
@@ -174,18 +231,18 @@ def resolve_image(root: Path, name: str) -> str:
     return str((root / name).resolve())
 
 
-def dense_lines(path: str | Path, count: int) -> list[str]:
-    """Read dense captions, line k for image k of `count`.
+def dense_lines(path: str | Path, count: int) -> list[str | None]:
+    """Read dense captions, line k for image k of `count`; None (`null`) where an image has none.
 
     Raises:
         ValueError: a torn or missing line, after which all captions would shift; the message names it.
     """
-    texts = []
+    texts: list[str | None] = []
     for number, line in enumerate(_lines(Path(path)), 1):
         try:
-            texts.append(json.loads(line)["text"])
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ValueError(f"{path}:{number}: not a dense caption ({error!r}); later captions would shift") from None
+            texts.append(_field(json.loads(line), "text", str, type(None)))
+        except ValueError as error:
+            raise ValueError(f"{path}:{number}: not a dense caption ({error}); later captions would shift") from None
     if len(texts) != count:
         raise ValueError(f"{path}: {len(texts)} dense captions for {count} images")
     return texts
@@ -200,7 +257,8 @@ def _root(image_root: str | None, data: str) -> Path:
 
 
 def path_of(data: str, split: str) -> Path:
-    """Fill in `{split}`; files of a validation split are often named `val`."""
+    """Fill in `{split}`, the name without a slice; files of a validation split are often named `val`."""
+    split = split.partition("[")[0]
     path = Path(data.replace("{split}", split))
     short = Path(data.replace("{split}", "val"))
     return short if split == "validation" and not path.exists() and short.exists() else path
@@ -211,10 +269,11 @@ def _annotations(path: Path, content: list, split: str, root: Path) -> Dataset:
     rows: dict[str, dict] = {}
     for number, entry in enumerate(content):
         try:
-            captions = [entry["caption"]] if isinstance(entry["caption"], str) else list(entry["caption"])
-            row = rows.setdefault(entry["image"], {"captions": [], "image_id": entry["image"]})
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"{path}: row {number} is not as in PIR's annotations ({error!r})") from None
+            name, caption = _field(entry, "image", str), _field(entry, "caption", str, list)
+            captions = [caption] if isinstance(caption, str) else _texts(caption)
+        except ValueError as error:
+            raise ValueError(f"{path}: row {number} is not as in PIR's annotations ({error})") from None
+        row = rows.setdefault(name, {"captions": [], "image_id": name})
         row["captions"] += captions
         if "label_name" in entry:
             row["label"] = str(entry["label_name"])
@@ -230,17 +289,17 @@ def _karpathy(path: Path, content, split: str, root: Path) -> Dataset:
     wanted = {split, "restval"} if split == "train" else {"val"} if split == "validation" else {split}
     rows: list[dict[str, Any]] = []
     images = content.get("images") if isinstance(content, dict) else None
-    if not images:
+    if not images or not isinstance(images, list):
         raise ValueError(f"{path}: not a Karpathy json: it has no 'images'")
     for number, entry in enumerate(images):
         try:
-            if entry["split"] in wanted:
-                name = str(Path(entry.get("filepath", "")) / entry["filename"])
-                captions = [sentence["raw"] for sentence in entry["sentences"]]
-                image_id = str(entry.get("cocoid", entry["filename"]))
-                rows.append({"image": name, "captions": captions, "image_id": image_id})
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"{path}: image {number} is not as in a Karpathy json ({error!r})") from None
+            if _field(entry, "split", str) in wanted:
+                file = _field(entry, "filename", str)
+                name = str(Path(_field({"filepath": "", **entry}, "filepath", str)) / file)
+                captions = [_field(each, "raw", str, type(None)) for each in _field(entry, "sentences", list)]
+                rows.append({"image": name, "captions": captions, "image_id": str(entry.get("cocoid", file))})
+        except ValueError as error:
+            raise ValueError(f"{path}: image {number} is not as in a Karpathy json ({error})") from None
     if not rows:
         raise ValueError(f"{path}: no image of split {split!r}; there are {sorted({e['split'] for e in images})}")
     return Dataset.from_list(
@@ -251,6 +310,8 @@ def _karpathy(path: Path, content, split: str, root: Path) -> Dataset:
 def _official(folder: Path, split: str, root: Path) -> Dataset:
     """The official text files: ids are one per image or one per caption; captions of an image are consecutive."""
     names = _json(folder / "id_mapping.json")
+    if not isinstance(names, dict):
+        raise ValueError(f"{folder}/id_mapping.json: no object whose keys are ids and whose values names of files")
     captions = _lines(folder / f"{split}_caps.txt")
     ids = _lines(folder / f"{split}_ids.txt")
     if not ids or len(captions) % len(ids):
@@ -262,7 +323,9 @@ def _official(folder: Path, split: str, root: Path) -> Dataset:
     unknown = [image_id for image_id in grouped if image_id not in names]
     if unknown:
         raise ValueError(f"{folder}/id_mapping.json lacks {len(unknown)} ids of {split}, first {unknown[0]!r}")
-    dense_files = sorted(folder.glob(f"*_{split}.jsonl"))
+    if wrong := next((image_id for image_id in grouped if not isinstance(names[image_id], str)), None):
+        raise ValueError(f"{folder}/id_mapping.json: id {wrong!r} has {names[wrong]!r} in place of the name of a file")
+    dense_files = sorted(folder.glob(f"*_{glob.escape(split)}.jsonl"))
     dense = dense_lines(dense_files[0], len(grouped)) if dense_files else None
     return Dataset.from_list(
         [
@@ -287,6 +350,25 @@ def _lines(path: Path) -> list[str]:
 
 def _json(path: Path):
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not JSON, or half of a file ({error})") from None
+
+
+def _field(entry, name: str, *kinds: type):
+    """A field of an object of a JSON file; ValueError if the entry is none, lacks it, or holds another kind there."""
+    if not isinstance(entry, dict):
+        raise ValueError(f"{entry!r:.80} is no object with fields")
+    if name not in entry:
+        raise ValueError(f"it has no {name!r}")
+    if not isinstance(entry[name], kinds):
+        raise ValueError(f"{name!r} is {entry[name]!r:.80}, not {'a text' if str in kinds else 'a list'}")
+    return entry[name]
+
+
+def _texts(captions: list) -> list[str | None]:
+    """The captions of a list; an empty place (`null`) is for the check of the rows."""
+    wrong = next((text for text in captions if not isinstance(text, (str, type(None)))), None)
+    if wrong is not None:
+        raise ValueError(f"a caption is {wrong!r:.80}, not a text")
+    return captions

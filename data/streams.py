@@ -19,7 +19,7 @@ from datasets import ClassLabel, Dataset, Image, IterableDataset
 from ..files.whole import write_text
 from .arguments import DataArguments
 from .columns import table_of
-from .loading import load_split
+from .loading import literal, load_split
 from .sources import path_of
 
 MANY = 16  # files for each share, from which on shares have whole files
@@ -183,7 +183,7 @@ def open_stream(
             )
     for flag in ("captions_column", "dense_text"):
         column = getattr(args, flag)
-        if column in columns and not _is_text(table.features[column]):
+        if column in columns and not _is_text(table.features[column], or_list=flag == "captions_column"):
             raise ValueError(f"{args.data}: column {column!r} holds no text but {table.features[column]}; see --{flag}")
     table = table.select_columns([name for name in columns if name in table.column_names])
     info = (table.info.splits or {}).get(split)
@@ -191,17 +191,19 @@ def open_stream(
     return Stream(table, args.bands, info.num_examples if info else None, files)
 
 
-def _is_text(feature) -> bool:
-    """Whether a column holds a text in each row, or a list of texts."""
-    kind = getattr(getattr(feature, "feature", feature), "dtype", None)
+def _is_text(feature, or_list: bool) -> bool:
+    """Whether a column holds a text in each row, or perhaps a list of texts."""
+    kind = getattr(getattr(feature, "feature", feature) if or_list else feature, "dtype", None)
     return kind in ("string", "large_string", "null")
 
 
 def _table(args: DataArguments, split: str) -> IterableDataset:
     """A split as `datasets` streams it; pictures are not decoded, and the key of a webdataset is the id."""
     path = path_of(args.data, split)
+    if "[" in split:
+        raise ValueError(f"--streaming reads whole splits, not {split!r}: see --max_train_images, --max_eval_images")
     if path.is_file() and path.suffix in KINDS:
-        table = load_split(args.data, "train", path=KINDS[path.suffix], data_files=str(path), streaming=True)
+        table = load_split(args.data, "train", path=KINDS[path.suffix], data_files=literal(path), streaming=True)
     elif path.exists() and not any(each.suffix in KINDS for each in path.rglob("*")):
         raise ValueError(f"--streaming reads parquet, webdataset (.tar) and Hub ids; {args.data} is none: leave it out")
     else:
@@ -220,17 +222,24 @@ def read_stream(args: DataArguments, split: str, limit: int | None) -> Dataset:
     table = _table(args, split)
     names = [args.image_column, args.captions_column, args.id_column, args.label_column]
     table = table.select_columns([name for name in names if name in table.column_names])
-    table = table.take(limit) if limit else table
     label = table.features.get(args.label_column)
+    kinds = {field.name: field.type for field in table.features.arrow_schema}  # what the first rows hold may be null
+    kinds |= {args.label_column: pa.string()} if isinstance(label, ClassLabel) else {}
+    schema = pa.schema(list(kinds.items()))
+    table = table.take(limit) if limit else table
 
     def tables() -> Iterator[pa.Table]:
+        yield schema.empty_table()
         for columns in table.iter(AT_ONCE):
             if isinstance(label, ClassLabel):
                 names = [None if each is None else label.int2str(each) for each in columns[args.label_column]]
                 columns = {**columns, args.label_column: names}
-            yield pa.table(columns)
+            yield pa.table(columns, schema=schema)
 
-    return table_of(tables())
+    try:
+        return table_of(tables())
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{args.data} [{split}]: a file without rows, or one that cannot be read ({error})") from None
 
 
 def listed(captions: str | list[str] | None) -> list[str]:

@@ -65,7 +65,7 @@ def text_of(path: str | os.PathLike) -> str:
         OSError: it cannot be read; ValueError: not UTF-8, which the message says with the file's name.
     """
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not a text file in UTF-8 ({error}): save it as UTF-8") from None
 

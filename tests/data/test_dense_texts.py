@@ -28,3 +28,31 @@ def test_the_union_and_columns():
     assert with_dense(rows, np.arange(3), "long")["dense_text"] == list("xyz")
     with pytest.raises(ValueError, match="--dense_text COLUMN"):
         with_dense(Dataset.from_dict(ROWS), np.arange(3), "long")
+
+
+@pytest.mark.parametrize("texts", [[["x"], ["y", "z"], []], [1, 2, 3], [["x", "y"]] * 3])
+@pytest.mark.parametrize("column", ["dense_text", "long"])
+def test_a_column_that_holds_no_texts_is_one_line(tmp_path, texts, column):
+    rows = Dataset.from_dict({**ROWS, column: texts})
+    with pytest.raises(ValueError, match=f"column '{column}' of the data holds .*, not a text in each row"):
+        with_dense(rows, np.arange(3), column)
+    Dataset.from_dict({"image_id": ["a", "b", "c"], "dense_text": texts}).to_parquet(tmp_path / "dense.parquet")
+    with pytest.raises(ValueError, match="dense.parquet: column dense_text holds .*, not a text in each row"):
+        with_dense(Dataset.from_dict(ROWS), np.arange(3), str(tmp_path / "dense.parquet"))
+
+
+def test_null_is_no_dense_text(tmp_path):
+    rows = with_dense(Dataset.from_dict({**ROWS, "dense_text": [None] * 3}), np.arange(3), "dense_text")
+    assert rows["dense_text"] == [None] * 3 and rows.features["dense_text"].dtype == "string"
+    (tmp_path / "d.jsonl").write_text('{"text": "first"}\n{"text": null}\n{"text": "third"}\n')
+    rows = with_dense(Dataset.from_dict(ROWS), np.arange(3), str(tmp_path / "d.jsonl"))
+    assert rows["dense_text"] == ["first", None, "third"]
+    (tmp_path / "d.jsonl").write_text('{"text": "first"}\n{"text": 5}\n{"text": "third"}\n')
+    with pytest.raises(ValueError, match="d.jsonl:2: not a dense caption .'text' is 5, not a text"):
+        with_dense(Dataset.from_dict(ROWS), np.arange(3), str(tmp_path / "d.jsonl"))
+
+
+def test_a_table_of_other_pictures_is_told(tmp_path):
+    Dataset.from_dict({"image_id": ["x", "y"], "dense_text": ["1", "2"]}).to_parquet(tmp_path / "dense.parquet")
+    with pytest.raises(ValueError, match="dense.parquet: none of its ids is in the data .it has 'x', .* the data 'a'"):
+        with_dense(Dataset.from_dict(ROWS), np.arange(3), str(tmp_path / "dense.parquet"))

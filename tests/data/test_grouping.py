@@ -77,3 +77,15 @@ def test_a_repeated_id_is_joined_if_its_rows_show_one_picture(tmp_path):
     table([4, 4], captions=[["a"], ["b"]], image_id=["x", "x"]).to_parquet(tmp_path / "t.parquet")
     rows = prepare_rows(DataArguments(data=str(tmp_path / "t.parquet")), "train", None, False)
     assert list(rows["captions"]) == [["a", "b"]]
+
+
+def test_rows_without_a_readable_picture_belong_to_the_others_of_their_id():
+    """Wherever they stand: before the readable rows of the id, after them, or alone."""
+    rows = table([None, 7, 5, None, None, 5], image_id=["a", "b", "a", "c", "c", "a"])
+    rows, first = join_pictures(rows, image_source, "mine")
+    assert first.tolist() == [1, 2, 3]
+    assert [rows[row]["captions"] for row in (1, 2, 3)] == [
+        ["caption 1"],
+        ["caption 0", "caption 2", "caption 5"],
+        ["caption 3", "caption 4"],
+    ]

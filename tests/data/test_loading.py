@@ -1,12 +1,15 @@
 """Datasets with several configurations, and errors in the names of our flags."""
 
 import io
+import json
 from contextlib import nullcontext
 
+import pyarrow as pa
 import pytest
 from caption_folder import paint
 from datasets import Dataset
 from datasets.exceptions import DatasetNotFoundError
+from pyarrow import parquet
 
 from vsehub.__main__ import main
 from vsehub.data import loading
@@ -113,3 +116,39 @@ def test_what_the_hub_refuses_has_a_remedy(monkeypatch, error, said):
     monkeypatch.setattr(loading, "load_dataset", refuse)
     with pytest.raises((ValueError, OSError), match=said):
         read_source("a/b", "train")
+
+
+@pytest.mark.parametrize("name", ["a?b", "a*b", "x[1]", "a!b"])
+def test_a_path_names_one_file_and_no_pattern(tmp_path, name):
+    for each, caption in ((name, "mine"), ("aXb", "another")):
+        rows = [{"image": {"bytes": PICTURE, "path": None}, "captions": [caption]}]
+        Dataset.from_list(rows).to_parquet(str(tmp_path / f"{each}.parquet"))
+        Dataset.from_dict({"image_id": ["0"], "dense_text": [caption]}).to_parquet(str(tmp_path / f"{each}-d.parquet"))
+        (tmp_path / f"{each}.jsonl").write_text(json.dumps({"captions": [caption]}) + "\n")
+        (tmp_path / each).mkdir()
+        (tmp_path / each / "0.png").write_bytes(PICTURE)
+        (tmp_path / each / "metadata.csv").write_text(f"file_name,captions\n0.png,{caption}\n")
+    for streaming in (False, True):
+        args = DataArguments(data=str(tmp_path / f"{name}.parquet"), streaming=streaming)
+        assert prepare_rows(args, "train", None, need_dense=False)["captions"] == [["mine"]]
+    args = DataArguments(data=args.data, dense_text=str(tmp_path / f"{name}-d.parquet"))
+    assert prepare_rows(args, "train", None, need_dense=True)["dense_text"] == ["mine"]
+    assert read_source(str(tmp_path / f"{name}.jsonl"), "train")["captions"] == [["mine"]]
+    assert read_source(str(tmp_path / name), "train")["captions"] == ["mine"]
+
+
+def test_a_path_that_cannot_be_named_is_one_line(tmp_path):
+    folder = tmp_path / "x[1]"
+    folder.mkdir()
+    Dataset.from_dict({"captions": ["a"]}).to_parquet(str(folder / "train.parquet"))
+    with pytest.raises(ValueError, match=r"x\[1\]: its files cannot be found.*rename it"):
+        read_source(str(folder), "train")
+    (folder / "train.parquet").rename(tmp_path / "a::b.parquet")
+    with pytest.raises(ValueError, match="a::b.parquet: a path with `::` .*rename it"):
+        read_source(str(tmp_path / "a::b.parquet"), "train")
+
+
+def test_a_table_without_rows_is_told(tmp_path):
+    parquet.write_table(pa.table({"captions": ["a"]})[:0], tmp_path / "none.parquet")
+    with pytest.raises(ValueError, match="none.parquet: split 'train' cannot be read .a file without rows"):
+        read_source(str(tmp_path / "none.parquet"), "train")

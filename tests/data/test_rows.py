@@ -2,6 +2,8 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset
 from photos import jpeg
@@ -121,3 +123,52 @@ def test_multi_band_scenes_are_trained_on_in_the_bands_that_are_chosen(tmp_path)
 def test_a_run_without_a_source_asks_for_one(tmp_path):
     with pytest.raises(ValueError, match="--data"):
         prepare_rows(DataArguments(), "train", str(tmp_path), False)
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.list_(pa.string(), 2), pa.list_(pa.string_view()), pa.large_list(pa.large_string()), pa.string_view()]
+)
+def test_captions_may_have_any_of_arrows_types_of_texts(tmp_path, kind):
+    captions = [["a dog", "a cat"]] * 2 if kind.num_fields else ["a dog", "a cat"]
+    pictures = [{"bytes": jpeg(index), "path": None} for index in range(2)]
+    pq.write_table(pa.table({"image": pictures, "captions": pa.array(captions, kind)}), tmp_path / "rows.parquet")
+    rows = prepare(str(tmp_path / "rows.parquet"), tmp_path, need_dense=False)
+    assert rows["captions"] == (captions if kind.num_fields else [["a dog"], ["a cat"]])
+
+
+def test_rows_that_differ_in_how_they_hold_captions_are_named(tmp_path):
+    lines = [{"image": "0.jpg", "captions": captions} for captions in (["a dog"], None, "a cat")]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(ValueError, match=r"column 'captions' holds list .row 0. and str .row 2., not captions"):
+        prepare(str(tmp_path / "rows.jsonl"), tmp_path, need_dense=False)
+
+
+def test_ids_of_captions_are_joined_as_captions_are(tmp_path):
+    rows = [
+        {"image": {"bytes": jpeg(index // 2), "path": None}, "captions": f"text {index}", "caption_ids": 10 + index}
+        for index in range(4)
+    ]
+    rows = prepare(table(tmp_path, rows), tmp_path, need_dense=False)
+    assert rows["caption_ids"] == [[10, 11], [12, 13]] and rows["captions"][1] == ["text 2", "text 3"]
+
+
+def test_rows_without_an_id_get_one_each(tmp_path):
+    rows = prepare(table(tmp_path, [row(0, image_id="a"), row(1, image_id=None), row(2, image_id=None)]), tmp_path)
+    assert rows["image_id"] == ["a", "row 1", "row 2"]
+
+
+def test_a_caption_a_row_leaves_out_a_picture_whose_file_is_missing(tmp_path, images):
+    rows = [{"image": f"{name}.jpg", "captions": f"{name} {n}", "image_id": name} for name in "01z" for n in (1, 2)]
+    path, missing = table(tmp_path, rows), {"image_root": str(images), "need_dense": False}
+    with pytest.raises(ValueError, match="1 bad rows; first: row 4, image_id z: .*z.jpg.: no such file"):
+        prepare(path, tmp_path, **missing)
+    rows = prepare(path, tmp_path, on_bad_sample="quarantine", **missing)
+    assert rows["captions"] == [["0 1", "0 2"], ["1 1", "1 2"]]
+
+
+def test_ids_below_the_folder_of_a_split_are_those_that_caption_gives(tmp_path, images):
+    folder = tmp_path / "data" / "train"
+    folder.parent.mkdir()
+    images.rename(folder)
+    (folder / "metadata.csv").write_text("file_name,captions\n0.jpg,a dog\n1.jpg,a cat\n")
+    assert prepare(str(tmp_path / "data" / "{split}"), tmp_path, need_dense=False)["image_id"] == ["0.jpg", "1.jpg"]

@@ -215,3 +215,79 @@ def test_what_is_left_out_of_a_folder_is_told(tmp_path, caplog):
     assert rows_of(tmp_path, "train") == ["a.png"]
     assert "no pictures (1 .txt)" in caplog.text and "mosaic.vrt: names other files" in caplog.text
     assert "1 files whose names are not Unicode" in caplog.text
+
+
+# --- Slices of splits ----------------------------------------------------------------------------------------------
+
+
+def test_every_source_is_cut_as_datasets_cuts(tmp_path, images):
+    """And a way of writing that is no slice is refused."""
+    entries = [{"split": "train", "filename": f"{i}.jpg", "sentences": [{"raw": "a"}]} for i in range(4)]
+    (tmp_path / "karpathy.json").write_text(json.dumps({"images": entries}))
+    (tmp_path / "pir_train.json").write_text(json.dumps([{"image": f"{i}.jpg", "caption": "a"} for i in range(4)]))
+    Dataset.from_dict({"image": list("0123")}).to_parquet(str(tmp_path / "rows.parquet"))
+    shutil.copytree(images, tmp_path / "captioned")
+    lines = [json.dumps({"file_name": f"{i}.jpg", "captions": ["a"]}) for i in range(4)]
+    (tmp_path / "captioned" / "metadata.jsonl").write_text("\n".join(lines))
+    for name in ("karpathy.json", "pir_{split}.json", "rows.parquet", "captioned", "images"):
+        whole = read_source(str(tmp_path / name), "train", str(images))["image"][:]
+        for cut, kept in (("[:2]", whole[:2]), ("[25%:]", whole[1:]), ("[-1:]", whole[3:]), ("[:9]", whole)):
+            assert read_source(str(tmp_path / name), f"train{cut}", str(images))["image"][:] == kept, (name, cut)
+        with pytest.raises(ValueError, match=r"'train.2.' is no slice such as train\[:100\]"):
+            read_source(str(tmp_path / name), "train[2]", str(images))
+    assert len(read_source(official(tmp_path / "f30k", False), "train[:1]", str(images))) == 1
+
+
+def test_pictures_with_metadata_have_no_split_but_train_unless_folders_say_so(tmp_path, images):
+    (images / "metadata.csv").write_text("file_name,captions\n0.jpg,a dog\n")
+    with pytest.raises(ValueError, match="without splits: there is no split 'nonsense'.*ask for the split train"):
+        read_source(str(images), "nonsense")
+    assert len(read_source(str(images), "nonsense", any_split=True)) == len(read_source(str(images), "train"))
+
+
+# --- Values of another kind ----------------------------------------------------------------------------------------
+
+KARPATHY = {"split": "train", "filename": "0.jpg", "sentences": [{"raw": "a dog"}]}
+PIR = {"image": "0.jpg", "caption": ["a dog", None]}
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ({**KARPATHY, "split": None}, "image 1 is not as .*'split' is None, not a text"),
+        ({**KARPATHY, "split": ["train"]}, "image 1 is not as .*'split' is .'train'., not a text"),
+        ({**KARPATHY, "filename": 5}, "image 1 is not as .*'filename' is 5, not a text"),
+        ({**KARPATHY, "filepath": None}, "image 1 is not as .*'filepath' is None, not a text"),
+        ({**KARPATHY, "sentences": None}, "image 1 is not as .*'sentences' is None, not a list"),
+        ({**KARPATHY, "sentences": [{"raw": 5}]}, "image 1 is not as .*'raw' is 5, not a text"),
+        (7, "image 1 is not as .*7 is no object with fields"),
+        ({**PIR, "image": 0}, "row 1 is not as .*'image' is 0, not a text"),
+        ({**PIR, "image": None}, "row 1 is not as .*'image' is None, not a text"),
+        ({**PIR, "caption": ["a", 3]}, "row 1 is not as .*a caption is 3, not a text"),
+        ({**PIR, "caption": {"raw": "x"}}, "row 1 is not as .*'caption' is .'raw': 'x'., not a text"),
+    ],
+)
+def test_values_of_another_kind_are_named_with_their_row(tmp_path, images, entry, words):
+    pir = "row" in words.split()[0]
+    content = [PIR, entry] if pir else {"images": [KARPATHY, entry]}
+    (tmp_path / "m.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=f"m.json: {words}"):
+        read_source(str(tmp_path / "m.json"), "train", str(images))
+
+
+@pytest.mark.parametrize(("names", "words"), [(["0.jpg"], "no object"), ({"10": 5, "11": "1.jpg"}, "id '10' has 5")])
+def test_an_id_mapping_names_files(tmp_path, images, names, words):
+    folder = official(tmp_path / "f30k", False)
+    (tmp_path / "f30k" / "id_mapping.json").write_text(json.dumps(names))
+    with pytest.raises(ValueError, match=f"id_mapping.json: {words}"):
+        read_source(folder, "train", str(images))
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path, images):
+    (tmp_path / "m.json").write_bytes(b"\xef\xbb\xbf" + json.dumps([PIR]).encode())
+    assert len(read_source(str(tmp_path / "m.json"), "train", str(images))) == 1
+    folder = official(tmp_path / "f30k", False)
+    for name in ("train_caps.txt", "train_ids.txt", "f30k_train.jsonl"):
+        path = tmp_path / "f30k" / name
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert read_source(folder, "train", str(images))[0]["captions"][0] == "caption 0"

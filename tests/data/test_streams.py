@@ -4,13 +4,15 @@ import io
 import itertools
 import tarfile
 
+import pyarrow as pa
 import pytest
 from datasets import Dataset
 from photos import jpeg
+from pyarrow import parquet
 
 from vsehub.data.arguments import DataArguments
 from vsehub.data.rows import prepare_rows
-from vsehub.data.streams import Share, Stream, open_stream, picture_number
+from vsehub.data.streams import AT_ONCE, Share, Stream, open_stream, picture_number, read_stream
 
 
 def stream(files, rows=24, folder=None):
@@ -120,3 +122,37 @@ def test_other_sources_are_refused(tmp_path):
 def test_equal_pictures_have_one_number():
     assert picture_number(b"a") == picture_number(b"a") != picture_number(b"b")
     assert 0 <= picture_number(None) < 2**63
+
+
+@pytest.mark.parametrize(
+    ("column", "nothing", "something"),
+    [
+        ("label", None, "wood"),
+        ("image_id", None, "a"),
+        ("captions", None, ["a dog"]),
+        ("captions", [], ["a dog"]),
+        ("image", {"bytes": jpeg(), "path": None}, {"bytes": None, "path": "a.jpg"}),
+    ],
+)
+def test_first_rows_with_nothing_in_a_column_do_not_say_what_it_holds(tmp_path, column, nothing, something):
+    row = {"image": {"bytes": jpeg(), "path": None}, "captions": ["a cat"]}
+    rows = [{**row, column: nothing}] * AT_ONCE + [{**row, column: something}]
+    Dataset.from_list(rows).to_parquet(tmp_path / "rows.parquet")
+    args = DataArguments(data=str(tmp_path / "rows.parquet"), streaming=True)
+    read = read_stream(args, "train", None)
+    assert len(read) == AT_ONCE + 1 and read[AT_ONCE][column] == something
+
+
+def test_a_stream_without_rows_and_a_slice_of_one_are_one_line(tmp_path):
+    parquet.write_table(pa.table({"image": ["a"], "captions": ["b"]})[:0], tmp_path / "none.parquet")
+    args = DataArguments(data=str(tmp_path / "none.parquet"), streaming=True)
+    with pytest.raises(ValueError, match=r"none.parquet \[train\]: a file without rows"):
+        read_stream(args, "train", None)
+    with pytest.raises(ValueError, match="--streaming reads whole splits, not 'train.:2.': see --max_train_images"):
+        open_stream(args, "train[:2]")
+
+
+def test_dense_texts_of_a_stream_are_texts(tmp_path):
+    Dataset.from_list([{"image": "a", "captions": ["b"], "dense_text": ["c", "d"]}]).to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(ValueError, match="column 'dense_text' holds no text but .*; see --dense_text"):
+        open_stream(DataArguments(data=str(tmp_path / "t.parquet")), "train", need_dense=True)
