@@ -163,8 +163,8 @@ def prints_of_split(
     if len(prints.unreadable) == len(prints.ids):
         first = f", first {prints.ids[0]!r}" if prints.ids else ""
         raise ValueError(
-            f"{data} [{split}]: none of its {len(prints.ids)} images decodes{first}; where {image_column!r} holds names "
-            "of files, say where they lie with --image_root FOLDER"
+            f"{data} [{split}]: none of its {len(prints.ids)} images decodes{first}; where {image_column!r} holds "
+            "names of files, say where they lie with --image_root FOLDER"
         )
     return prints
 
