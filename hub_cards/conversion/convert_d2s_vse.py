@@ -9,6 +9,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ...files.digests import file_digest
 from ...files.whole import whole_folder
 from ...processing.processing_dual_encoder import square_image_processor
@@ -17,6 +19,8 @@ from ..model_card import write_model_card
 from .official_checkpoint import (
     CheckpointError,
     check_folders,
+    check_image_size,
+    check_options,
     count_blocks,
     infer_bert,
     infer_vision,
@@ -26,6 +30,7 @@ from .official_checkpoint import (
     shape_of,
     sort_out,
     tower_config,
+    vocabulary_warnings,
 )
 
 DECODER_BLOCKS = "prompt_learner.decoder_blocks."
@@ -55,6 +60,7 @@ UNUSED = {  # not used by any forward pass; the last is computed from the window
     "prompt_learner.mask_token": r"prompt_learner\.mask_token$",
     "img_enc.visual_encoder.*.relative_position_index": r"img_enc\.visual_encoder\..*\.relative_position_index$",
 }
+OPTIONS = {"decoder_heads": int, "no_res_embed": bool}  # img_res may be replaced by --image_size
 NOMINAL = (
     "image size {size} is the img_res of the file's options. Released checkpoints may store the nominal 224 or "
     "384 where 384 or 480 pixels were run: if recall is low, convert again with --image_size 384 (or 480)"
@@ -89,14 +95,12 @@ def convert(
     """
     _check_folders(out, teacher_out)
     state, options = open_checkpoint(checkpoint)
+    check_options(options, OPTIONS, f"{checkpoint}: opt", positive=("decoder_heads",))
     size, size_from, warnings = true_image_size(image_size, options, checkpoint)
     teacher = {key: value for key, value in state.items() if key.startswith(TEACHER)}
     parts = {out: {key: value for key, value in state.items() if key not in teacher}}
     if teacher_out is not None:
-        if not teacher:
-            raise CheckpointError(f"{checkpoint}: no {TEACHER}* in it; only stage-2 files have a teacher")
-        as_stage_1 = {key.removeprefix("long_"): value for key, value in teacher.items()}
-        parts[teacher_out] = as_stage_1 | {key: state[key] for key in state if key.startswith("img_enc.")}
+        parts[teacher_out] = _teacher_alone(state, teacher, checkpoint)
     facts: dict[str, Any] = {"source": Path(checkpoint).name, "sha256": file_digest(checkpoint)}
     facts |= {"image_size": size, "image_size_from": size_from}
     towers = {"vision_config": vision_config, "text_config": text_config}
@@ -106,6 +110,7 @@ def convert(
     processor = None
     if tokenizer is not None:  # the official code uses ImageNet's mean and std for every tower
         words = load_tokenizer(tokenizer, models[out].config.text_config)
+        warnings += vocabulary_warnings(words, models[out].config.text_config)
         processor = D2SVSEProcessor(square_image_processor(size), words)
     for folder, model in models.items():
         origin = {"converted from": f"{facts['source']}, {model.config.conversion['part']}"}
@@ -121,6 +126,14 @@ def convert(
         "processor": processor is not None,
         "warnings": warnings,
     }
+
+
+def _teacher_alone(state, teacher, checkpoint) -> dict[str, torch.Tensor]:
+    """The teacher of a stage-2 file under the names of a stage-1 file."""
+    if not teacher:
+        raise CheckpointError(f"{checkpoint}: no {TEACHER}* in it; only stage-2 files have a teacher")
+    as_stage_1 = {key.removeprefix("long_"): value for key, value in teacher.items()}
+    return as_stage_1 | {key: value for key, value in state.items() if key.startswith("img_enc.")}
 
 
 def _check_folders(out, teacher_out):
@@ -164,20 +177,22 @@ def _config(state, options, towers, image_size):
     vision, text = towers["vision_config"], towers["text_config"]
     decoder = {"use_decoder": False}
     if any(key.startswith("prompt_learner.") for key in state):
-        tokens = shape_of(state, "prompt_learner.prompt_tokens")
-        hidden = shape_of(state, "prompt_learner.decoder_blocks.0.mlp.fc1.weight")
+        tokens = shape_of(state, "prompt_learner.prompt_tokens", 2)
+        hidden = shape_of(state, "prompt_learner.decoder_blocks.0.mlp.fc1.weight", 2)
         decoder = {
             "num_mask_tokens": tokens[0],
             "decoder_layers": count_blocks(state, DECODER_BLOCKS),
-            "decoder_heads": options.get("decoder_heads") or 4,  # a constant of the official code
+            "decoder_heads": options.get("decoder_heads", 4),  # a constant of the official code
             "decoder_mlp_ratio": hidden[0] / hidden[1],
-            "residual": bool(options.get("no_res_embed", True)),  # a store_false flag: True adds
+            "residual": options.get("no_res_embed", True),  # a store_false flag: True adds
         }
+    vision = tower_config(vision) if vision else infer_vision(state, "img_enc.visual_encoder.")
+    check_image_size(image_size, vision, "the size of the images", "pass --image_size")
     return D2SVSEConfig(
-        vision_config=tower_config(vision) if vision else infer_vision(state, "img_enc.visual_encoder."),
+        vision_config=vision,
         text_config=tower_config(text) if text else infer_bert(state, "txt_enc.bert."),
-        projection_dim=shape_of(state, "txt_enc.fc.weight")[0],
-        pooling_dim=shape_of(state, "txt_enc.gpool.linear.weight")[1],
+        projection_dim=shape_of(state, "txt_enc.fc.weight", 2)[0],
+        pooling_dim=shape_of(state, "txt_enc.gpool.linear.weight", 2)[1],
         image_size=image_size,
         legacy=True,
         **decoder,

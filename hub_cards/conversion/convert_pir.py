@@ -19,8 +19,10 @@ from ..installed import PIRConfig, PIRModel, PIRProcessor
 from ..model_card import write_model_card
 from .official_checkpoint import (
     CheckpointError,
-    MissingWeightError,
+    WeightError,
     check_folders,
+    check_image_size,
+    check_options,
     count_blocks,
     infer_bert,
     infer_resnet,
@@ -33,6 +35,7 @@ from .official_checkpoint import (
     sort_out,
     tower_config,
     translator,
+    vocabulary_warnings,
 )
 
 # Official -> ours; inside the towers, names stay those of transformers 4.x. {x} is a number, {x+4} one larger by 4.
@@ -100,6 +103,8 @@ UNUSED = {  # training state, and values computed from the window size
     "text_encoder.embeddings.position_ids": r"text_encoder\.embeddings\.position_ids$",
 }
 OF_THE_PRIOR = ("instruction_", "visual_instruction.", "language_cycles.")  # what a baseline does not use
+WHOLE = ("filter_size", "head", "image_res", "embed_dim", "instru_num", "cycle_num")
+OPTIONS: dict[str, Any] = {**dict.fromkeys(WHOLE, int), "is_baseline": bool, "dropout_r": (int, float)}
 PUBLISHED = {"filter_size": 40, "head": 8}  # settings that no tensor tells
 CLIP_MEAN, CLIP_STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
 
@@ -130,7 +135,7 @@ def convert(
     """
     check_folders(out)
     state, options = open_checkpoint(checkpoint)
-    _check_options(options, checkpoint)
+    check_options(options, OPTIONS, f"{checkpoint}: config", positive=("filter_size", "head", "image_res", "embed_dim"))
     to_ours, to_theirs = translator(NAMES)
     used, dropped = sort_out(_split_qkv(state), UNUSED, lambda key: renamed(to_ours, key, "PIR"))
     if baseline := options.get("is_baseline", False):
@@ -144,8 +149,8 @@ def convert(
     towers = {"vision": vision_config, "text": text_config, "instruction": instruction_config}
     try:
         config = _config(used, options, towers, baseline)
-    except MissingWeightError as error:
-        raise MissingWeightError(official_name(error.name)) from None
+    except WeightError as error:
+        raise WeightError(official_name(error.name), error.fault) from None
     model = load_strictly(PIRModel, config, used, official_name, "relative_position_index")
     findings = pretrained_weights(used)
     model.config.conversion = {
@@ -156,20 +161,22 @@ def convert(
         "published_defaults": sorted(set(PUBLISHED) - set(options)),
         **findings,
     }
-    _write(out, model, tokenizer)
+    unusual = _write(out, model, tokenizer)
+    warnings = [f"{part}: {finding}" for part, finding in findings.items() if finding.startswith("never")]
     return {
         **model.config.conversion,
         "parameters": model.num_parameters(),
         "processor": tokenizer is not None,
-        "warnings": [f"{part}: {finding}" for part, finding in findings.items() if finding.startswith("never")],
+        "warnings": warnings + unusual,
     }
 
 
 def _write(out, model, tokenizer):
-    """Save the model, its card and, with a tokenizer, its processor."""
-    processor = None
+    """Save the model, its card and, with a tokenizer, its processor; return warnings of the tokenizer."""
+    processor, warnings = None, []
     if tokenizer is not None:
         words = official_tokenizer(tokenizer, model.config.text_config)
+        warnings = vocabulary_warnings(words, model.config.text_config)
         image = square_image_processor(model.config.image_size, CLIP_MEAN, CLIP_STD, resample=3)
         processor = PIRProcessor(image, words)
     facts = {"converted from": model.config.conversion["source"]}
@@ -178,6 +185,7 @@ def _write(out, model, tokenizer):
             processor.save_pretrained(draft)
         model.save_pretrained(draft)
         write_model_card(draft, model=model, name=Path(out).resolve().name, results=[], training=facts)
+    return warnings
 
 
 def pretrained_weights(state) -> dict[str, str]:
@@ -204,6 +212,8 @@ def _split_qkv(state):
     split = {}
     for key, value in state.items():
         if ".attn.qkv." in key:
+            if not value.dim() or len(value) % 3:
+                raise CheckpointError(f"{key} has shape {tuple(value.shape)}, not rows of query, key and value alike")
             for name, part in zip(("query", "key", "value"), value.chunk(3)):
                 split[key.replace(".qkv.", f".{name}.")] = part
         else:
@@ -211,21 +221,10 @@ def _split_qkv(state):
     return split
 
 
-def _check_options(options, checkpoint):
-    """Refuse options with values of wrong types."""
-    whole = ("filter_size", "head", "image_res", "embed_dim", "instru_num", "cycle_num")
-    kinds: dict[str, Any] = {**dict.fromkeys(whole, int), "is_baseline": bool, "dropout_r": (int, float)}
-    for name, kind in kinds.items():
-        value = options.get(name, kind() if isinstance(kind, type) else 0)
-        if not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool):
-            expected = {int: "an integer", bool: "true or false"}.get(kind, "a number")
-            raise CheckpointError(f"{checkpoint}: config.{name} is {value!r}; expected {expected}")
-
-
 def _config(state, options, towers, baseline):
     """The configuration that tensors and options imply; numbers that contradict each other are an error."""
     vision, text, prior = towers.values()
-    numbers = {"embed_dim": shape_of(state, "text_projection.weight")[0], "instru_num": 0, "cycle_num": 0}
+    numbers = {"embed_dim": shape_of(state, "text_projection.weight", 2)[0], "instru_num": 0, "cycle_num": 0}
     if not baseline:
         numbers["instru_num"] = count_blocks(state, "visual_instruction.layers.")
         numbers["cycle_num"] = count_blocks(state, "language_cycles.layers.")
@@ -235,6 +234,8 @@ def _config(state, options, towers, baseline):
         if not unused and options.get(name, number) != number:
             raise CheckpointError(f"config.{name} is {options[name]}, but the weights are those of {number}")
     vision = tower_config(vision) if vision else infer_vision(state, "vision_model.")
+    image_size = options.get("image_res", vision.image_size)
+    check_image_size(image_size, vision, "config.image_res", "the official files have 224")
     return PIRConfig(
         vision_config=vision,
         text_config=tower_config(text) if text else infer_bert(state, "text_model."),
@@ -245,7 +246,7 @@ def _config(state, options, towers, baseline):
         filter_size=options.get("filter_size", PUBLISHED["filter_size"]),
         attention_heads=options.get("head", PUBLISHED["head"]),
         dropout=float(options.get("dropout_r", 0.2)),
-        image_size=options.get("image_res", vision.image_size),
+        image_size=image_size,
         legacy=True,
     )
 

@@ -275,6 +275,40 @@ def test_options_that_change_the_architecture_are_followed(saved, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"decoder_heads": 4.0}, "opt.decoder_heads is 4.0; expected an integer"),
+        ({"decoder_heads": True}, "opt.decoder_heads is True"),
+        ({"decoder_heads": 0}, "opt.decoder_heads is 0; expected 1 or more"),
+        ({"no_res_embed": "False"}, "opt.no_res_embed is 'False'; expected true or false"),
+        ({"no_res_embed": None}, "opt.no_res_embed is None"),
+        ({"img_res": 10**9}, "the size of the images is 1000000000"),
+        ({"img_res": 33}, "patches of 8 fill; pass --image_size"),
+    ],
+    ids=str,
+)
+def test_options_that_cannot_be_are_named(saved, refused, tmp_path, options, words):
+    assert words in refused(saved(tiny_state(), **{"img_res": 32, **options}), tmp_path / "out")
+
+
+@pytest.mark.parametrize("shape", [(), (5,), (5, 5, 5), (64, 3, 0, 0), (5, 0)], ids=str)
+def test_a_weight_of_any_other_shape_is_one_error_that_names_it(saved, refused, tmp_path, shape):
+    for key in (
+        "img_enc.visual_encoder.embeddings.patch_embeddings.projection.weight",
+        "txt_enc.bert.embeddings.word_embeddings.weight",
+        "txt_enc.fc.weight",
+        "prompt_learner.decoder_blocks.0.mlp.fc1.weight",
+        "prompt_learner.prompt_tokens",
+    ):
+        assert key in refused(saved({**tiny_state(), key: torch.ones(shape)}, img_res=32), tmp_path / "out")
+
+
+def test_a_block_far_behind_the_others_builds_no_model(saved, refused, tmp_path):
+    key = "txt_enc.bert.encoder.layer.99999.x"
+    assert key in refused(saved({**tiny_state(), key: torch.ones(1)}, img_res=32), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
     "key", ["prompt_learner.gpool.linear.weight", "criterion.scale", "txt_enc.extra", "img_enc.visual_encoder.extra"]
 )
 def test_an_unknown_weight_is_named(saved, refused, tmp_path, key):

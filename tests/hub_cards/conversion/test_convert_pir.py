@@ -252,6 +252,8 @@ def test_a_baseline_hides_no_unknown_weight(saved, refused, tiny_state, tmp_path
         ({"is_baseline": "False"}, "config.is_baseline is 'False'"),
         ({"head": None}, "config.head is None"),
         ({"dropout_r": "0.2"}, "config.dropout_r is '0.2'"),
+        ({"head": 0}, "config.head is 0; expected 1 or more"),
+        ({"image_res": 33}, "config.image_res is 33, not a number of pixels"),
         ({"head": 3}, "attention_heads=3 does not divide"),
     ],
     ids=str,

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from transformers import (
     BertConfig,
     BertModel,
+    BertTokenizer,
     ResNetConfig,
     ResNetModel,
     SwinConfig,
@@ -23,8 +24,10 @@ from transformers import (
 from vsehub import D2SVSEModel
 from vsehub.hub_cards.conversion.official_checkpoint import (
     CheckpointError,
-    MissingWeightError,
+    WeightError,
     check_folders,
+    check_image_size,
+    check_options,
     count_blocks,
     infer_bert,
     infer_resnet,
@@ -37,6 +40,7 @@ from vsehub.hub_cards.conversion.official_checkpoint import (
     sort_out,
     tower_config,
     translator,
+    vocabulary_warnings,
 )
 
 STATE = {"txt.weight": torch.arange(6.0).reshape(2, 3), "img.bias": torch.ones(2)}
@@ -92,6 +96,10 @@ def test_a_prefix_is_taken_off_the_beginning_alone(saved):
         ({"model": {"txt.bias": torch.eye(3).to_sparse()}}, "txt.bias is a sparse_coo tensor"),
         ({"model": {"txt.bias": torch.empty(9, device="meta")}}, "txt.bias is a meta tensor"),
         ({"model": {"txt.bias": torch.ones(1).expand(9)}}, r"txt.bias says that it has shape \(9,\), but the file"),
+        ({"model": {"txt.bias": torch.ones(3).to(torch.float8_e4m3fn)}}, "txt.bias holds float8_e4m3fn numbers"),
+        ({"model": {"txt.bias": torch.ones(3, dtype=torch.complex64)}}, "txt.bias holds complex64 numbers"),
+        ({"model": {"txt.bias": torch.ones(5, 0)}}, r"txt.bias has shape \(5, 0\), without a number in it"),
+        ({"model": {"a": torch.ones(1), "module.a": torch.ones(1)}}, "'model' holds weights both with and without"),
         ({"model": STATE, "config": "config.yaml"}, "its options are a str, not names and values"),
         ({"model": STATE, "opt": [1]}, "its options are a list"),
     ],
@@ -171,6 +179,15 @@ def test_what_is_not_used_is_counted_by_its_label_and_the_rest_renamed():
     used, dropped = sort_out(state, {"temp": "temp", "indices": r".*\.index$"}, lambda name: f"ours.{name}")
     assert used == {"ours.txt.a": state["txt.a"], "ours.txt.b": state["txt.b"]}
     assert dropped == Counter(temp=2, indices=1)
+
+
+def test_whole_numbers_are_no_weights_and_no_weight_hides_another():
+    counter, whole = {"bn.num_batches_tracked": torch.tensor(3)}, {"txt.a": torch.tensor([3])}
+    assert sort_out(counter, {}, str)[0] == counter and sort_out(whole, {"a": "txt"}, str)[1] == {"a": 1}
+    with pytest.raises(CheckpointError, match="txt.a holds int64 numbers"):
+        sort_out(whole, {}, str)
+    with pytest.raises(CheckpointError, match="layer.00 is there twice"):
+        sort_out({"layer.0": torch.ones(1), "layer.00": torch.ones(1)}, {}, lambda name: "layer.0")
 
 
 # --- Towers ----------------------------------------------------------------------------------------------------------
@@ -258,20 +275,73 @@ def test_a_tower_is_inferred_from_its_tensors_as_its_true_configuration_says(tmp
     assert inferred.model_type == config.model_type
     for name in READ_OFF[config.model_type]:
         assert getattr(inferred, name) == getattr(config, name), name
-    with pytest.raises(MissingWeightError) as missing:
+    with pytest.raises(WeightError) as missing:
         infer({}, "tower.")
     assert missing.value.name.startswith("tower.") and missing.value.name in str(missing.value)
 
 
-def test_blocks_are_counted_by_the_largest_number_below_the_prefix():
-    state = dict.fromkeys(["layer.0.w", "layer.10.w", "layer.norm.w", "other.layer.12.w", "layers.20.w"])
-    assert count_blocks(state, "layer.") == 11 and count_blocks(state, "none.") == 0
+def test_blocks_are_counted_and_a_gap_between_them_is_named():
+    state = dict.fromkeys(["layer.0.w", "layer.0.b", "layer.1.w", "layer.norm.w", "other.layer.12.w", "layers.20.w"])
+    assert count_blocks(state, "layer.") == 2 and count_blocks(state, "none.") == 0
+    with pytest.raises(WeightError, match="layer.99999.w is there, but no weight of block 2 before it"):
+        count_blocks({**state, "layer.99999.w": None}, "layer.")
+    with pytest.raises(WeightError, match="other.layer.12.w is there, but no weight of block 0"):
+        count_blocks(state, "other.layer.")
 
 
 def test_a_shape_is_read_or_its_weight_named():
-    assert shape_of(STATE, "txt.weight") == (2, 3)
-    with pytest.raises(MissingWeightError, match="the checkpoint lacks txt.bias"):
-        shape_of(STATE, "txt.bias")
+    assert shape_of(STATE, "txt.weight", 2) == (2, 3)
+    with pytest.raises(WeightError, match="the checkpoint lacks txt.bias"):
+        shape_of(STATE, "txt.bias", 1)
+    with pytest.raises(WeightError, match=r"img.bias has shape \(2,\); it needs 2 dimensions"):
+        shape_of(STATE, "img.bias", 2)
+
+
+def test_every_weight_that_a_tower_is_read_from_may_have_any_shape_and_is_named(tmp_path):
+    refused = 0
+    for case in ("BERT, two heads", "ViT", "Swin", "ResNet"):
+        model_class, config = TOWERS[case]
+        model_class(config).save_pretrained(tmp_path / case)
+        state = load_file(tmp_path / case / "model.safetensors")
+        infer = {"bert": infer_bert, "resnet": infer_resnet}.get(config.model_type, infer_vision)
+        for name in state:
+            for shape in ((), (7,), (7, 7), (7, 7, 7, 7)):
+                try:
+                    infer({**state, name: torch.ones(shape)}, "")
+                except WeightError as error:
+                    assert error.name == name and name in str(error)
+                    refused += 1
+    assert refused >= 30
+
+
+def test_towers_that_no_head_or_patch_fits_are_refused():
+    vit = {"embeddings.patch_embeddings.projection.weight": torch.ones(200, 3, 8, 8)}
+    vit |= {"embeddings.position_embeddings": torch.ones(1, 17, 200)}
+    with pytest.raises(WeightError, match="projection.weight is 200 wide, not a multiple of 64"):
+        infer_vision(vit, "")
+    with pytest.raises(WeightError, match="position_embeddings has no position of a patch"):
+        infer_vision(vit | {"embeddings.position_embeddings": torch.ones(1, 1, 200)}, "")
+
+
+def test_options_of_wrong_types_are_named():
+    kinds = {"heads": int, "residual": bool, "rate": (int, float)}
+    check_options({"heads": 4, "residual": False, "rate": 1, "other": "x"}, kinds, "opt")
+    for options, words in (
+        ({"heads": 4.0}, "opt.heads is 4.0; expected an integer"),
+        ({"heads": True}, "opt.heads is True; expected an integer"),
+        ({"residual": None}, "opt.residual is None; expected true or false"),
+        ({"residual": torch.ones(1)}, "expected true or false"),
+        ({"rate": "0.2"}, "opt.rate is '0.2'; expected a number"),
+    ):
+        with pytest.raises(CheckpointError, match=words):
+            check_options(options, kinds, "opt")
+
+
+@pytest.mark.parametrize("size", [0, -8, 5, 33, 10**9])
+def test_a_size_of_images_that_patches_do_not_fill_is_refused(size):
+    check_image_size(48, TOWERS["ViT"][1], "opt.img_res", "pass --image_size")
+    with pytest.raises(CheckpointError, match=f"opt.img_res is {size}, .*patches of 8 fill; pass --image_size"):
+        check_image_size(size, TOWERS["ViT"][1], "opt.img_res", "pass --image_size")
 
 
 # --- Tokenizer and weights -------------------------------------------------------------------------------------------
@@ -290,6 +360,35 @@ def test_a_tokenizer_is_read_of_a_vocabulary_or_a_folder_and_cut_where_the_tower
         load_tokenizer(tmp_path / "vocab.txt", BertConfig(vocab_size=7))
     with pytest.raises(CheckpointError, match="nowhere: no folder of a tokenizer and no vocab.txt"):
         load_tokenizer(tmp_path / "nowhere", config)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", r"lacks \[PAD\], \[UNK\], \[CLS\], \[SEP\], \[MASK\]"),
+        ("just a line\nanother\n", r"vocab.txt: not BERT's vocab.txt, .* lacks \[PAD\]"),
+        ("[PAD]\n[UNK]\n[CLS]\n[SEP]\na\n", r"lacks \[MASK\]"),
+        ("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n", "has no words"),
+        ("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\na\n", "line 6 is there twice"),
+    ],
+)
+def test_a_text_that_is_no_vocabulary_is_refused(tmp_path, text, words):
+    (tmp_path / "vocab.txt").write_text(text)
+    with pytest.raises(CheckpointError, match=words):
+        load_tokenizer(tmp_path / "vocab.txt", BertConfig(vocab_size=8))
+
+
+def test_a_folder_without_a_tokenizer_or_without_its_words_is_refused(tmp_path, tiny_tokenizer):
+    with pytest.raises(CheckpointError, match="no tokenizer can be read there .*with tokenizer.json") as refused:
+        load_tokenizer(tmp_path, BertConfig())
+    assert "\n" not in str(refused.value) and "sentencepiece" not in str(refused.value)
+    BertTokenizer(vocab={}).save_pretrained(tmp_path / "empty")
+    with pytest.raises(CheckpointError, match="empty: a tokenizer without words"):
+        load_tokenizer(tmp_path / "empty", BertConfig())
+    tokens = len(tiny_tokenizer)
+    assert vocabulary_warnings(tiny_tokenizer, BertConfig(vocab_size=tokens)) == []
+    (warning,) = vocabulary_warnings(tiny_tokenizer, BertConfig(vocab_size=tokens + 1))
+    assert f"{tokens} tokens" in warning and f"{tokens + 1} rows" in warning
 
 
 @pytest.fixture
