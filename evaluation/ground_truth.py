@@ -55,6 +55,8 @@ class GroundTruth:
                 caption_ids[owners == row] = self.own[image]
         image_row = {image: row for row, image in enumerate(images.tolist())}
         text_row = {int(caption): row for row, caption in enumerate(caption_ids)}
+        if len(text_row) < len(caption_ids):
+            raise ValueError(f"caption_ids: {len(caption_ids)} texts have {len(text_row)} ids; each needs its own")
         lost = {caption for own in self.own.values() for caption in own} - set(text_row)
         if lost:
             raise ValueError(f"{len(lost)} captions of the ground truth are missing, COCO ids {sorted(lost)[:3]}")
@@ -63,7 +65,7 @@ class GroundTruth:
             listed = [
                 (rows[query], items.get(item, OUTSIDE))
                 for query, those in self.positives[way].items()
-                for item in those
+                for item in set(those)  # a list may name one twice
             ]
             pairs[way] = np.array(sorted(listed), np.int64).T
         return pairs

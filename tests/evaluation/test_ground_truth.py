@@ -46,7 +46,18 @@ def test_other_images_and_lost_captions_are_named(folder):
         truth.pairs([100, 101, 7], [0, 0, 1, 1, 2, 2])
     with pytest.raises(ValueError, match=r"captions of the ground truth are missing, COCO ids \[1005\]"):
         truth.pairs([100, 101, 102], [0, 0, 1, 1, 2, 2], [1000, 1001, 1002, 1003, 1004, 9])
+    with pytest.raises(ValueError, match="6 texts have 5 ids; each needs its own"):
+        truth.pairs([100, 101, 102], [0, 0, 1, 1, 2, 2], [1000, 1001, 1002, 1003, 1004, 1004])
     assert isinstance(truth, GroundTruth)
+
+
+def test_an_item_that_a_list_names_twice_is_one_positive(folder):
+    truth = read_ground_truth("cxc", folder)
+    twice = GroundTruth(
+        {way: {query: items * 2 for query, items in lists.items()} for way, lists in truth.positives.items()}, truth.own
+    )
+    for way, pairs in truth.pairs([100, 101, 102], [0, 0, 1, 1, 2, 2]).items():
+        assert np.array_equal(twice.pairs([100, 101, 102], [0, 0, 1, 1, 2, 2])[way], pairs)
 
 
 @pytest.mark.parametrize(
