@@ -1,5 +1,7 @@
 """`vsehub plot RUN ...`: losses, metrics and learning rates of one or several training runs, as a picture."""
 
+import math
+
 from ..files.outputs import output_file
 from .flags import Parser, add_json, tell, words_first
 
@@ -28,10 +30,18 @@ def main(argv: list[str]) -> int:
     if not args.out.lower().endswith(FORMATS):
         raise ValueError(f"--out {args.out}: end its name in {', '.join(FORMATS)}")
     output_file(args.out)
-    from ..plots.curves import draw_curves, read_curves
+    from ..plots.curves import draw_curves, read_runs
 
-    curves = [each for run in args.runs for each in read_curves(run)]
+    curves = read_runs(args.runs)
     draw_curves(curves, args.out, args.metrics)
     lines = [f"{each.name}: {len(each.series)} curves" for each in curves]
-    tell(args, "\n".join([*lines, f"picture: {args.out}"]), {each.name: each.series for each in curves})
+    tell(args, "\n".join([*lines, f"picture: {args.out}"]), {each.name: _plain(each.series) for each in curves})
     return 0
+
+
+def _plain(series: dict) -> dict:
+    """Points that JSON has: null for a value that is no finite number."""
+    return {
+        name: [[step, value if math.isfinite(value) else None] for step, value in points]
+        for name, points in series.items()
+    }

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import __version__
-from .outcomes import Outcomes
+from .outcomes import WAYS, Outcomes
 from .significance import intervals
 
 FORMAT = 1
@@ -51,6 +51,8 @@ def read_record(path: str | Path) -> tuple[dict, dict[str, Outcomes]]:
         FileNotFoundError: no such file.
         ValueError: not the json of an evaluation, or of another format.
     """
+    if Path(path).is_dir():
+        raise ValueError(f"{path} is a folder: name the json in it that `vsehub evaluate ... --json FILE` wrote")
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
@@ -83,12 +85,19 @@ def _numbers(values: np.ndarray) -> list:
 def _unpacked(packed: dict) -> Outcomes:
     values = {name: np.array(numbers, np.float64) for name, numbers in packed["values"].items()}
     images = {way: np.array(rows, np.int64) for way, rows in packed["images"].items()}
+    for name, each in [*values.items(), *images.items()]:
+        if each.ndim != 1 or not each.size:
+            raise ValueError(f"{name!r} is not one list of numbers")
+        if not any(way in name and way in images for way in WAYS):
+            raise ValueError(f"{name!r} is an outcome of neither {' nor '.join(WAYS)} of its images")
+    for name, parts in packed["sums"].items():
+        if not isinstance(parts, list) or not parts or not all(part in values for part in parts):
+            raise ValueError(f"the parts of {name!r} are {parts!r}, not names of its outcomes")
     outcomes = Outcomes(values, images, packed["sums"])
     if any(len(each) != len(outcomes.images_of(name)) for name, each in values.items()):
         raise ValueError("some outcomes are missing")
     if not all(np.isfinite(each).all() for each in values.values()):
         raise ValueError("some outcomes are not finite")
-    outcomes.metrics()  # fails where a metric of a sum is missing
     return outcomes
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..evaluation.analyse import names_of
 from ..training.checkpoints import STATE, own_checkpoints
 
 MAIN = ("rsum", "mean_recall", "accuracy")  # without a choice, the first of these that is there is drawn
@@ -32,31 +33,52 @@ def read_curves(run: str | Path) -> list[Curves]:
         FileNotFoundError: there is no checkpoint.
         ValueError: the record of a stage or of a checkpoint is damaged.
     """
-    run = Path(run)
+    return read_runs([run])
+
+
+def read_runs(runs: Iterable[str | Path]) -> list[Curves]:
+    """Read the curves of several runs, as `read_curves` does; a checkpoint that several of them lead to is read once.
+
+    No two have one name: `RUN/STAGE`, with more of the path before it, or the checkpoint behind it, where these repeat.
+    """
+    checkpoints = list(dict.fromkeys(path.resolve() for run in runs for path in _checkpoints(Path(run))))
+    folders = [str(path.parent) for path in checkpoints]
+    stages = list(dict.fromkeys(folders))
+    names = dict(zip(stages, names_of(stages)))
+    return [
+        _curves(path, f"{names[folder]}/{path.name}" if folders.count(folder) > 1 else names[folder])
+        for path, folder in zip(checkpoints, folders)
+    ]
+
+
+def _checkpoints(run: Path) -> list[Path]:
+    """The newest checkpoint of each stage of a run, or of one stage, or the one that was named."""
     if not run.exists():
         raise FileNotFoundError(f"{run}: no such folder")
+    if not run.is_dir():
+        raise ValueError(f"{run} is a file: name the folder of a run (`--output_dir` of vsehub train)")
     if (run / STATE).exists():
-        return [_curves(run, run.parent.name)]
+        return [run]
     if newest := own_checkpoints(run):
-        return [_curves(newest[-1], run.name)]
-    stages = [(folder, own_checkpoints(folder)) for folder in sorted(run.iterdir()) if folder.is_dir()]
-    found = [_curves(checkpoints[-1], folder.name) for folder, checkpoints in stages if checkpoints]
+        return [newest[-1]]
+    stages = [own_checkpoints(folder) for folder in sorted(run.iterdir()) if folder.is_dir()]
+    found = [checkpoints[-1] for checkpoints in stages if checkpoints]
     if not found:
         raise FileNotFoundError(f"{run}: no checkpoint of a run in it (STAGE/checkpoint-N)")
     return found
 
 
-def _curves(checkpoint: Path, stage: str) -> Curves:
+def _curves(checkpoint: Path, name: str) -> Curves:
     try:
         history = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))["log_history"]
         series: dict[str, list[tuple[int, float]]] = {}
         for entry in history:
-            for name, value in entry.items():
-                if name not in ("step", "epoch") and type(value) in (int, float):
-                    series.setdefault(name, []).append((int(entry["step"]), float(value)))
+            for key, value in entry.items():
+                if key not in ("step", "epoch") and type(value) in (int, float):
+                    series.setdefault(key, []).append((int(entry["step"]), float(value)))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{checkpoint / STATE}: not the record of a run ({error})") from None
-    return Curves(f"{checkpoint.parent.parent.name}/{stage}", series)
+    return Curves(name, series)
 
 
 def draw_curves(curves: list[Curves], out: str | Path, metrics: Iterable[str] = ()):
@@ -134,4 +156,4 @@ def _panels(curves: list[Curves], metrics: list[str]) -> dict[str, list[tuple[st
     return drawn
 
 
-__all__ = ["Curves", "draw_curves", "load_figure", "read_curves", "save_figure"]
+__all__ = ["Curves", "draw_curves", "load_figure", "read_curves", "read_runs", "save_figure"]

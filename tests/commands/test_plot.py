@@ -1,6 +1,7 @@
 """`vsehub plot`: runs by place or by name, a picture, and JSON."""
 
 import json
+import shutil
 
 import pytest
 
@@ -17,8 +18,18 @@ def run(tmp_path):
 def test_runs_are_drawn_and_told(run, vsehub, vsehub_json, tmp_path):
     out = tmp_path / "curves.svg"
     said = vsehub("plot", run, run / "baseline", "--out", out)
-    assert said.splitlines() == ["run/baseline: 2 curves"] * 2 + [f"picture: {out}"] and out.exists()
+    assert said.splitlines() == ["run/baseline: 2 curves", f"picture: {out}"] and out.exists()
     assert vsehub_json("plot", "--runs", run, "--out", out)["run/baseline"]["eval_rsum"] == [[5, 50.0]]
+
+
+def test_json_has_every_run_and_null_for_what_is_no_number(run, vsehub_json, tmp_path):
+    again = tmp_path / "later" / "run"
+    shutil.copytree(run, again)
+    history = [{"loss": float("nan"), "step": 5}, {"loss": 2.0, "step": 10}]
+    (again / "baseline/checkpoint-5/trainer_state.json").write_text(json.dumps({"log_history": history}))
+    told = vsehub_json("plot", run, again, "--out", tmp_path / "curves.svg")
+    assert told.keys() == {f"{tmp_path.name}/run/baseline", "later/run/baseline"}
+    assert told["later/run/baseline"]["loss"] == [[5, None], [10, 2.0]]
 
 
 def test_what_cannot_be_drawn_is_one_line(run, vsehub, tmp_path):

@@ -53,6 +53,41 @@ def shorten(record):
     record["protocols"]["recall"]["outcomes"]["values"]["image_to_text_recall@1"].pop()
 
 
+def of_the_outcomes(**changes):
+    """A function that replaces parts of the outcomes of a record."""
+
+    def change(record):
+        for name, content in changes.items():
+            record["protocols"]["recall"]["outcomes"][name] |= content
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (of_the_outcomes(values={"foo": [1.0]}), "'foo' is an outcome of neither image_to_text nor text_to_image"),
+        (of_the_outcomes(values={"image_to_text_recall@1": [[1.0]] * 8}), "'image_to_text_recall@1' is not one list"),
+        (of_the_outcomes(values={"image_to_text_recall@1": 3.0}), "'image_to_text_recall@1' is not one list"),
+        (of_the_outcomes(images={"image_to_text": [[0]] * 8}), "'image_to_text' is not one list of numbers"),
+        (of_the_outcomes(sums={"mean_recall": []}), r"the parts of 'mean_recall' are \[\], not names of its outcomes"),
+        (
+            of_the_outcomes(sums={"rsum": "image_to_text_recall@1"}),
+            "the parts of 'rsum' are 'image_to_text_recall@1', not names",
+        ),
+    ],
+)
+def test_a_damaged_record_is_one_error_that_names_the_place(file, change, said):
+    path = file(change)
+    with pytest.raises(ValueError, match=f"{path}: not the json of an evaluation .*{said}"):
+        read_record(path)
+
+
+def test_a_folder_is_told_from_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(ValueError, match="is a folder: name the json"):
+        read_record(tmp_path)
+
+
 def spoil(record):
     record["protocols"]["recall"]["outcomes"]["values"]["image_to_text_recall@1"][0] = float("nan")
 

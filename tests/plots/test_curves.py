@@ -1,11 +1,12 @@
 """Curves of training runs: what is read of a checkpoint, and what is drawn."""
 
 import json
+import shutil
 
 import pytest
 from PIL import Image
 
-from vsehub.plots.curves import draw_curves, read_curves
+from vsehub.plots.curves import draw_curves, read_curves, read_runs
 
 HISTORY = [
     {"loss": 3.0, "loss_align": 2.0, "grad_norm": 1.0, "learning_rate": 1e-4, "epoch": 0.5, "step": 5},
@@ -43,6 +44,23 @@ def test_checkpoints_of_an_older_run_in_the_same_folder_are_not_read(run):
 def test_a_stage_and_a_checkpoint_are_read_alone(run):
     assert [each.name for each in read_curves(run / "pretrain")] == ["run/pretrain"]
     assert read_curves(run / "pretrain" / "checkpoint-5")[0].series["eval_rsum"] == [(5, 50.0)]
+
+
+def test_curves_of_several_runs_have_names_of_their_own(run, tmp_path):
+    shutil.copytree(run, tmp_path / "other" / "run")
+    assert [each.name for each in read_runs([run, run / "pretrain", tmp_path / "other" / "run"])] == [
+        f"{tmp_path.name}/run/finetune",
+        f"{tmp_path.name}/run/pretrain",
+        "other/run/finetune",
+        "other/run/pretrain",
+    ]
+    both = read_runs([run / "pretrain", run / "pretrain" / "checkpoint-5"])
+    assert [each.name for each in both] == ["run/pretrain/checkpoint-10", "run/pretrain/checkpoint-5"]
+
+
+def test_a_file_is_no_run(run):
+    with pytest.raises(ValueError, match="trainer_state.json is a file: name the folder of a run"):
+        read_curves(run / "pretrain" / "checkpoint-5" / "trainer_state.json")
 
 
 @pytest.mark.parametrize("name", ["curves.png", "curves.svg"])
