@@ -131,6 +131,7 @@ def self_contained_model(cls: type[PreTrainedModel]) -> type[PreTrainedModel]:
             return original(self, save_directory, is_main_process, state_dict, push_to_hub, *args, **kwargs)
         here = is_main_process and not (dist.is_available() and dist.is_initialized() and dist.get_rank())
         before = _timestamps(self, save_directory) if here and push_to_hub else None
+        old = _weights(save_directory) if here else {}
         self.config.auto_map = {
             "AutoConfig": auto_class_entry(cls.config_class),
             "AutoModel": entry,
@@ -141,6 +142,8 @@ def self_contained_model(cls: type[PreTrainedModel]) -> type[PreTrainedModel]:
         if here and not getattr(self, "_hf_peft_config_loaded", False):  # an adapter names its base model instead
             write_sources(cls, save_directory, PIPELINE)
             write_companions(save_directory)
+        if here:
+            _remove_stale_weights(save_directory, old)
         if here and push_to_hub:  # not by the original, which would upload before the code is written
             _upload(self, save_directory, before, **kwargs)
 
@@ -166,6 +169,23 @@ def self_contained_processor(cls: type[ProcessorMixin]) -> type[ProcessorMixin]:
 
     cls.save_pretrained = save_pretrained
     return cls
+
+
+def _weights(folder: str | Path) -> dict[Path, tuple[int, int]]:
+    """What names the weights of a folder, one file or an index of shards, each with its inode and time."""
+    files = (Path(folder) / name for name in ("model.safetensors", "model.safetensors.index.json"))
+    return {file: (file.stat().st_ino, file.stat().st_mtime_ns) for file in files if file.is_file()}
+
+
+def _remove_stale_weights(folder: str | Path, old: dict[Path, tuple[int, int]]):
+    """Where one file was saved over shards, remove their index; where shards over one file, that file.
+
+    transformers leaves both, and readers would load the one file, old or new.
+    """
+    now = _weights(folder)
+    stale = [file for file in now if now[file] == old.get(file)]
+    if len(now) == 2 and len(stale) == 1:  # an adapter writes neither
+        stale[0].unlink()
 
 
 def _timestamps(saved, folder: str | Path) -> dict[str, float]:

@@ -172,6 +172,14 @@ def test_shards_follow_max_shard_size(tmp_path, tiny_model):
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in tiny_model.state_dict().items())
 
 
+def test_one_file_over_shards_and_shards_over_one_file_leave_the_new_weights_alone(tmp_path, tiny_model):
+    one, index = tmp_path / "model.safetensors", tmp_path / "model.safetensors.index.json"
+    for size, there in (("20KB", index), ("1GB", one), ("20KB", index)):
+        tiny_model.save_pretrained(tmp_path, max_shard_size=size)
+        assert [path for path in (one, index) if path.exists()] == [there]
+        assert bool(list(tmp_path.glob("model-*.safetensors"))) == (there == index)
+
+
 def test_only_the_main_process_writes_and_uploads(tmp_path, tiny_model, monkeypatch):
     uploads = []
     monkeypatch.setattr(bundle, "_upload", lambda *args, **kwargs: uploads.append(kwargs))
