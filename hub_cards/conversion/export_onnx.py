@@ -24,6 +24,7 @@ from ...modeling.towers import load_errors
 from ...processing.processing_dual_encoder import text_positions
 
 TOLERANCE = 1e-4
+FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # by Pillow's numbers, in torchvision's words
 SENTENCE = "a small boat lies beside the long wooden bridge while two people look at the river in the evening sun"
 
 
@@ -82,13 +83,14 @@ def export_onnx(model: DualEncoderPreTrainedModel, processor, out: Path) -> dict
 
     Raises:
         ImportError: without onnx and onnxruntime.
-        ValueError: a graph differs from the model by more than 1e-4.
+        ValueError: a graph differs from the model by more than 1e-4, or `preparation` has no words for the processor.
     """
     try:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError:
         raise ImportError('export to ONNX needs onnx and onnxruntime: pip install "vsehub[onnx]"') from None
+    prepared = preparation(processor.image_processor, model.config.image_size)
     model = model.float().cpu().eval()
     model.set_attn_implementation("eager")  # scaled_dot_product_attention of Swin's windows cannot be traced
     originals = Side(model, True).eval(), Side(model, False).eval()
@@ -107,7 +109,7 @@ def export_onnx(model: DualEncoderPreTrainedModel, processor, out: Path) -> dict
     finally:
         for name, module in pools:
             setattr(model, name, module)
-    _write_preparation(model, processor, out, longest)
+    _write_preparation(model, processor, out, longest, prepared)
     (out / "parity.json").write_text(json.dumps({"max_abs_difference": report, "tolerance": TOLERANCE}, indent=2))
     wrong = {name: value for name, value in report.items() if not value <= TOLERANCE}
     if wrong:
@@ -158,23 +160,55 @@ def _longest(model, tokenizer) -> int:
     return int(min(tokenizer.model_max_length, text_positions(model.config.text_config) or 512))
 
 
-def _write_preparation(model, processor, out: Path, longest: int):
-    """The facts that a consumer needs to prepare inputs."""
-    pictures = processor.image_processor
-    (out / "visual" / "preprocess_cfg.json").write_text(
-        json.dumps(
-            {
-                "size": [model.config.image_size] * 2,
-                "mode": "RGB",
-                "mean": list(pictures.image_mean),
-                "std": list(pictures.image_std),
-                "interpolation": {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}[int(pictures.resample)],
-                "resize_mode": "squash",
-                "fill_color": 0,
-            },
-            indent=2,
+def preparation(pictures, size: int) -> dict:
+    """What an image processor does, in the words of open_clip's `preprocess_cfg.json`.
+
+    Args:
+        pictures: an image processor of transformers.
+        size: side in pixels of the images that the graph takes.
+
+    Raises:
+        ValueError: it does something that the file cannot say, or makes images of another size.
+    """
+
+    def setting(name):
+        return getattr(pictures, name, None)
+
+    def square(sides):
+        sides = dict(sides or {})
+        return sides.keys() == {"height", "width"} and set(sides.values()) == {size}
+
+    crops = bool(setting("do_center_crop"))
+    if crops and dict(setting("size") or {}) == {"shortest_edge": size} and square(setting("crop_size")):
+        mode = "shortest"
+    elif square(setting("size")) and (not crops or square(setting("crop_size"))):
+        mode = "squash"
+    else:
+        raise ValueError(
+            f"the processor makes images by size={setting('size')}, do_center_crop={crops}, crop_size="
+            f"{setting('crop_size')}; preprocess_cfg.json can say squares of the {size} pixels that the model takes, "
+            "stretched, or cut after the shorter side is as long: change the processor and save it again"
         )
-    )
+    for name, needed in (("do_resize", True), ("do_rescale", True), ("do_pad", False)):
+        if bool(setting(name)) is not needed:
+            raise ValueError(f"the processor has {name}={setting(name)}, which preprocess_cfg.json cannot say")
+    if abs(setting("rescale_factor") * 255 - 1) > 1e-6:
+        raise ValueError(f"the processor has rescale_factor={setting('rescale_factor')}, not 1/255 as open_clip has")
+    normalises = bool(setting("do_normalize"))
+    return {
+        "size": [size] * 2,
+        "mode": "RGB",
+        "mean": list(pictures.image_mean) if normalises else [0.0] * 3,
+        "std": list(pictures.image_std) if normalises else [1.0] * 3,
+        "interpolation": FILTERS[int(pictures.resample)],
+        "resize_mode": mode,
+        "fill_color": 0,
+    }
+
+
+def _write_preparation(model, processor, out: Path, longest: int, prepared: dict):
+    """The facts that a consumer needs to prepare inputs."""
+    (out / "visual" / "preprocess_cfg.json").write_text(json.dumps(prepared, indent=2))
     processor.tokenizer.save_pretrained(out / "textual")
     facts = {"embed_dim": model.config.projection_dim, "text_cfg": {"context_length": longest}}
     facts["vision_cfg"] = {"image_size": model.config.image_size}
@@ -251,4 +285,4 @@ def export_model(
         return report
 
 
-__all__ = ["export_dtype", "export_model", "export_onnx"]
+__all__ = ["export_dtype", "export_model", "export_onnx", "preparation"]

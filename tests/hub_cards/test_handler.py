@@ -77,6 +77,11 @@ def test_a_request_of_another_kind_is_told_what_is_one(handler, request_, said):
         handler(request_)
 
 
+def test_an_error_counts_the_items_of_the_request_and_not_of_a_batch(handler):
+    with pytest.raises(ValueError, match="text 20 is not Unicode"):
+        handler({"inputs": {"text": ["a dog"] * 20 + ["\ud800"]}})
+
+
 def test_labels_must_be_there(handler, tiny_pictures):
     image = encoded(tiny_pictures[0])
     for labels, said in (([], "candidate_labels is empty"), ([""], "candidate_labels 0 must be a string")):

@@ -6,11 +6,12 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModel, AutoProcessor, SwinConfig
+from transformers import AutoModel, AutoProcessor, CLIPImageProcessorPil, SwinConfig
 
 from vsehub.__main__ import main
-from vsehub.hub_cards.conversion.export_onnx import RankTable, export_onnx
+from vsehub.hub_cards.conversion.export_onnx import RankTable, export_onnx, preparation
 from vsehub.modeling.pooling import GPO
+from vsehub.processing.processing_dual_encoder import square_image_processor
 
 
 def test_a_table_pools_as_the_recurrence():
@@ -45,6 +46,38 @@ def test_both_graphs_embed_as_the_model_at_any_batch_and_length(name, request, t
         assert np.abs(found - model.encode_text(texts).numpy()).max() <= 1e-4
 
 
+def test_the_preparation_is_that_of_the_processor():
+    pictures = square_image_processor(32, [0.1, 0.2, 0.3], [0.4, 0.5, 0.6], resample=3)
+    common = {"size": [32, 32], "mode": "RGB", "fill_color": 0}
+    squash = {**common, "resize_mode": "squash", "interpolation": "bicubic"}
+    assert preparation(pictures, 32) == {**squash, "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
+    pictures.do_normalize, pictures.resample = False, 5
+    plain = {"mean": [0.0] * 3, "std": [1.0] * 3}
+    assert preparation(pictures, 32) == {**squash, **plain, "interpolation": "hamming"}
+    clip = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    shortest = {**common, "resize_mode": "shortest", "interpolation": "bicubic"}
+    assert preparation(clip, 32) == {**shortest, "mean": list(clip.image_mean), "std": list(clip.image_std)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"size": {"height": 40, "width": 32}}, "squares of the 32 pixels that the model takes"),
+        ({"size": {"shortest_edge": 32}}, "squares of the 32 pixels"),
+        ({"do_center_crop": True, "crop_size": {"height": 24, "width": 24}}, "crop_size="),
+        ({"do_rescale": False}, "do_rescale=False, which preprocess_cfg.json cannot say"),
+        ({"do_resize": False}, "do_resize=False"),
+        ({"rescale_factor": 1 / 128}, "not 1/255"),
+    ],
+)
+def test_a_processor_that_the_file_cannot_describe_is_refused(changes, said):
+    pictures = square_image_processor(32)
+    for name, value in changes.items():
+        setattr(pictures, name, value)
+    with pytest.raises(ValueError, match=said):
+        preparation(pictures, 32)
+
+
 @pytest.mark.slow
 def test_windows_of_swin_are_traced(make_tiny_model, tiny_processor, tmp_path):
     pytest.importorskip("onnxruntime")
@@ -58,8 +91,11 @@ def test_bfloat16_is_half_the_size_and_nearly_the_same(tiny_folder, tmp_path, ti
     out, source = tmp_path / "half", tmp_path / "source"
     shutil.copytree(tiny_folder, source)
     (source / "README.md").write_text("---\nlicense: mit\n---\n# Boats\n")
+    (source / "handler.py").unlink()  # a model that was loaded with remote code is saved without them
+    (source / "modules.json").unlink()
     assert main(["export", str(source), str(out), "--to", "transformers", "--dtype", "bf16"]) == 0
     assert "mean cosine" in capsys.readouterr().out
+    assert (out / "handler.py").is_file() and (out / "modules.json").is_file()
     sizes = [(folder / "model.safetensors").stat().st_size for folder in (tiny_folder, out)]
     assert sizes[1] < 0.6 * sizes[0]
     card = (out / "README.md").read_text()
