@@ -385,15 +385,15 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
         return self._processor
 
 
-def checked_texts(texts) -> list[str]:
-    """The texts of `encode_text` as a list.
+def checked_texts(texts, rows=None) -> list[str]:
+    """The texts of `encode_text` as a list; errors count them from 0, or by `rows` where they are some of a list.
 
     Raises:
         TypeError: something else than strings.
         ValueError: a text that is empty or no Unicode.
     """
     texts = [texts] if isinstance(texts, str) else list(texts)
-    for row, text in enumerate(texts):
+    for row, text in zip(range(len(texts)) if rows is None else rows, texts):
         if not isinstance(text, str):
             raise TypeError(
                 f"encode_text takes strings; item {row} is a {type(text).__name__} (use encode_image for pictures)"
@@ -405,14 +405,14 @@ def checked_texts(texts) -> list[str]:
     return texts
 
 
-def checked_images(images) -> list:
-    """The pictures of `encode_image` as a list.
+def checked_images(images, rows=None) -> list:
+    """The pictures of `encode_image` as a list; errors count them as those of `checked_texts` do.
 
     Raises:
         TypeError: something else than PIL images.
     """
     images = list(images) if isinstance(images, (list, tuple)) else [images]
-    for row, image in enumerate(images):
+    for row, image in zip(range(len(images)) if rows is None else rows, images):
         if not hasattr(image, "getbands"):
             raise TypeError(
                 f"encode_image takes PIL images; item {row} is a {type(image).__name__} "

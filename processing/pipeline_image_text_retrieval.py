@@ -10,6 +10,8 @@ A score is a cosine. Queries and gallery may each be texts or PIL images, mixed 
 import torch
 from transformers.pipelines.base import Pipeline
 
+from ..modeling.modeling_dual_encoder import checked_images, checked_texts
+
 
 class ImageTextRetrievalPipeline(Pipeline):
     """Rank a gallery by cosine with each query.
@@ -46,7 +48,10 @@ class ImageTextRetrievalPipeline(Pipeline):
         single = not isinstance(inputs, (list, tuple))
         if not single and not inputs:
             return []
-        results = super().__call__([inputs] if single else list(inputs), **kwargs)
+        queries = [inputs] if single else list(inputs)
+        for row, query in enumerate(queries):
+            _parts(query, row)
+        results = super().__call__(queries, **kwargs)
         return results[0] if single else results
 
     def _sanitize_parameters(self, top_k=None, gallery=None, threshold=None, **kwargs):
@@ -67,18 +72,17 @@ class ImageTextRetrievalPipeline(Pipeline):
         return {"query": inputs}
 
     def _forward(self, model_inputs):
-        query = model_inputs["query"]
-        parts = [query[name] for name in ("image", "text") if name in query] if isinstance(query, dict) else [query]
-        if not parts:
-            raise TypeError("a query is a text, a PIL image, or a dict with `image`, `text` or both")
-        return {"embeds": torch.nn.functional.normalize(self._embed(parts, 32).sum(0), dim=-1)}
+        query = model_inputs["query"]  # a list of them where `batch_size` is more than 1
+        parts = [_parts(each, row) for row, each in enumerate(query if isinstance(query, list) else [query])]
+        embeds = self._embed([item for each in parts for item in each], 32).split([len(each) for each in parts])
+        return {"embeds": torch.nn.functional.normalize(torch.stack([each.sum(0) for each in embeds]), dim=-1)}
 
     def postprocess(self, model_outputs, top_k=5, gallery=None, threshold=None):
         """Cosines to hits, best first."""
         gallery = self.gallery if gallery is None else gallery
         if gallery is None:
             raise ValueError("there is no gallery yet: call pipe.index(images or texts) or pass gallery=[...]")
-        scores = gallery @ model_outputs["embeds"]
+        scores = gallery @ model_outputs["embeds"].flatten()
         best = scores.topk(min(top_k, len(scores)))
         hits = [{"index": int(row), "score": float(score)} for score, row in zip(best.values, best.indices)]
         return [hit for hit in hits if threshold is None or hit["score"] >= threshold]
@@ -90,11 +94,33 @@ class ImageTextRetrievalPipeline(Pipeline):
             raise ValueError("the gallery is empty")
         is_text = [isinstance(item, str) for item in items]
         embeds = torch.empty(len(items), self.model.config.projection_dim, device="cpu")
-        for wanted, encode in ((True, self.model.encode_text), (False, self.model.encode_image)):
-            rows = [row for row, text in enumerate(is_text) if text == wanted]
-            if rows:
+        sides = ((True, checked_texts, self.model.encode_text), (False, checked_images, self.model.encode_image))
+        rows_of = {wanted: [row for row, text in enumerate(is_text) if text == wanted] for wanted in (True, False)}
+        for wanted, check, _ in sides:  # all items before the first is embedded; errors count the whole gallery
+            check([items[row] for row in rows_of[wanted]], rows_of[wanted])
+        for wanted, _, encode in sides:
+            if rows := rows_of[wanted]:
                 embeds[rows] = encode([items[row] for row in rows], batch_size, processor=self.processor)
         return embeds
+
+
+def _parts(query, row: int) -> list:
+    """The text and the picture of a query.
+
+    Raises:
+        TypeError: something else than a query; the message names its row.
+        ValueError: a text that is empty or no Unicode.
+    """
+    if isinstance(query, dict):
+        if not query or set(query) - {"image", "text"}:
+            raise TypeError(f"query {row} is a dict of {sorted(map(str, query))}: `image`, `text` or both are read")
+        parts = {"image": query.get("image"), "text": query.get("text")}
+        return [_checked(parts[name], name == "text", row) for name in parts if name in query]
+    return [_checked(query, isinstance(query, str), row)]
+
+
+def _checked(item, is_text: bool, row: int):
+    return (checked_texts if is_text else checked_images)((item,), (row,))[0]
 
 
 __all__ = ["ImageTextRetrievalPipeline"]

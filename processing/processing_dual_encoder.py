@@ -55,7 +55,8 @@ class DualEncoderProcessor(ProcessorMixin):
         tokenizer: any tokenizer; its `model_max_length` cuts long captions, or a `max_length` that it was made with.
 
     Calling it with `images=` (PIL, a list, arrays) and/or `text=` returns `pixel_values` (B, 3, S, S), `input_ids` and
-    `attention_mask` (T, L). Pictures are made upright RGB first, see `pixels.py`.
+    `attention_mask` (T, L). Pictures are made upright RGB first, see `pixels.py`. A string is never opened as a path or
+    an address, and arrays hold 8-bit numbers.
     """
 
     valid_processor_kwargs = DualEncoderProcessorKwargs
@@ -79,9 +80,7 @@ class DualEncoderProcessor(ProcessorMixin):
     def __call__(self, images=None, text=None, **kwargs):
         """Prepare pictures, captions or both; see the class."""
         if images is not None:
-            single = not isinstance(images, (list, tuple))
-            upright = [to_rgb(i) if hasattr(i, "getbands") else i for i in ([images] if single else images)]
-            images = upright[0] if single else upright
+            images = _upright(images)
         return super().__call__(images=images, text=text, **kwargs)
 
     @classmethod
@@ -125,6 +124,29 @@ class DualEncoderProcessor(ProcessorMixin):
         limits = (tokenizer.model_max_length, text_positions(config), max_length)
         tokenizer.model_max_length = min(limit for limit in limits if limit)
         return cls(square_image_processor(image_size, mean, std), tokenizer)
+
+
+def _upright(images):
+    """PIL images, also in lists of lists, as upright RGB; arrays stay.
+
+    Raises:
+        TypeError: a path, an address or bytes: transformers would open it, without its alpha and its 16 bits.
+        ValueError: an array of more than 8 bits.
+    """
+    if isinstance(images, (list, tuple)):
+        return [_upright(image) for image in images]
+    if hasattr(images, "getbands"):
+        return to_rgb(images)
+    if isinstance(images, (str, bytes)) or hasattr(images, "__fspath__"):
+        raise TypeError(
+            f"images= takes PIL images and arrays, not a {type(images).__name__}: open files yourself with "
+            "PIL.Image.open"
+        )
+    kind = str(getattr(images, "dtype", "")).rpartition(".")[2]  # torch.int32 or int32
+    wide = kind in ("int16", "uint16", "int32", "uint32", "int64", "uint64")
+    if wide and 0 not in images.shape and images.max() > 255:
+        raise ValueError(f"images= holds a {kind} array with numbers above 255: scale them to 0...255 as uint8")
+    return images
 
 
 def forget_last_call(tokenizer) -> None:

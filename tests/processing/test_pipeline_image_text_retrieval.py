@@ -1,6 +1,7 @@
 """The pipeline ranks as a loop over cosines does, whatever is asked of whatever gallery, and refuses the rest."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -75,6 +76,32 @@ def test_a_dict_asks_with_the_sum_of_its_picture_and_its_text(pipe, embed, tiny_
     assert_hits(pipe({"image": picture}, top_k=6), ranked(embed(picture), gallery))
 
 
+def test_a_batch_of_queries_gets_the_answers_of_single_ones(pipe, tiny_pictures, tiny_captions):
+    pipe.index(tiny_pictures)
+    queries = [*tiny_captions[:2], tiny_pictures[3], {"text": tiny_captions[2], "image": tiny_pictures[1]}, "snow"]
+    for size in (2, 3, 8):
+        for hits, query in zip(pipe(queries, top_k=6, batch_size=size), queries, strict=True):
+            assert_hits(hits, [(hit["score"], hit["index"]) for hit in pipe(query, top_k=6)])
+
+
+def test_errors_count_the_queries_or_the_gallery_whatever_the_batch(pipe, tiny_pictures):
+    pipe.index(tiny_pictures)
+    for bad, said in (
+        ({"text": "a dog", "imgae": tiny_pictures[0]}, "query 3 is a dict of ['imgae', 'text']"),
+        ({}, "query 3 is a dict of []"),
+        (" ", "item 3 is empty"),
+        ({"text": "\ud800"}, "item 3 is not Unicode"),
+        (7, "item 3 is a int"),
+        (["a", "b"], "item 3 is a list"),
+        ({"image": "a.png"}, "item 3 is a str"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=re.escape(said)):
+            pipe(["a dog", tiny_pictures[0], "snow", bad], batch_size=2)
+    for bad, said in ((" ", "item 7 is empty"), (7, "item 7 is a int")):
+        with pytest.raises((TypeError, ValueError), match=said):
+            pipe.index([*tiny_pictures, "a dog", bad], batch_size=1)
+
+
 def test_five_hits_are_given_by_default_and_all_of_a_smaller_gallery(pipe, tiny_pictures):
     pipe.index(tiny_pictures)
     assert [len(pipe("a dog")), len(pipe("a dog", top_k=2)), len(pipe("a dog", top_k=100))] == [5, 2, 6]
@@ -134,7 +161,7 @@ def test_without_a_gallery_it_says_how_to_give_one(pipe):
 @pytest.mark.parametrize("query", [{}, {"picture": Image.new("RGB", (8, 8))}], ids=["empty", "another name"])
 def test_a_dict_without_picture_and_text_is_refused(pipe, tiny_pictures, query):
     pipe.index(tiny_pictures)
-    with pytest.raises(TypeError, match="a query is a text, a PIL image, or a dict"):
+    with pytest.raises(TypeError, match="query 0 is a dict of .*: `image`, `text` or both are read"):
         pipe(query)
 
 

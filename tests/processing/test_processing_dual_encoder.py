@@ -3,9 +3,11 @@
 import copy
 import json
 
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from PIL import Image
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, AutoProcessor, AutoTokenizer
 
 from vsehub import D2SVSEProcessor
@@ -136,3 +138,26 @@ def test_a_tokenizer_without_a_padding_token_pads_with_the_end(tmp_path):
     batch = processor(text=["a dog runs", "a"], return_tensors="pt")
     assert batch["attention_mask"].sum(1).tolist() == [3, 1]
     assert processor.tokenizer.model_max_length == 16
+
+
+@pytest.mark.parametrize("place", ["a.png", b"a.png", "https://host.example/a.png", "data:image/png;base64,AA", "path"])
+def test_a_string_is_never_opened(tiny_processor, tmp_path, place):
+    Image.new("RGBA", (8, 8)).save(tmp_path / "a.png")
+    for images in (place, [place], [[place]], (tmp_path / "a.png",)):
+        with pytest.raises(TypeError, match="images= takes PIL images and arrays, not a .*: open files yourself"):
+            tiny_processor(images=images)
+
+
+def test_pictures_in_lists_of_lists_are_made_rgb_too(tiny_processor):
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 9, 4), np.uint8))
+    alone = tiny_processor(images=picture, return_tensors="np")["pixel_values"]
+    assert np.array_equal(tiny_processor(images=[[picture]], return_tensors="np")["pixel_values"], alone)
+
+
+@pytest.mark.parametrize("kind", ["uint16", "int32", "int64"])
+def test_arrays_of_more_than_8_bits_are_refused(tiny_processor, kind):
+    array = np.random.default_rng(0).integers(0, 256, (9, 9, 3))
+    expected = tiny_processor(images=array.astype(np.uint8), return_tensors="np")["pixel_values"]
+    assert np.array_equal(tiny_processor(images=array.astype(kind), return_tensors="np")["pixel_values"], expected)
+    with pytest.raises(ValueError, match=f"a {kind} array with numbers above 255: scale them"):
+        tiny_processor(images=[(array * 100).astype(kind)])
