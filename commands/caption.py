@@ -62,11 +62,11 @@ def parser() -> Parser:
         default=8,
         help="requests for an image before it is given up; default: %(default)s",
     )
-    parser.add("--split", default="train", help="of a dataset; default: %(default)s")
+    parser.add("--split", help="default: train of a dataset, all of a folder of pictures")
     add_data_config(parser)
     parser.add("--image_root", help="folder of the images, where a dataset names files")
     parser.add("--image_column", default="image", help="default: %(default)s")
-    parser.add("--id_column", default="image_id", help="default: %(default)s; row numbers where there is none")
+    parser.add("--id_column", default="image_id", help="default: %(default)s; without it paths, or row numbers")
     add_json(parser, "the counts")
     return parser
 

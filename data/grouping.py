@@ -38,8 +38,7 @@ def join_pictures(
     Raises:
         ValueError: rows of one picture have different scene classes, or pictures that differ have one id.
     """
-    sizes = _sizes(rows, source_of)
-    firsts = _with_unread(first_rows(rows, source_of, sizes), sizes < 0, rows)
+    firsts = first_rows(rows, source_of)
     numbers = np.unique(firsts)
     _check_ids(repeats(rows, "image_id", numbers), name)
     if len(numbers) == len(rows):
@@ -107,12 +106,12 @@ def _with_unread(firsts: np.ndarray, unread: np.ndarray, rows: Dataset) -> np.nd
     return joined
 
 
-def first_rows(rows: Dataset, source_of: Callable, sizes: np.ndarray | None = None) -> np.ndarray:
-    """For each row the number of the first row that shows its picture; of a row without a picture, its own.
+def first_rows(rows: Dataset, source_of: Callable) -> np.ndarray:
+    """For each row the number of the first row that shows its picture, or has its id where it shows none.
 
-    A picture is read only if another one has its size (`sizes`, where they are known: bytes, or -1).
+    A picture is read only if another one has its size.
     """
-    sizes = _sizes(rows, source_of) if sizes is None else sizes
+    sizes = _sizes(rows, source_of)
     numbers, counts = np.unique(sizes[sizes >= 0], return_counts=True)
     digests: dict[str, bytes] = {}  # of files, which many rows may name
     places = np.flatnonzero(np.isin(sizes, numbers[counts > 1]))
@@ -126,7 +125,7 @@ def first_rows(rows: Dataset, source_of: Callable, sizes: np.ndarray | None = No
         by_key = np.lexsort((places, keys[:, 1], keys[:, 0]))
         new = np.append(True, (np.diff(keys[by_key].view(np.int64), axis=0) != 0).any(1))
         firsts[places[by_key]] = places[by_key][np.flatnonzero(new)][np.cumsum(new) - 1]
-    return firsts
+    return _with_unread(firsts, sizes < 0, rows)
 
 
 def _digest(source: bytes | str, of_files: dict[str, bytes]) -> bytes:

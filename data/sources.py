@@ -152,8 +152,8 @@ def _under_root(rows: Dataset, image_column: str, root: Path) -> Dataset:
 
 
 def is_folder_of_pictures(path: Path, except_for: Path | None = None) -> bool:
-    """Whether a folder holds pictures and nothing that says more about them; the table `except_for` does not count."""
-    tables = any(child.suffix in (".parquet", ".arrow") and child != except_for for child in path.rglob("*"))
+    """Whether a folder holds pictures and no other data; the table `except_for` (resolved) does not count."""
+    tables = any(child.suffix in (".parquet", ".arrow") and child.resolve() != except_for for child in path.rglob("*"))
     return not tables and not _has_metadata(path) and not (path / "README.md").exists() and holds_pictures(path)
 
 

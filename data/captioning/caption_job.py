@@ -8,14 +8,18 @@ a temporary name and renamed, and the journal removed. Every row says which mode
 import os
 from pathlib import Path
 
+import pyarrow as pa
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
 from ...files.text import printable
 from ...processing.pixels import BadImageError
 from ...processing.scenes import open_any
+from ..columns import in_order, with_column
 from ..folders import list_folder
-from ..sources import read_source
+from ..grouping import first_rows
+from ..picture_checks import image_source
+from ..sources import is_folder_of_pictures, path_of, paths_below, read_source, split_folder
 from .journal import Journal, locked, read_table, write_table
 from .request import Caption, CaptionError
 
@@ -27,13 +31,17 @@ REMEDY = "Mend or remove it, or pass --on_bad_sample quarantine to leave it out"
 class FolderImages:
     """The images below a folder, see `data.folders`; an image's id is its relative path.
 
+    Args:
+        root: the folder.
+        part: the subfolder that is read, if not all of it.
+
     Attributes:
         others: how many files are no images, by suffix.
     """
 
-    def __init__(self, root):
+    def __init__(self, root, part=None):
         self.root, self.identity = Path(root), {}  # ids are relative paths: the folder may be moved and get more files
-        folder = list_folder(root)
+        folder = list_folder(part or root)
         self.refused = {self._id(path): why for path, why in folder.refused.items()}
         self.paths = {self._id(path): Path(path) for path in (*folder.pictures, *folder.refused)}
         self.ids, self.others = sorted(self.paths), folder.told
@@ -52,17 +60,26 @@ class FolderImages:
 
 
 class TableImages:
-    """The rows of a dataset; an image's id is `id_column`, else the row's index."""
+    """The rows of a dataset; an image's id is `id_column`, else its path below `folder`, else the row's index.
 
-    def __init__(self, rows, name, image_column="image", id_column="image_id"):
+    Rows of one id and one picture (a caption a row) are one image.
+    """
+
+    def __init__(self, rows, name, image_column="image", id_column="image_id", folder=None):
         from datasets import Image
 
         if image_column not in rows.column_names:
             raise CaptionError(f"{name} has no column {image_column!r}, but {rows.column_names}: pass --image_column")
         if isinstance(rows.features[image_column], Image):
             rows = rows.cast_column(image_column, Image(decode=False))
+        if id_column not in rows.column_names and id_column != "image_id":  # as training has it
+            raise CaptionError(f"{name} has no column {id_column!r}, but {rows.column_names}: pass --id_column")
+        rows = in_order(rows)
+        paths = None if folder is None or id_column in rows.column_names else paths_below(rows, image_column, folder)
         self.rows, self.column, self.identity = rows.select_columns([image_column]), image_column, {}
-        if id_column in rows.column_names:
+        if paths is not None:
+            self.ids = [path for part in paths for path in part.to_pylist()]
+        elif id_column in rows.column_names:
             values = list(rows[id_column])
             if None in values:
                 raise CaptionError(f"{name}, row {values.index(None)}: no {id_column}; give every image one")
@@ -70,10 +87,22 @@ class TableImages:
         else:  # indices identify images only within their dataset
             self.ids = [str(index) for index in range(len(rows))]
             self.identity = {"images": name, "rows": len(rows)}
-        self.index = {image_id: index for index, image_id in enumerate(self.ids)}
+        self.index = {image_id: index for index, image_id in reversed(list(enumerate(self.ids)))}
         if len(self.index) < len(self.ids):
-            twice = next(image_id for index, image_id in enumerate(self.ids) if self.index[image_id] != index)
-            raise CaptionError(f"{name}: {id_column} {twice!r} names two rows; one caption is made for each image")
+            self._join(name, id_column)
+
+    def _join(self, name, id_column):
+        """Make the rows of each id one image; CaptionError where they show several."""
+        pictures = self.rows if self.column == "image" else self.rows.rename_column(self.column, "image")
+        pictures = with_column(pictures, "image_id", pa.string(), [pa.array(self.ids, pa.string())])
+        firsts = first_rows(pictures, image_source)
+        for row, image_id in enumerate(self.ids):
+            first = self.index[image_id]
+            if firsts[row] != firsts[first]:
+                rows = f"{image_id!r} names two rows with different images ({first} and {row})"
+                raise CaptionError(f"{name}: {id_column} {rows}; one caption is made for each image")
+        self.ids = list(dict.fromkeys(self.ids))
+        self.index = {image_id: int(firsts[self.index[image_id]]) for image_id in self.ids}
 
     def open(self, image_id):
         """Decode one image; BadImageError if it cannot be."""
@@ -85,27 +114,38 @@ class TableImages:
         return open_any(source, name=image_id)
 
 
-def find_images(
-    images, out, split="train", image_root=None, image_column="image", id_column="image_id", data_config=None
-):
-    """Open a folder of images, anything that `sources.read_source` reads, or a `datasets.Dataset`."""
+def find_images(images, out, split=None, image_root=None, image_column="image", id_column="image_id", data_config=None):
+    """Open a folder of images, anything that `sources.read_source` reads, or a `datasets.Dataset`.
+
+    What a folder is, and what its images are called, is decided as for training.
+    """
     if hasattr(images, "column_names"):
         return TableImages(images, "the dataset", image_column, id_column)
-    if os.path.isdir(images) and image_root is None:  # with one, the folder holds lists of images
-        folder = FolderImages(images)
-        if set(folder.ids) - set(folder.refused):
-            if folder.others:
-                logger.warning("left out: %s: no pictures (%s)", printable(images), printable(folder.others))
-            return folder
-        if Path(out).resolve().is_relative_to(Path(images).resolve()):
-            raise CaptionError(f"{out} lies inside the dataset {images} and would become part of it: write elsewhere")
+    source, name = path_of(str(images), split or "train"), str(images)
+    if source.is_dir() and image_root is None and is_folder_of_pictures(source, except_for=Path(out).resolve()):
+        if data_config is not None or id_column != "image_id":
+            flag = f"--id_column {id_column}" if data_config is None else f"--data_config {data_config}"
+            raise CaptionError(f"{flag}: {name} is a folder of pictures, which has none; leave it out")
+        try:
+            part = None if split is None or "{split}" in name else split_folder(source, split)
+        except ValueError as error:
+            raise CaptionError(str(error)) from None
+        return _told(FolderImages(source, part), name)
+    if source.is_dir() and Path(out).resolve().is_relative_to(source.resolve()):
+        raise CaptionError(f"{out} lies inside the dataset {images} and would become part of it: write elsewhere")
     try:
-        rows = read_source(str(images), split, image_root, data_config=data_config)
+        rows = read_source(name, split or "train", image_root, image_column, data_config=data_config)
     except Exception as error:  # `datasets` raises what its readers raise
         raise CaptionError(f"{images}: neither images nor a dataset ({type(error).__name__}: {error})") from None
-    name = os.path.abspath(images) if os.path.exists(images) else str(images)
-    part = split if data_config is None else f"{data_config}, {split}"
-    return TableImages(rows, f"{name} [{part}]", image_column, id_column)
+    place = os.path.abspath(images) if os.path.exists(images) else name
+    part = split or "train" if data_config is None else f"{data_config}, {split or 'train'}"
+    return TableImages(rows, f"{place} [{part}]", image_column, id_column, source)
+
+
+def _told(folder: FolderImages, name: str) -> FolderImages:
+    if folder.others:
+        logger.warning("left out: %s: no pictures (%s)", printable(name), printable(folder.others))
+    return folder
 
 
 class Job:
@@ -196,7 +236,7 @@ def caption_images(
     captioner,
     on_bad_sample: str = "error",
     restart: bool = False,
-    split: str = "train",
+    split: str | None = None,
     image_root: str | None = None,
     image_column: str = "image",
     id_column: str = "image_id",
@@ -211,7 +251,8 @@ def caption_images(
         captioner: a `TransformersCaptioner` or `ServerCaptioner`, which holds prompt and sampling.
         on_bad_sample: "error" stops at the first unusable image; "quarantine" lists it in `bad_samples.jsonl`.
         restart: throw away what `out` and its journal hold.
-        split, image_root, image_column, id_column, data_config: how a dataset is read.
+        split: which part of the source; None takes all images of a folder of pictures, `train` of a dataset.
+        image_root, image_column, id_column, data_config: how a dataset is read.
         progress: whether to show a bar.
 
     Returns:

@@ -206,6 +206,69 @@ def test_columns_may_be_named_and_a_missing_one_is_an_error(tmp_path):
     assert [row["image_id"] for row in rows_of(tmp_path / "d.parquet")] == list("vwxyz")
 
 
+# --- The same source as training reads -----------------------------------------------------------------------------
+
+
+def described(folder, **columns):
+    """Pictures with metadata, a row for each item of the columns."""
+    folder.mkdir(parents=True)
+    for index in range(3):
+        paint(index).save(folder / f"{index}.png")
+    lines = [dict(zip(columns, values)) for values in zip(*columns.values())]
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+FILES = ["0.png", "1.png", "2.png"]
+
+
+@pytest.mark.parametrize(
+    ("data", "captioned", "columns"),
+    [
+        ("m", "m", {"file_name": FILES, "captions": list("abc")}),
+        ("m", "m", {"file_name": FILES, "captions": list("abc"), "image_id": ["x", "y", "z"]}),
+        ("m", "m", {"file_name": [*FILES, *FILES], "captions": list("abcdef")}),
+        ("m", "m", {"file_name": [*FILES, *FILES], "captions": list("abcdef"), "image_id": list("xyzxyz")}),
+        ("{split}", "train", {"file_name": FILES, "captions": list("abc")}),
+        ("{split}", "{split}", {"file_name": FILES, "captions": list("abc")}),
+    ],
+)
+def test_captions_find_their_rows_in_training(tmp_path, data, captioned, columns):
+    described(tmp_path / "s" / ("train" if "split" in data else data), **columns)
+    caption_images(tmp_path / "s" / captioned, tmp_path / "d.parquet", Stub())
+    args = DataArguments(data=str(tmp_path / "s" / data), dense_text=str(tmp_path / "d.parquet"))
+    rows = prepare_rows(args, "train", None, need_dense=True)
+    assert sorted(rows["dense_text"]) == [f"this is picture {index}" for index in range(3)]
+
+
+def test_a_picture_beside_the_tables_of_a_dataset_is_none_of_it(tmp_path):
+    (tmp_path / "set" / "data").mkdir(parents=True)
+    table(image_id=list("abcde")).to_parquet(tmp_path / "set" / "data" / "train-0.parquet")
+    paint(9).save(tmp_path / "set" / "preview.png")
+    caption_images(tmp_path / "set", tmp_path / "d.parquet", Stub())
+    assert [row["image_id"] for row in rows_of(tmp_path / "d.parquet")] == list("abcde")
+
+
+def test_a_split_of_a_folder_is_captioned_alone_or_refused(tmp_path):
+    for split, index in (("train", 1), ("test", 2)):
+        (tmp_path / "f" / split).mkdir(parents=True)
+        paint(index).save(tmp_path / "f" / split / "0.png")
+    for split, ids in (("test", ["test/0.png"]), (None, ["test/0.png", "train/0.png"])):
+        caption_images(tmp_path / "f", tmp_path / f"{split}.parquet", Stub(), split=split)
+        assert [row["image_id"] for row in rows_of(tmp_path / f"{split}.parquet")] == ids
+    refused = [({"split": "nonsense"}, "has no split 'nonsense'"), ({"data_config": "a"}, "--data_config a")]
+    for options, words in [*refused, ({"id_column": "key"}, "--id_column key")]:
+        with pytest.raises(CaptionError, match=words):
+            caption_images(tmp_path / "f", tmp_path / "n.parquet", Stub(), **options)
+    with pytest.raises(CaptionError, match="no column 'key', .*--id_column"):
+        caption_images(table(), tmp_path / "n.parquet", Stub(), id_column="key")
+
+
+def test_a_table_inside_the_folder_of_pictures_does_not_make_it_a_dataset(folder):
+    for _ in range(2):
+        assert caption_images(folder, folder / "d.parquet", Stub())["captions"] == 12
+
+
 # --- Resuming ------------------------------------------------------------------------------------------------------
 
 
