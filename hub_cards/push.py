@@ -10,10 +10,12 @@ from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
-from safetensors import safe_open
+from transformers import AutoModel
 
 from ..files.text import text_of
-from ..modeling.towers import load_errors
+from ..modeling.towers import load_complete, load_errors
+from ..processing.load_encoder import load_processor
+from . import installed  # noqa: F401  (registers our classes with AutoModel and AutoProcessor)
 from .model_card import REPO_ID, SOMEWHERE
 from .shipped import files_to_ship
 
@@ -81,13 +83,9 @@ def shipped_files(folder: Path) -> list[tuple[str, Path]]:
     if missing:
         raise ValueError(f"{folder} lacks {'; '.join(missing)}")
     _check_shards(folder, have)
-    for name, path in wanted:
-        if name.endswith(".safetensors"):
-            with (
-                load_errors(folder),
-                safe_open(path, "pt"),
-            ):  # reads the header and compares the length of the file
-                pass
+    with load_errors(folder):  # as readers will
+        load_processor(str(folder), trust_remote_code=False)
+        load_complete(AutoModel, folder, trust_remote_code=False)
     return wanted
 
 

@@ -11,6 +11,8 @@ from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, Siglip
 from ..configuration.configuration_dual_encoder import refuse_kernels
 
 ENCODER_ALONE = ("t5", "mt5", "umt5", "t5gemma")
+TOWERS = ("vision_model", "text_model", "instruction_model")  # as the dual encoders call them
+UNREAD = ("logit_scale", "logit_bias", "temperature")  # weights of dual encoders that no embedding depends on
 
 
 def run_vision_tower(tower: nn.Module, pixel_values: torch.Tensor, **kwargs):
@@ -131,11 +133,72 @@ def load_errors(source: str | os.PathLike):
                 f"{source} needs code of its own, and none is run that nobody asked for: name a model of vsehub or of "
                 "transformers; or read its code and give --trust_remote_code with --revision COMMIT"
             ) from None
-        if not isinstance(error, (OSError, ValueError)) or source in str(error):
+        if not isinstance(error, (OSError, ValueError)):
+            raise
+        said = " ".join(str(error).split())
+        if "config.json" in said and os.path.isdir(source) and not os.path.isfile(os.path.join(source, "config.json")):
+            said = "there is no config.json"
+        elif source in said:
             raise
         if os.path.isdir(source):
-            raise ValueError(f"{source} is not a complete model ({error}); copy or download it again") from None
-        raise OSError(f"{source}: no such folder, and it could not be loaded from the Hub ({error})") from None
+            raise ValueError(f"{source} is not a complete model ({said}); copy or download it again") from None
+        raise OSError(f"{source}: no such folder, and it could not be loaded from the Hub ({said})") from None
+
+
+def load_complete(model_class, source: str | os.PathLike, **loading) -> nn.Module:
+    """Load a model, every weight of it that an embedding depends on. Call it within `load_errors`.
+
+    Args:
+        model_class: of transformers or vsehub, with `from_pretrained`.
+        source: folder or Hub id.
+        **loading: of `from_pretrained`. `trust_remote_code` is False unless given.
+
+    Raises:
+        ValueError: the checkpoint lacks weights, or has them in another shape; transformers would draw new ones.
+    """
+    loading = {"trust_remote_code": False} | loading  # without it, transformers asks on stdin
+    reported = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # errors below, with one line
+    model, info = model_class.from_pretrained(source, **loading, **reported)
+    towers = {name: part.config.model_type for name, part in model.named_children() if name in TOWERS}
+    freezes = hasattr(model, "freeze_for_good")  # CLIP's towers also pool
+    computed = {name for name, buffer in model.named_buffers() if not buffer.is_floating_point()}  # position_ids
+
+    def is_read(key: str) -> bool:
+        tower, _, rest = key.partition(".")
+        unused = freezes and tower in towers and _is_unused(rest, towers[tower])
+        return not (unused or key in UNREAD or key in computed)
+
+    refuse_lost(info, is_read, str(source), f"a {type(model).__name__}", "take a checkpoint of the whole model")
+    return model
+
+
+def refuse_lost(info: dict, is_read, source: str, what: str, remedy: str):
+    """Refuse weights that were drawn at random because the checkpoint does not have them.
+
+    Args:
+        info: of `from_pretrained(output_loading_info=True)`.
+        is_read: function of a weight's name: whether an embedding depends on it.
+        source: of the checkpoint.
+        what: kind of model.
+        remedy: what to do.
+
+    Raises:
+        ValueError: there are such weights; the first is named.
+    """
+    shapes = {str(key): sizes for key, *sizes in info["mismatched_keys"] if is_read(str(key))}
+    if shapes:
+        name = min(shapes)
+        found, wanted = (tuple(size) for size in shapes[name])
+        raise ValueError(
+            f"{source}: {len(shapes)} weights do not have the shape that config.json says (first: {name} is {found} in "
+            f"the checkpoint and {wanted} in {what}): {remedy}"
+        )
+    lost = sorted(str(key) for key in info["missing_keys"] if is_read(str(key)))
+    if lost:
+        raise ValueError(
+            f"{source}: {len(lost)} weights of {what} are not in the checkpoint (first: {lost[0]}), and random ones "
+            f"would find nothing: {remedy}"
+        )
 
 
 def load_tower(source: str, part: str) -> nn.Module:
@@ -149,18 +212,15 @@ def load_tower(source: str, part: str) -> nn.Module:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         refuse_kernels(config.to_dict() | {"attn_implementation": config._attn_implementation})
         config = getattr(config, part, config)
-        kwargs = {"config": config, "output_loading_info": True, "dtype": torch.float32, "trust_remote_code": False}
+        kwargs = {"config": config, "output_loading_info": True, "ignore_mismatched_sizes": True}
+        kwargs |= {"dtype": torch.float32, "trust_remote_code": False}
         try:
             tower, info = _auto_class(config).from_pretrained(source, add_pooling_layer=False, **kwargs)
         except TypeError:  # as in _from_config
             tower, info = _auto_class(config).from_pretrained(source, **kwargs)
-    lost = [str(key) for key in (*info["missing_keys"], *info["mismatched_keys"])]
-    lost = sorted(key for key in lost if not _is_unused(key, config.model_type))
-    if lost:
-        raise ValueError(
-            f"{source}: {len(lost)} weights of this {config.model_type} tower are not in the checkpoint "
-            f"(first: {lost[0]}). It may come from another transformers version: load and save it once with that one."
-        )
+    remedy = "it may come from another transformers version; load and save it once with that one"
+    what = f"this {config.model_type} tower"
+    refuse_lost(info, lambda key: not _is_unused(key, config.model_type), str(source), what, remedy)
     return tower
 
 
@@ -187,8 +247,10 @@ __all__ = [
     "freeze_unused",
     "hold_batch_norm",
     "image_tokens",
+    "load_complete",
+    "load_errors",
     "load_tower",
+    "refuse_lost",
     "run_text_tower",
     "run_vision_tower",
-    "load_errors",
 ]

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import torch
 from PIL import Image
-from transformers import AutoModel, AutoProcessor
+from transformers import AutoModel
 
 from ..hub_cards import installed  # noqa: F401  (registers our classes with AutoModel and AutoProcessor)
-from ..modeling.towers import load_errors
+from ..modeling.towers import load_complete, load_errors
+from ..processing.load_encoder import load_processor
 from ..processing.scenes import open_any
 from .belief_map import belief_grid, believed_boxes, overlay
 from .contact_sheet import Row, Tile, contact_sheet, enlarged
@@ -51,11 +52,11 @@ def explain(
     loading = {"revision": revision, "trust_remote_code": trust_remote_code}
     picture = open_any(image, name=image, bands=bands)
     with load_errors(source):
-        model = AutoModel.from_pretrained(source, **loading).eval().to(device)
+        model = load_complete(AutoModel, source, **loading).eval().to(device)
     if not hasattr(model, "belief") or not model.config.use_instruction:
         raise ValueError(f"{source} has no belief: only PIR models with an instruction encoder do")
     with load_errors(source):
-        processor = AutoProcessor.from_pretrained(source, **loading)
+        processor = load_processor(source, **loading)
     pixels = processor(images=picture, return_tensors="pt")["pixel_values"].to(device)
     grid, hits = belief_grid(model, pixels)[0].cpu(), []
     if texts:

@@ -13,13 +13,14 @@ from transformers import MODEL_MAPPING, AutoConfig, AutoModel, AutoProcessor, Pr
 from ..configuration.configuration_dual_encoder import refuse_kernels
 from ..files.digests import fingerprint, weights_digest
 from ..files.remembered import folder_state, remembered
-from ..modeling.modeling_dual_encoder import DualEncoderPreTrainedModel
+from ..modeling.towers import load_complete
 from .encoders import KINDS, Encoder
+from .processing_dual_encoder import no_words
 from .sentence_encoder import SentenceEncoder, is_sentence_transformer, load_sentence_encoder
 
+OF_PROCESSORS = ("processor_config.json", "preprocessor_config.json")
 # Arguments of loading that say which files are read; all others are of the model alone.
 SHARED = ("revision", "local_files_only", "cache_dir", "token", "trust_remote_code")
-UNUSED = ("logit_scale", "logit_bias", "temperature")  # weights that no embedding depends on
 
 
 def encoder_of(model, processor=None) -> Encoder:
@@ -72,7 +73,10 @@ def load_encoder(source: str | os.PathLike, processor=None, weights: bool = True
         config = AutoConfig.from_pretrained(source, **shared)
         refuse_others(MODEL_MAPPING.get(type(config), None), source)
         processor = processor or load_processor(source, **shared)
-        encoder = Encoder(_load_model(source, loading) if weights else None, processor, source, config)
+        model = load_complete(AutoModel, source, **loading) if weights else None
+        if model is not None:
+            refuse_others(type(model), source)
+        encoder = Encoder(model, processor, source, config)
     if weights:
         encoder.identity = _identity(encoder.model, source, before, loading)
     return encoder
@@ -110,38 +114,22 @@ def load_processor(source: str, **shared):
         if "trust_remote_code" in str(error):
             raise
         reason = _first_line(error)
-    tokenizer = getattr(processor, "tokenizer", None)
     if processor is not None and getattr(processor, "image_processor", None) is None:
         reason = "there is no image processor"
-    elif processor is not None and (tokenizer is None or len(tokenizer) <= len(tokenizer.all_special_tokens)):
-        reason = "there is no tokenizer, or none with a vocabulary"  # some classes load without their files
+    elif processor is not None:
+        reason = no_words(getattr(processor, "tokenizer", None))
+    elif os.path.isdir(source) and not any(os.path.isfile(os.path.join(source, name)) for name in OF_PROCESSORS):
+        reason = "there is no processor_config.json or preprocessor_config.json"
     if reason:
         raise ValueError(
-            f"{source} is not a complete model: {reason}. Put its preprocessor_config.json and the files of its "
-            "tokenizer beside the weights"
+            f"{source} is not a complete model: {reason.removeprefix(f'{source}: ')}. Put the files of its processor "
+            "and of its tokenizer beside the weights"
         )
     return processor
 
 
 def _first_line(error: Exception) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-
-
-def _load_model(source: str, loading: dict):
-    """Load a model completely.
-
-    Raises:
-        ValueError: another kind of model, or weights that the checkpoint lacks.
-    """
-    model, info = AutoModel.from_pretrained(source, output_loading_info=True, **loading)
-    refuse_others(type(model), source)
-    lost = sorted(str(key) for key in (*info["missing_keys"], *info["mismatched_keys"]) if key not in UNUSED)
-    if lost and not isinstance(model, DualEncoderPreTrainedModel):
-        raise ValueError(
-            f"{source}: {len(lost)} weights of a {type(model).__name__} are not in the checkpoint (first: {lost[0]}), "
-            "and random ones would find nothing: take a checkpoint of the whole model"
-        )
-    return model
 
 
 def snapshot_of(source: str, cache_dir=None, revision: str | None = None) -> str | None:

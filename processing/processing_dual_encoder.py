@@ -61,7 +61,7 @@ class DualEncoderProcessor(ProcessorMixin):
 
     valid_processor_kwargs = DualEncoderProcessorKwargs
 
-    def __init__(self, image_processor=None, tokenizer=None, **kwargs):
+    def __init__(self, image_processor=None, tokenizer=None):
         super().__init__(image_processor, tokenizer)
 
     @classmethod
@@ -69,7 +69,13 @@ class DualEncoderProcessor(ProcessorMixin):
         """Load a processor; its tokenizer cuts captions at its own limit, not at that of a call before it was saved."""
         kwargs["trust_remote_code"] = bool(kwargs.get("trust_remote_code"))  # without it, transformers asks on stdin
         loaded = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
-        forget_last_call((loaded[0] if isinstance(loaded, tuple) else loaded).tokenizer)  # return_unused_kwargs
+        tokenizer = (loaded[0] if isinstance(loaded, tuple) else loaded).tokenizer  # return_unused_kwargs
+        if reason := no_words(tokenizer):
+            raise ValueError(
+                f"{pretrained_model_name_or_path}: {reason}; put the files of its tokenizer (tokenizer.json, "
+                "tokenizer_config.json) beside the weights"
+            )
+        forget_last_call(tokenizer)
         return loaded
 
     def save_pretrained(self, save_directory, push_to_hub: bool = False, **kwargs):
@@ -78,7 +84,14 @@ class DualEncoderProcessor(ProcessorMixin):
         return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
 
     def __call__(self, images=None, text=None, **kwargs):
-        """Prepare pictures, captions or both; see the class."""
+        """Prepare pictures, captions or both; see the class.
+
+        Raises:
+            ValueError: an empty list, or a picture without pixels.
+        """
+        for name, items in (("images", images), ("text", text)):
+            if isinstance(items, (list, tuple)) and not items:
+                raise ValueError(f"{name} is an empty list: put something into it, or leave it out")
         if images is not None:
             images = _upright(images)
         return super().__call__(images=images, text=text, **kwargs)
@@ -111,9 +124,7 @@ class DualEncoderProcessor(ProcessorMixin):
             tokenizer = AutoTokenizer.from_pretrained(text, trust_remote_code=False)
         except (ValueError, KeyError):  # a model without one; a folder or repository that is not there is an OSError
             tokenizer = None
-        if tokenizer is None or len(tokenizer) <= len(
-            tokenizer.all_special_tokens
-        ):  # some classes load with an empty vocabulary
+        if not has_words(tokenizer):
             raise ValueError(f"{text} has no tokenizer: put its tokenizer.json or vocabulary beside the weights")
         if tokenizer.pad_token is None:  # GPT-2, Llama: padding is masked, so any token will do
             tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
@@ -147,6 +158,18 @@ def _upright(images):
     if wide and 0 not in images.shape and images.max() > 255:
         raise ValueError(f"images= holds a {kind} array with numbers above 255: scale them to 0...255 as uint8")
     return images
+
+
+def has_words(tokenizer) -> bool:
+    """Whether there is a tokenizer with a vocabulary: some classes load without their files, and know no word."""
+    return tokenizer is not None and len(tokenizer) > len(tokenizer.all_special_tokens)
+
+
+def no_words(tokenizer) -> str:
+    """Why a loaded tokenizer (or None) cannot turn texts into batches; empty if it can."""
+    if not has_words(tokenizer):
+        return "there is no tokenizer, or none with a vocabulary"
+    return "" if tokenizer.pad_token is not None else "its tokenizer has no token to pad with"
 
 
 def forget_last_call(tokenizer) -> None:
@@ -193,4 +216,11 @@ def square_image_processor(image_size: int, mean=None, std=None, resample: int =
     )
 
 
-__all__ = ["DualEncoderProcessor", "forget_last_call", "square_image_processor", "text_positions"]
+__all__ = [
+    "DualEncoderProcessor",
+    "forget_last_call",
+    "has_words",
+    "no_words",
+    "square_image_processor",
+    "text_positions",
+]

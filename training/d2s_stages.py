@@ -14,7 +14,7 @@ from ..configuration.configuration_d2s_vse import D2SVSEConfig
 from ..data.arguments import DataArguments
 from ..losses.objectives import D2SObjective
 from ..modeling.modeling_d2s_vse import D2SVSEModel
-from ..modeling.towers import load_errors
+from ..modeling.towers import load_complete, load_errors
 from ..processing.processing_d2s_vse import D2SVSEProcessor
 from .arguments import D2SModelArguments, D2SObjectiveArguments
 from .dense_teacher import DENSE_TEXT_EMBEDS, add_dense_text_embeds
@@ -70,7 +70,7 @@ def train_stage(
 def load(stage: str, folder: Path | str) -> tuple[D2SVSEModel, D2SVSEProcessor]:
     """Read what a finished stage saved."""
     with load_errors(folder):
-        return D2SVSEModel.from_pretrained(folder), D2SVSEProcessor.from_pretrained(folder)
+        return load_complete(D2SVSEModel, folder), D2SVSEProcessor.from_pretrained(folder)
 
 
 def fresh_model(args: D2SModelArguments, data: DataArguments) -> tuple[D2SVSEModel, D2SVSEProcessor]:

@@ -9,7 +9,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from ..losses.objectives import PIRObjective
 from ..modeling.modeling_pir import PIRModel
-from ..modeling.towers import load_errors
+from ..modeling.towers import load_complete, load_errors
 from ..processing.processing_pir import PIRProcessor
 from .arguments import PIRObjectiveArguments
 from .pair_stage import selected, train_pairs
@@ -59,7 +59,7 @@ def load(stage: str, folder: Path | str) -> tuple[Any, Any]:
         if stage == "prior":
             pictures = AutoImageProcessor.from_pretrained(folder, backend="pil", trust_remote_code=False)
             return AutoModelForImageClassification.from_pretrained(folder, trust_remote_code=False), pictures
-        return PIRModel.from_pretrained(folder), PIRProcessor.from_pretrained(folder)
+        return load_complete(PIRModel, folder), PIRProcessor.from_pretrained(folder)
 
 
 def train_retrieval(

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import AutoModel, AutoProcessor
+from transformers import AutoModel
 from transformers.utils import cached_file
 
 from ...files.outputs import output_folder
@@ -20,7 +20,8 @@ from ...files.text import text_of
 from ...files.whole import whole_folder
 from ...modeling.modeling_dual_encoder import DualEncoderPreTrainedModel
 from ...modeling.pooling import GPO
-from ...modeling.towers import load_errors
+from ...modeling.towers import load_complete, load_errors
+from ...processing.load_encoder import load_processor
 from ...processing.processing_dual_encoder import text_positions
 
 TOLERANCE = 1e-4
@@ -263,7 +264,7 @@ def export_model(
 
     Raises:
         FileExistsError: `out` holds files.
-        ValueError: no model of vsehub, or graphs that differ from it.
+        ValueError: no model of vsehub, one that lacks weights or its processor, or graphs that differ from it.
         ImportError: without onnx and onnxruntime.
     """
     out = output_folder(out)
@@ -271,12 +272,12 @@ def export_model(
         raise FileExistsError(f"{out} is not empty: choose a new folder")
     loading = {"revision": revision, "trust_remote_code": trust_remote_code}
     with load_errors(source):
-        model = AutoModel.from_pretrained(source, **loading)
+        model = load_complete(AutoModel, source, **loading)
         if not isinstance(model, DualEncoderPreTrainedModel):
             raise ValueError(
                 f"{source} is a {type(model).__name__}, and only models of vsehub (D2S-VSE, PIR) are exported"
             )
-        processor = AutoProcessor.from_pretrained(source, **loading)
+        processor = load_processor(source, **loading)
     with whole_folder(out) as draft:
         if to == "onnx":
             return export_onnx(model, processor, draft)

@@ -4,6 +4,8 @@ import json
 import shutil
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from vsehub import PIRModel
 from vsehub.hub_cards.model_card import write_model_card
@@ -78,11 +80,29 @@ def test_the_words_of_a_tokenizer_travel_whatever_their_file(folder):
 
 
 @pytest.mark.parametrize(
-    "missing, words", [("model.safetensors", "weights"), ("README.md", "card"), ("processor_config.json", "processor")]
+    "missing, words",
+    [
+        ("model.safetensors", "weights"),
+        ("README.md", "card"),
+        ("processor_config.json", "processor"),
+        ("tokenizer.json", "none with a vocabulary"),
+        ("tokenizer_config.json", "no token to pad with"),
+    ],
 )
 def test_an_incomplete_folder_is_refused_before_anything_is_made(folder, missing, words):
     (folder / missing).unlink()
     with pytest.raises(ValueError, match=words):
+        push(folder, "tester/never")
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "said"), [(None, "not in the checkpoint"), (torch.zeros(3), "do not have the shape")]
+)
+def test_weights_that_do_not_make_the_model_are_refused(folder, spoilt, said):
+    weights = load_file(folder / "model.safetensors") | {"image_projection.bias": spoilt}
+    kept = {name: tensor for name, tensor in weights.items() if tensor is not None}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=f"{said}.*image_projection.bias"):
         push(folder, "tester/never")
 
 

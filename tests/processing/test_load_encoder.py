@@ -76,6 +76,66 @@ def test_a_checkpoint_of_one_tower_is_refused(copied):
     load_encoder(str(folder))
 
 
+def spoil(folder, name, change):
+    """Replace a weight of a folder by what `change` makes of it; None removes it."""
+    weights = load_file(folder / "model.safetensors")
+    weights[name] = change(weights[name])
+    kept = {name: tensor for name, tensor in weights.items() if tensor is not None}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.fixture(params=["tiny_folder", "pir_folder"])
+def ours(request, tmp_path):
+    return Path(shutil.copytree(request.getfixturevalue(request.param), tmp_path / "ours"))
+
+
+def test_a_model_of_ours_that_lacks_weights_is_refused(ours):
+    name = next(name for name in load_file(ours / "model.safetensors") if name.endswith("_projection.weight"))
+    spoil(ours, name, lambda weight: None)
+    assert f"1 weights of a {load_class(ours)} are not in the checkpoint (first: {name})" in refusal(str(ours))
+
+
+def load_class(folder):
+    return json.loads((folder / "config.json").read_text())["architectures"][0]
+
+
+def test_weights_of_another_shape_are_refused_by_name(ours, copied):
+    for folder, name in (
+        (ours, "text_norm.weight"),
+        (ours, "text_projection.weight"),
+        (copied(), "visual_projection.weight"),
+    ):
+        if name in load_file(folder / "model.safetensors"):
+            spoil(folder, name, lambda weight: weight[1:].clone())
+            said = refusal(str(folder))
+            assert str(folder) in said and f"(first: {name} is (15" in said and "take a checkpoint of the whole" in said
+
+
+def test_weights_that_no_embedding_reads_may_be_absent(ours):
+    weights = load_file(ours / "model.safetensors")
+    unread = [name for name in weights if ".pooler." in name or name.endswith(("mask_token", "num_batches_tracked"))]
+    for name in unread:
+        del weights[name]
+    save_file(weights, ours / "model.safetensors", metadata={"format": "pt"})
+    load_encoder(str(ours))
+
+
+@pytest.mark.parametrize(
+    ("gone", "said"),
+    [
+        ("tokenizer.json", "no tokenizer, or none with a vocabulary"),
+        ("tokenizer_config.json", "no token to pad with"),
+        ("processor_config.json", "there is no processor_config.json"),
+        ("config.json", "there is no config.json"),
+    ],
+)
+def test_a_file_that_a_folder_lacks_is_named(tiny_folder, tmp_path, gone, said):
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "copy"))
+    (folder / gone).unlink()
+    found = refusal(str(folder))
+    assert f"{folder} is not a complete model" in found and said in found and "huggingface.co" not in found
+
+
 def test_settings_that_name_a_kernel_are_refused(copied):
     folder = copied()
     config = json.loads((folder / "config.json").read_text())

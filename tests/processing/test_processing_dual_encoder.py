@@ -97,6 +97,14 @@ def test_an_evaluation_reads_as_much_as_a_search(folder, tiny_model, tiny_pictur
     torch.testing.assert_close(read_embeddings(tmp_path / "embeds", facts)[1], expected, atol=1e-6, rtol=0)
 
 
+def test_a_folder_without_words_is_refused_whoever_loads_it(folder):
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(ValueError, match=f"{folder}: .*none with a vocabulary; put the files of its tokenizer"):
+        AutoProcessor.from_pretrained(folder)
+    with pytest.raises(ValueError, match="none with a vocabulary"):
+        AutoModel.from_pretrained(folder).encode_text(["a dog"])
+
+
 SHAPE = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
 
 
@@ -161,3 +169,11 @@ def test_arrays_of_more_than_8_bits_are_refused(tiny_processor, kind):
     assert np.array_equal(tiny_processor(images=array.astype(kind), return_tensors="np")["pixel_values"], expected)
     with pytest.raises(ValueError, match=f"a {kind} array with numbers above 255: scale them"):
         tiny_processor(images=[(array * 100).astype(kind)])
+
+
+def test_nothing_to_prepare_and_what_no_processor_takes_are_refused(tiny_processor):
+    for inputs in ({"text": []}, {"images": []}):
+        with pytest.raises(ValueError, match=f"{next(iter(inputs))} is an empty list"):
+            tiny_processor(**inputs, return_tensors="pt")
+    with pytest.raises(TypeError, match="max_lenght"):
+        D2SVSEProcessor(tiny_processor.image_processor, tiny_processor.tokenizer, max_lenght=3)

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoProcessor, CLIPImageProcessorPil, SwinConfig
 
 from vsehub.__main__ import main
@@ -106,6 +107,25 @@ def test_bfloat16_is_half_the_size_and_nearly_the_same(tiny_folder, tmp_path, ti
     embeds = half.encode_text(tiny_captions)
     assert (embeds * exact.encode_text(tiny_captions)).sum(1).min() > 0.99
     assert (embeds.norm(dim=1) - 1).abs().max() < 1e-6  # bfloat16 would be off by 0.4 %, and cosines exceed 1
+
+
+def test_a_model_that_is_not_whole_is_refused(tiny_folder, tmp_path, capsys):
+    for gone, said in (
+        ("tokenizer.json", "vocabulary"),
+        ("processor_config.json", "processor_config.json"),
+        ("", "weights of a"),
+    ):
+        source = tmp_path / f"without_{gone}"
+        shutil.copytree(tiny_folder, source)
+        if gone:
+            (source / gone).unlink()
+        else:
+            weights = load_file(source / "model.safetensors")
+            del weights["image_projection.bias"]
+            save_file(weights, source / "model.safetensors", metadata={"format": "pt"})
+        assert main(["export", str(source), str(tmp_path / "out"), "--to", "transformers"]) == 2
+        printed = capsys.readouterr().err
+        assert said in printed and str(source) in printed and not (tmp_path / "out").exists()
 
 
 def test_a_full_folder_and_a_contradiction_are_refused(tiny_folder, tmp_path, capsys):
