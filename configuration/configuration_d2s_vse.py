@@ -1,6 +1,6 @@
 """Configuration of D2S-VSE (Liu et al., ICCV 2025, arXiv 2503.14953)."""
 
-from .configuration_dual_encoder import DualEncoderConfig
+from .configuration_dual_encoder import COUNT, COUNT_OR_NONE, FLAG, POSITIVE, SHARE, DualEncoderConfig, one_of
 
 
 class D2SVSEConfig(DualEncoderConfig):
@@ -31,6 +31,21 @@ class D2SVSEConfig(DualEncoderConfig):
     """
 
     model_type = "d2s_vse"
+    rules = {
+        **DualEncoderConfig.rules,
+        "use_decoder": FLAG,
+        "num_mask_tokens": COUNT_OR_NONE,
+        "decoder_layers": COUNT_OR_NONE,
+        "decoder_heads": COUNT_OR_NONE,
+        "decoder_mlp_ratio": POSITIVE,
+        "token_placement": one_of("prefix", "postfix", "surround"),
+        "decoder_positions": FLAG,
+        "residual": FLAG,
+        "pooling_dim": COUNT,
+        "pooling_temperature": POSITIVE,
+        "text_dropout": SHARE,
+        "size_augmentation": SHARE,
+    }
 
     def __init__(
         self,
@@ -73,18 +88,10 @@ class D2SVSEConfig(DualEncoderConfig):
             )
         if self.use_decoder and self.projection_dim % self.decoder_heads:
             raise ValueError(f"decoder_heads={self.decoder_heads} does not divide projection_dim={self.projection_dim}")
-        if self.token_placement not in ("prefix", "postfix", "surround"):
-            raise ValueError(f"token_placement must be 'prefix', 'postfix' or 'surround', got {self.token_placement!r}")
-        if self.pooling_dim < 2 or self.pooling_dim % 2 or self.pooling_temperature <= 0:
-            raise ValueError(
-                "pooling_dim must be even and pooling_temperature positive, got "
-                f"{self.pooling_dim} and {self.pooling_temperature}"
-            )
-        if not 0 <= self.size_augmentation < 1 or not 0 <= self.text_dropout < 1:
-            raise ValueError(
-                "size_augmentation and text_dropout are shares in [0, 1), got "
-                f"{self.size_augmentation} and {self.text_dropout}"
-            )
+        if self.use_decoder and self.projection_dim * self.decoder_mlp_ratio < 1:
+            raise ValueError(f"decoder_mlp_ratio={self.decoder_mlp_ratio} leaves the decoder's layers no unit")
+        if self.pooling_dim % 2:
+            raise ValueError(f"pooling_dim must be even, got {self.pooling_dim}")
 
 
 __all__ = ["D2SVSEConfig"]

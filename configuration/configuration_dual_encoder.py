@@ -1,14 +1,55 @@
 """What every dual encoder of vsehub has in common: two towers, one shared space, one presentation temperature."""
 
+import difflib
+import inspect
 import math
+import numbers
 
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, SiglipTextConfig
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
 
 # Settings that transformers takes from a config.json and may answer by fetching compiled code from the Hub.
 KERNEL_SETTINGS = ("attn_implementation", "experts_implementation", "kernel_config", "use_kernels")
 QUANTIZERS = ("bitsandbytes", "torchao")  # those that run what is installed; FP8 and MXFP4 fetch their kernels
 
+NEAR = 0.87  # how alike an unknown setting and one of ours are, of 1, where the first is taken for a slip of the second
+
 CUTOFF_FACTS = ("rejected", "kept", "images", "captions", "queries")  # of `text_cutoff`, besides its cosine
+
+
+def is_number(value) -> bool:
+    """Whether a value is a finite number; True and False are none."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_whole(value) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+# What a setting may be: in words, and as a function of its value.
+COUNT = ("a whole number of at least 1", lambda value: _is_whole(value) and value >= 1)
+COUNT_OR_NONE = ("a whole number of at least 0", lambda value: _is_whole(value) and value >= 0)
+POSITIVE = ("a positive number", lambda value: is_number(value) and value > 0)
+SHARE = ("a share in [0, 1)", lambda value: is_number(value) and 0 <= value < 1)
+FLAG = ("True or False", lambda value: isinstance(value, bool))
+
+
+def one_of(*allowed: str):
+    """The rule of a setting that is one of a few words."""
+    return f"one of {', '.join(map(repr, allowed))}", lambda value: isinstance(value, str) and value in allowed
+
+
+def follow_rules(rules: dict, values: dict):
+    """Refuse values of settings that break the rules of their names.
+
+    Raises:
+        ValueError: one does.
+    """
+    for name, (said, fits) in rules.items():
+        if not fits(values[name]):
+            raise ValueError(f"{name} must be {said}, got {values[name]!r}")
 
 
 class DualEncoderConfig(PreTrainedConfig):
@@ -36,6 +77,14 @@ class DualEncoderConfig(PreTrainedConfig):
     """
 
     sub_configs = {"text_config": AutoConfig, "vision_config": AutoConfig}
+    rules = {
+        "projection_dim": COUNT,
+        "image_size": COUNT,
+        "vision_width": COUNT,
+        "logit_scale": POSITIVE,
+        "freeze_vision_batch_norm": FLAG,
+        "legacy": FLAG,
+    }
     keys_to_ignore_at_inference = [
         "logits_per_image",
         "logits_per_text",
@@ -59,29 +108,39 @@ class DualEncoderConfig(PreTrainedConfig):
         text_cutoff=None,
         **kwargs,
     ):
-        self.vision_config = tower_config(vision_config, default="vit")
-        self.text_config = tower_config(text_config, default="bert")
+        self._warn_of_slips(kwargs)
+        self.vision_config = tower_config(vision_config, default="vit", name="vision_config")
+        self.text_config = tower_config(text_config, default="bert", name="text_config")
         self.projection_dim = projection_dim
         self.image_size = image_size
-        self.vision_width = vision_width or tower_width(self.vision_config)
+        self.vision_width = tower_width(self.vision_config) if vision_width is None else vision_width
         self.logit_scale = logit_scale
         self.freeze_vision_batch_norm = freeze_vision_batch_norm
         self.legacy = legacy
-        for name in ("projection_dim", "image_size", "vision_width"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        follow_rules(self.rules, vars(self))
         self.matryoshka = nested_widths(matryoshka, projection_dim)
         self.image_embeds_mean, self.text_embeds_mean = image_embeds_mean, text_embeds_mean
         self._check_means()
         self.text_cutoff = checked_cutoff(text_cutoff)
-        if logit_scale <= 0:
-            raise ValueError(f"logit_scale must be positive, got {logit_scale}")
         super().__init__(**kwargs)
+
+    @classmethod
+    def settings(cls) -> set[str]:
+        """Names of the settings of this class, without those of every configuration of transformers."""
+        owners = [base for base in cls.__mro__ if issubclass(base, DualEncoderConfig)]
+        names = {name for base in owners for name in inspect.signature(base.__init__).parameters}
+        return names - {"self", "args", "kwargs"}
+
+    def _warn_of_slips(self, unknown):
+        """Log settings whose names are nearly ours; others may be of transformers, or of a newer version."""
+        for name in unknown:
+            if near := difflib.get_close_matches(name, sorted(self.settings()), 1, NEAR):
+                logger.warning(f"{type(self).__name__} has no setting {name!r}, so it does nothing: is it {near[0]!r}?")
 
     def _check_means(self):
         for name in ("image_embeds_mean", "text_embeds_mean"):
             mean = getattr(self, name)
-            if mean is not None and not (len(mean) == self.projection_dim and all(map(math.isfinite, mean))):
+            if mean is not None and not is_list_of(mean, self.projection_dim):
                 raise ValueError(f"{name} must be {self.projection_dim} numbers, or None")
         if (self.image_embeds_mean is None) != (self.text_embeds_mean is None):
             raise ValueError("image_embeds_mean and text_embeds_mean go together: give both, or none")
@@ -90,16 +149,30 @@ class DualEncoderConfig(PreTrainedConfig):
     def from_dict(cls, config_dict, **kwargs):
         """Make the configuration that a config.json holds.
 
+        Settings that are passed beside it take the place of its own and are checked as well.
+
         Raises:
-            ValueError: it asks for code from the Hub, see `refuse_kernels`.
+            ValueError: a setting has an impossible value, or asks for code from the Hub, see `refuse_kernels`.
         """
         refuse_kernels(config_dict)
-        return super().from_dict(config_dict, **kwargs)
+        names = cls.settings() - set(cls.sub_configs)
+        given = {name: kwargs.pop(name) for name in sorted(names & kwargs.keys())}
+        try:
+            return super().from_dict({**config_dict, **given}, **kwargs)
+        except ValueError as error:
+            if given:
+                raise
+            raise ValueError(f"in its config.json, {error}") from None
 
     @classmethod
     def from_vision_text_configs(cls, vision_config, text_config, **kwargs):
         """Compose the configuration from the configurations of two towers."""
         return cls(vision_config=vision_config.to_dict(), text_config=text_config.to_dict(), **kwargs)
+
+
+def is_list_of(values, size: int) -> bool:
+    """Whether values are a list of so many finite numbers."""
+    return isinstance(values, (list, tuple)) and len(values) == size and all(map(is_number, values))
 
 
 def nested_widths(widths, dimension: int) -> list[int] | None:
@@ -108,6 +181,8 @@ def nested_widths(widths, dimension: int) -> list[int] | None:
     Raises:
         ValueError: one is no whole number from 1 to the dimension.
     """
+    if not isinstance(widths or (), (list, tuple, set)):
+        raise ValueError(f"matryoshka must be a list of widths, or None, got {widths!r}")
     for width in widths or ():
         if isinstance(width, bool) or not isinstance(width, int) or not 1 <= width <= dimension:
             raise ValueError(f"matryoshka: widths must be whole numbers from 1 to {dimension}, got {width!r}")
@@ -186,19 +261,30 @@ def _round_channels(channels: float, config) -> int:
     return rounded + divisor if rounded < 0.9 * channels else int(rounded)
 
 
-def tower_config(config, default: str = ""):
-    """Make a transformers configuration of a dict, of a configuration, or of nothing (then of type `default`)."""
+def tower_config(config, default: str = "", name: str = "a tower configuration"):
+    """Make a transformers configuration of a dict, of a configuration, or of nothing (then of type `default`).
+
+    Raises:
+        ValueError: something else, a tower that transformers does not know, or a value that it does not take; `name`
+            says which tower.
+    """
     AutoConfig.register("siglip_text_model", SiglipTextConfig, exist_ok=True)  # some versions know it only whole
     if config is None:
         return CONFIG_MAPPING[default]()
     if isinstance(config, dict):
-        if "model_type" not in config:
-            raise ValueError("a tower configuration needs its 'model_type' (for instance 'vit', 'bert')")
-        if config["model_type"] not in CONFIG_MAPPING:
+        kind = config.get("model_type")
+        if kind is None:
+            raise ValueError(f"{name} needs its 'model_type' (for instance 'vit', 'bert')")
+        if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
             raise ValueError(
-                f"this transformers knows no {config['model_type']!r} as a tower: update it, or take another model"
+                f"{name}: this transformers knows no {kind!r} as a tower: update it, or take another model"
             )
-        return CONFIG_MAPPING[config["model_type"]](**config)
+        try:
+            return CONFIG_MAPPING[kind](**config)
+        except Exception as error:  # each version of transformers has its own for a value of a wrong type
+            raise ValueError(f"{name}: {' '.join(str(error).split())}") from None
+    if not hasattr(config, "model_type"):
+        raise ValueError(f"{name} must be the configuration of a tower or its dictionary, got {config!r}")
     return config
 
 

@@ -3,8 +3,20 @@
 from transformers import AutoConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-from .configuration_dual_encoder import DualEncoderConfig, tower_config, tower_width
+from .configuration_dual_encoder import (
+    COUNT,
+    COUNT_OR_NONE,
+    FLAG,
+    SHARE,
+    DualEncoderConfig,
+    follow_rules,
+    is_list_of,
+    one_of,
+    tower_config,
+    tower_width,
+)
 
+OF_INSTRUCTION = {"instruction_width": COUNT, "instruction_prefix_tokens": COUNT_OR_NONE}  # where there is an encoder
 RESNET_50 = {"model_type": "resnet", "layer_type": "bottleneck", "depths": [3, 4, 6, 3]}
 
 
@@ -47,6 +59,20 @@ class PIRConfig(DualEncoderConfig):
 
     model_type = "pir"
     sub_configs = {**DualEncoderConfig.sub_configs, "instruction_config": AutoConfig}
+    rules = {
+        **DualEncoderConfig.rules,
+        "use_instruction": FLAG,
+        "instruction_layers": COUNT_OR_NONE,
+        "cycles": COUNT_OR_NONE,
+        "filter_size": COUNT,
+        "belief": one_of("hard", "soft"),
+        "tel_norm": one_of("sum", "branch"),
+        "local_from_zero": FLAG,
+        "attention_heads": COUNT,
+        "dropout": SHARE,
+        "vision_prefix_tokens": COUNT_OR_NONE,
+        "text_readout": one_of("first", "last"),
+    }
 
     def __init__(
         self,
@@ -70,10 +96,15 @@ class PIRConfig(DualEncoderConfig):
         instruction_shift=None,
         **kwargs,
     ):
-        vision_config = tower_config(vision_config, default="swin")
-        text_config = tower_config(text_config, default="bert")
+        early = {"use_instruction": use_instruction, "instruction_layers": instruction_layers}
+        follow_rules({name: self.rules[name] for name in early}, early)
+        vision_config = tower_config(vision_config, default="swin", name="vision_config")
+        text_config = tower_config(text_config, default="bert", name="text_config")
         self.use_instruction = use_instruction and instruction_layers > 0
-        self.instruction_config = tower_config(instruction_config or RESNET_50) if self.use_instruction else None
+        self.instruction_config = None
+        if self.use_instruction:
+            given = RESNET_50 if instruction_config is None else instruction_config
+            self.instruction_config = tower_config(given, name="instruction_config")
         self.instruction_layers = instruction_layers
         self.cycles = cycles
         self.filter_size = filter_size
@@ -85,7 +116,9 @@ class PIRConfig(DualEncoderConfig):
         self.vision_prefix_tokens = _given(vision_prefix_tokens, prefix_tokens(vision_config))
         self.instruction_prefix_tokens = self.instruction_width = None
         if self.use_instruction:
-            self.instruction_width = instruction_width or tower_width(self.instruction_config)
+            self.instruction_width = (
+                tower_width(self.instruction_config) if instruction_width is None else instruction_width
+            )
             self.instruction_prefix_tokens = _given(instruction_prefix_tokens, prefix_tokens(self.instruction_config))
         self.text_readout = _given(text_readout, "last" if reads_at_the_end(text_config) else "first")
         self.instruction_scale = instruction_scale
@@ -94,26 +127,17 @@ class PIRConfig(DualEncoderConfig):
         self._check()
 
     def _check(self):
-        for name, allowed in {
-            "belief": ("hard", "soft"),
-            "tel_norm": ("sum", "branch"),
-            "text_readout": ("first", "last"),
-        }.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
-        if min(self.instruction_layers, self.cycles) < 0 or self.filter_size < 1:
-            raise ValueError(
-                "instruction_layers and cycles must not be negative and filter_size must be positive, got "
-                f"{self.instruction_layers}, {self.cycles} and {self.filter_size}"
-            )
-        if self.attention_heads < 1 or self.projection_dim % self.attention_heads:
+        if self.projection_dim % self.attention_heads:
             raise ValueError(
                 f"attention_heads={self.attention_heads} does not divide projection_dim={self.projection_dim}"
             )
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is a share in [0, 1), got {self.dropout}")
+        if self.use_instruction:
+            follow_rules(OF_INSTRUCTION, vars(self))
         if (self.instruction_scale is None) != (self.instruction_shift is None):
             raise ValueError("instruction_scale and instruction_shift come together")
+        for name in ("instruction_scale", "instruction_shift"):
+            if getattr(self, name) is not None and not is_list_of(getattr(self, name), 3):
+                raise ValueError(f"{name} must be three numbers, or None, got {getattr(self, name)!r}")
 
 
 READ_AT_THE_END = ("clip_text_model", "siglip_text_model", "siglip2_text_model")

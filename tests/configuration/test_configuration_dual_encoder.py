@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from vsehub import D2SVSEConfig, PIRConfig
+from vsehub.configuration import configuration_dual_encoder as module
 from vsehub.configuration.configuration_dual_encoder import refuse_kernels, tower_config, tower_width
 
 
@@ -157,3 +158,63 @@ def test_means_of_the_modalities_are_kept_and_checked(cls, tmp_path):
 )
 def test_the_towers_width_is_found(config, width):
     assert D2SVSEConfig.from_vision_text_configs(config, BertConfig()).vision_width == width
+
+
+@pytest.mark.parametrize(
+    ("cls", "setting", "said"),
+    [
+        (D2SVSEConfig, {"token_placement": "sufix"}, "token_placement must be one of"),
+        (PIRConfig, {"belief": "softt"}, "belief must be one of"),
+        (PIRConfig, {"text_readout": "lst"}, "text_readout must be one of"),
+    ],
+)
+def test_what_is_passed_when_loading_is_checked_as_by_the_constructor(cls, setting, said, tmp_path):
+    cls().save_pretrained(tmp_path)
+    for load in (cls.from_pretrained, AutoConfig.from_pretrained):
+        with pytest.raises(ValueError, match=f"^{said}"):
+            load(tmp_path, **setting)
+    loaded, unused = AutoConfig.from_pretrained(tmp_path, logit_scale=3, other=4, return_unused_kwargs=True)
+    assert loaded.logit_scale == 3 and unused == {"other": 4}
+
+
+def test_what_follows_from_a_setting_follows_when_loading_too(tmp_path):
+    PIRConfig().save_pretrained(tmp_path)
+    loaded = PIRConfig.from_pretrained(tmp_path, instruction_layers=0)
+    assert not loaded.use_instruction and loaded.instruction_config is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"vision_config": 3}, "vision_config must be"),
+        ({"text_config": {"model_type": "bert", "hidden_size": "x"}}, "text_config: .*hidden_size"),
+        ({"projection_dim": "16"}, "projection_dim must be"),
+        ({"projection_dim": None}, "projection_dim must be"),
+        ({"logit_scale": "x"}, "logit_scale must be"),
+        ({"matryoshka": 3}, "matryoshka must be a list"),
+        ({"image_embeds_mean": 3, "text_embeds_mean": 3}, "image_embeds_mean must be 512 numbers"),
+    ],
+    ids=str,
+)
+def test_a_config_json_with_a_value_of_a_wrong_type_is_told_its_field(settings, said):
+    if "text_config" in settings and transformers_is_lenient():
+        pytest.skip("this transformers takes any type")
+    with pytest.raises(ValueError, match=f"^in its config.json, {said}") as info:
+        D2SVSEConfig.from_dict(D2SVSEConfig().to_dict() | settings)
+    assert "\n" not in str(info.value)
+
+
+def transformers_is_lenient() -> bool:
+    try:
+        BertConfig(hidden_size="x")
+    except Exception:
+        return False
+    return True
+
+
+def test_a_setting_that_is_nearly_ours_is_asked_about_and_others_are_kept(monkeypatch):
+    told = []
+    monkeypatch.setattr(module.logger, "warning", told.append)
+    config = D2SVSEConfig(num_mask_token=3, of_a_newer_version=4, is_decoder=False, id2label={0: "a"})
+    assert told == ["D2SVSEConfig has no setting 'num_mask_token', so it does nothing: is it 'num_mask_tokens'?"]
+    assert config.of_a_newer_version == 4 and D2SVSEConfig.from_dict(config.to_dict()).of_a_newer_version == 4
