@@ -91,6 +91,9 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         model.freeze_for_good()  # loading replaced the parameters that the constructor froze
         names = ("revision", "subfolder", "cache_dir", "local_files_only")
+        place = pretrained_model_name_or_path
+        local = isinstance(place, (str, os.PathLike)) and os.path.isdir(place)
+        model._folder = os.path.abspath(place) if local else None  # another working folder must not change it
         model._origin = {name: kwargs[name] for name in names if kwargs.get(name) is not None}
         commit = getattr(model.config, "_commit_hash", None)  # older versions; newer ones resolve the revision itself
         commit = commit or getattr(kwargs.get("revision"), "resolved", None)
@@ -208,8 +211,8 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
             `hidden_states` and `attentions`.
         """
         if attention_mask is None or self.reads_padding():
-            shape = (input_ids if text_hidden_states is None else text_hidden_states).shape[:2]
-            attention_mask = torch.ones(shape, dtype=torch.long, device=self.device)
+            given = input_ids if text_hidden_states is None else text_hidden_states
+            attention_mask = torch.ones(given.shape[:2], dtype=torch.long, device=given.device)
         tower = None
         if text_hidden_states is None:
             inputs = input_ids, attention_mask, *(() if token_type_ids is None else (token_type_ids,))
@@ -273,7 +276,8 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
             **image_inputs: further arguments of the subclass's `get_image_features`.
 
         Raises:
-            ValueError: neither modality is given, or `return_loss` without pairs.
+            ValueError: neither modality is given, `return_loss` without pairs, or hidden states without the pixels that
+                an instruction encoder reads.
         """
         kwargs = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
         kwargs = {name: value for name, value in kwargs.items() if value is not None}
@@ -359,29 +363,33 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
         """Embed the items of `order` batch by batch in eval mode; row i of the result is item i."""
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-        embeds = torch.empty(len(order), self.config.projection_dim)
-        training = self.training
+        embeds = torch.empty(len(order), self.config.projection_dim, dtype=torch.float32, device="cpu")
+        # Weights that accelerate offloaded lie on `meta`; it moves inputs to where they are computed.
+        device = "cpu" if self.device.type == "meta" else self.device
+        modes = [(module, module.training) for module in self.modules()]
         self.eval()
         try:
             for start in range(0, len(order), batch_size):
                 rows = order[start : start + batch_size]
-                output = self(**prepare(rows).to(self.device))
+                output = self(**prepare(rows).to(device))
                 vectors = output.image_embeds if output.text_embeds is None else output.text_embeds
                 embeds[torch.tensor(rows)] = F.normalize(vectors.float(), dim=-1).cpu()  # bfloat16 is off by 0.4 %
         finally:
-            self.train(training)
+            for module, training in modes:  # train() would also switch what the caller had put in eval mode
+                module.training = training
         return embeds
 
     def _own_processor(self):
         """Load, once, the processor that lies beside the weights (same folder or repository and revision)."""
         if getattr(self, "_processor", None) is None:
-            source = self.config._name_or_path
-            if not source:
+            if not self.config._name_or_path or not hasattr(self, "_origin"):
                 raise ValueError("this model was not loaded from a folder or repository: pass processor=")
+            folder = self._folder
+            if folder and not os.path.isdir(folder):
+                raise ValueError(f"{folder}, from which this model was loaded, is gone: pass processor=")
             remote = type(self).__module__.startswith("transformers_modules")  # then its code is trusted already
-            self._processor = AutoProcessor.from_pretrained(
-                source, trust_remote_code=remote, **getattr(self, "_origin", {})
-            )
+            source = folder or self.config._name_or_path
+            self._processor = AutoProcessor.from_pretrained(source, trust_remote_code=remote, **self._origin)
         return self._processor
 
 

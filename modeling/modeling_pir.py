@@ -213,6 +213,11 @@ class PIRModel(DualEncoderPreTrainedModel):
         tokens = self.vision_projection(hidden.to(self.vision_projection.weight.dtype))
         instruction = None
         if self.instruction_model is not None:
+            if scene is None and pixel_values is None:
+                raise ValueError(
+                    "the instruction encoder reads the picture too: give pixel_values, or scene_states, beside "
+                    "vision_hidden_states"
+                )
             scene = self.instruct(pixel_values) if scene is None else scene
             instruction = self.instruction_projection(scene.to(tokens.dtype))
         if self.visual_instruction is None:

@@ -92,7 +92,7 @@ class Encoder:
         means = {kind: getattr(self.config, f"{kind}_embeds_mean", None) for kind in ("image", "text")}
         if self.width is not None or None in means.values():
             return None
-        return {kind: torch.tensor(mean, device="cpu") for kind, mean in means.items()}
+        return {kind: torch.tensor(mean, dtype=torch.float32, device="cpu") for kind, mean in means.items()}
 
     @property
     def text_cutoff(self) -> float | None:
@@ -199,7 +199,7 @@ class Encoder:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         if not order:
-            return torch.empty(0, self.dimension, device="cpu")
+            return torch.empty(0, self.dimension, dtype=torch.float32, device="cpu")
         rows: list[int] = []
         parts = []
         for batch, output in run_batches(

@@ -93,7 +93,7 @@ class ImageTextRetrievalPipeline(Pipeline):
         if not items:
             raise ValueError("the gallery is empty")
         is_text = [isinstance(item, str) for item in items]
-        embeds = torch.empty(len(items), self.model.config.projection_dim, device="cpu")
+        embeds = torch.empty(len(items), self.model.config.projection_dim, dtype=torch.float32, device="cpu")
         sides = ((True, checked_texts, self.model.encode_text), (False, checked_images, self.model.encode_image))
         rows_of = {wanted: [row for row, text in enumerate(is_text) if text == wanted] for wanted in (True, False)}
         for wanted, check, _ in sides:  # all items before the first is embedded; errors count the whole gallery

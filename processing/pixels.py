@@ -160,10 +160,16 @@ def _identified(source, kind, name):
 
 
 def to_rgb(image):
-    """Return an upright 8-bit RGB copy: EXIF orientation applied, alpha on white, more than 8 bits stretched."""
+    """Return an upright 8-bit RGB copy: EXIF orientation applied, alpha on white, more than 8 bits stretched.
+
+    Raises:
+        BadImageError: a picture without pixels.
+    """
     import numpy as np
     from PIL import Image, ImageOps
 
+    if not image.width or not image.height:
+        raise BadImageError(f"a picture of {image.width} x {image.height} pixels shows nothing: leave it out")
     hidden = image.info.get("transparency")
     if image.mode == "RGB" and hidden is None and not image.getexif():
         return image

@@ -87,7 +87,7 @@ class BatchingEncoder(Encoder):
 
     def _embedded(self, kind: str, items: list, size: int) -> torch.Tensor:
         if not items:
-            return torch.empty(0, self.dimension, device="cpu")
+            return torch.empty(0, self.dimension, dtype=torch.float32, device="cpu")
         size = min(size, AT_ONCE[kind])
         return torch.cat(self._results([Job(kind, items[at : at + size]) for at in range(0, len(items), size)]))
 

@@ -3,11 +3,13 @@
 import copy
 import logging
 import os
+import shutil
 import stat
 
 import pytest
 import torch
 from torch.nn import functional as F
+from transformers import AutoModel
 
 from vsehub import D2SVSEModel
 from vsehub.modeling.modeling_dual_encoder import DualEncoderOutput
@@ -189,3 +191,56 @@ def test_saved_weights_have_the_permissions_of_other_files(make_tiny_model, tmp_
         os.umask(before)
     modes = {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "model").iterdir() if path.is_file()}
     assert modes == {0o666 & ~umask}
+
+
+def test_encoding_does_not_depend_on_torchs_default_number_format(either, tiny_processor, tiny_captions, tiny_pictures):
+    expected = either.encode_text(tiny_captions, processor=tiny_processor)
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = either.encode_text(tiny_captions, processor=tiny_processor)
+        pictures = either.encode_image(tiny_pictures[:1], processor=tiny_processor)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found.dtype == pictures.dtype == torch.float32
+    assert_near(found, expected)
+
+
+def test_what_the_caller_put_in_eval_mode_stays_there(either, tiny_processor):
+    either.train()
+    either.vision_model.eval()
+    either.encode_text(["a dog"], processor=tiny_processor)
+    assert either.training and either.text_model.training
+    assert not any(module.training for module in either.vision_model.modules())
+
+
+@pytest.mark.parametrize("name", ["tiny_folder", "pir_folder"])
+def test_weights_on_a_disk_encode_as_weights_in_memory(name, request, tmp_path, tiny_captions, tiny_pictures):
+    folder = request.getfixturevalue(name)
+    whole = AutoModel.from_pretrained(folder)
+    model = AutoModel.from_pretrained(
+        folder, device_map="auto", max_memory={"cpu": 60_000}, offload_folder=str(tmp_path / "weights")
+    )
+    assert any(weight.device.type == "meta" for weight in model.parameters())
+    assert_near(model.encode_text(tiny_captions), whole.encode_text(tiny_captions))
+    assert_near(model.encode_image(tiny_pictures), whole.encode_image(tiny_pictures))
+
+
+def test_the_processor_comes_from_the_folder_of_the_weights_wherever_one_works(tiny_folder, tmp_path, monkeypatch):
+    shutil.copytree(tiny_folder, tmp_path / "m")
+    monkeypatch.chdir(tmp_path)
+    first, second = (AutoModel.from_pretrained("m") for _ in range(2))
+    monkeypatch.chdir("/")
+    assert first.encode_text(["a dog"]).shape == (1, 16)
+    (tmp_path / "m").rename(tmp_path / "n")
+    with pytest.raises(ValueError, match=f"{tmp_path / 'm'}, from which this model was loaded, is gone"):
+        second.encode_text(["a dog"])
+    named = D2SVSEModel(second.config)  # its configuration alone was loaded: its name says nothing of a processor
+    with pytest.raises(ValueError, match="pass processor="):
+        named.encode_text(["a dog"])
+
+
+def test_hidden_states_alone_are_not_enough_for_an_instruction_encoder(make_tiny_pir_model):
+    states = torch.zeros(1, 17, 32)
+    with pytest.raises(ValueError, match="give pixel_values, or scene_states, beside"):
+        make_tiny_pir_model()(vision_hidden_states=states)
+    assert make_tiny_pir_model(use_instruction=False)(vision_hidden_states=states).image_embeds.shape == (1, 16)

@@ -223,3 +223,9 @@ def test_a_process_that_tolerates_half_images_is_refused(monkeypatch):
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     with pytest.raises(BadImageError, match="LOAD_TRUNCATED_IMAGES"):
         open_image(encoded(photograph(), "JPEG"))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "I", "RGBA"])
+def test_a_picture_without_pixels_is_refused(mode):
+    with pytest.raises(BadImageError, match="0 x 3 pixels shows nothing"):
+        to_rgb(Image.new(mode, (0, 3)))
