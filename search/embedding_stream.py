@@ -17,6 +17,7 @@ from ..processing.pixels import BadImageError, opening, to_rgb
 from ..processing.scenes import open_any
 from .fast_resize import FastResize
 
+NOT_FINITE = "the model's embedding is not finite"
 MOST_HELD = 64_000_000  # bytes of tiles that wait for the model
 
 
@@ -39,13 +40,13 @@ def embed_stream(
         dictionary of `id`, `path` and `problem`.
 
     Raises:
-        ValueError: a batch size or a number of workers below 1.
+        ValueError: a batch size or a number of workers below 1, or a model that embeds nothing.
     """
     if batch_size < 1 or (workers or 1) < 1:
         raise ValueError(f"batch size and workers must be at least 1, not {batch_size} and {workers}")
     workers = workers or min(8, os.cpu_count() or 1)
     resize = FastResize(encoder.processor) if fast else None
-    entries, waiting = iter(entries), deque()
+    entries, waiting, trusted = iter(entries), deque(), False
     pool = ThreadPoolExecutor(workers)
     try:
         while True:
@@ -57,7 +58,14 @@ def embed_stream(
                 waiting.append((pool.submit(_prepared, batch, encoder, resize, bands), _bytes_held(batch)))
             if not waiting:
                 return
-            yield _embedded(encoder, resize, *waiting.popleft()[0].result())
+            items, vectors, problems = _embedded(encoder, resize, *waiting.popleft()[0].result())
+            trusted = trusted or len(items) > 0
+            if not trusted and any(problem["problem"] == NOT_FINITE for problem in problems):
+                raise ValueError(
+                    f"{encoder.name}: no embedding of the first pictures is finite, so its weights are damaged or too "
+                    "large for its number format: load the model again, or in float32"
+                )
+            yield items, vectors, problems
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -131,13 +139,13 @@ def _joined(several: list[dict]) -> dict:
 @torch.inference_mode()
 def _embedded(encoder, resize, items, inputs, problems):
     if inputs is None:
-        return [], torch.empty(0, encoder.dimension, device="cpu").numpy(), problems
+        return [], torch.empty(0, encoder.dimension, dtype=torch.float32, device="cpu").numpy(), problems
     inputs = on_device(inputs, encoder.device)
     if resize:
         inputs["pixel_values"] = resize.finish(inputs["pixel_values"])
     vectors = encoder(**inputs).image_embeds.cpu()
     good = vectors.isfinite().all(dim=1).tolist()
-    problems = problems + [_problem(i, "the model's embedding is not finite") for i, ok in zip(items, good) if not ok]
+    problems = problems + [_problem(i, NOT_FINITE) for i, ok in zip(items, good) if not ok]
     return [item for item, ok in zip(items, good) if ok], vectors[good].numpy(), problems
 
 

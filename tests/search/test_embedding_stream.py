@@ -95,11 +95,29 @@ def test_what_spoils_a_batch_is_found_and_reported(tiny_model, tiny_processor, j
     assert "too small" in problems["2"] and "no picture" in problems["3"]
 
 
-def test_an_embedding_that_is_not_finite_is_a_problem(tiny_model, tiny_processor, jpegs):
+def test_a_model_that_embeds_nothing_is_an_error_of_the_model(tiny_model, tiny_processor, jpegs):
     with torch.no_grad():
         next(tiny_model.vision_model.parameters()).fill_(float("nan"))
-    ids, found = run(tiny_model, tiny_processor, jpegs)
-    assert ids == [] and len(found[0][2]) == 3 and "not finite" in found[0][2][0]["problem"]
+    for sources in (jpegs, [b"no picture", *jpegs]):
+        with pytest.raises(
+            ValueError, match="D2SVSEModel: no embedding of the first pictures is finite, so its weights"
+        ):
+            run(tiny_model, tiny_processor, sources, batch_size=1)
+
+
+def test_an_embedding_that_is_not_finite_is_a_problem_where_others_are(tiny_model, tiny_processor, jpegs):
+    class Overflows(Encoder):
+        calls = 0
+
+        def __call__(self, **inputs):
+            self.calls += 1
+            output = super().__call__(**inputs)
+            return output if self.calls == 1 else type(output)(image_embeds=output.image_embeds * float("nan"))
+
+    entries = [({"id": str(row)}, source) for row, source in enumerate(jpegs)]
+    found = list(embed_stream(Overflows(tiny_model, tiny_processor), entries, batch_size=1))
+    assert [len(items) for items, *_ in found] == [1, 0, 0]
+    assert all("not finite" in problems[0]["problem"] for *_, problems in found[1:])
 
 
 def test_a_consumer_that_stops_early_leaves_no_thread(tiny_model, tiny_processor, jpegs):
