@@ -4,6 +4,8 @@ import difflib
 import inspect
 import math
 import numbers
+from collections.abc import Mapping
+from typing import Any
 
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, SiglipTextConfig
 from transformers.utils import logging
@@ -41,7 +43,7 @@ def one_of(*allowed: str):
     return f"one of {', '.join(map(repr, allowed))}", lambda value: isinstance(value, str) and value in allowed
 
 
-def follow_rules(rules: dict, values: dict):
+def follow_rules(rules: Mapping[str, Any], values: Mapping[str, Any]):
     """Refuse values of settings that break the rules of their names.
 
     Raises:

@@ -68,8 +68,9 @@ class Encoder:
 
     @property
     def device(self) -> torch.device:
-        """Where the model runs."""
-        return self.model.device
+        """Where inputs go: of weights that accelerate offloaded to `meta`, the CPU, from where it moves inputs on."""
+        device = self.model.device
+        return torch.device("cpu") if device.type == "meta" else device
 
     @property
     def tokenizer(self):

@@ -114,6 +114,8 @@ def load_processor(source: str, **shared):
         if "trust_remote_code" in str(error):
             raise
         reason = _first_line(error)
+        if isinstance(error, (KeyError, TypeError)):
+            reason = f"the files of its processor or tokenizer are damaged ({type(error).__name__}: {reason})"
     if processor is not None and getattr(processor, "image_processor", None) is None:
         reason = "there is no image processor"
     elif processor is not None:
@@ -121,9 +123,10 @@ def load_processor(source: str, **shared):
     elif os.path.isdir(source) and not any(os.path.isfile(os.path.join(source, name)) for name in OF_PROCESSORS):
         reason = "there is no processor_config.json or preprocessor_config.json"
     if reason:
+        reason = reason.removeprefix(f"{source}: ").partition("; put the files of its tokenizer")[0]
         raise ValueError(
-            f"{source} is not a complete model: {reason.removeprefix(f'{source}: ')}. Put the files of its processor "
-            "and of its tokenizer beside the weights"
+            f"{source} is not a complete model: {reason}. Put the files of its processor and of its "
+            "tokenizer beside the weights"
         )
     return processor
 

@@ -134,6 +134,7 @@ def test_a_file_that_a_folder_lacks_is_named(tiny_folder, tmp_path, gone, said):
     (folder / gone).unlink()
     found = refusal(str(folder))
     assert f"{folder} is not a complete model" in found and said in found and "huggingface.co" not in found
+    assert found.lower().count("put the files") <= 1
 
 
 def test_settings_that_name_a_kernel_are_refused(copied):

@@ -56,7 +56,7 @@ def test_what_is_not_listed_stays(name, folder):
 @pytest.mark.parametrize("name", GOES)
 def test_what_is_listed_goes(name, folder):
     write(folder, name)
-    assert name in dict(shipped_files(folder))
+    assert name in dict(files_to_ship(folder))
 
 
 def test_a_saved_folder_goes_whole(folder):
