@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -45,8 +46,11 @@ def with_dense(rows: Dataset, numbers: np.ndarray, dense_text: str) -> Dataset:
         dense_text: the name of a column, a file, or `union`.
 
     Raises:
+        FileNotFoundError: no such file.
         ValueError: no such column, or a file that does not fit.
     """
+    if dense_text.endswith((".jsonl", ".parquet")) and not Path(dense_text).is_file():
+        raise FileNotFoundError(f"--dense_text {dense_text}: no such file")
     if dense_text == "union":
         parts: Iterator[pa.Array] = map(_unions, parts_of(rows, "captions"))
     elif dense_text.endswith(".jsonl"):

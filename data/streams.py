@@ -58,7 +58,8 @@ class Stream:
         for columns in part.iter(AT_ONCE):  # unlike `iter(part)`, it leaves nothing to other workers
             for values in zip(*columns.values()):
                 row = dict(zip(columns, values))
-                row["image_id"] = str(row.get("image_id") or f"{file}:{number}")
+                given = row.get("image_id")
+                row["image_id"] = f"{file}:{number}" if given in (None, "") else str(given)
                 yield number, row if self.bands is None else {**row, "bands": self.bands}
                 number += 1
         self._keep(file, number)

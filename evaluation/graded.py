@@ -28,13 +28,15 @@ def ndcg(scores: np.ndarray, relevance: np.ndarray, k: int) -> np.ndarray:
     """NDCG@k of each query, (Q,) in [0, 1]; a query without anything relevant counts 0.
 
     Args:
-        scores, relevance: (Q, G); an item that must not be a hit has the score -inf and no relevance.
+        scores, relevance: (Q, G); an item that must not be a hit has the score -inf and no relevance. Relevance may
+            be True and False.
         k: number of hits that count, at most the size of the gallery.
 
     Raises:
         ValueError: NaN or infinity; rows are named.
     """
     scores, relevance = (torch.as_tensor(np.asarray(x), device="cpu") for x in (scores, relevance))
+    relevance = relevance.double() if relevance.dtype == torch.bool else relevance  # torch ranks no truth values
     _refuse(torch.isnan(scores) | (scores == torch.inf), "scores")
     _refuse(~torch.isfinite(relevance), "relevance")
     step = max(1, counting.SCORES_AT_ONCE // max(1, scores.shape[1]))

@@ -41,6 +41,12 @@ def test_a_column_that_holds_no_texts_is_one_line(tmp_path, texts, column):
         with_dense(Dataset.from_dict(ROWS), np.arange(3), str(tmp_path / "dense.parquet"))
 
 
+@pytest.mark.parametrize("name", ["nowhere.jsonl", "nowhere.parquet"])
+def test_a_file_that_is_not_there_is_named(tmp_path, name):
+    with pytest.raises(FileNotFoundError, match=f"--dense_text .*{name}: no such file$"):
+        with_dense(Dataset.from_dict(ROWS), np.arange(3), str(tmp_path / name))
+
+
 def test_null_is_no_dense_text(tmp_path):
     rows = with_dense(Dataset.from_dict({**ROWS, "dense_text": [None] * 3}), np.arange(3), "dense_text")
     assert rows["dense_text"] == [None] * 3 and rows.features["dense_text"].dtype == "string"

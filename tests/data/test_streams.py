@@ -103,6 +103,12 @@ def test_some_rows_come_from_several_files_and_have_captions():
     assert some[0]["bands"] == [2, 1, 0]
 
 
+@pytest.mark.parametrize("ids, kept", [([0, 1], ["0", "1"]), (["", "b"], ["0:0", "b"]), ([None, "b"], ["0:0", "b"])])
+def test_an_id_of_zero_is_an_id_and_no_id_is_the_place(ids, kept):
+    table = Dataset.from_dict({"image": ["a"] * 2, "captions": ["text"] * 2, "image_id": ids})
+    assert [row["image_id"] for _, row in Stream(table.to_iterable_dataset()).rows_of(0, 0)] == kept
+
+
 def test_captions_that_are_no_text_are_one_line(tmp_path):
     Dataset.from_list([{"image": "a", "captions": {"text": "b"}}]).to_parquet(tmp_path / "train.parquet")
     args = DataArguments(data=str(tmp_path / "train.parquet"))

@@ -30,6 +30,11 @@ def test_ndcg_is_its_expectation_over_all_orders(seed, k):
     assert ndcg(scores[None], gains[None], k)[0] == pytest.approx(expected, abs=1e-9)
 
 
+def test_relevance_may_be_true_or_false():
+    scores, relevant = np.array([[3.0, 2.0, 1.0]]), np.array([[False, True, True]])
+    assert ndcg(scores, relevant, 2) == pytest.approx(ndcg(scores, relevant.astype(float), 2))
+
+
 def in_the_mean_order(scores, gains, k):
     """Each item's gain is the mean of those it ties with; then the plain definition."""
     shared = np.array([gains[scores == score].mean() for score in scores])
