@@ -49,8 +49,8 @@ def with_dense(rows: Dataset, numbers: np.ndarray, dense_text: str) -> Dataset:
         FileNotFoundError: no such file.
         ValueError: no such column, or a file that does not fit.
     """
-    if dense_text.endswith((".jsonl", ".parquet")) and not Path(dense_text).is_file():
-        raise FileNotFoundError(f"--dense_text {dense_text}: no such file")
+    if dense_text.endswith((".jsonl", ".parquet")) and not ("://" in dense_text or Path(dense_text).is_file()):
+        raise FileNotFoundError(f"--dense_text {dense_text}: no such file (it is one file, not a pattern)")
     if dense_text == "union":
         parts: Iterator[pa.Array] = map(_unions, parts_of(rows, "captions"))
     elif dense_text.endswith(".jsonl"):
@@ -87,7 +87,8 @@ def _unions(captions: pa.Array) -> pa.Array:
 
 def _by_id(rows: Dataset, path: str) -> Iterator[pa.Array]:
     """The dense texts of a table of `image_id` and `dense_text`; the last one where an id comes back."""
-    table = in_order(load_split(path, "train", path="parquet", data_files=literal(path)))
+    file = path if "://" in path else literal(path)
+    table = in_order(load_split(path, "train", path="parquet", data_files=file))
     if not {"image_id", "dense_text"} <= set(table.column_names):
         raise ValueError(f"{path} needs columns image_id and dense_text; it has {table.column_names}")
     _check_texts(table, "dense_text", f"{path}: column dense_text")

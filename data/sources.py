@@ -177,7 +177,8 @@ def split_folder(path: Path, split: str, any_split: bool = False) -> Path | None
     if folder is None and not any_split and split != "train":
         raise ValueError(
             f"{path} is a folder of pictures without splits: there is no split {split!r}. Put pictures into folders "
-            f"train/ and {split}/, write {{split}} where the path differs, or ask for the split train"
+            f"train/ and {split}/, write {{split}} where the path differs, or cut the split train in two: "
+            "train[:90%] and train[90%:]"
         )
     return folder
 
@@ -193,6 +194,12 @@ def _among_splits(path: Path, split: str) -> Path | None:
     if not chosen:
         raise ValueError(f"{path} has no split {split!r}; its folders are {', '.join(f.name for f in folders)}")
     return chosen[0]
+
+
+def other_splits(path: Path) -> list[str]:
+    """Names of the folders of `path` that are called like splits, but for those of `train`."""
+    others = {name for split, several in SPLIT_FOLDERS.items() if split != "train" for name in several}
+    return [folder.name for folder in _subfolders(path) if folder.name.lower() in others]
 
 
 def _pictures(path: Path, root: Path | None, image_column: str) -> Dataset:

@@ -19,7 +19,7 @@ from ..columns import in_order, with_column
 from ..folders import list_folder
 from ..grouping import first_rows
 from ..picture_checks import image_source
-from ..sources import is_folder_of_pictures, path_of, paths_below, read_source, split_folder
+from ..sources import is_folder_of_pictures, other_splits, path_of, paths_below, read_source, split_folder
 from .journal import Journal, locked, read_table, write_table
 from .request import Caption, CaptionError
 
@@ -137,6 +137,9 @@ def find_images(images, out, split=None, image_root=None, image_column="image", 
         rows = read_source(name, split or "train", image_root, image_column, data_config=data_config)
     except Exception as error:  # `datasets` raises what its readers raise
         raise CaptionError(f"{images}: neither images nor a dataset ({type(error).__name__}: {error})") from None
+    left = other_splits(source) if split is None and source.is_dir() else []
+    if left:
+        logger.warning("%s: the split train is captioned; for the others, --split %s", printable(name), ", ".join(left))
     place = os.path.abspath(images) if os.path.exists(images) else name
     part = split or "train" if data_config is None else f"{data_config}, {split or 'train'}"
     return TableImages(rows, f"{place} [{part}]", image_column, id_column, source)

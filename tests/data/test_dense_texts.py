@@ -43,8 +43,14 @@ def test_a_column_that_holds_no_texts_is_one_line(tmp_path, texts, column):
 
 @pytest.mark.parametrize("name", ["nowhere.jsonl", "nowhere.parquet"])
 def test_a_file_that_is_not_there_is_named(tmp_path, name):
-    with pytest.raises(FileNotFoundError, match=f"--dense_text .*{name}: no such file$"):
+    with pytest.raises(FileNotFoundError, match=f"--dense_text .*{name}: no such file"):
         with_dense(Dataset.from_dict(ROWS), np.arange(3), str(tmp_path / name))
+
+
+def test_a_table_may_have_an_address(tmp_path):
+    Dataset.from_dict({"image_id": ["a"], "dense_text": ["for a"]}).to_parquet(tmp_path / "dense.parquet")
+    rows = with_dense(Dataset.from_dict(ROWS), np.arange(3), (tmp_path / "dense.parquet").as_uri())
+    assert rows["dense_text"] == ["for a", None, None]
 
 
 def test_null_is_no_dense_text(tmp_path):

@@ -240,7 +240,7 @@ def test_every_source_is_cut_as_datasets_cuts(tmp_path, images):
 
 def test_pictures_with_metadata_have_no_split_but_train_unless_folders_say_so(tmp_path, images):
     (images / "metadata.csv").write_text("file_name,captions\n0.jpg,a dog\n")
-    with pytest.raises(ValueError, match="without splits: there is no split 'nonsense'.*ask for the split train"):
+    with pytest.raises(ValueError, match="without splits: there is no split 'nonsense'.*or cut the split train in two"):
         read_source(str(images), "nonsense")
     assert len(read_source(str(images), "nonsense", any_split=True)) == len(read_source(str(images), "train"))
 

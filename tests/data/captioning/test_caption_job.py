@@ -264,6 +264,18 @@ def test_a_split_of_a_folder_is_captioned_alone_or_refused(tmp_path):
         caption_images(table(), tmp_path / "n.parquet", Stub(), id_column="key")
 
 
+def test_the_splits_that_are_not_captioned_are_told(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(
+        "vsehub.data.captioning.caption_job.logger.warning", lambda text, *words: told.append(text % words)
+    )
+    for split in ("train", "test"):
+        described(tmp_path / "f" / split, file_name=["0.png"], captions=["a"])
+    caption_images(tmp_path / "f", tmp_path / "d.parquet", Stub())
+    assert [row["image_id"] for row in rows_of(tmp_path / "d.parquet")] == ["train/0.png"]
+    assert told == [f"{tmp_path / 'f'}: the split train is captioned; for the others, --split test"]
+
+
 def test_a_table_inside_the_folder_of_pictures_does_not_make_it_a_dataset(folder):
     for _ in range(2):
         assert caption_images(folder, folder / "d.parquet", Stub())["captions"] == 12
