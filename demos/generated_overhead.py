@@ -1,8 +1,8 @@
 """Generated overhead scenes for PIR: small objects decide the class, the background is common to all classes.
 
-Each scene has a ground, patches of other grounds, a road or two, stray houses and trees, and somewhere the objects of
-its class. Captions name some of what is really there: how many objects, their colour, the ground. Several scenes fit
-many captions, as in RSICD.
+Each scene has a ground, patches of other grounds, a road or two, stray houses, trees and coloured boxes, and somewhere
+the objects of its class. Captions name some of what is really there: how many objects, their colour, the ground.
+Several scenes fit many captions, as in RSICD.
 """
 
 import io
@@ -56,14 +56,16 @@ def _subject(scene: dict, rng: random.Random) -> str:
     label, colour = scene["label"], scene["colour"]
     if label in THINGS:
         number = NUMBERS[scene["number"]]
-        hue = rng.choice(("", f"{colour} "))
+        hue = f"{colour} " if rng.random() < 0.75 else ""
         things = f"{number} {hue}{THINGS[label]}{'' if number == 'a' else 's'}"
         return f"{things} at the {PLACES.get(label, label)}" if rng.random() < 0.7 else things
     if label == "stadium":
         return rng.choice(("a stadium", f"a stadium with {colour} stands"))
     if label == "farmland":
         return rng.choice(("farmland", f"farmland with {colour} strips"))
-    return {"river": "a river", "forest": "a forest"}[label]
+    if label == "river":
+        return f"a river with a {colour} bridge" if rng.random() < 0.75 else "a river"
+    return "a forest"
 
 
 def draw(scene: dict, rng: random.Random):
@@ -102,7 +104,10 @@ def _shade(colour, rng, spread=14):
 
 
 def _background(pen, rng):
-    """Patches, roads, and stray houses and trees: the same in every class."""
+    """Patches, roads, stray houses and trees, and boxes in the colours of the objects: the same in every class.
+
+    Because of the boxes, a picture as a whole does not tell the colour of its objects: only their own cells do.
+    """
     full = SIZE * SCALE
     for _ in range(rng.randint(3, 6)):
         x, y, r = rng.uniform(0, full), rng.uniform(0, full), rng.uniform(0.1, 0.25) * full
@@ -118,6 +123,9 @@ def _background(pen, rng):
             _tree(pen, x, y)
         else:
             pen.rectangle((x, y, x + 4 * SCALE, y + 3 * SCALE), fill=_shade((150, 120, 110), rng))
+    for _ in range(rng.randint(6, 10)):
+        x, y = rng.uniform(0, full), rng.uniform(0, full)
+        pen.rectangle((x, y, x + 5 * SCALE, y + 4 * SCALE), fill=rng.choice(tuple(COLOURS.values())))
 
 
 def _tree(pen, x, y):
@@ -130,6 +138,7 @@ def _objects(pen, scene, left, top, side, rng):
     right, bottom, middle = left + side, top + side, top + side / 2
     rows = [left + side * (i + 0.5) / scene["number"] for i in range(scene["number"])]
     if label == "airport":
+        pen.rectangle((left, top, right, bottom), fill=(172, 172, 182))
         pen.rectangle((left, bottom - side * 0.3, right, bottom), fill=(84, 84, 88))
         for i in range(5):
             x = left + side * (i + 0.3) / 5
@@ -137,13 +146,15 @@ def _objects(pen, scene, left, top, side, rng):
         for x in rows:
             _plane(pen, x, top + side * 0.35, side * 0.15, colour)
     elif label == "port":
-        pen.rectangle((left, middle - side * 0.1, right, bottom), fill=(46, 86, 132))
-        pen.rectangle((left, middle - side * 0.2, right, middle - side * 0.1), fill=(176, 172, 164))
+        pen.rectangle((left, top + side * 0.2, right, bottom), fill=(40, 120, 124))
+        pen.rectangle((left, top + side * 0.1, right, top + side * 0.2), fill=(176, 172, 164))
         for x in rows:
-            pen.ellipse((x - side * 0.07, middle + side * 0.02, x + side * 0.07, bottom - side * 0.08), fill=colour)
+            pen.ellipse((x - side * 0.12, top + side * 0.3, x + side * 0.12, bottom - side * 0.08), fill=colour)
     elif label == "river":
         points = [(SIZE * SCALE * i / 12, middle + side * 0.25 * rng.uniform(-1, 1)) for i in range(13)]
-        pen.line(points, fill=(52, 92, 140), width=int(side * 0.2), joint="curve")
+        pen.line(points, fill=(52, 92, 140), width=int(side * 0.28), joint="curve")
+        x = left + side / 2
+        pen.rectangle((x - side * 0.08, middle - side * 0.35, x + side * 0.08, middle + side * 0.35), fill=colour)
     elif label == "farmland":
         for i in range(7):
             fill = colour if i % 2 else (112, 150, 76)
@@ -152,6 +163,7 @@ def _objects(pen, scene, left, top, side, rng):
         for _ in range(70):
             _tree(pen, rng.uniform(left, right), rng.uniform(top, bottom))
     elif label == "housing":
+        pen.rectangle((left, top, right, bottom), fill=(150, 186, 116))
         pen.rectangle((left, middle - side * 0.06, right, middle + side * 0.06), fill=(104, 104, 104))
         for x in rows:
             pen.rectangle((x - side * 0.12, top, x + side * 0.12, middle - side * 0.14), fill=colour)
@@ -162,7 +174,11 @@ def _objects(pen, scene, left, top, side, rng):
             (left + side * 0.2, top + side * 0.28, right - side * 0.2, bottom - side * 0.28), fill=(70, 150, 66)
         )
     else:  # parking
-        pen.rectangle((left, top, right, bottom), fill=(92, 92, 96))
+        pen.rectangle((left, top, right, bottom), fill=(62, 62, 70))
+        for i in range(8):
+            x = left + side * (i + 0.5) / 8
+            for y in (top, bottom - side * 0.2):
+                pen.line((x, y, x, y + side * 0.2), fill=(226, 226, 226), width=SCALE)
         for x in rows:
             pen.rectangle((x - side * 0.07, middle - side * 0.2, x + side * 0.07, middle + side * 0.2), fill=colour)
 
@@ -232,7 +248,9 @@ def true_of(caption: str, scene: dict) -> bool:
 
 def words() -> list[str]:
     """Every word of the captions."""
-    said = "a two three the at on with land around stands strips river forest stadium farmland estate lot".split()
+    said = (
+        "a two three the at on with land around stands strips bridge river forest stadium farmland estate lot".split()
+    )
     things = [form for thing in THINGS.values() for form in (thing, f"{thing}s")]
     return list(dict.fromkeys([*said, *GROUNDS, *COLOURS, *CLASSES, *things]))
 

@@ -81,6 +81,20 @@ def test_a_caption_is_true_if_all_that_it_names_is_there(caption, true):
     assert true_of(caption, scene) is true
 
 
+def test_a_bridge_has_the_colour_that_its_caption_names():
+    scene = {"label": "river", "number": 3, "colour": "red", "ground": "green"}
+    assert true_of("a river with a red bridge", scene) and true_of("a river on green land", scene)
+    assert not true_of("a river with a blue bridge", scene) and not true_of("a stadium with red stands", scene)
+
+
+def test_the_colours_of_the_objects_lie_in_every_class_beside_them():
+    """Else the mean of a picture would tell the colour, and a model need not look at the objects."""
+    for index in range(24):
+        pixels = np.asarray(module.draw(*module._drawn(0, index)), dtype=float)[~object_pixels(0, index)]
+        shown = [np.abs(pixels - colour).max(1).min() < 40 for colour in module.COLOURS.values()]
+        assert sum(shown) >= 2
+
+
 def test_captions_of_a_scene_are_true_of_it_and_another_class_is_not():
     for index in range(32):
         scene, rng = scene_of(0, index)
