@@ -35,7 +35,7 @@ COUNT = ("a whole number of at least 1", lambda value: _is_whole(value) and valu
 COUNT_OR_NONE = ("a whole number of at least 0", lambda value: _is_whole(value) and value >= 0)
 POSITIVE = ("a positive number", lambda value: is_number(value) and value > 0)
 SHARE = ("a share in [0, 1)", lambda value: is_number(value) and 0 <= value < 1)
-FLAG = ("True or False", lambda value: isinstance(value, bool))
+FLAG = ("True or False", lambda value: isinstance(value, int) and value in (0, 1))  # files by hand have 0 and 1
 
 
 def one_of(*allowed: str):

@@ -384,7 +384,7 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
         if getattr(self, "_processor", None) is None:
             if not self.config._name_or_path or not hasattr(self, "_origin"):
                 raise ValueError("this model was not loaded from a folder or repository: pass processor=")
-            folder = self._folder
+            folder = getattr(self, "_folder", None)  # not in models that an earlier version pickled
             if folder and not os.path.isdir(folder):
                 raise ValueError(f"{folder}, from which this model was loaded, is gone: pass processor=")
             remote = type(self).__module__.startswith("transformers_modules")  # then its code is trusted already

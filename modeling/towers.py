@@ -157,8 +157,8 @@ def load_complete(model_class, source: str | os.PathLike, **loading) -> nn.Modul
         ValueError: the checkpoint lacks weights, or has them in another shape; transformers would draw new ones.
     """
     loading = {"trust_remote_code": False} | loading  # without it, transformers asks on stdin
-    reported = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # errors below, with one line
-    model, info = model_class.from_pretrained(source, **loading, **reported)
+    loading |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # errors below, with one line
+    model, info = model_class.from_pretrained(source, **loading)
     towers = {name: part.config.model_type for name, part in model.named_children() if name in TOWERS}
     freezes = hasattr(model, "freeze_for_good")  # CLIP's towers also pool
     computed = {name for name, buffer in model.named_buffers() if not buffer.is_floating_point()}  # position_ids

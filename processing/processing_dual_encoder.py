@@ -61,8 +61,8 @@ class DualEncoderProcessor(ProcessorMixin):
 
     valid_processor_kwargs = DualEncoderProcessorKwargs
 
-    def __init__(self, image_processor=None, tokenizer=None):
-        super().__init__(image_processor, tokenizer)
+    def __init__(self, image_processor=None, tokenizer=None, chat_template=None):
+        super().__init__(image_processor, tokenizer, chat_template=chat_template)  # which all processors take
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):
