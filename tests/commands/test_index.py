@@ -154,6 +154,7 @@ def test_a_batch_that_does_not_fit_the_device_is_one_line(photos, tiny_folder, t
     assert "vsehub index: the device has too little memory: lower --batch_size" in said
 
 
+@pytest.mark.slow
 def test_two_jobs_of_one_new_index_both_end_well(photos, tiny_folder, tmp_path):
     out, said = tmp_path / "index", [tmp_path / "first", tmp_path / "second"]
     words = ["index", photos, "--model", tiny_folder, "--out", out, "--wait", "120", "--json"]

@@ -42,6 +42,7 @@ def test_it_takes_one_commit_and_nothing_that_could_execute_on_loading(
     assert abs(report["text"][0][0] - expected(folder)["text"][0][0]) < 1e-6
 
 
+@pytest.mark.slow
 def test_a_second_push_replaces_and_forgets_in_one_commit_and_refuses_what_is_wrong(
     folder, pir_folder, tmp_path, run_client, loopback_hub, online
 ):

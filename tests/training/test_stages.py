@@ -77,7 +77,7 @@ OTHER = ["--seed", "2", "--learning_rate", "0.01"]
 GO_ON = ["--resume_from_checkpoint", "true"]
 
 
-@pytest.mark.parametrize("step", [1, 3])  # before and after its first checkpoint
+@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 3])  # before, after its first checkpoint
 def test_a_new_run_in_a_used_folder_never_goes_on_with_the_old_one(both_stages, scenes, tmp_path, step):
     out = tmp_path / "run"
     shutil.copytree(both_stages[0], out)
@@ -109,6 +109,7 @@ def test_a_run_does_not_go_on_with_other_batches(scenes, tmp_path, flag):
         run(scenes, tmp_path, *flags, flag, "16", *GO_ON)
 
 
+@pytest.mark.slow
 def test_a_stage_that_is_trained_alone_and_anew_takes_the_next_one_with_it(both_stages, scenes, tmp_path):
     out = tmp_path / "run"
     shutil.copytree(both_stages[0], out)
@@ -145,6 +146,7 @@ def test_each_stage_may_prepare_the_data_in_its_own_way(scenes, tmp_path):
     assert [args.data.dense_sampling for args in stages.values()] == [True, False]
 
 
+@pytest.mark.slow
 def test_a_run_with_other_bands_makes_its_caches_anew(scenes, tmp_path):
     flags = ["--stages", "baseline", "--freeze_vision", "True", "--cache_vision", "True", "--max_steps", "2"]
     run(scenes, tmp_path / "run", *flags)
