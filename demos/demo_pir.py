@@ -68,7 +68,7 @@ def _facts(steps: int) -> list[tuple[str, str]]:
             f"{COUNTS['train']:,} generated scenes of {len(CLASSES)} classes; {COUNTS['test']} others to test",
         ),
         ("towers", "two ResNets (one is the prior) and a BERT of 2 layers, all untrained"),
-        ("time", f"about 3 minutes on two cores; {steps} steps"),
+        ("time", f"about 4 minutes on two cores; {steps} steps"),
     ]
 
 
