@@ -30,9 +30,9 @@ def main(argv: list[str]) -> int:
     if not args.out.lower().endswith(FORMATS):
         raise ValueError(f"--out {args.out}: end its name in {', '.join(FORMATS)}")
     output_file(args.out)
-    from ..plots.curves import draw_curves, read_runs
+    from ..plots.curves import draw_curves, read_curves
 
-    curves = read_runs(args.runs)
+    curves = read_curves(args.runs)
     draw_curves(curves, args.out, args.metrics)
     lines = [f"{each.name}: {len(each.series)} curves" for each in curves]
     tell(args, "\n".join([*lines, f"picture: {args.out}"]), {each.name: _plain(each.series) for each in curves})

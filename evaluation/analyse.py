@@ -1,12 +1,11 @@
 """What embedding spaces are like: how many directions they use, how they lie, and what of a caption they keep."""
 
-from pathlib import Path
-
 import torch
 from accelerate import Accelerator
 
 from ..data.arguments import DataArguments
 from ..data.rows import prepare_rows
+from ..files.short_names import names_of
 from ..modeling.towers import load_errors
 from ..processing.encoders import Encoder, truncated
 from ..processing.load_encoder import load_encoder
@@ -95,18 +94,6 @@ def _embedded(encoder: Encoder, rows, accelerator: Accelerator, batch_size: int)
     return images.to(accelerator.device), texts.to(accelerator.device), owners
 
 
-def names_of(sources: list[str]) -> list[str]:
-    """Short names: the shortest end of a path, of at least its last two parts, that no other model has."""
-    parts = [Path(source).parts if Path(source).is_dir() else tuple(source.split("/")) for source in sources]
-    names = []
-    for own in parts:
-        length = min(2, len(own))
-        while length < len(own) and sum(other[-length:] == own[-length:] for other in parts) > 1:
-            length += 1
-        names.append("/".join(own[-length:]))
-    return names
-
-
 def describe(embeds, captions: list[str], dense_embeds=None, widths: tuple[int, ...] = ()) -> dict:
     """Describe the embeddings of one model.
 
@@ -193,4 +180,4 @@ def recall_by_width(embeds, widths: tuple[int, ...]) -> list[dict[str, float]]:
     return rows
 
 
-__all__ = ["analysis", "dense_recall", "describe", "names_of", "recall_by_width"]
+__all__ = ["analysis", "dense_recall", "describe", "recall_by_width"]

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..evaluation.analyse import names_of
+from ..files.short_names import names_of
 from ..training.checkpoints import STATE, own_checkpoints
 
 MAIN = ("rsum", "mean_recall", "accuracy")  # without a choice, the first of these that is there is drawn
@@ -23,23 +23,17 @@ class Curves:
     series: dict[str, list[tuple[int, float]]]
 
 
-def read_curves(run: str | Path) -> list[Curves]:
-    """Read the curves of a run's stages, or of one stage, or of one checkpoint.
+def read_curves(runs: Iterable[str | Path]) -> list[Curves]:
+    """Read the curves of several runs; a checkpoint that several of them lead to is read once.
+
+    No two have one name: `RUN/STAGE`, with more of the path before it, or the checkpoint behind it, where these repeat.
 
     Args:
-        run: folder of the run (`--output_dir`), of a stage in it, or of a checkpoint.
+        runs: each the folder of a run (`--output_dir`), of a stage in it, or of a checkpoint.
 
     Raises:
         FileNotFoundError: there is no checkpoint.
         ValueError: the record of a stage or of a checkpoint is damaged.
-    """
-    return read_runs([run])
-
-
-def read_runs(runs: Iterable[str | Path]) -> list[Curves]:
-    """Read the curves of several runs, as `read_curves` does; a checkpoint that several of them lead to is read once.
-
-    No two have one name: `RUN/STAGE`, with more of the path before it, or the checkpoint behind it, where these repeat.
     """
     checkpoints = list(dict.fromkeys(path.resolve() for run in runs for path in _checkpoints(Path(run))))
     folders = [str(path.parent) for path in checkpoints]
@@ -156,4 +150,4 @@ def _panels(curves: list[Curves], metrics: list[str]) -> dict[str, list[tuple[st
     return drawn
 
 
-__all__ = ["Curves", "draw_curves", "load_figure", "read_curves", "read_runs", "save_figure"]
+__all__ = ["Curves", "draw_curves", "load_figure", "read_curves", "save_figure"]

@@ -22,7 +22,7 @@ from transformers import CONFIG_MAPPING, AutoTokenizer, BertTokenizer, PreTraine
 from transformers.utils import logging
 
 from ...files.text import printable, text_of
-from ...processing.processing_dual_encoder import forget_last_call, text_positions
+from ...processing.processing_dual_encoder import forget_last_call, no_words, text_positions
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.int32)  # the last count
 COUNTER = "num_batches_tracked"  # the one weight that is used and holds whole numbers
@@ -350,7 +350,7 @@ def _tokenizer_of_folder(path: Path):
             f"{path}: no tokenizer can be read there ({type(error).__name__}); name a folder that "
             "tokenizer.save_pretrained wrote (with tokenizer.json), or BERT's vocab.txt"
         ) from None
-    if tokenizer.pad_token_id is None or len(tokenizer) <= len(set(tokenizer.all_special_ids)):
+    if no_words(tokenizer):
         raise CheckpointError(f"{path}: a tokenizer without words or without a token for padding; name the model's own")
     forget_last_call(tokenizer)
     return tokenizer

@@ -8,7 +8,7 @@ from photos import jpeg
 from torch.nn import functional as F
 
 from vsehub.data.arguments import DataArguments
-from vsehub.evaluation.analyse import analysis, dense_recall, describe, names_of, recall_by_width
+from vsehub.evaluation.analyse import analysis, dense_recall, describe, recall_by_width
 from vsehub.evaluation.ranking import image_text_metrics
 from vsehub.evaluation.tables import analysis_table
 
@@ -55,12 +55,6 @@ def test_spaces_that_differ_in_one_respect_differ_in_its_measure():
     assert plain["dimension"] == 16 and len(plain["image"]["spectrum"]) == 12
     assert sum(plain["text"]["spectrum"]) == pytest.approx(1, abs=1e-5)
     assert "dense_recall" not in plain and plain["recall_by_words"][0]["texts"] == 24
-
-
-def test_names_are_as_short_as_they_can_be_told_apart():
-    assert names_of(["org/model"]) == ["org/model"]
-    assert names_of(["runs/a/hub", "runs/b/hub"]) == ["a/hub", "b/hub"]
-    assert names_of(["x/a/hub", "y/a/hub", "tiny"]) == ["x/a/hub", "y/a/hub", "tiny"]
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from vsehub.plots.curves import draw_curves, read_curves, read_runs
+from vsehub.plots.curves import draw_curves, read_curves
 
 HISTORY = [
     {"loss": 3.0, "loss_align": 2.0, "grad_norm": 1.0, "learning_rate": 1e-4, "epoch": 0.5, "step": 5},
@@ -28,7 +28,7 @@ def run(tmp_path):
 
 
 def test_the_newest_checkpoint_of_every_stage_is_read(run):
-    finetune, pretrain = read_curves(run)
+    finetune, pretrain = read_curves([run])
     assert (finetune.name, pretrain.name) == ("run/finetune", "run/pretrain")
     assert pretrain.series["eval_rsum"] == [(5, 50.0), (10, 80.0)] and "eval_name" not in pretrain.series
     assert pretrain.series["learning_rate"] == [(5, 1e-4), (10, 5e-5)] and "epoch" not in pretrain.series
@@ -37,35 +37,35 @@ def test_the_newest_checkpoint_of_every_stage_is_read(run):
 def test_checkpoints_of_an_older_run_in_the_same_folder_are_not_read(run):
     for folder, name in ((run / "pretrain", "new"), (run / "pretrain/checkpoint-5", "new"), (run / "finetune", "new")):
         (folder / "settings.json").write_text(json.dumps({"run": name, "after": "", "settings": {}}))
-    (pretrain,) = read_curves(run)
+    (pretrain,) = read_curves([run])
     assert pretrain.name == "run/pretrain" and pretrain.series["eval_rsum"] == [(5, 50.0)]
 
 
 def test_a_stage_and_a_checkpoint_are_read_alone(run):
-    assert [each.name for each in read_curves(run / "pretrain")] == ["run/pretrain"]
-    assert read_curves(run / "pretrain" / "checkpoint-5")[0].series["eval_rsum"] == [(5, 50.0)]
+    assert [each.name for each in read_curves([run / "pretrain"])] == ["run/pretrain"]
+    assert read_curves([run / "pretrain" / "checkpoint-5"])[0].series["eval_rsum"] == [(5, 50.0)]
 
 
 def test_curves_of_several_runs_have_names_of_their_own(run, tmp_path):
     shutil.copytree(run, tmp_path / "other" / "run")
-    assert [each.name for each in read_runs([run, run / "pretrain", tmp_path / "other" / "run"])] == [
+    assert [each.name for each in read_curves([run, run / "pretrain", tmp_path / "other" / "run"])] == [
         f"{tmp_path.name}/run/finetune",
         f"{tmp_path.name}/run/pretrain",
         "other/run/finetune",
         "other/run/pretrain",
     ]
-    both = read_runs([run / "pretrain", run / "pretrain" / "checkpoint-5"])
+    both = read_curves([run / "pretrain", run / "pretrain" / "checkpoint-5"])
     assert [each.name for each in both] == ["run/pretrain/checkpoint-10", "run/pretrain/checkpoint-5"]
 
 
 def test_a_file_is_no_run(run):
     with pytest.raises(ValueError, match="trainer_state.json is a file: name the folder of a run"):
-        read_curves(run / "pretrain" / "checkpoint-5" / "trainer_state.json")
+        read_curves([run / "pretrain" / "checkpoint-5" / "trainer_state.json"])
 
 
 @pytest.mark.parametrize("name", ["curves.png", "curves.svg"])
 def test_runs_are_drawn(run, tmp_path, name):
-    draw_curves(read_curves(run), tmp_path / name, ["rsum", "i2t_recall@1"])
+    draw_curves(read_curves([run]), tmp_path / name, ["rsum", "i2t_recall@1"])
     if name.endswith("png"):
         with Image.open(tmp_path / name) as image:
             assert image.height > image.width  # four panels
@@ -75,23 +75,23 @@ def test_runs_are_drawn(run, tmp_path, name):
 
 
 def test_without_a_choice_the_main_metric_is_drawn(run, tmp_path):
-    draw_curves(read_curves(run), tmp_path / "curves.svg")
+    draw_curves(read_curves([run]), tmp_path / "curves.svg")
     assert (tmp_path / "curves.svg").read_text().count('id="axes_') == 3
 
 
 def test_what_cannot_be_drawn_is_told(run, tmp_path):
     with pytest.raises(FileNotFoundError, match="no such folder"):
-        read_curves(tmp_path / "none")
+        read_curves([tmp_path / "none"])
     with pytest.raises(FileNotFoundError, match="no checkpoint of a run"):
-        read_curves(run / "hub")
+        read_curves([run / "hub"])
     with pytest.raises(ValueError, match="no evaluation of these runs has 'recall'; there are: i2t_recall@1, rsum"):
-        draw_curves(read_curves(run), tmp_path / "curves.png", ["recall"])
+        draw_curves(read_curves([run]), tmp_path / "curves.png", ["recall"])
     with pytest.raises(ValueError, match="curves.xyz"):
-        draw_curves(read_curves(run), tmp_path / "curves.xyz")
+        draw_curves(read_curves([run]), tmp_path / "curves.xyz")
     for content in ("{", "[]", '{"log_history": 3}', '{"log_history": [{"loss": 1}]}'):
         (run / "pretrain" / "checkpoint-10" / "trainer_state.json").write_text(content)
         with pytest.raises(ValueError, match="not the record of a run"):
-            read_curves(run / "pretrain")
+            read_curves([run / "pretrain"])
     (run / "pretrain" / "checkpoint-10" / "trainer_state.json").write_text('{"log_history": []}')
     with pytest.raises(ValueError, match="logged nothing yet"):
-        draw_curves(read_curves(run / "pretrain"), tmp_path / "curves.png")
+        draw_curves(read_curves([run / "pretrain"]), tmp_path / "curves.png")
