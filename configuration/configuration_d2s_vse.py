@@ -1,6 +1,6 @@
 """Configuration of D2S-VSE (Liu et al., ICCV 2025, arXiv 2503.14953)."""
 
-from .configuration_dual_encoder import COUNT, COUNT_OR_NONE, FLAG, POSITIVE, SHARE, DualEncoderConfig, one_of
+from .configuration_dual_encoder import COUNT, COUNT_OR_ZERO, FLAG, POSITIVE, SHARE, DualEncoderConfig, one_of
 
 
 class D2SVSEConfig(DualEncoderConfig):
@@ -34,9 +34,9 @@ class D2SVSEConfig(DualEncoderConfig):
     rules = {
         **DualEncoderConfig.rules,
         "use_decoder": FLAG,
-        "num_mask_tokens": COUNT_OR_NONE,
-        "decoder_layers": COUNT_OR_NONE,
-        "decoder_heads": COUNT_OR_NONE,
+        "num_mask_tokens": COUNT_OR_ZERO,
+        "decoder_layers": COUNT_OR_ZERO,
+        "decoder_heads": COUNT_OR_ZERO,
         "decoder_mlp_ratio": POSITIVE,
         "token_placement": one_of("prefix", "postfix", "surround"),
         "decoder_positions": FLAG,

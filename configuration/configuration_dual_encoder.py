@@ -32,7 +32,7 @@ def _is_whole(value) -> bool:
 
 # What a setting may be: in words, and as a function of its value.
 COUNT = ("a whole number of at least 1", lambda value: _is_whole(value) and value >= 1)
-COUNT_OR_NONE = ("a whole number of at least 0", lambda value: _is_whole(value) and value >= 0)
+COUNT_OR_ZERO = ("a whole number of at least 0", lambda value: _is_whole(value) and value >= 0)
 POSITIVE = ("a positive number", lambda value: is_number(value) and value > 0)
 SHARE = ("a share in [0, 1)", lambda value: is_number(value) and 0 <= value < 1)
 FLAG = ("True or False", lambda value: isinstance(value, int) and value in (0, 1))  # files by hand have 0 and 1
@@ -183,12 +183,12 @@ def nested_widths(widths, dimension: int) -> list[int] | None:
     Raises:
         ValueError: one is no whole number from 1 to the dimension.
     """
-    if not isinstance(widths or (), (list, tuple, set)):
+    if not isinstance(widths or (), (list, tuple, set, range)):
         raise ValueError(f"matryoshka must be a list of widths, or None, got {widths!r}")
     for width in widths or ():
-        if isinstance(width, bool) or not isinstance(width, int) or not 1 <= width <= dimension:
+        if not _is_whole(width) or not 1 <= width <= dimension:
             raise ValueError(f"matryoshka: widths must be whole numbers from 1 to {dimension}, got {width!r}")
-    return sorted({width for width in widths or () if width < dimension}) or None
+    return sorted({int(width) for width in widths or () if width < dimension}) or None
 
 
 def checked_cutoff(facts: dict | None) -> dict | None:

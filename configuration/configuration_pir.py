@@ -5,7 +5,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from .configuration_dual_encoder import (
     COUNT,
-    COUNT_OR_NONE,
+    COUNT_OR_ZERO,
     FLAG,
     SHARE,
     DualEncoderConfig,
@@ -16,7 +16,7 @@ from .configuration_dual_encoder import (
     tower_width,
 )
 
-OF_INSTRUCTION = {"instruction_width": COUNT, "instruction_prefix_tokens": COUNT_OR_NONE}  # where there is an encoder
+OF_INSTRUCTION = {"instruction_width": COUNT, "instruction_prefix_tokens": COUNT_OR_ZERO}  # where there is an encoder
 RESNET_50 = {"model_type": "resnet", "layer_type": "bottleneck", "depths": [3, 4, 6, 3]}
 
 
@@ -62,15 +62,15 @@ class PIRConfig(DualEncoderConfig):
     rules = {
         **DualEncoderConfig.rules,
         "use_instruction": FLAG,
-        "instruction_layers": COUNT_OR_NONE,
-        "cycles": COUNT_OR_NONE,
+        "instruction_layers": COUNT_OR_ZERO,
+        "cycles": COUNT_OR_ZERO,
         "filter_size": COUNT,
         "belief": one_of("hard", "soft"),
         "tel_norm": one_of("sum", "branch"),
         "local_from_zero": FLAG,
         "attention_heads": COUNT,
         "dropout": SHARE,
-        "vision_prefix_tokens": COUNT_OR_NONE,
+        "vision_prefix_tokens": COUNT_OR_ZERO,
         "text_readout": one_of("first", "last"),
     }
 

@@ -137,6 +137,11 @@ def load_errors(source: str | os.PathLike):
             raise
         said = " ".join(str(error).split())
         if "config.json" in said and os.path.isdir(source) and not os.path.isfile(os.path.join(source, "config.json")):
+            if os.path.isfile(os.path.join(source, "adapter_config.json")):
+                raise ValueError(
+                    f"{source} is an adapter of another model: merge them and save the whole, "
+                    f'AutoPeftModel.from_pretrained("{source}").merge_and_unload().save_pretrained(...)'
+                ) from None
             said = "there is no config.json"
         elif source in said:
             raise

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from transformers import (
     AutoConfig,
@@ -113,6 +114,8 @@ def test_a_saved_configuration_is_read_by_its_type(cls, tmp_path):
 def test_nested_widths_are_kept_ascending_and_checked(cls, tmp_path):
     cls(projection_dim=64, matryoshka=[32, 8, 64, 8]).save_pretrained(tmp_path)
     assert AutoConfig.from_pretrained(tmp_path).matryoshka == [8, 32]
+    for widths in (range(8, 33, 24), [np.int64(32), np.int64(8)]):
+        assert cls(projection_dim=64, matryoshka=widths).matryoshka == [8, 32]
     old = cls(projection_dim=64).to_dict()
     del old["matryoshka"]  # a configuration of an earlier version
     assert cls.from_dict(old).matryoshka is None

@@ -153,3 +153,9 @@ def test_damaged_weights_are_named(text_tower, tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"torn")
     with pytest.raises(ValueError, match="its weights are damaged .*copy or download them again"):
         load_tower(str(tmp_path), "text_config")
+
+
+def test_an_adapter_alone_is_named_as_such(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"is an adapter of another model: merge them and save the whole"):
+        load_tower(str(tmp_path), "text_config")
