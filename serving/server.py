@@ -68,8 +68,24 @@ def bound(host: str, port: int) -> socket.socket:
             own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         own.bind(address)
     except OSError as error:
-        raise ValueError(f"{host}:{port} cannot be listened at ({error.strerror}): give another --port") from None
+        raise _taken(host, port, error) from None
     return own
+
+
+def listen(own: socket.socket, backlog: int):
+    """Let clients connect.
+
+    Raises:
+        ValueError: another server has begun to listen at this address since it was bound.
+    """
+    try:
+        own.listen(backlog)
+    except OSError as error:
+        raise _taken(*own.getsockname()[:2], error) from None
+
+
+def _taken(host: str, port: int, error: OSError) -> ValueError:
+    return ValueError(f"{host}:{port} cannot be listened at ({error.strerror}): give another --port")
 
 
 def serve(
@@ -96,10 +112,11 @@ def serve(
         examples, means: of `Service`.
         hosts: names of this server; `any` for all; default those of this machine without a token, all with one.
         framed_by: of `Guard`.
-        ready: called with the `uvicorn.Server` before the first request; its `should_exit` ends it.
+        ready: called with the `uvicorn.Server` as soon as clients can connect; its `should_exit` ends it.
 
     Raises:
         ImportError: the extra `serve` is not installed.
+        ValueError: see `listen`.
     """
     check_extra()
     import uvicorn
@@ -126,6 +143,7 @@ def serve(
         ws="none",
     )
     server = uvicorn.Server(config)
+    listen(own, config.backlog)  # who was told the address may ask at once, and waits until the server starts
     ready(server)
     try:
         server.run(sockets=[own])

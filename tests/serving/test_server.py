@@ -7,7 +7,8 @@ import httpx
 import pytest
 from served import running
 
-from vsehub.serving.server import bound, check_extra, check_token, is_loopback
+from vsehub.search.retriever import Retriever
+from vsehub.serving.server import bound, check_extra, check_token, is_loopback, listen, serve
 
 LONG = "0123456789abcdef"
 
@@ -36,6 +37,26 @@ def test_a_port_that_is_taken_and_an_address_of_elsewhere_are_one_line():
     with pytest.raises(ValueError, match="cannot be listened at"):
         bound("203.0.113.1", 0)
     assert isinstance(own, socket.socket)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the second cannot be bound")
+def test_of_two_servers_that_start_at_once_one_is_told():
+    with bound("127.0.0.1", 0) as first, bound("127.0.0.1", first.getsockname()[1]) as second:
+        listen(first, 1)
+        with pytest.raises(ValueError, match="cannot be listened at .*: give another --port"):
+            listen(second, 1)
+
+
+def test_clients_can_connect_as_soon_as_the_address_is_told(index_folder):
+    own, told = bound("127.0.0.1", 0), []
+
+    def ready(server):
+        with socket.create_connection(own.getsockname(), 5):
+            told.append(True)
+        server.should_exit = True
+
+    serve(Retriever.open(index_folder), own, ready=ready)
+    assert told == [True]
 
 
 def test_a_missing_package_names_the_extra(monkeypatch):
