@@ -2,7 +2,8 @@
 
 A line says which code made it. `code` is a digest of the syntax trees of the files that decide a result, without
 comments and docstrings: rewording changes nothing, any other edit makes the line stale. A stale line becomes current
-again when `results.py --recheck` trains one of its seeds with today's code and gets the same figure.
+again when `results.py --recheck` trains one of its seeds with today's code and gets the same figure. Processors round
+differently, so only runs on equal ones are compared.
 """
 
 import ast
@@ -110,6 +111,7 @@ def line_of(claim: str, arm: str, seed: int, metric: str, code: str, **measured)
             "transformers": transformers.__version__,
         },
         "threads": torch.get_num_threads(),
+        "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
     }
 
 
@@ -128,25 +130,30 @@ def runs_of(lines: Iterable[dict], claim: str, arm: str) -> list[dict]:
 
 
 def equal_codes(lines: Iterable[dict], code: str) -> set[str]:
-    """The codes that are known to give what `code` gives: `code` itself, and those of which it repeated a run.
+    """The codes that are known to give what `code` gives: `code` itself, those of which it repeated a run, and so on.
 
-    A code that failed to repeat any run is not among them.
+    A code that failed to repeat any run of one of them is not among them.
     """
-    lines = list(lines)
-    now = {_run_of(line): line for line in lines if line["code"] == code}
-    repeated, differing = {code}, set()
+    figures: dict[tuple, dict[str, float]] = {}  # run -> figure by code
     for line in lines:
-        again = now.get(_run_of(line))
-        if again is None or line["code"] == code:
-            continue
-        metric = line["metric"]
-        same = abs(line["metrics"][metric] - again["metrics"][metric]) <= EQUAL
-        (repeated if same else differing).add(line["code"])
-    return repeated - differing
+        figures.setdefault(_run_of(line), {})[line["code"]] = line["metrics"][line["metric"]]
+    equal, found = {code}, True
+    while found:
+        rest = {other for run in figures.values() for other in run} - equal
+        found = {other for other in rest if _repeated(figures.values(), other, equal)}
+        equal |= set(sorted(found)[:1])  # one at a time: two of them may differ
+    return equal
 
 
-def _run_of(line: dict) -> tuple[str, str, int]:
-    return line["claim"], line["arm"], line["seed"]
+def _repeated(figures: Iterable[dict[str, float]], code: str, others: set[str]) -> bool:
+    """Whether a code shares runs with others, and all of them gave the same figure."""
+    pairs = [(run[code], run[other]) for run in figures if code in run for other in others & set(run)]
+    return bool(pairs) and all(abs(one - another) <= EQUAL for one, another in pairs)
+
+
+def _run_of(line: dict) -> tuple:
+    """What must be equal for two figures to be equal: also the GPU or the processor, which older lines do not name."""
+    return line["claim"], line["arm"], line["seed"], line.get("device") or line.get("processor")
 
 
 def seeds_to_repeat(runs: list[dict], lines: list[dict], code: str) -> list[int]:

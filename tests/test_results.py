@@ -49,8 +49,8 @@ def test_every_line_of_the_ledger_says_what_made_it():
         assert np.mean(line["shares"]) == pytest.approx(metric, abs=2e-3)
 
 
-def line(arm="b", seed=0, code="new", value=50.0, claim="some"):
-    return {
+def line(arm="b", seed=0, code="new", value=50.0, claim="some", **more):
+    return more | {
         "claim": claim,
         "arm": arm,
         "seed": seed,
@@ -73,6 +73,19 @@ def test_a_row_is_stale_until_one_of_its_runs_is_repeated_exactly():
     assert ledger.is_stale(ledger.runs_of(other, "some", "b"), other, "new")
     another_arm = [*old, line(arm="a", code="new")]
     assert ledger.is_stale(ledger.runs_of(another_arm, "some", "b"), another_arm, "new")
+
+
+def test_codes_are_compared_on_equal_processors_and_through_codes_between():
+    rows = [line(seed=seed, code="old") for seed in range(3)]
+    elsewhere = {"value": 51.0, "processor": "other"}  # rounds otherwise
+    repeated = [*rows, line(code="new", **elsewhere)]
+    assert ledger.is_stale(ledger.runs_of(repeated, "some", "b"), repeated, "new")
+    both = [*rows, line(code="old", **elsewhere), line(code="new", **elsewhere)]
+    assert not ledger.is_stale(ledger.runs_of(both, "some", "b"), both, "new")
+    between = [*rows, line(code="middle"), line(code="middle", **elsewhere), line(code="new", **elsewhere)]
+    assert ledger.equal_codes(between, "new") == {"new", "middle", "old"}
+    differs = [*between, line(seed=1, code="new", value=60.0)]
+    assert ledger.equal_codes(differs, "new") == {"new", "middle"}
 
 
 def test_each_older_code_of_a_row_is_repeated_once():

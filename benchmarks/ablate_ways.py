@@ -1,0 +1,157 @@
+"""Ways to more recall on photographs, one at a time: larger batches, averaged weights, views, targets, nested widths.
+
+    python benchmarks/ablate_ways.py --data $DATA --backbones $BACKBONES --text $MINILM --sets flickr8k rsicd_aid
+
+Two plain towers on all five captions, frozen and cached as in docs/protocol.md; 300 steps of 128 pairs unless a way
+says otherwise. A finished run is a line of `OUT/results.jsonl`, so a killed script goes on. `--report` prints the
+tables alone.
+"""
+
+import argparse
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from unittest.mock import patch
+
+import torch
+from ablation import metrics_table, report, run_once
+from arms import Arm, Bench, Claim
+from torch import nn
+from torch.nn import functional as F
+from transformers import TrainerCallback
+from transformers.utils import logging
+
+from vsehub.evaluation.protocols import protocol_outcomes
+from vsehub.files.memory import reuse_memory
+from vsehub.losses.contrastive import clamped, new_temperature
+from vsehub.training import d2s_stages, pair_stage
+from vsehub.training.trainer import RetrievalTrainer
+
+WIDTHS = (16, 32, 64)
+CROPS = ("--cache_views", "4", "--image_augmentation", "crop")
+
+
+@dataclass(frozen=True)
+class Way:
+    """What is changed: steps, flags, an average of the weights (a decay, or `last` third), a share of the targets."""
+
+    steps: int = 300
+    flags: tuple[str, ...] = ()
+    average: float | str | None = None
+    share: float = 0.0
+
+
+WAYS = {
+    "plain": Way(),
+    "600 steps": Way(600),
+    "batch 256": Way(flags=("--per_device_train_batch_size", "256")),
+    "batch 512": Way(flags=("--per_device_train_batch_size", "512")),
+    "batch 512, as many pairs": Way(75, ("--per_device_train_batch_size", "512")),
+    "mean of the weights of the last third": Way(average="last"),
+    "moving average of the weights, 0.98": Way(average=0.98),
+    "moving average, 0.98, constant rate": Way(flags=("--lr_scheduler_type", "constant"), average=0.98),
+    "four views": Way(flags=CROPS),
+    "four views, 600 steps": Way(600, CROPS),
+    "targets shared by what captions say, 0.2": Way(share=0.2),
+    "targets shared by what captions say, 0.5": Way(share=0.5),
+    "nested widths 16, 32, 64": Way(flags=("--matryoshka", *map(str, WIDTHS))),
+    "hinge": Way(flags=("--align", "hinge", "--mean_warmup_epochs", "1")),
+    "temperature 0.03": Way(flags=("--temperature", "0.03")),
+    "width 512": Way(flags=("--projection_dim", "512")),
+}
+
+
+class Average(TrainerCallback):
+    """Puts an average of the trained weights over the steps in their place, when training ends."""
+
+    def __init__(self, kind: float | str):
+        self.kind, self.kept, self.count = kind, {}, 0
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        if self.kind == "last" and 3 * state.global_step <= 2 * state.max_steps:
+            return
+        self.count += 1
+        # A moving average starts as a plain one: without that, the untrained weights would stay in it for long.
+        new = 1 / self.count if self.kind == "last" else max(1 - self.kind, 1 / self.count)
+        for name, weight in model.named_parameters():
+            if weight.requires_grad:
+                self.kept.setdefault(name, weight.detach().clone()).lerp_(weight.detach(), new)
+
+    def on_train_end(self, args, state, control, model=None, **kwargs):
+        for name, weight in model.named_parameters():
+            if name in self.kept:
+                weight.data.copy_(self.kept[name])
+
+
+class SharedTargets(nn.Module):
+    """InfoNCE whose targets are in part shared among pairs whose captions say the same (teachers' cosines, T 0.05)."""
+
+    def __init__(self, share: float, temperature: float):
+        super().__init__()
+        self.share, self.temperature = share, new_temperature(temperature)
+
+    def forward(self, pairs, epoch):
+        same = pairs.image_ids[:, None] == pairs.image_ids
+        own = same / same.sum(1, keepdim=True)
+        scores = pairs.image_embeds @ pairs.text_embeds.T / clamped(self.temperature)
+        loss = 0.0
+        for logits, teacher in ((scores, pairs.image_teacher), (scores.T, pairs.text_teacher)):
+            alike = F.normalize(teacher.float(), dim=1)
+            alike = torch.softmax(alike @ alike.T / 0.05, dim=1)
+            targets = (1 - self.share) * own + self.share * alike
+            loss = loss + F.cross_entropy(logits, targets) / 2
+        return loss, {"infonce": loss.detach()}
+
+
+def train(bench: Bench, data: str, way: Way, seed: int) -> dict:
+    """Train one way and return its metrics, those of the first numbers of the embeddings, too."""
+    flags = (*way.flags, "--structure_weight", "1") if way.share else way.flags
+    arm = Arm((("baseline", way.steps),), flags, taught=bool(way.share))
+    claim = Claim(f"ways-{data}", data, "d2s", "rsum", "", {"way": arm})
+    with ExitStack() as stack:
+        if way.average:
+            averaging = partial(RetrievalTrainer, callbacks=[Average(way.average)])
+            stack.enter_context(patch.object(pair_stage, "RetrievalTrainer", averaging))
+        if way.share:
+            stack.enter_context(patch.object(pair_stage, "structured", lambda objective, *_: objective))
+            shared = partial(SharedTargets, way.share, 0.05)
+            stack.enter_context(patch.object(d2s_stages, "objective_of", lambda *_: shared()))
+        trainer = bench.train(claim, "way", seed)
+    trainer.evaluate()
+    images, texts, owners = trainer.last_embeds
+    metrics = protocol_outcomes("recall", images, texts, owners).metrics()
+    for width in WIDTHS:
+        nested = (F.normalize(torch.as_tensor(embeds)[:, :width].float(), dim=1) for embeds in (images, texts))
+        metrics[f"rsum, first {width}"] = protocol_outcomes("recall", *nested, owners).metrics()["rsum"]
+    return metrics
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", help="folder that holds flickr8k/ and rsicd_aid/ in parquet")
+    parser.add_argument("--backbones", help="folder that holds mobilenet_v2/")
+    parser.add_argument("--text", help="folder of all-MiniLM-L6-v2")
+    parser.add_argument("--out", default="runs/ablate_ways")
+    parser.add_argument("--caches", default="runs/results", help="the --out of results.py, whose caches are used again")
+    parser.add_argument("--sets", nargs="+", default=["flickr8k", "rsicd_aid"])
+    parser.add_argument("--only", nargs="*", help="names of ways")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--report", action="store_true")
+    args = parser.parse_args()
+    logging.set_verbosity_error()
+    reuse_memory()
+    torch.set_num_threads(1)
+    bench = Bench(args.data, args.backbones, args.text, args.caches)
+    for data in args.sets:
+        results = Path(args.out) / data / "results.jsonl"
+        jobs = [(name, seed) for seed in range(args.seeds) for name in WAYS if not args.only or name in args.only]
+        for name, seed in () if args.report else jobs:
+            run_once(results, name, seed, partial(train, bench, data, WAYS[name], seed))
+        print(data, report(results, "rsum", "plain"), sep="\n")
+        print(metrics_table(results, ("rsum", *(f"rsum, first {width}" for width in WIDTHS))))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
