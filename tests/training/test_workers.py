@@ -6,6 +6,7 @@ import time
 
 import pytest
 from small_trainers import trainer_of
+from torch.utils.data import _utils
 
 from vsehub.training import pairs, workers
 
@@ -20,6 +21,12 @@ def spoil(monkeypatch, act):
         return act() if int(row["image_id"].rpartition("-")[2]) % 3 == 0 else real(row)
 
     monkeypatch.setattr(pairs, "row_image", row_image)
+
+
+@pytest.fixture(autouse=True)
+def no_long_farewell(monkeypatch):
+    """A loader waits this many seconds for each process of its own that does not end, five unless told."""
+    monkeypatch.setattr(_utils, "MP_STATUS_CHECK_INTERVAL", 0.5)
 
 
 def broken():
