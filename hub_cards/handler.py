@@ -148,8 +148,9 @@ def _refusing(row: int):
     try:
         yield
     except Exception as error:  # Pillow's decoders raise many types
+        reason = str(error).partition(" <")[0]  # Pillow names the object in memory that it reads
         raise ValueError(
-            f"image {row} is no base64 of a whole picture ({error}); addresses are not fetched: send the bytes"
+            f"image {row} is no base64 of a whole picture ({reason}); addresses are not fetched: send the bytes"
         ) from None
 
 

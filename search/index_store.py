@@ -87,7 +87,7 @@ class Store:
             generation = manifest["generation"], manifest["files"]
         except (FileNotFoundError, NotADirectoryError):
             raise IndexFolderError(f"{self.folder} holds no index: make one with `vsehub index`") from None
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise IndexFolderError(
                 f"{path} is no manifest of an index: copy the index again, or build it again"
             ) from None

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-WEIGHT = re.compile(r"(.+):(\d+\.?\d*|\.\d+)", re.DOTALL)
+# also what is no weight (`sunset:-0.5`, `sunset:nan`): as a text, it would be searched for in silence
+WEIGHT = re.compile(r"(.+):([+-]?(?:(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|nan|inf))", re.DOTALL | re.IGNORECASE)
 LEAST_LENGTH = 1e-4  # of a sum of unit vectors; a shorter one is rounding
 
 
@@ -16,7 +17,7 @@ def with_weight(word: str) -> tuple[str, float]:
     """A part of a query and its weight: `sunset:0.5` is 0.5 of "sunset", `sunset` is all of it.
 
     Raises:
-        ValueError: a weight of 0.
+        ValueError: a weight that is not a number above 0.
     """
     match = WEIGHT.fullmatch(word)
     return checked((match[1], float(match[2])) if match else word)
@@ -45,9 +46,11 @@ def combined(vectors: Iterable[tuple[np.ndarray, float]]) -> np.ndarray:
     Raises:
         ValueError: the parts cancel each other.
     """
-    total = sum(weight * vector.astype(np.float64) for vector, weight in vectors)
+    parts = list(vectors)
+    largest = max(abs(weight) for _, weight in parts)
+    total = sum(weight / largest * vector.astype(np.float64) for vector, weight in parts)
     length = np.linalg.norm(total)
-    if not length > LEAST_LENGTH:
+    if not length > LEAST_LENGTH / max(1.0, largest):  # weights that are all small say the same as larger ones
         raise ValueError("the parts of the query cancel each other: nothing is left to look for")
     return (total / length).astype(np.float32)
 

@@ -128,7 +128,10 @@ class Rows(abc.ABC):
             ValueError: there is none; the message shows a similar one.
         """
         for text in (name, os.path.abspath(name)):
-            rows = self.not_deleted(self.rows_of(pa.array([text], pa.string())))
+            try:
+                rows = self.not_deleted(self.rows_of(pa.array([text], pa.string())))
+            except UnicodeEncodeError:  # no item has a name that is not Unicode
+                continue
             if len(rows):
                 return int(rows[0])
         near = difflib.get_close_matches(name, self.first("id", 10_000), 1, 0.5)

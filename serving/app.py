@@ -139,6 +139,8 @@ async def answer_error(request: Request, error: Exception) -> JSONResponse:
         return problem(413, str(error))
     if isinstance(error, ValueError) and not isinstance(error, IndexFolderError):
         return problem(400, " ".join(str(error).split()))
+    if isinstance(error, IndexFolderError):  # of others, the server itself writes where they came from
+        logger.warning("the index cannot be searched: %s", printable(error))
     return problem(500, "this is a fault of the server, and is in its log")
 
 

@@ -113,7 +113,7 @@ class LiveIndex:
                 index = open_index(self.place)
                 state = State(Retriever(self.encoder, index=index), self.images, self.key)
                 state.ids.prepare()
-            except (ValueError, OSError, MemoryError) as error:  # being copied, damaged, or of another model
+            except Exception as error:  # being copied, damaged, of another model; the next look may succeed
                 if str(error) != self.problem:
                     logger.warning("the index is served as it was: %s", printable(error))
                 self.problem = str(error)

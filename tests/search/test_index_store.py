@@ -86,6 +86,7 @@ def test_whatever_goes_wrong_in_a_file_is_one_error(store):
     [
         ('{"format": 1, "gen', "is no manifest of an index"),
         ("[]", "is no manifest of an index"),
+        ("[" * 100_000, "is no manifest of an index"),
         ('{"format": 1}', "is no manifest of an index"),
         ('{"format": 99, "generation": 1, "files": {}}', "of format 99, this vsehub reads up to 2: update vsehub"),
     ],

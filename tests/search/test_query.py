@@ -11,6 +11,7 @@ from vsehub.search.query import checked, combined, listed, with_weight
     [
         ("sunset", ("sunset", 1.0)), ("sunset:0.5", ("sunset", 0.5)), ("a:b", ("a:b", 1.0)), (":2", (":2", 1.0)),
         ("at 12:30:1", ("at 12:30", 1.0)), ("q.jpg:.25", ("q.jpg", 0.25)), ("two\nlines:3", ("two\nlines", 3.0)),
+        ("sunset:5e-1", ("sunset", 0.5)), ("sunset:1.2.3", ("sunset:1.2.3", 1.0)),
     ],
 )  # fmt: skip
 def test_a_weight_stands_behind_the_last_colon(word, expected):
@@ -25,6 +26,12 @@ def test_a_weight_is_a_number_above_0(weight):
         with_weight("sunset:0")
 
 
+@pytest.mark.parametrize("word", ["sunset:-0.5", "sunset:nan", "sunset:-inf", "q.jpg:0"])
+def test_a_number_that_is_no_weight_is_not_taken_for_text(word):
+    with pytest.raises(ValueError, match=r"the weight of '(sunset|q.jpg)' must be a number above 0"):
+        with_weight(word)
+
+
 def test_one_text_is_one_part():
     assert listed("sunset") == ["sunset"] and listed((("a", 2), "b")) == [("a", 2), "b"] and listed([]) == []
 
@@ -34,3 +41,11 @@ def test_the_sum_is_normalised_and_never_nothing():
     assert combined([(a, 3.0), (b, -4.0)]).tolist() == pytest.approx([0.6, -0.8])
     with pytest.raises(ValueError, match="cancel each other"):
         combined([(a, 1.0), (a, -1.0)])
+
+
+@pytest.mark.parametrize("size", [1e-6, 1.0, 1e300])
+def test_weights_that_are_all_small_or_large_give_the_same_sum(size):
+    a, b = np.array([1, 0], np.float32), np.array([0, 1], np.float32)
+    assert combined([(a, 3 * size), (b, -4 * size)]).tolist() == pytest.approx([0.6, -0.8])
+    with pytest.raises(ValueError, match="cancel each other"):
+        combined([(a, size), (a, -size)])

@@ -106,3 +106,10 @@ def test_an_item_that_was_deleted_is_not_proposed():
     assert index.snapshot.total == 10 and "photo3.jpg" not in index.snapshot.first("id", 10)
     with pytest.raises(ValueError, match=r"no item with the id 'photo3.jpg'; did you mean 'photo[0124-9].jpg'"):
         index.snapshot.row_of("photo3.jpg")
+
+
+def test_a_name_that_is_not_unicode_is_no_item():
+    index = VectorIndex()
+    index.add(cloud(2), [{"id": "0.jpg"}, {"id": "1.jpg"}])
+    with pytest.raises(ValueError, match=r"no item with the id '\\udcff\.jpg'"):
+        index.snapshot.row_of("\udcff.jpg")

@@ -5,6 +5,7 @@ import torch
 from served import base64_of, client_of, message_of
 
 from vsehub.processing.pixels import BadImageError
+from vsehub.search.index_store import IndexFolderError
 
 
 @pytest.mark.parametrize(
@@ -54,8 +55,24 @@ def test_errors_tell_the_remedy_and_no_path(index_folder, monkeypatch, error, st
         assert answer.json()["error"]["code"] == status
 
 
+def test_an_index_that_cannot_be_searched_is_told_in_the_log(index_folder, monkeypatch, caplog):
+    with client_of(index_folder) as client:
+
+        def fail(body):
+            raise IndexFolderError("/home/me/photos.index: a file is missing")
+
+        monkeypatch.setattr(client.service, "search", fail)
+        answer = client.post("/search", json={"text": "a dog"})
+        assert answer.status_code == 500 and "is in its log" in message_of(answer) and "/home" not in answer.text
+        assert "/home/me/photos.index: a file is missing" in caplog.text
+
+
 def test_pictures_that_are_none_are_told_so(client):
-    cases = [("AAAA", 400, "no base64 of a whole picture"), ("?", 400, "no base64"), ("/etc/passwd", 400, "no base64")]
+    cases = [
+        ("AAAA", 400, "no base64 of a whole picture (cannot identify image file);"),
+        ("?", 400, "no base64"),
+        ("/etc/passwd", 400, "no base64"),
+    ]
     for picture, status, said in cases:
         answer = client.post("/search", json={"image": picture})
         assert answer.status_code == status and said in message_of(answer)

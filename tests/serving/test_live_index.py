@@ -96,6 +96,17 @@ def test_what_cannot_be_taken_over_is_served_as_it_was(how, own, caplog, make_ti
         assert live.refresh() and client.get("/health").json()["index"] == "current"
 
 
+def test_an_unforeseen_error_ends_no_later_look(own, monkeypatch):
+    folder, update = own
+    with client_of(folder / "index") as client:
+        live = client.service.live
+        update("3.png")
+        with monkeypatch.context() as patch:
+            patch.setattr("vsehub.serving.live_index.open_index", lambda place: {}["unforeseen"])
+            assert not live.refresh() and client.get("/health").json()["index"] == "outdated"
+        assert live.refresh() and client.get("/health").json()["index"] == "current"
+
+
 def test_the_same_index_that_comes_back_is_current_again(own):
     folder, _ = own
     with client_of(folder / "index") as client:
