@@ -25,6 +25,7 @@ from .flags import (
 from .quiet import calm
 
 SETTINGS = "tile overlap data_config image_root image_column captions_column bands fast".split()  # of a source
+COLUMNS = ("image_root", "image_column", "captions_column")  # of a dataset
 SUB_VERBS = {"export": "index_export", "calibrate": "index_calibrate"}
 KINDS = ("auto", "flat", "hnsw")
 VECTORS = ("float32", "float16", "int8")
@@ -100,6 +101,7 @@ def main(argv: list[str]) -> int:
     chosen_device(args.device)
     calm(args.verbose)
     collection = Collection(args.data, args.split, **settings_of(args))
+    check_meaning(args, collection.files)
     if args.update and holds_index(args.out):
         settings = settings_of_update(args, open_index(args.out).sources.get(collection.name, {}))
         collection = Collection(args.data, args.split, **settings)
@@ -127,6 +129,25 @@ def main(argv: list[str]) -> int:
         )
         tell(args, text, {"index": args.out, **vars(done)})
     return 0
+
+
+def check_meaning(args: argparse.Namespace, files: bool):
+    """Refuse flags that would change nothing.
+
+    Args:
+        args: of the command line.
+        files: whether the source is read as files, and not as rows of a dataset.
+
+    Raises:
+        ValueError: columns of files, or tiles of rows.
+    """
+    columns = [name for name in COLUMNS if getattr(args, name) is not None]
+    if files and columns:
+        raise ValueError(
+            f"--{columns[0]} goes with a dataset, and {args.data} is read as files: leave it out, or add --split train"
+        )
+    if not files and args.tile:
+        raise ValueError(f"--tile {args.tile}: rows of a dataset are not cut into tiles; leave it out, or name files")
 
 
 def settings_of(args: argparse.Namespace) -> dict:

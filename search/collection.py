@@ -5,6 +5,7 @@ the CRC-32 of bytes inside a table.
 """
 
 import datetime
+import decimal
 import json
 import math
 import os
@@ -234,6 +235,8 @@ def fields_of(row: dict, left_out: Iterable[str]) -> str | None:
 def _comparable(value):
     if isinstance(value, (datetime.date, datetime.time)):
         return value.isoformat()
+    if isinstance(value, decimal.Decimal):  # as columns of money are
+        value = float(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, str):

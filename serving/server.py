@@ -1,5 +1,6 @@
 """Serve an index: what is checked before, the socket, and the end."""
 
+import errno
 import ipaddress
 import logging
 import os
@@ -85,7 +86,8 @@ def listen(own: socket.socket, backlog: int):
 
 
 def _taken(host: str, port: int, error: OSError) -> ValueError:
-    return ValueError(f"{host}:{port} cannot be listened at ({error.strerror}): give another --port")
+    flag = "--port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "--host"
+    return ValueError(f"{host}:{port} cannot be listened at ({error.strerror}): give another {flag}")
 
 
 def serve(

@@ -69,6 +69,19 @@ def test_what_is_out_of_range_is_one_line(flags, said, vsehub, photos, tmp_path)
     assert not (tmp_path / "index").exists()
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--captions_column", "text"), "--captions_column goes with a dataset"),
+        (("--image_root", "."), "add --split train"),
+        (("--split", "train", "--tile", "64"), "--tile 64: rows of a dataset are not cut into tiles"),
+    ],
+)
+def test_flags_that_would_change_nothing_are_refused(flags, said, vsehub, photos, tmp_path):
+    assert said in vsehub("index", photos, "--model", "m", "--out", tmp_path / "index", *flags, status=2)
+    assert not (tmp_path / "index").exists()
+
+
 def test_an_update_reads_a_source_as_before_unless_flags_say_otherwise(tiny_folder, tmp_path, vsehub, vsehub_json):
     pictures, out = tmp_path / "pictures", tmp_path / "tiled.index"
     pictures.mkdir()

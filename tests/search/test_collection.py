@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from vsehub.data.arguments import DataArguments
 from vsehub.data.rows import prepare_rows
 from vsehub.processing import pixels, scenes
 from vsehub.processing.scenes import read_box
-from vsehub.search.collection import Collection
+from vsehub.search.collection import Collection, fields_of
 from vsehub.search.vector_index import VectorIndex
 
 
@@ -181,3 +182,8 @@ def test_the_limit_holds_for_whole_scenes_and_tiles_are_the_way_out(tmp_path, ti
     words = ("--update", "--tile", "64", "--overlap", "0")
     assert "4 rows; 4 embedded" in index(tmp_path, tiny_folder, capsys, tmp_path / "scenes", *words)
     assert pixels.MAX_PIXELS > 9_999
+
+
+def test_a_decimal_is_a_number_that_a_condition_can_compare():
+    row = {"price": Decimal("1.50"), "none": Decimal("NaN"), "image": b""}
+    assert json.loads(fields_of(row, ["image"])) == {"price": 1.5}

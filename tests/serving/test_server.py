@@ -34,8 +34,9 @@ def test_a_port_that_is_taken_and_an_address_of_elsewhere_are_one_line():
         port = own.getsockname()[1]
         with pytest.raises(ValueError, match=f"127.0.0.1:{port} cannot be listened at .*: give another --port"):
             bound("127.0.0.1", port)
-    with pytest.raises(ValueError, match="cannot be listened at"):
-        bound("203.0.113.1", 0)
+    for host in ("203.0.113.1", "nosuchhost.invalid"):
+        with pytest.raises(ValueError, match=f"{host}:0 cannot be listened at .*: give another --host"):
+            bound(host, 0)
     assert isinstance(own, socket.socket)
 
 
