@@ -90,6 +90,24 @@ def _taken(host: str, port: int, error: OSError) -> ValueError:
     return ValueError(f"{host}:{port} cannot be listened at ({error.strerror}): give another {flag}")
 
 
+def _server_of(app, limits):
+    """The `uvicorn.Server` of an application."""
+    import uvicorn
+
+    config = uvicorn.Config(
+        app,
+        log_level=logging.WARNING,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=16 * limits.requests,  # connections: their number costs memory, too
+        timeout_keep_alive=10,
+        timeout_graceful_shutdown=10,
+        ws="none",
+    )
+    return uvicorn.Server(config)
+
+
 def serve(
     retriever: Retriever,
     own: socket.socket,
@@ -121,8 +139,6 @@ def serve(
         ValueError: see `listen`.
     """
     check_extra()
-    import uvicorn
-
     from .app import make_app
     from .guard import LOOPBACK
     from .metrics import Metrics
@@ -133,19 +149,8 @@ def serve(
     if hosts is None and token is None:
         hosts = {*LOOPBACK, own.getsockname()[0]}
     app = make_app(service, metrics, token, None if hosts == "any" else hosts, framed_by)
-    config = uvicorn.Config(
-        app,
-        log_level=logging.WARNING,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        limit_concurrency=16 * limits.requests,  # connections: their number costs memory, too
-        timeout_keep_alive=10,
-        timeout_graceful_shutdown=10,
-        ws="none",
-    )
-    server = uvicorn.Server(config)
-    listen(own, config.backlog)  # who was told the address may ask at once, and waits until the server starts
+    server = _server_of(app, limits)
+    listen(own, server.config.backlog)  # who was told the address may ask at once, and waits until the server starts
     ready(server)
     try:
         server.run(sockets=[own])
