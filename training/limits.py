@@ -27,6 +27,7 @@ from ..files.numbers import (
     seed,
     whole,
 )
+from .own_arguments import StructureArguments
 
 FOLDS, FOLDED = 5, 5000  # the 1K protocol of COCO
 _width, _share_or_steps = whole(1, 65_536), number(0, 2**31 - 1)
@@ -149,6 +150,11 @@ def check_settings(stage: str, training: TrainingArguments):
             "--chunk_size and --torch_compile: gradient caching calls parts of the model that are not compiled; leave "
             "one of the two out"
         )
+    if training.max_steps == 0:  # of which Trainer makes one step
+        raise ValueError(
+            "--max_steps 0: nothing would be trained; leave it out, and --num_train_epochs counts, or measure a model "
+            "with `vsehub evaluate`"
+        )
     batch = training.per_device_train_batch_size * int(os.environ.get("WORLD_SIZE", 1))
     if stage != "prior" and batch < 2:
         raise ValueError(
@@ -188,17 +194,36 @@ def check_launch(training: TrainingArguments):
         )
 
 
-def check_lora(lora: bool, freeze_vision_batch_norm: bool):
+def check_lora(lora: bool, freeze_vision_batch_norm: bool, rank: int | None = None):
     """Refuse adapters beside batch statistics that move: checkpoints of adapters do not hold these.
+
+    Args:
+        lora: whether there are adapters.
+        freeze_vision_batch_norm: whether the statistics stay.
+        rank: of the adapters, where it was set; without them, the whole towers would be trained.
 
     Raises:
         ValueError: with the remedy.
     """
+    if rank is not None and not lora:
+        raise ValueError(f"--lora_rank {rank} without --lora True: there would be no adapters; add it, or leave it out")
     if lora and not freeze_vision_batch_norm:
         raise ValueError(
             "--lora True and --freeze_vision_batch_norm False: a checkpoint of adapters does not hold the statistics "
             "that would move; leave one of the two out"
         )
+
+
+def check_structure(objective: StructureArguments):
+    """Refuse parts of structure-aware distillation where its weight is 0: they would not be used.
+
+    Raises:
+        ValueError: with the flag and the remedy.
+    """
+    given = {"structure_bank": objective.structure_bank, "learn_text_share": objective.learn_text_share}
+    for name, value in given.items():
+        if value and not objective.structure_weight:
+            raise ValueError(f"--{name} {value} has no effect without --structure_weight: set that, or leave it out")
 
 
 def check_fsdp(training: TrainingArguments, cached_tail: bool = False):

@@ -10,7 +10,7 @@ from ..data.rows import row_image
 from ..files.whole import write_json
 from ..modeling.modeling_dual_encoder import DualEncoderPreTrainedModel
 from ..processing.processing_dual_encoder import DualEncoderProcessor
-from .arguments import D2SObjectiveArguments, PIRObjectiveArguments
+from .arguments import D2SObjectiveArguments, PIRObjectiveArguments, RetrievalTrainingArguments
 from .stages import TRAINING_FILE, StageArguments, publish
 
 METRICS = ("recall", "rsum", "precision", "accuracy")
@@ -40,7 +40,7 @@ def card_of(stages: dict[str, StageArguments], results: dict, name: str) -> dict
                 "metrics": {key: round(value, 2) for key, value in metrics.items()},
                 "protocol": "all images against all their captions, each image once; per cent, ties by expectation",
                 "intervals": results[last].get("eval_intervals", {}),
-                "selected": "rsum on this split",
+                "selected": _selection(args.training),
                 "seed": args.training.seed,
             }
         ],
@@ -121,6 +121,13 @@ def _length(args: StageArguments, metrics: dict) -> str:
     if "eval_accuracy" in metrics:
         fact += f"; accuracy {metrics['eval_accuracy']:.1f} % on {args.data.eval_split}"
     return fact
+
+
+def _selection(training: RetrievalTrainingArguments) -> str:
+    """What chose the checkpoint of a stage."""
+    if not training.load_best_model_at_end:
+        return "its place: the last of the stage"
+    return f"{str(training.metric_for_best_model).removeprefix('eval_')} on this split"
 
 
 def _objective(objective: D2SObjectiveArguments | PIRObjectiveArguments) -> str:

@@ -22,10 +22,10 @@ from ..data.streams import Stream, open_stream
 from ..files.bad_samples import report_bad_samples
 from ..files.whole import recover, whole_folder, write_json
 from ..hub_cards.model_card import write_model_card
-from .arguments import RetrievalTrainingArguments
+from .arguments import RetrievalTrainingArguments, TowerArguments
 from .bad_pictures import tell_bad_pictures
 from .checkpoints import refuse_non_finite
-from .limits import check_fsdp, check_lora, check_metric_of_rows, check_settings, metric_of
+from .limits import check_fsdp, check_lora, check_metric_of_rows, check_settings, check_structure, metric_of
 from .recipe import parse_stages
 from .resume import FINISHED, Resume, begin, checkpoint_of, is_finished, parse_resume, run_in
 from .settings import forget_caches_of_other_bands, settings_of
@@ -90,7 +90,9 @@ class StageArguments:
             raise ValueError(f"--bands {' '.join(map(str, data.bands))}: name three, for red, green and blue")
         nested_widths(self.model.matryoshka, self.model.projection_dim)
         check_settings(self.stage, self.training)
-        check_lora(getattr(self.model, "lora", False), getattr(self.model, "freeze_vision_batch_norm", True))
+        rank = self.model.lora_rank if self.model.lora_rank != TowerArguments.lora_rank else None
+        check_lora(self.model.lora, self.model.freeze_vision_batch_norm, rank)
+        check_structure(self.objective)
         check_fsdp(self.training, bool(self.training.cache_vision and getattr(self.model, "train_vision_from", None)))
         check_streaming(self.stage, data, self.training, self.objective)
         self.training.metric_for_best_model = metric_of(self.training, self.stage)

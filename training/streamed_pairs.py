@@ -128,6 +128,11 @@ def check_streaming(stage: str, data: DataArguments, training, objective):
         ValueError: with the flag and the remedy.
     """
     if not data.streaming:
+        if data.pairs_per_epoch is not None:
+            raise ValueError(
+                f"--pairs_per_epoch {data.pairs_per_epoch} is of --streaming True: without it, an epoch is all rows; "
+                "leave it out (--max_train_images reads fewer)"
+            )
         return
     online = getattr(objective, "dense_teacher", "online") == "online" or not objective.distill_weight
     refused = {

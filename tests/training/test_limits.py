@@ -86,6 +86,11 @@ def test_what_has_no_effect_is_refused_with_its_name(name):
         (["--metric_for_best_model", "rsun"], "did you mean rsum"),
         (["--metric_for_best_model", "image_to_text_mean_rank"], "needs --greater_is_better False"),
         (["--greater_is_better", "False"], "needs --greater_is_better True"),
+        (["--max_steps", "0"], "--max_steps 0: nothing would be trained"),
+        (["--lora_rank", "8"], "--lora_rank 8 without --lora True"),
+        (["--structure_bank", "64"], "--structure_bank 64 has no effect without --structure_weight"),
+        (["--learn_text_share", "True"], "--learn_text_share True has no effect without"),
+        (["--pairs_per_epoch", "600"], "--pairs_per_epoch 600 is of --streaming True"),
     ],
 )
 def test_settings_that_break_a_run_are_refused(flags, said):

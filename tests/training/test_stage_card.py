@@ -39,6 +39,21 @@ def test_a_card_tells_training_in_lines_without_a_folder_of_this_machine(stages)
     assert "structure x 2 (own)" in facts["objective"]
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, "rsum on this split"),
+        ({"metric_for_best_model": "eval_image_to_text_recall@1"}, "image_to_text_recall@1 on this split"),
+        ({"load_best_model_at_end": False}, "its place: the last of the stage"),
+    ],
+)
+def test_a_card_says_what_chose_the_checkpoint(stages, settings, said):
+    for name, value in settings.items():
+        setattr(stages["finetune"].training, name, value)
+    (result,) = card_of(stages, {stage: METRICS for stage in stages}, "mine")["results"]
+    assert result["selected"] == said
+
+
 @pytest.mark.parametrize("note", ['{"pretrain": "3 steps"}', "half of", "[]", None])
 def test_a_stage_of_an_earlier_run_is_told_too(stages, tmp_path, note):
     args = stages["finetune"]
