@@ -7,25 +7,16 @@ import contextlib
 import io
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import datasets
 from tqdm import tqdm
 from transformers import TrainerCallback
 from transformers.utils import logging
 
-from ..training.progress import reported_by
+from ..training.progress import Table, places_lines, reported_by
 
 WIDTH = 78  # characters of a rule
-COLUMNS = (  # of the table: the title, the metric of an evaluation, the width
-    ("I2T R@1", "eval_image_to_text_recall@1", 9),
-    ("R@5", "eval_image_to_text_recall@5", 7),
-    ("R@10", "eval_image_to_text_recall@10", 7),
-    ("T2I R@1", "eval_text_to_image_recall@1", 9),
-    ("R@5", "eval_text_to_image_recall@5", 7),
-    ("R@10", "eval_text_to_image_recall@10", 7),
-    ("rSum", "eval_rsum", 8),
-    ("accuracy", "eval_accuracy", 10),
-)
 
 
 @contextlib.contextmanager
@@ -76,9 +67,8 @@ class Console:
 
     def next_steps(self, places: Sequence[tuple[str, str]], commands: Sequence[tuple[str, str]]):
         """Print where everything lies, (what, path), and what to try next, (why, command)."""
-        self.say("\nwhere it is")
-        for what, path in places:
-            self.say(f"  {what:24}{path}")
+        for line in places_lines(places):
+            self.say(line)
         self.say("\nwhat to try next")
         for why, command in commands:
             self.say(f"  # {why}\n  {command}")
@@ -103,7 +93,7 @@ class _Progress(TrainerCallback):
     """Moves the bar, and prints a line of the table at each evaluation."""
 
     def __init__(self, console: Console, bar: tqdm):
-        self.console, self.bar, self.last = console, bar, ("", -1)
+        self.console, self.bar, self.table = console, bar, Table()
         self.before = 0  # steps of earlier stages
 
     def on_step_end(self, args, state, control, **kwargs):
@@ -111,26 +101,11 @@ class _Progress(TrainerCallback):
 
     def on_train_end(self, args, state, control, **kwargs):
         self.before += state.global_step
+        self.table.trained = True
 
     def on_evaluate(self, args, state, control, metrics: dict, **kwargs):
-        stage = args.output_dir.rstrip("/").rsplit("/", 1)[-1]
-        if (stage, state.global_step) == self.last:  # the selected model is evaluated again at the end of a stage
-            return
-        if stage != self.last[0]:
-            self.console.say("\n" + table_head(metrics))
-        self.last = stage, state.global_step
-        self.console.say(table_line(stage, state.global_step, metrics))
+        for line in self.table.lines(Path(args.output_dir).name, state.global_step, metrics):
+            self.console.say(line)
 
 
-def table_head(metrics: dict) -> str:
-    """The titles of the columns that these metrics fill."""
-    return f"{'stage':12}{'step':>6}" + "".join(f"{title:>{width}}" for title, key, width in COLUMNS if key in metrics)
-
-
-def table_line(stage: str, step: int, metrics: dict) -> str:
-    """One evaluation."""
-    cells = "".join(f"{metrics[key]:{width}.1f}" for _, key, width in COLUMNS if key in metrics)
-    return f"{stage:12}{step:6}{cells}"
-
-
-__all__ = ["Console", "table_head", "table_line"]
+__all__ = ["Console"]

@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from .arguments import RetrievalTrainingArguments, TowerArguments
 from .bad_pictures import tell_bad_pictures
 from .checkpoints import refuse_non_finite
 from .limits import check_fsdp, check_lora, check_metric_of_rows, check_settings, check_structure, metric_of
+from .progress import is_silent, places_lines, say
 from .recipe import parse_stages
 from .resume import FINISHED, Resume, begin, checkpoint_of, is_finished, parse_resume, run_in
 from .settings import forget_caches_of_other_bands, settings_of
@@ -346,3 +348,9 @@ def publish(
         write_model_card(draft, model=model, **card)
     write_json(root / "validation.json", results)
     print(f"Hub folder: {root / 'hub'}")
+    if not is_silent():
+        found = [("model, a Hub folder", root / "hub"), ("metrics of all stages", root / "validation.json")]
+        found += [(f"best of {stage}", root / stage / "best") for stage in results]
+        found.append(("curves", f"vsehub plot {shlex.quote(str(root))} --out curves.png"))
+        for line in places_lines([(what, str(where)) for what, where in found]):
+            say(line)

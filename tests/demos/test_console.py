@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import TrainingArguments
 
-from vsehub.demos.console import Console, table_head, table_line
+from vsehub.demos.console import Console
 from vsehub.training.progress import StderrTrainer
 
 
@@ -67,15 +67,10 @@ def test_verbose_lets_the_trainer_speak_and_quiet_nobody(train, capsys):
     with Console(verbose=True).training(4):
         train()
     said = capsys.readouterr()
-    assert "'loss':" in said.err and said.out.count("a remark of the run") == 2
+    assert "loss 1.000" in said.err and said.out.count("a remark of the run") == 2
     quiet = Console(quiet=True)
     quiet.header("A title", [])
     with quiet.training(4):
         train()
     quiet.next_steps([], [])
     assert capsys.readouterr() == ("", "")
-
-
-def test_the_table_shows_the_metrics_that_there_are():
-    assert table_head({"eval_rsum": 1.0}).split() == ["stage", "step", "rSum"]
-    assert table_line("finetune", 100, {"eval_rsum": 123.456, "eval_loss": 1.0}).split() == ["finetune", "100", "123.5"]
