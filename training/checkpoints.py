@@ -181,7 +181,7 @@ def best_beside(folder: Path, state: TrainerState, args: TrainingArguments) -> s
         return None
     stored = Path(state.best_model_checkpoint)
     best = next((path for path in (folder.parent / stored.name, stored) if path.is_dir()), None)
-    wrong = "is gone" if best is None else missing_part(best)
+    wrong = "is gone" if best is None else torn_part(best)
     if wrong and args.load_best_model_at_end:
         raise ValueError(
             f"{folder}: its run's best checkpoint, {stored.name}, is not whole beside it ({wrong}): put it back, name "
@@ -238,22 +238,36 @@ def newest_whole(folder: Path, own: bool = False) -> Path | None:
 
 def missing_part(folder: Path) -> str:
     """What a checkpoint lacks to go on from, with its name; nothing if it is whole."""
+    return torn_part(folder) or _absent(folder, PARTS)
+
+
+def torn_part(folder: Path) -> str:
+    """What a checkpoint lacks of what was saved, and of its weights, with its name; nothing if it can be loaded.
+
+    `--save_only_model True` saves no optimizer: such a checkpoint can be loaded, and no run goes on from it.
+    """
     try:
         int(json.loads((folder / STATE).read_text(encoding="utf-8"))["global_step"])
         seal = json.loads((folder / SEAL).read_text(encoding="utf-8"))["files"] if (folder / SEAL).exists() else None
-        files = {path.name: path.stat().st_size for path in folder.iterdir()}
         for name, size in (seal or {}).items():
             actual = (folder / name).stat().st_size
             if actual != size:
                 return f"{name} has {actual:,} bytes, not {size:,}"
+        if absent := _absent(folder, ["weights"]):
+            return absent
+        files = sorted(path.name for path in folder.iterdir())
     except FileNotFoundError as error:
         return f"{os.path.relpath(error.filename, folder)} is missing"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{STATE} or {SEAL} is damaged ({error})"
-    for part, starts in PARTS.items():
-        if not any(name.startswith(starts) for name in files):
-            return f"{part} is missing"
-    return "" if seal else next(filter(None, (_damage(folder / name) for name in sorted(files))), "")
+    return "" if seal else next(filter(None, (_damage(folder / name) for name in files)), "")
+
+
+def _absent(folder: Path, parts: Iterable[str]) -> str:
+    """The first of these `PARTS` of which a checkpoint has no file."""
+    files = [path.name for path in folder.iterdir()]
+    gone = [part for part in parts if not any(name.startswith(PARTS[part]) for name in files)]
+    return f"{gone[0]} is missing" if gone else ""
 
 
 def _damage(path: Path) -> str:
@@ -283,7 +297,7 @@ def rotate(folder: Path, limit: int | None, protected: set[str]):
     keep = set(protected)
     runs = {run_of(folder / name) for name in protected}
     for path in reversed(checkpoints_of(folder)):
-        if path.name not in keep and (len(keep) >= limit or run_of(path) not in runs or missing_part(path)):
+        if path.name not in keep and (len(keep) >= limit or run_of(path) not in runs or torn_part(path)):
             shutil.rmtree(path, ignore_errors=True)
         else:
             keep.add(path.name)
@@ -337,6 +351,7 @@ __all__ = [
     "checkpoints_of",
     "load_whole",
     "missing_part",
+    "torn_part",
     "newest_whole",
     "own_checkpoints",
     "refuse_non_finite",

@@ -18,7 +18,16 @@ from transformers import TrainerCallback
 
 from vsehub.__main__ import main
 from vsehub.training import checkpoints, pair_stage, run_d2s
-from vsehub.training.checkpoints import SEAL, checkpoints_of, missing_part, newest_whole, refuse_non_finite, rotate
+from vsehub.training.checkpoints import (
+    SEAL,
+    checkpoints_of,
+    missing_part,
+    newest_whole,
+    refuse_non_finite,
+    rotate,
+    seal,
+    torn_part,
+)
 
 FLAGS = ["--stages", "baseline", "--load_best_model_at_end", "False", "--save_total_limit", "9", "--align", "infonce"]
 FLAGS += ["--text_dropout", "0.2", "--size_augmentation", "0.2"]
@@ -196,6 +205,17 @@ def test_rotation_keeps_whole_ones_and_clears_what_is_left_of_others(copied):
     assert [path.name for path in checkpoints_of(stage)] == ["checkpoint-2", "checkpoint-4"]
     rotate(stage, 1, {"checkpoint-4"})
     assert [path.name for path in checkpoints_of(stage)] == ["checkpoint-4"]
+
+
+def test_checkpoints_of_the_model_alone_are_kept_and_no_run_goes_on_from_them(copied):
+    stage = copied / "baseline"
+    for path in checkpoints_of(stage):
+        for part in ("optimizer.pt", "scheduler.pt", "rng_state.pth", SEAL):
+            (path / part).unlink()
+        seal(path)
+    rotate(stage, 2, {"checkpoint-4"})
+    assert [path.name for path in checkpoints_of(stage)] == ["checkpoint-2", "checkpoint-4"]
+    assert missing_part(stage / "checkpoint-4") == "optimizer is missing" and not torn_part(stage / "checkpoint-4")
 
 
 class Spoil(TrainerCallback):
