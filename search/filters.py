@@ -1,15 +1,19 @@
 """Which rows of an index may be hits: conditions on the fields of its items, applied before the ranking.
 
 A condition is written as in Python: `size > 100_000 and collection == "photos"`, `label in ("boat", "pier")`,
-`caption is not None`. Besides the index's own fields it knows the columns of the dataset that a row came from.
+`caption is not None`. Besides the index's own fields it knows the columns of the dataset that a row came from; a column
+whose name has blanks or the like is `field("cloud cover")`.
 """
 
 import ast
 import fnmatch
+import io
 import json
+import keyword
 import operator
 import os
 import re
+import tokenize
 from functools import reduce
 
 import numpy as np
@@ -27,6 +31,8 @@ COMPARISONS = {
     ast.Gt: operator.gt,
     ast.GtE: operator.ge,
 }
+WORDS = {"and", "or", "not", "in", "is", "None", "True", "False"}  # of Python that a condition has; others are names
+RESERVED = "reserved_name_"
 LARGEST = 2**63 - 1  # of the whole numbers that a column holds
 HINT = 'write it as in Python: width >= 1000 and label == "boat" (== for equal, quotes around texts and dates)'
 
@@ -63,8 +69,12 @@ def chosen_rows(
 
 
 def path_matches(paths: list[str | None], pattern: str) -> np.ndarray:
-    """Which paths match a pattern: `*` any characters, `/` too; without `/` in front, it may begin at any folder."""
+    """Which paths match a pattern: `*` any characters, `/` too; without `/` in front, it may begin at any folder.
+
+    A pattern that ends with `/` is a folder: all in it.
+    """
     pattern = os.path.expanduser(pattern).replace(os.sep, "/")
+    pattern = re.sub(r"^(\./)+", "", pattern) + ("*" if pattern.endswith("/") else "")  # `./photos/` is a folder
     rooted = pattern.startswith(("/", "*")) or bool(re.match("[A-Za-z]:/", pattern))
     matches = re.compile(fnmatch.translate(pattern if rooted else f"*/{pattern}")).match
     return np.array([path is not None and matches(path.replace(os.sep, "/")) is not None for path in paths], bool)
@@ -77,15 +87,41 @@ def expression(text: str) -> tuple[pc.Expression, set[str]]:
         ValueError: it cannot be read.
     """
     try:
-        tree = ast.parse(text.strip(), mode="eval").body
+        tree = _parsed(text.strip())
         names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
         return _condition(tree), names
     except _UnclearError as error:
         raise ValueError(f"the condition {text!r} cannot be read: {error}") from None
     except OverflowError:
         raise ValueError(f"the condition {text!r} has too large a number: write one up to {LARGEST}") from None
-    except (SyntaxError, RecursionError, MemoryError, ValueError, TypeError, pa.ArrowException):
+    except (SyntaxError, tokenize.TokenError, RecursionError, MemoryError, ValueError, TypeError, pa.ArrowException):
         raise ValueError(f"the condition {text!r} cannot be read: {HINT}") from None
+
+
+def _parsed(text: str) -> ast.expr:
+    """The tree of a condition; words that Python reserves (`class`) and `field("...")` are names of fields in it."""
+    tokens = [(token.type, token.string) for token in tokenize.generate_tokens(io.StringIO(text).readline)]
+    reserved = [kind == tokenize.NAME and keyword.iskeyword(word) and word not in WORDS for kind, word in tokens]
+    if any(reserved):
+        text = tokenize.untokenize(
+            (kind, RESERVED + word if own else word) for (kind, word), own in zip(tokens, reserved)
+        ).strip()
+    return _Names().visit(ast.parse(text, mode="eval").body)
+
+
+class _Names(ast.NodeTransformer):
+    """Puts the names of fields at the place of what Python has no names for."""
+
+    def visit_Name(self, node):  # noqa: N802
+        return ast.Name(node.id.removeprefix(RESERVED))
+
+    def visit_Call(self, node):  # noqa: N802
+        if not isinstance(node.func, ast.Name) or node.func.id != "field":
+            return node
+        name = node.args[0].value if len(node.args) == 1 and isinstance(node.args[0], ast.Constant) else None
+        if not isinstance(name, str) or node.keywords:
+            raise _UnclearError('a column is named as in `field("cloud cover")`')
+        return ast.Name(name)
 
 
 def _condition(node) -> pc.Expression:

@@ -71,6 +71,23 @@ def test_hits_are_brute_force_over_the_rows_that_meet_the_condition(index, where
         assert rows.tolist() == np.argsort(-row, kind="stable")[: min(12, meets.sum())].tolist()
 
 
+@pytest.mark.parametrize("where", ["class == 'port'", 'field("class") == "port"', 'not field("cloud cover") < 20'])
+def test_a_column_may_have_any_name(where):
+    index = VectorIndex()
+    rows = [{"class": "port", "cloud cover": 30}, {"class": "river", "cloud cover": 10}]
+    index.add(cloud(2), [{"id": str(n), "fields": json.dumps(row)} for n, row in enumerate(rows)])
+    assert chosen_rows(index.snapshot, where=where).tolist() == [True, False]
+
+
+def test_a_column_that_is_not_there_is_named_as_it_was_written(index):
+    for where in ("class == 1", 'field("class") == 1'):
+        with pytest.raises(ValueError, match="no field 'class'"):
+            chosen_rows(index.snapshot, where=where)
+    for where in ("field(class) == 1", "field('a', 'b') == 1", "field(name='a') == 1"):
+        with pytest.raises(ValueError, match="a column is named as in"):
+            chosen_rows(index.snapshot, where=where)
+
+
 def test_conditions_are_joined(index):
     mask = chosen_rows(index.snapshot, "text", pc.field("size") < 700, "2007/*.jpg")
     assert np.flatnonzero(mask).tolist() == [n for n in range(700) if n % 7 == 0 and n % 30 == 7]
@@ -81,7 +98,8 @@ def test_conditions_are_joined(index):
     ("pattern", "expected"),
     [
         ("2024/*", [1, 1, 0, 0]), ("*.jpg", [1, 1, 1, 0]), ("/a/2024/x.jpg", [1, 0, 0, 0]), ("x.jpg", [1, 0, 0, 0]),
-        ("024/*", [0, 0, 0, 0]), ("/2024/*", [0, 0, 0, 0]), ("2024/[yz]*", [0, 1, 0, 0]), ("b/", [0, 0, 0, 0]),
+        ("024/*", [0, 0, 0, 0]), ("/2024/*", [0, 0, 0, 0]), ("2024/[yz]*", [0, 1, 0, 0]), ("b/", [0, 1, 0, 0]),
+        ("./2024/*", [1, 1, 0, 0]), ("./2024/b/", [0, 1, 0, 0]), ("/a/2024/", [1, 1, 0, 0]),
     ],
 )  # fmt: skip
 def test_a_pattern_may_begin_at_any_folder(pattern, expected):
