@@ -73,11 +73,18 @@ def parse_stages(
         try:
             *arguments, left = parser.parse_args_into_dataclasses(words, return_remaining_strings=True)
         except ValueError as error:
-            raise ValueError(f"{path or 'flags'}, stage {stage}: {error}") from None
+            raise ValueError(f"{path or 'flags'}, stage {stage}: {error}{_remedy(str(error))}") from None
         if left:
             raise ValueError(f"{path or 'flags'}, stage {stage}: unknown keys or flags: {left}{_renamed(left)}")
         parsed[stage] = tuple(arguments)
     return parsed, list(wanted)
+
+
+def _remedy(error: str) -> str:
+    """What to do about an error of transformers that names no way out."""
+    if "load_best_model_at_end requires" not in error:
+        return ""
+    return " To keep the last model in place of the best: --load_best_model_at_end False"
 
 
 def _renamed(left: list[str]) -> str:

@@ -114,3 +114,8 @@ def test_a_system_that_is_no_name_is_one_error(tmp_path):
     (tmp_path / "r.yaml").write_text("system: [d2s]\n")
     with pytest.raises(ValueError, match="system .* is not one of"):
         train.main([str(tmp_path / "r.yaml")])
+
+
+def test_an_error_of_transformers_about_the_best_model_names_the_way_out(tmp_path):
+    with pytest.raises(ValueError, match="stage pretrain: .*keep the last model .*--load_best_model_at_end False"):
+        parse(tmp_path, "eval_strategy: 'no'\nload_best_model_at_end: true")
