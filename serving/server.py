@@ -82,7 +82,8 @@ def listen(own: socket.socket, backlog: int):
     try:
         own.listen(backlog)
     except OSError as error:
-        raise _taken(*own.getsockname()[:2], error) from None
+        host, port = own.getsockname()[:2]
+        raise _taken(host, port, error) from None
 
 
 def _taken(host: str, port: int, error: OSError) -> ValueError:

@@ -73,18 +73,19 @@ def parse_stages(
         try:
             *arguments, left = parser.parse_args_into_dataclasses(words, return_remaining_strings=True)
         except ValueError as error:
-            raise ValueError(f"{path or 'flags'}, stage {stage}: {error}{_remedy(str(error))}") from None
+            raise ValueError(
+                f"{path or 'flags'}, stage {stage}: {_with_remedy(' '.join(str(error).split()))}"
+            ) from None
         if left:
             raise ValueError(f"{path or 'flags'}, stage {stage}: unknown keys or flags: {left}{_renamed(left)}")
         parsed[stage] = tuple(arguments)
     return parsed, list(wanted)
 
 
-def _remedy(error: str) -> str:
-    """What to do about an error of transformers that names no way out."""
-    if "load_best_model_at_end requires" not in error:
-        return ""
-    return " To keep the last model in place of the best: --load_best_model_at_end False"
+def _with_remedy(error: str) -> str:
+    """An error of transformers, and the way out where it names none."""
+    last = "; to keep the last model in place of the best: --load_best_model_at_end False"
+    return error.rstrip(".") + last if "load_best_model_at_end requires" in error else error
 
 
 def _renamed(left: list[str]) -> str:

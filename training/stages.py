@@ -349,8 +349,8 @@ def publish(
     write_json(root / "validation.json", results)
     print(f"Hub folder: {root / 'hub'}")
     if not is_silent():
-        found = [("model, a Hub folder", root / "hub"), ("metrics of all stages", root / "validation.json")]
-        found += [(f"best of {stage}", root / stage / "best") for stage in results]
-        found.append(("curves", f"vsehub plot {shlex.quote(str(root))} --out curves.png"))
-        for line in places_lines([(what, str(where)) for what, where in found]):
+        found = {"model, a Hub folder": str(root / "hub"), "metrics of all stages": str(root / "validation.json")}
+        found |= {f"best of {stage}": str(root / stage / "best") for stage in results}
+        found["curves"] = f"vsehub plot {shlex.quote(str(root))} --out curves.png"
+        for line in places_lines(list(found.items())):
             say(line)
