@@ -110,19 +110,28 @@ def scene_precision(
         for labels in (query_labels, gallery_labels)
     )
     block, shares = max(1, counting.SCORES_AT_ONCE // len(gallery)), {k: [] for k in ks}
+    most = min(max(ks) + 1, len(gallery))  # one more, which tells whether a tie goes over the edge
     for start in range(0, len(queries), block):
-        scores = queries[start : start + block] @ gallery.t()
+        scores, asked = queries[start : start + block] @ gallery.t(), of_queries[start : start + block]
         if exclude_self:
             rows = torch.arange(len(scores), device=scores.device)
             scores[rows, rows + start] = -torch.inf
-        right = of_queries[start : start + block, None] == of_gallery[None]
+        best, places = scores.topk(most, dim=1)
+        right = (of_gallery[places] == asked[:, None]).double()
         for k in ks:
-            edge = scores.topk(k, dim=1).values[:, -1:]
-            above, tied = scores > edge, scores == edge
-            left = k - above.sum(1)  # places left for tied items
-            share = (tied & right).sum(1) / tied.sum(1)
-            shares[k].append(((above & right).sum(1) + left * share) / k)
-    return {f"precision@{k}": 100.0 * float(torch.cat(parts).double().mean()) for k, parts in shares.items()}
+            share = right[:, :k].mean(1)
+            if k < most:
+                tied = (best[:, k] == best[:, k - 1]).nonzero()[:, 0]
+                share[tied] = _expected_share(scores[tied], asked[tied, None] == of_gallery, best[tied, k - 1, None], k)
+            shares[k].append(share)
+    return {f"precision@{k}": 100.0 * float(torch.cat(parts).mean()) for k, parts in shares.items()}
+
+
+def _expected_share(scores: torch.Tensor, right: torch.Tensor, edge: torch.Tensor, k: int) -> torch.Tensor:
+    """Share of the first k items (R, G) that are right, where items tied at the edge (R, 1) come in any order."""
+    above, tied = scores > edge, scores == edge
+    left = k - above.sum(1)  # places left for tied items
+    return ((above & right).sum(1) + left * (tied & right).sum(1).double() / tied.sum(1)) / k
 
 
 __all__ = [
