@@ -50,6 +50,7 @@ WAYS = {
     "batch 512, as many pairs": Way(75, ("--per_device_train_batch_size", "512")),
     "mean of the weights of the last third": Way(average="last"),
     "moving average of the weights, 0.98": Way(average=0.98),
+    "constant rate": Way(flags=("--lr_scheduler_type", "constant")),
     "moving average, 0.98, constant rate": Way(flags=("--lr_scheduler_type", "constant"), average=0.98),
     "four views": Way(flags=CROPS),
     "four views, 600 steps": Way(600, CROPS),
