@@ -52,6 +52,7 @@ WAYS = {
     "moving average of the weights, 0.98": Way(average=0.98),
     "constant rate": Way(flags=("--lr_scheduler_type", "constant")),
     "moving average, 0.98, constant rate": Way(flags=("--lr_scheduler_type", "constant"), average=0.98),
+    "moving average, 0.98, constant rate, 600 steps": Way(600, ("--lr_scheduler_type", "constant"), 0.98),
     "four views": Way(flags=CROPS),
     "four views, 600 steps": Way(600, CROPS),
     "targets shared by what captions say, 0.2": Way(share=0.2),
