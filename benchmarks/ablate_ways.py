@@ -1,4 +1,4 @@
-"""Ways to more recall on photographs, one at a time: larger batches, averaged weights, views, targets, nested widths.
+"""Ways to more recall on photographs, one at a time: larger batches, averaged weights, views, nested widths.
 
     python benchmarks/ablate_ways.py --data $DATA --backbones $BACKBONES --text $MINILM --sets flickr8k rsicd_aid
 
@@ -8,7 +8,6 @@ tables alone.
 """
 
 import argparse
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,15 +16,13 @@ from unittest.mock import patch
 import torch
 from ablation import metrics_table, report, run_once
 from arms import Arm, Bench, Claim
-from torch import nn
 from torch.nn import functional as F
 from transformers import TrainerCallback
 from transformers.utils import logging
 
 from vsehub.evaluation.protocols import protocol_outcomes
 from vsehub.files.memory import reuse_memory
-from vsehub.losses.contrastive import clamped, new_temperature
-from vsehub.training import d2s_stages, pair_stage
+from vsehub.training import pair_stage
 from vsehub.training.trainer import RetrievalTrainer
 
 WIDTHS = (16, 32, 64)
@@ -34,12 +31,11 @@ CROPS = ("--cache_views", "4", "--image_augmentation", "crop")
 
 @dataclass(frozen=True)
 class Way:
-    """What is changed: steps, flags, an average of the weights (a decay, or `last` third), a share of the targets."""
+    """What is changed: steps, flags, an average of the weights (a decay, or `last`: of the last third)."""
 
     steps: int = 300
     flags: tuple[str, ...] = ()
     average: float | str | None = None
-    share: float = 0.0
 
 
 WAYS = {
@@ -55,8 +51,6 @@ WAYS = {
     "moving average, 0.98, constant rate, 600 steps": Way(600, ("--lr_scheduler_type", "constant"), 0.98),
     "four views": Way(flags=CROPS),
     "four views, 600 steps": Way(600, CROPS),
-    "targets shared by what captions say, 0.2": Way(share=0.2),
-    "targets shared by what captions say, 0.5": Way(share=0.5),
     "nested widths 16, 32, 64": Way(flags=("--matryoshka", *map(str, WIDTHS))),
     "hinge": Way(flags=("--align", "hinge", "--mean_warmup_epochs", "1")),
     "temperature 0.03": Way(flags=("--temperature", "0.03")),
@@ -86,39 +80,12 @@ class Average(TrainerCallback):
                 weight.data.copy_(self.kept[name])
 
 
-class SharedTargets(nn.Module):
-    """InfoNCE whose targets are in part shared among pairs whose captions say the same (teachers' cosines, T 0.05)."""
-
-    def __init__(self, share: float, temperature: float):
-        super().__init__()
-        self.share, self.temperature = share, new_temperature(temperature)
-
-    def forward(self, pairs, epoch):
-        same = pairs.image_ids[:, None] == pairs.image_ids
-        own = same / same.sum(1, keepdim=True)
-        scores = pairs.image_embeds @ pairs.text_embeds.T / clamped(self.temperature)
-        loss = 0.0
-        for logits, teacher in ((scores, pairs.image_teacher), (scores.T, pairs.text_teacher)):
-            alike = F.normalize(teacher.float(), dim=1)
-            alike = torch.softmax(alike @ alike.T / 0.05, dim=1)
-            targets = (1 - self.share) * own + self.share * alike
-            loss = loss + F.cross_entropy(logits, targets) / 2
-        return loss, {"infonce": loss.detach()}
-
-
 def train(bench: Bench, data: str, way: Way, seed: int) -> dict:
     """Train one way and return its metrics, those of the first numbers of the embeddings, too."""
-    flags = (*way.flags, "--structure_weight", "1") if way.share else way.flags
-    arm = Arm((("baseline", way.steps),), flags, taught=bool(way.share))
+    arm = Arm((("baseline", way.steps),), way.flags)
     claim = Claim(f"ways-{data}", data, "d2s", "rsum", "", {"way": arm})
-    with ExitStack() as stack:
-        if way.average:
-            averaging = partial(RetrievalTrainer, callbacks=[Average(way.average)])
-            stack.enter_context(patch.object(pair_stage, "RetrievalTrainer", averaging))
-        if way.share:
-            stack.enter_context(patch.object(pair_stage, "structured", lambda objective, *_: objective))
-            shared = partial(SharedTargets, way.share, 0.05)
-            stack.enter_context(patch.object(d2s_stages, "objective_of", lambda *_: shared()))
+    kind = partial(RetrievalTrainer, callbacks=[Average(way.average)] if way.average else None)
+    with patch.object(pair_stage, "RetrievalTrainer", kind):
         trainer = bench.train(claim, "way", seed)
     trainer.evaluate()
     images, texts, owners = trainer.last_embeds
