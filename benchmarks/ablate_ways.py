@@ -11,31 +11,27 @@ import argparse
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from unittest.mock import patch
 
 import torch
 from ablation import metrics_table, report, run_once
 from arms import Arm, Bench, Claim
 from torch.nn import functional as F
-from transformers import TrainerCallback
 from transformers.utils import logging
 
 from vsehub.evaluation.protocols import protocol_outcomes
 from vsehub.files.memory import reuse_memory
-from vsehub.training import pair_stage
-from vsehub.training.trainer import RetrievalTrainer
 
 WIDTHS = (16, 32, 64)
+CONSTANT = ("--lr_scheduler_type", "constant")
 CROPS = ("--cache_views", "4", "--image_augmentation", "crop")
 
 
 @dataclass(frozen=True)
 class Way:
-    """What is changed: steps, flags, an average of the weights (a decay, or `last`: of the last third)."""
+    """What is changed: steps and flags."""
 
     steps: int = 300
     flags: tuple[str, ...] = ()
-    average: float | str | None = None
 
 
 WAYS = {
@@ -44,11 +40,12 @@ WAYS = {
     "batch 256": Way(flags=("--per_device_train_batch_size", "256")),
     "batch 512": Way(flags=("--per_device_train_batch_size", "512")),
     "batch 512, as many pairs": Way(75, ("--per_device_train_batch_size", "512")),
-    "mean of the weights of the last third": Way(average="last"),
-    "moving average of the weights, 0.98": Way(average=0.98),
-    "constant rate": Way(flags=("--lr_scheduler_type", "constant")),
-    "moving average, 0.98, constant rate": Way(flags=("--lr_scheduler_type", "constant"), average=0.98),
-    "moving average, 0.98, constant rate, 600 steps": Way(600, ("--lr_scheduler_type", "constant"), 0.98),
+    "moving average of the weights, 0.98": Way(flags=("--average_weights", "0.98")),
+    "constant rate": Way(flags=CONSTANT),
+    "moving average, 0.98, constant rate": Way(flags=(*CONSTANT, "--average_weights", "0.98")),
+    "moving average, 0.98, constant rate, 600 steps": Way(600, (*CONSTANT, "--average_weights", "0.98")),
+    "moving average, 0.99, constant rate, 600 steps": Way(600, (*CONSTANT, "--average_weights", "0.99")),
+    "moving average, 0.98, rate x 2": Way(flags=(*CONSTANT, "--average_weights", "0.98", "--learning_rate", "2e-3")),
     "four views": Way(flags=CROPS),
     "four views, 600 steps": Way(600, CROPS),
     "nested widths 16, 32, 64": Way(flags=("--matryoshka", *map(str, WIDTHS))),
@@ -58,35 +55,11 @@ WAYS = {
 }
 
 
-class Average(TrainerCallback):
-    """Puts an average of the trained weights over the steps in their place, when training ends."""
-
-    def __init__(self, kind: float | str):
-        self.kind, self.kept, self.count = kind, {}, 0
-
-    def on_step_end(self, args, state, control, model=None, **kwargs):
-        if self.kind == "last" and 3 * state.global_step <= 2 * state.max_steps:
-            return
-        self.count += 1
-        # A moving average starts as a plain one: without that, the untrained weights would stay in it for long.
-        new = 1 / self.count if self.kind == "last" else max(1 - self.kind, 1 / self.count)
-        for name, weight in model.named_parameters():
-            if weight.requires_grad:
-                self.kept.setdefault(name, weight.detach().clone()).lerp_(weight.detach(), new)
-
-    def on_train_end(self, args, state, control, model=None, **kwargs):
-        for name, weight in model.named_parameters():
-            if name in self.kept:
-                weight.data.copy_(self.kept[name])
-
-
 def train(bench: Bench, data: str, way: Way, seed: int) -> dict:
     """Train one way and return its metrics, those of the first numbers of the embeddings, too."""
     arm = Arm((("baseline", way.steps),), way.flags)
     claim = Claim(f"ways-{data}", data, "d2s", "rsum", "", {"way": arm})
-    kind = partial(RetrievalTrainer, callbacks=[Average(way.average)] if way.average else None)
-    with patch.object(pair_stage, "RetrievalTrainer", kind):
-        trainer = bench.train(claim, "way", seed)
+    trainer = bench.train(claim, "way", seed)
     trainer.evaluate()
     images, texts, owners = trainer.last_embeds
     metrics = protocol_outcomes("recall", images, texts, owners).metrics()

@@ -26,7 +26,8 @@ from transformers.utils import logging
 
 from ..files.whole import recover, whole_folder
 from ..modeling.towers import load_errors
-from .fsdp import ShardedTrainer, load_whole_state
+from .averaged import AveragedTrainer
+from .fsdp import load_whole_state
 from .settings import RECORD, read_record, run_of
 
 SEAL, STATE = "sealed.json", "trainer_state.json"
@@ -40,7 +41,7 @@ PARTS = {  # what a run needs to go on as if it had not stopped, and how its fil
 logger = logging.get_logger(__name__)
 
 
-class SealedCheckpoints(ShardedTrainer):
+class SealedCheckpoints(AveragedTrainer):
     """A `Trainer` whose checkpoints get their names when all of them is on the disk; older ones go after that."""
 
     _draft: str | None = None  # where a checkpoint is being written

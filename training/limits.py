@@ -17,6 +17,7 @@ from ..evaluation.scene_metrics import captions_are_shared
 from ..files.numbers import (
     epochs,
     fraction,
+    inner_fraction,
     natural_float,
     natural_int,
     number,
@@ -55,6 +56,7 @@ RANGES = {  # flag -> the type that reads it
     **dict.fromkeys(("learning_rate", "objective_lr"), positive_float),
     **dict.fromkeys(("tower_lr_scale", "weight_decay", "max_grad_norm"), natural_float),
     "lr_decay": fraction,
+    "average_weights": inner_fraction,
     "cache_views": whole(1, 1024),
     "card_images": whole(0, 1000),
     # of TrainingArguments

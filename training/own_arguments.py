@@ -223,6 +223,13 @@ class RetrievalArguments:
         },
     )
     lr_decay: float = field(default=0.3, metadata={"help": "Factor at each of lr_milestones."})
+    average_weights: float | None = field(
+        default=None,
+        metadata={
+            "help": "0.98: evaluate, select and save a moving average of the weights, which keeps so much of itself in "
+            "each step. Best with --lr_scheduler_type constant."
+        },
+    )
     chunk_size: int | None = field(
         default=None,
         metadata={

@@ -24,9 +24,12 @@ def facts(trainer: Trainer, args: TrainingArguments, state: TrainerState) -> lis
         model = model.get_base_model()
     towers = [tower for tower in model.children() if getattr(tower, "config", None) is not None]
     weights, trained = _count(model), _count(trainer.model, trained=True)
-    memory = (TRAINED * trained + WEIGHT * (weights - trained)) / 1e9
+    decay = getattr(args, "average_weights", None)
+    memory = ((TRAINED + (WEIGHT if decay else 0)) * trained + WEIGHT * (weights - trained)) / 1e9
     lines = [("towers", ", ".join(map(_tower, towers)))] if towers else []
     lines.append(("trained", f"{_millions(trained)} of {_millions(weights)} weights"))
+    if decay:
+        lines.append(("average", f"of the weights, which keeps {decay:g} of itself in each step; it is what counts"))
     needed = f"{max(memory, 0.01):.2g} GB for weights, gradients and AdamW"
     lines.append(("memory", f"{needed}; what a batch needs comes on top"))
     lines.append(("data", _data(trainer)))

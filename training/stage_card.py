@@ -118,6 +118,8 @@ def _length(args: StageArguments, metrics: dict) -> str:
         f"{length} of {training.per_device_train_batch_size} pairs per process, learning rate "
         f"{training.learning_rate:g} (towers x {training.tower_lr_scale:g}), weight decay {training.weight_decay:g}"
     )
+    if training.average_weights:
+        fact += f"; a moving average of the weights ({training.average_weights:g})"
     if "eval_accuracy" in metrics:
         fact += f"; accuracy {metrics['eval_accuracy']:.1f} % on {args.data.eval_split}"
     return fact
