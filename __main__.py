@@ -8,6 +8,7 @@ import sys
 from .commands.quiet import unhush
 from .files.memory import reuse_memory
 from .files.text import printable, without_secrets
+from .files.threads import wait_asleep
 
 VERBS = {
     "train": "train from a recipe or from flags",
@@ -64,6 +65,7 @@ def main(argv: list[str] | None = None) -> int:
         remedy = f"did you mean {near[0]}?" if near else f"there are {', '.join(VERBS)}"
         _complain(_shortened(without_secrets(printable(f"vsehub: no verb {argv[0]!r}; {remedy}"))))
         return 2
+    wait_asleep()
     reuse_memory()  # towers on a CPU take and free large blocks, layer after layer
     try:
         _none_empty(rest)

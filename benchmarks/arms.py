@@ -4,7 +4,7 @@ The towers, MobileNetV2 and all-MiniLM-L6-v2, are frozen and their outputs cache
 has `gpu` trains both.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import ledger
@@ -44,6 +44,7 @@ MOVING = """--freeze_vision False --train_vision_from layer.13 --cache_views 2 -
 ON_GPU = """--freeze_vision False --freeze_text False --cache_vision False --cache_text False --use_cpu False
 --bf16 True --image_augmentation crop --projection_dim 512 --num_mask_tokens 100 --decoder_layers 4 --learning_rate 5e-4
 --tower_lr_scale 0.2 --warmup_steps 50 --dataloader_num_workers 5 --dataloader_persistent_workers True""".split()
+AVERAGED = ("--average_weights", "0.98", "--lr_scheduler_type", "constant_with_warmup")
 CORRECTED = ("--local_from_zero", "True", "--affiliation_weight", "0.1")
 EQUAL_TIME = {"d2s-one": 550, "d2s-five": 550, "pir": 1500}  # steps of the base arm in the time of the slower one
 
@@ -78,6 +79,7 @@ class Claim:
         arms: by the names that tables use.
         gallery: this many of the validation pictures, the same in every run, are searched instead of all.
         gpu: both towers are trained, which takes a GPU.
+        further: flags of all arms, beside those of the system.
     """
 
     name: str
@@ -88,11 +90,12 @@ class Claim:
     arms: dict[str, Arm]
     gallery: int | None = None
     gpu: bool = False
+    further: tuple[str, ...] = ()
 
     @property
     def flags(self) -> list[str]:
         """The flags of all arms; an arm's own come after them."""
-        return [*COMMON, *OF_SYSTEM[self.system], *(ON_GPU if self.gpu else ())]
+        return [*COMMON, *OF_SYSTEM[self.system], *(ON_GPU if self.gpu else ()), *self.further]
 
     def searched(self, image_embeds, text_embeds, text_to_image):
         """The embeddings of the gallery and of its texts: (N, D), (T, D), (T,)."""
@@ -160,6 +163,12 @@ def _trained() -> dict[str, Claim]:
     }
 
 
+def _averaged(claim: Claim, arms: tuple[str, ...]) -> Claim:
+    """Arms of a claim again, with a constant learning rate and averaged weights in all of them."""
+    chosen = {name: claim.arms[name] for name in arms}
+    return replace(claim, name=f"{claim.name}-averaged", arms=chosen, further=AVERAGED)
+
+
 SETS = {"flickr8k": "flickr8k", "rsicd": "rsicd_aid"}
 CLAIMS = {
     "d2s-one": _d2s(
@@ -188,6 +197,11 @@ CLAIMS = {
     **_headlines(),
     **_trained(),
 }
+AGAIN = {
+    "d2s-one": ("sparse only", "sparse only, equal time", "D2S-VSE"),
+    "pir": ("two plain towers", "two plain towers, equal time", "PIR, corrected"),
+}
+CLAIMS |= {f"{name}-averaged": _averaged(CLAIMS[name], arms) for name, arms in AGAIN.items()}
 
 
 class Bench:

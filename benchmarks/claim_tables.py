@@ -70,9 +70,11 @@ def table(claim: Claim, lines: list[dict], code: str | None = None) -> str:
 
 
 def _gain(base: list[dict], runs: list[dict], arm: str, claim: Claim) -> str:
-    if arm == claim.base or min(len(base), len(runs)) < 2:
+    """The gain over the base and its interval, over the seeds that both have."""
+    common = {run["seed"] for run in base} & {run["seed"] for run in runs}
+    if arm == claim.base or len(common) < 2:
         return ""
-    shares = [np.array([run["shares"] for run in both]) for both in (base, runs)]
+    shares = [np.array([run["shares"] for run in both if run["seed"] in common]) for both in (base, runs)]
     result = gain(*shares, level=LEVEL)
     text = f"{result.mean:+.2f} ({result.low:+.2f} to {result.high:+.2f})"
     return f"**{text}**" if result.holds else text

@@ -56,13 +56,14 @@ CODE = (  # the files whose edits can move a figure
     "training/views.py",
     "training/vision_tail.py",
 )
+CODE_OF = {"--average_weights": "training/averaged.py"}  # what only arms with this flag run
 
 
 @cache
 def code_digest(root: Path = ROOT, settings: str = "") -> str:
     """Twelve hexadecimal digits that change with the code and with an arm's settings, but not with comments."""
     digest = hashlib.sha256(settings.encode())
-    for name in CODE:
+    for name in (*CODE, *(file for flag, file in CODE_OF.items() if flag in settings)):
         path = root / name
         for file in sorted(path.glob("*.py")) if path.is_dir() else [path]:
             digest.update(_meaning(file.read_text(encoding="utf-8")).encode())
