@@ -1,8 +1,8 @@
 """Threads of one operation that wait for each other go to sleep soon, so that other programs do not stop them.
 
 They wait at the end of every operation, and the library that runs them (GNU OpenMP, which PyTorch ships on Linux) lets
-the waiting ones spin. Where another program keeps a core busy, a spinning thread holds the core that the last one needs,
-and a step takes seconds.
+the waiting ones spin. Where another program keeps a core busy, a spinning thread holds the core that the last one
+needs, and a step takes seconds.
 """
 
 import os

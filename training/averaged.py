@@ -130,7 +130,7 @@ def is_statistic(name: str) -> bool:
 
 
 def moving(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """What training changes in a model, by name: trained weights and running statistics; of sharded ones, what is here."""
+    """What training changes in a model, by name: trained weights and running statistics; of shards, those here."""
     for name, weight in model.named_parameters():
         if weight.requires_grad:
             tensor = weight.detach()
