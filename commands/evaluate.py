@@ -51,7 +51,15 @@ def parser() -> Parser:
         help="read the embeddings from this file; refused if made with another model or data",
     )
     add_json(parser, "metrics, intervals and outcomes, which `vsehub compare` reads,")
+    parser.add_need("no_means", "--graded", lambda args: args.graded)
+    parser.add_need("ground_truth", "--protocol cxc or eccv", lambda args: {"cxc", "eccv"} & set(names_of(args)))
+    parser.add_rivals("embeddings", "batch_size")
     return parser
+
+
+def names_of(args) -> tuple[str, ...]:
+    """The protocols."""
+    return tuple(dict.fromkeys(name.strip() for name in args.protocol.split(",")))
 
 
 def main(argv: list[str]) -> int:
@@ -64,7 +72,7 @@ def main(argv: list[str]) -> int:
     chosen_device(args.device)
     calm(args.verbose)
     options = EvaluationOptions(
-        protocols=tuple(dict.fromkeys(name.strip() for name in args.protocol.split(","))),
+        protocols=names_of(args),
         folds=args.folds,
         graded=args.graded,
         means=not args.no_means,

@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ..data.arguments import DataArguments, underscored
 from ..files.numbers import natural_float, positive_int
@@ -46,6 +47,8 @@ class Parser(argparse.ArgumentParser):
         )
         self.places: list[tuple[str, bool]] = []  # name, whether it is required
         self.joins = False  # whether the last one takes all words that are left
+        self.needs: list[tuple[str, str, Callable]] = []  # of `add_need`
+        self.rivals: list[tuple[str, str]] = []  # of `add_rivals`
         self.place_group = self.add_argument_group("arguments, by place or by name")
         self.flag_group = self.add_argument_group("flags")
         self.flag_group.add_argument("-h", "--help", action="help", help="show this text")
@@ -69,6 +72,20 @@ class Parser(argparse.ArgumentParser):
         """Add a flag; options are those of `argparse`."""
         self.flag_group.add_argument(*names, **options)
 
+    def add_need(self, flag: str, what: str, met: Callable[[argparse.Namespace], Any]):
+        """Refuse a flag that is given where it changes nothing.
+
+        Args:
+            flag: its name, without dashes.
+            what: what it needs, for the error: "--tile".
+            met: whether that is there, in a parsed command line.
+        """
+        self.needs.append((flag, what, met))
+
+    def add_rivals(self, flag: str, other: str):
+        """Refuse two flags that are given together: one of them would change nothing."""
+        self.rivals.append((flag, other))
+
     def parse_args(  # type: ignore[override]  # argparse's is overloaded for namespaces of one's own
         self, args: list[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> argparse.Namespace:
@@ -86,11 +103,23 @@ class Parser(argparse.ArgumentParser):
             if word.startswith("-") and not re.fullmatch(r"-|-\d.*", word):
                 self.error(f"there is no flag {word.partition('=')[0]}{self._meant(word)}")
         self._fill_places(parsed, left + words[end + 1 :])
+        self._refuse_void(parsed, words[:end])
         if getattr(parsed, "json", None) not in (None, STDOUT):
             output_file(parsed.json)
         if parsed.quiet:
             hush()
         return parsed
+
+    def _refuse_void(self, parsed: argparse.Namespace, words: list[str]):
+        """Refuse flags that are given and would change nothing."""
+        unset = argparse.Namespace(**{action.dest: None for action in self._actions})  # no default is None here
+        given = vars(self.parse_known_args([underscored(word) for word in words], unset)[0])
+        for flag, other in self.rivals:
+            if given[flag] is not None and given[other] is not None:
+                self.error(f"--{flag} and --{other} contradict each other: leave one of them out")
+        for flag, what, met in self.needs:
+            if given[flag] is not None and not met(parsed):
+                self.error(f"--{flag} changes nothing without {what}: add that, or leave --{flag} out")
 
     def _fill_places(self, parsed: argparse.Namespace, words: list[str]):
         """Give the words without a flag, in order, to the arguments that were not given by name."""
@@ -206,6 +235,7 @@ def add_images(parser: Parser):
     parser.add(
         "--images",
         action="append",
+        type=existing,
         default=[],
         metavar="FOLDER",
         help="of an index that was not made here: open pictures of this folder (again for more)",
@@ -293,6 +323,13 @@ def chosen_device(name: str):
 def dtype_name(text: str) -> str:
     """A type of numbers, by its long or short name: `bf16` is `bfloat16`."""
     return DTYPES.get(text, text)
+
+
+def existing(text: str) -> str:
+    """A folder or file that is there."""
+    if not os.path.exists(text):
+        raise argparse.ArgumentTypeError(f"{text}: no such folder")
+    return text
 
 
 def seconds(text: str) -> float:

@@ -6,7 +6,9 @@ Its sub-verbs are `vsehub index export INDEX` and `vsehub index calibrate INDEX`
 
 import argparse
 import importlib
+import os
 import sys
+from typing import TYPE_CHECKING
 
 from ..files.bad_samples import BAD_SAMPLES
 from ..files.numbers import positive_int, whole, workers
@@ -20,9 +22,13 @@ from .flags import (
     add_wait,
     chosen_device,
     loading_options,
+    remark,
     tell,
 )
 from .quiet import calm
+
+if TYPE_CHECKING:
+    from ..search.collection import Collection
 
 SETTINGS = "tile overlap data_config image_root image_column captions_column bands fast".split()  # of a source
 COLUMNS = ("image_root", "image_column", "captions_column")  # of a dataset
@@ -72,7 +78,7 @@ def parser() -> Parser:
     parser.add(
         "--fast", action="store_true", default=None, help="scaled JPEG decoding: faster, nearly the same vectors"
     )
-    parser.add("--no_fast", dest="fast", action="store_false", help="with --update: exact pixels again")
+    parser.add("--no_fast", action="store_true", help="with --update: exact pixels again")
     parser.add("--split", help="index this split of a dataset (default of datasets: train)")
     add_data_config(parser)
     parser.add("--image_root", help="folder of the image files that a manifest names")
@@ -84,6 +90,8 @@ def parser() -> Parser:
     add_trust(parser)
     add_device(parser)
     add_json(parser, "what was done")
+    parser.add_need("no_fast", "--update", lambda args: args.update)
+    parser.add_rivals("fast", "no_fast")
     return parser
 
 
@@ -92,6 +100,7 @@ def main(argv: list[str]) -> int:
     if argv and argv[0] in SUB_VERBS:
         return importlib.import_module(f".{SUB_VERBS[argv[0]]}", __package__).main(argv[1:])
     args = parser().parse_args(argv)
+    args.fast = False if args.no_fast else args.fast
     loading = loading_options(args, args.model)
     from ..search.collection import Collection
     from ..search.refresh import index_collection
@@ -105,6 +114,7 @@ def main(argv: list[str]) -> int:
     if args.update and holds_index(args.out):
         settings = settings_of_update(args, open_index(args.out).sources.get(collection.name, {}))
         collection = Collection(args.data, args.split, **settings)
+    check_tiles(args, collection)
     done = index_collection(
         collection,
         args.out,
@@ -148,6 +158,22 @@ def check_meaning(args: argparse.Namespace, files: bool):
         )
     if not files and args.tile:
         raise ValueError(f"--tile {args.tile}: rows of a dataset are not cut into tiles; leave it out, or name files")
+
+
+def check_tiles(args: argparse.Namespace, collection: "Collection"):
+    """Refuse what is said of tiles where nothing is cut; a folder may get its scenes later, so that is only told.
+
+    Raises:
+        ValueError: an overlap without tiles, tiles of one picture that is no scene.
+    """
+    if args.overlap is not None and not collection.settings["tile"]:
+        raise ValueError(f"--overlap {args.overlap} changes nothing without --tile: add that, or leave --overlap out")
+    if not args.tile or any(map(collection.tiled, collection.folder.pictures)):
+        return
+    told = f"--tile {args.tile}: {args.data} has no scene (TIFF, JPEG 2000), and other pictures are not cut"
+    if not os.path.isdir(collection.name):
+        raise ValueError(f"{told}; leave it out, or convert the picture to TIFF")
+    remark(args, told)
 
 
 def settings_of(args: argparse.Namespace) -> dict:

@@ -20,6 +20,10 @@ def parser() -> Parser:
     parser.add("--table", default="images", help="of the database (default: %(default)s)")
     add_images(parser)
     add_json(parser, "what was written")
+    parser.add_need("table", "--to lance", lambda args: args.to == "lance")
+    parser.add_need("images", "--to geoparquet", lambda args: args.to == "geoparquet")
+    parser.add_need("to", "a file or folder as --out", lambda args: args.to != "parquet" or "://" not in args.out)
+    parser.add_need("table", "a folder as --out", lambda args: "://" not in args.out)
     return parser
 
 

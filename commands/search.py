@@ -48,6 +48,9 @@ def parser() -> Parser:
     add_trust(parser)
     add_device(parser, default="cpu")
     add_json(parser, "query and hits")
+    parser.add_need("weight", "a picture (--image) and a text", lambda args: args.image and args.text)
+    parser.add_need("images", "--html or --geojson", lambda args: args.html or args.geojson)
+    parser.add_rivals("cutoff", "no_cutoff")
     return parser
 
 

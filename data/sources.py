@@ -71,13 +71,18 @@ def read_source(
     rows = _whole(data, path, name, image_root, image_column, any_split or "{split}" in data)
     if rows is None:
         rows = load_split(data, split, data_config)
+    elif data_config is not None:
+        raise ValueError(f"--data_config {data_config}: {data} has no configurations; leave it out")
     elif name != split:
         rows = _sliced(rows, data, split)
     feature = rows.features.get(image_column)
-    if isinstance(feature, Image):
-        return rows.cast_column(image_column, Image(decode=False))
     if image_root is not None and feature is not None and getattr(feature, "dtype", None) == "string":
         return _under_root(in_order(rows), image_column, _root(image_root, data))
+    if image_root is not None and feature is not None and not _names_files(path, name):
+        text = "%s: --image_root is not used, since column %r holds no names of files: leave it out"
+        logger.warning(text, printable(data), image_column)
+    if isinstance(feature, Image):
+        return rows.cast_column(image_column, Image(decode=False))
     return rows
 
 
@@ -88,7 +93,7 @@ def _whole(
     if path.suffix == ".json":
         content, root = _json(path), _root(image_root, data)
         return (_annotations if isinstance(content, list) else _karpathy)(path, content, split, root)
-    if (path / f"{split}_caps.txt").exists() or (path / "id_mapping.json").exists():
+    if _names_files(path, split):
         return _official(path, split, _root(image_root, data))
     if path.suffix in (".parquet", ".jsonl"):
         kind = "parquet" if path.suffix == ".parquet" else "json"
@@ -101,6 +106,11 @@ def _whole(
         folder = split_folder(path, split, any_split) or path
         return load_split(data, "train", path="imagefolder", data_files=f"{literal(folder.resolve())}/**")
     return None
+
+
+def _names_files(path: Path, split: str) -> bool:
+    """Whether a source is a list of pictures below an image root: annotations in a json, or the official layout."""
+    return path.suffix == ".json" or (path / f"{split}_caps.txt").exists() or (path / "id_mapping.json").exists()
 
 
 def _sliced(rows: Dataset, data: str, split: str) -> Dataset:

@@ -85,10 +85,7 @@ def evaluation(source: str, data: DataArguments, split: str, options: Evaluation
         captions_that_count(name, len(rows), owners)  # check before the embedding, which may take hours
     if options.folds:
         fold_rows(owners, len(rows), options.folds)
-    if options.graded == "classes" and labels_of(rows) is None:
-        raise ValueError(
-            f"{data.data} has no scene classes for --graded classes: name their column with --label_column"
-        )
+    _check_labels(rows, data, options)
     with load_errors(source):
         encoder = load_encoder(source, weights=not options.embeddings, **options.loading)
         facts = embedding_facts(source, rows, split, dtype, encoder.text_limit, options.loading)
@@ -124,6 +121,21 @@ def _check(options: EvaluationOptions):
         output_file(options.save_embeddings)
     if options.graded == "captions":
         load_rapidfuzz()  # a missing one is told before hours of embedding
+
+
+def _check_labels(rows, data: DataArguments, options: EvaluationOptions):
+    """Check that the scene classes that were asked for are there."""
+    if labels_of(rows) is not None:
+        return
+    if data.label_column != DataArguments.label_column:
+        raise ValueError(
+            f"{data.data} has no scene class for every image in {data.label_column!r}: name another --label_column, or "
+            "leave it out"
+        )
+    if options.graded == "classes":
+        raise ValueError(
+            f"{data.data} has no scene classes for --graded classes: name their column with --label_column"
+        )
 
 
 def resolved_dtype(name: str, device: torch.device) -> str:

@@ -67,6 +67,9 @@ def test_what_is_out_of_range_is_one_line(vsehub, calls):
         (("--folds", "-1"), "--folds: must be"),
         (("--batch_size", "0"), "--batch_size: must be"),
         (("--ties", "optimistic"), "there is no flag --ties"),
+        (("--no_means",), "--no_means changes nothing without --graded"),
+        (("--ground_truth", "x"), "--ground_truth changes nothing without --protocol cxc or eccv"),
+        (("--embeddings", "x", "--batch_size", "3"), "contradict each other"),
     ):
         assert said in vsehub("evaluate", "org/m", "--data", "d", *words, status=2)
     assert "DATA is missing" in vsehub("evaluate", "org/m", status=2) and made == []
@@ -107,3 +110,8 @@ def test_means_of_the_modalities_are_subtracted_unless_switched_off(
     assert [each["evaluation"]["means_subtracted"] for each in (less, raw)] == [True, False]
     changed = {name for name in raw if "ndcg" in name and raw[name] != less[name]}
     assert changed and all("mixed" in name for name in changed)
+
+
+def test_a_column_of_scene_classes_that_is_not_there_is_told(vsehub, tiny_folder, pairs):
+    said = vsehub("evaluate", tiny_folder, "--data", pairs, "--label_column", "scene", status=2)
+    assert "no scene class for every image in 'scene': name another --label_column" in said

@@ -146,3 +146,14 @@ def test_a_device_that_is_not_there_is_told(monkeypatch):
     with pytest.raises(ValueError, match="each has a device of its own"):
         flags.chosen_device("cpu")
     assert flags.chosen_device("auto").type in ("cpu", "mps")
+
+
+def test_a_flag_that_would_change_nothing_is_refused_and_a_default_is_not(parser):
+    parser.add_need("wing_span", "OUT", lambda args: args.out)
+    parser.add_rivals("wing_span", "pair")
+    assert parser.parse_args(["m"]).wing_span == 2
+    assert parser.parse_args(["m", "o", "--wing_span", "2"]).wing_span == 2
+    with pytest.raises(ValueError, match="--wing_span changes nothing without OUT: add that, or leave --wing_span out"):
+        parser.parse_args(["m", "--wing-span", "2"])
+    with pytest.raises(ValueError, match="--wing_span and --pair contradict each other: leave one of them out"):
+        parser.parse_args(["m", "o", "--wing-span", "2", "--pair", "a", "b"])

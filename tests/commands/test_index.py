@@ -75,6 +75,9 @@ def test_what_is_out_of_range_is_one_line(flags, said, vsehub, photos, tmp_path)
         (("--captions_column", "text"), "--captions_column goes with a dataset"),
         (("--image_root", "."), "add --split train"),
         (("--split", "train", "--tile", "64"), "--tile 64: rows of a dataset are not cut into tiles"),
+        (("--overlap", "8"), "--overlap 8 changes nothing without --tile"),
+        (("--no_fast",), "--no_fast changes nothing without --update"),
+        (("--no_fast", "--update", "--fast"), "contradict each other"),
     ],
 )
 def test_flags_that_would_change_nothing_are_refused(flags, said, vsehub, photos, tmp_path):

@@ -32,3 +32,13 @@ def test_what_cannot_be_written_is_one_line(vsehub, index, tmp_path):
     ):
         assert said in vsehub("index", "export", folder, "--out", out, status=2)
     assert "invalid choice: 'csv'" in vsehub("index", "export", index.folder, "--out", "x", "--to", "csv", status=2)
+
+
+def test_flags_that_would_change_nothing_are_refused(vsehub, index):
+    for words, said in (
+        (("--table", "x"), "--table changes nothing without --to lance"),
+        (("--images", "."), "--images changes nothing without --to geoparquet"),
+        (("--to", "parquet", "--out", "lance://db/x"), "--to changes nothing without a file or folder as --out"),
+        (("--to", "lance", "--table", "t", "--out", "lance://db/x"), "--table changes nothing without a folder"),
+    ):
+        assert said in vsehub("index", "export", index.folder, "--out", "x", *words, status=2)

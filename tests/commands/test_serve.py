@@ -43,13 +43,13 @@ def test_the_flags_reach_the_server(index, served, tmp_path, monkeypatch, capsys
     assert f"http://127.0.0.1:{address[1]}  1 items of {index}; Ctrl+C ends" in said
     (tmp_path / "token").write_text(f"{TOKEN}\n")
     words = ["--token_file", str(tmp_path / "token"), "--max_body", "1", "--max_pixels", "100", "--max_batch", "5"]
-    words += ["--max-requests", "7", "--images", "photos", "--example", "a dog", "--example", "a boat"]
+    words += ["--max-requests", "7", "--images", str(tmp_path), "--example", "a dog", "--example", "a boat"]
     assert main(["serve", str(index), "--port", "0", "--host", "0.0.0.0", *words]) == 0
     _, address, token, images, _, limits, others = served[1]
     assert (
         address[0] == "0.0.0.0"
         and token == TOKEN
-        and images == ["photos"]
+        and images == [str(tmp_path)]
         and others["examples"] == ("a dog", "a boat")
     )
     assert (limits.body, limits.pixels, limits.batch, limits.requests) == (1_000_000, 100, 5, 7)

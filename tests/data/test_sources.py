@@ -144,6 +144,13 @@ def test_names_in_a_column_are_files_of_the_image_root_and_a_missing_one_stays_m
         read_source(path, "test", str(tmp_path / "nowhere"))
 
 
+def test_an_image_root_that_is_not_used_is_told(tmp_path, images, caplog):
+    (tmp_path / "picture").mkdir()
+    shutil.copy(images / "0.jpg", tmp_path / "picture")
+    read_source(str(tmp_path / "picture"), "train", str(images))
+    assert "--image_root is not used, since column 'image' holds no names of files: leave it out" in caplog.text
+
+
 def test_the_name_of_a_split_stands_in_the_path_and_validation_may_be_called_val(tmp_path):
     source = str(tmp_path / "{split}.json")
     assert path_of(source, "validation") == tmp_path / "validation.json"

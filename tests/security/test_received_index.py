@@ -215,7 +215,8 @@ def test_no_verb_fetches_what_an_index_names(where, crafted, photos, tmp_path, c
         assert (tmp_path / "page.html").read_text().count("data:image") == shown
         for kind in ("parquet", "geoparquet"):
             out = str(tmp_path / f"out.{kind}")
-            assert main(["index", "export", str(folder), "--to", kind, "--out", out, "--images", str(photos)]) == 0
+            images = ["--images", str(photos)] if kind == "geoparquet" else []
+            assert main(["index", "export", str(folder), "--to", kind, "--out", out, *images]) == 0
         assert main(["index", str(photos), "--out", str(folder), "--update"]) == 0
         assert watch.seen == [], capsys.readouterr().err
 
