@@ -41,13 +41,22 @@ class EndpointHandler:
 
     Args:
         path: folder of the repository.
+
+    Raises:
+        ValueError: the checkpoint lacks weights.
     """
 
     lock = threading.Lock()  # tokenizers refuse to be used by two threads at once
 
     def __init__(self, path: str = ""):
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.model = AutoModel.from_pretrained(path, trust_remote_code=True).to(device).eval()
+        model, info = AutoModel.from_pretrained(path, trust_remote_code=True, output_loading_info=True)
+        if lost := sorted(map(str, info["missing_keys"])):  # transformers only warns, and draws new ones
+            raise ValueError(
+                f"{len(lost)} weights are not in the checkpoint (first: {lost[0]}), and random ones would find nothing: "
+                "upload the whole model again"
+            )
+        self.model = model.to(device).eval()
         self.processor = AutoProcessor.from_pretrained(path, trust_remote_code=True)
 
     def __call__(self, data: dict):
@@ -59,8 +68,9 @@ class EndpointHandler:
         """
         deadline = time.monotonic() + SECONDS
         data = data if isinstance(data, dict) else {}
-        inputs, parameters = data.get("inputs"), data.get("parameters") or {}
-        if not isinstance(parameters, dict):
+        inputs, parameters = data.get("inputs"), data.get("parameters")
+        parameters = {} if parameters is None else parameters
+        if not isinstance(parameters, dict) or set(parameters) - {"candidate_labels"}:
             raise ValueError('parameters must be {"candidate_labels": [...]}')
         if hasattr(inputs, "getbands"):  # the toolkit decodes a body of type image/*
             inputs = {"image": inputs}

@@ -120,6 +120,7 @@ class Index(abc.ABC):
         if self._named:
             self.origin = self.origin if folders_of(self.origin) else new_origin()
             remember_folders(self.origin, self._named)
+        self.origin = self.origin or new_origin()  # of pictures in memory, too: a server's ids depend on it
 
     def check_model(self, model: dict):
         """Refuse vectors of another model.

@@ -94,7 +94,9 @@ class LiveIndex:
 
     def __init__(self, retriever: Retriever, images: Iterable[str] = (), stamp: tuple | None = None):
         self.encoder, self.place = retriever.encoder, retriever.index.place
-        self.images, self.key = list(images), retriever.index.origin or secrets.token_hex(16)
+        origin: Any = retriever.index.origin  # one that was received may hold anything there
+        self.images = list(images)
+        self.key = origin if origin and isinstance(origin, str) else secrets.token_hex(16)
         self.takeovers = 0
         self.problem: str | None = None
         self.now = State(retriever, self.images, self.key)

@@ -95,7 +95,7 @@ def read_question(body: bytes, limits: Limits) -> Question:
     if isinstance(question.k, bool) or not isinstance(question.k, int) or question.k < 1:
         raise ValueError("k must be a whole number of at least 1")
     if question.k > limits.hits:
-        raise TooMuchError(f"at most {limits.hits} hits a request, asked for {question.k}")
+        raise TooMuchError(f"at most {limits.hits} hits a request: lower k")  # which may have thousands of digits
     plus, minus = (given if isinstance(given, list) else [given] for given in (question.plus, question.minus))
     if len(plus) + len(minus) > PARTS:  # before they are looked at: a body has room for millions
         raise TooMuchError(f"at most {PARTS} parts in plus and minus")
@@ -122,10 +122,13 @@ def read_embedding(body: bytes, limits: Limits, dimension: int, models: tuple[st
     _known(content, ("input", "model", "encoding_format", "dimensions", "user"))
     if content.get("model") not in (None, *models):
         raise ValueError(f"there is one model here, {models[0]!r}: name that, or none")
-    if content.get("dimensions") not in (None, dimension):
+    asked, user = content.get("dimensions"), content.get("user")
+    if asked is not None and (type(asked) is not int or asked != dimension):  # True and 16.0 are equal to numbers
         raise ValueError(f"this model's vectors have {dimension} dimensions: leave dimensions out")
-    form = content.get("encoding_format") or "float"
-    if form not in ("float", "base64"):
+    if not isinstance(user, (str, type(None))):
+        raise ValueError("user must be a string")
+    form = content.get("encoding_format")
+    if form not in (None, "float", "base64"):
         raise ValueError("encoding_format must be float or base64")
     given = content.get("input")
     given = given if isinstance(given, list) else [given]

@@ -2,12 +2,14 @@
 
 import base64
 import io
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from vsehub.hub_cards import handler as module
 from vsehub.hub_cards.handler import EndpointHandler
@@ -64,6 +66,8 @@ def test_labels_are_ranked_by_their_share(handler, tiny_pictures, tiny_captions,
         ({"inputs": {"audio": "x"}}, "inputs must be"),
         ({"inputs": {"text": []}}, "neither an image nor a text"),
         ({"inputs": {"text": "a"}, "parameters": [1]}, "parameters must be"),
+        ({"inputs": {"text": "a"}, "parameters": []}, "parameters must be"),
+        ({"inputs": {"text": "a"}, "parameters": {"candidate_label": ["a"]}}, "parameters must be"),
         ({"inputs": {"text": ["a", " "]}}, "text 1 must be a string with words"),
         ({"inputs": {"text": [3]}}, "text 0 must be a string with words"),
         ({"inputs": {"image": "https://example.org/a.png"}}, "addresses are not fetched"),
@@ -80,6 +84,16 @@ def test_a_request_of_another_kind_is_told_what_is_one(handler, request_, said):
 def test_an_error_counts_the_items_of_the_request_and_not_of_a_batch(handler):
     with pytest.raises(ValueError, match="text 20 is not Unicode"):
         handler({"inputs": {"text": ["a dog"] * 20 + ["\ud800"]}})
+
+
+def test_a_model_that_lacks_a_weight_is_not_served(tiny_folder, tmp_path):
+    shutil.copytree(tiny_folder, tmp_path / "torn")
+    weights = load_file(tmp_path / "torn" / "model.safetensors")
+    lost = next(name for name in weights if name.startswith("text_pooling"))
+    del weights[lost]
+    save_file(weights, tmp_path / "torn" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=f"1 weights are not in the checkpoint .first: {lost}"):
+        EndpointHandler(str(tmp_path / "torn"))
 
 
 def test_labels_must_be_there(handler, tiny_pictures):

@@ -135,3 +135,21 @@ def test_an_index_in_memory_is_served_as_it_is(tiny_folder, tiny_pictures):
     retriever.add_texts(["a dog"])
     live = LiveIndex(retriever)
     assert not live.refresh() and len(live.now.index) == 1
+
+
+def test_ids_of_pictures_from_memory_outlive_the_server(tmp_path, tiny_folder, tiny_pictures):
+    retriever = Retriever.from_pretrained(tiny_folder)
+    retriever.add_images(tiny_pictures)
+    retriever.save(tmp_path / "index")
+    ids = []
+    for _ in range(2):
+        with client_of(tmp_path / "index") as client:
+            ids.append([hit["id"] for hit in client.post("/search", json={"text": "a dog"}).json()["hits"]])
+    assert ids[0] == ids[1] and len(ids[0]) == len(tiny_pictures)
+
+
+@pytest.mark.parametrize("origin", [["a"], {}, 3, ""])
+def test_a_name_that_is_none_stops_no_server(own, origin):
+    path = own[0] / "index" / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"origin": origin}))
+    assert len(service_of(own[0] / "index").live.key) == 32

@@ -48,6 +48,11 @@ def test_a_question_is_read_with_its_parts():
         (b'{"text": "a", "cutoff": 1e999}', "cutoff must be a number"),
         (b'{"text": "a", "k": 0}', "k must be a whole number"),
         (b'{"text": "a", "k": 1.5}', "k must be a whole number"),
+        (b'{"text": "a", "k": 3.0}', "k must be a whole number"),
+        (b'{"text": "a", "k": true}', "k must be a whole number"),
+        (b'{"text": "a", "k": "3"}', "k must be a whole number"),
+        (b'{"text": "a", "cutoff": false}', "cutoff must be a number"),
+        (b'{"text": "a", "plus": {"text": "b", "weight": null}}', "the weight in plus must be a number"),
         (b'{"text": "a", "like": "b"}', "a query of its own"),
         (b'{"text": "a", "plus": [3]}', "plus takes texts"),
         (b'{"text": "a", "minus": {"path": "a.jpg"}}', "minus takes texts"),
@@ -61,10 +66,11 @@ def test_what_is_no_question_is_one_line(body, said):
     assert not isinstance(error.value, TooMuchError) and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("more", [{"k": 51}, {"plus": ["a"] * 9}, {"text": "a" * 10_001}])
+@pytest.mark.parametrize("more", [{"k": 51}, {"k": 10**4000}, {"plus": ["a"] * 9}, {"text": "a" * 10_001}])
 def test_what_asks_for_too_much_says_how_much_there_is(more):
-    with pytest.raises(TooMuchError, match="at most"):
+    with pytest.raises(TooMuchError, match="at most") as error:
         asked(**{"text": "a", **more})
+    assert len(str(error.value)) < 200
 
 
 def test_what_is_refused_is_refused_before_it_is_worked_on(monkeypatch):
@@ -88,6 +94,7 @@ def test_embeddings_are_read_in_order():
     read = embedding(input=["a", {"image": "AAAA"}, {"text": "b"}], model="tiny", encoding_format="base64", user="me")
     assert read.items == [("text", "a"), ("image", "AAAA"), ("text", "b")] and read.packed
     assert not embedding(input=["a"], model="default", dimensions=16).packed
+    assert not embedding(input=["a"], model=None, dimensions=None, encoding_format=None, user=None).packed
 
 
 @pytest.mark.parametrize(
@@ -102,6 +109,11 @@ def test_embeddings_are_read_in_order():
         ({"input": "a", "model": "gpt"}, "there is one model here, 'tiny'"),
         ({"input": "a", "dimensions": 8}, "have 16 dimensions"),
         ({"input": "a", "encoding_format": "int8"}, "float or base64"),
+        *(({"input": "a", "encoding_format": wrong}, "float or base64") for wrong in (0, "", [], {}, False)),
+        *(({"input": "a", "dimensions": wrong}, "have 16 dimensions") for wrong in (16.0, "16", [16], True)),
+        ({"input": "a", "model": ["tiny"]}, "there is one model here"),
+        ({"input": "a", "user": 3}, "user must be a string"),
+        ({"input": [None]}, "input takes texts"),
         ({"input": "a", "stream": True}, "no field 'stream'"),
         ({"input": ["a"] * 4}, "at most 3 texts and pictures"),
     ],
