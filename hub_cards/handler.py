@@ -53,7 +53,7 @@ class EndpointHandler:
         model, info = AutoModel.from_pretrained(path, trust_remote_code=True, output_loading_info=True)
         if lost := sorted(map(str, info["missing_keys"])):  # transformers only warns, and draws new ones
             raise ValueError(
-                f"{len(lost)} weights are not in the checkpoint (first: {lost[0]}), and random ones would find nothing: "
+                f"{len(lost)} weights are not in the checkpoint (first: {lost[0]}), and random ones find nothing: "
                 "upload the whole model again"
             )
         self.model = model.to(device).eval()
