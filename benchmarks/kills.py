@@ -1,6 +1,6 @@
 """Kill training at random, fill the disk at every write, and see that nothing is lost: `python benchmarks/kills.py`.
 
-D2S-VSE's two stages on generated scenes, with accumulation, dropout and augmentation:
+D2S-VSE's two stages on generated scenes, with accumulation, dropout, augmentation and averaged weights:
 
 - kills: SIGKILL at random steps and at random calls of the system inside saves; the run is then started again with
   `--resume_from_checkpoint true`. Losses and published weights must be bitwise those of the unbroken run.
@@ -37,7 +37,8 @@ CALLS = ("fsync", "rename", "replace", "mkdir", "open", "unlink", "rmdir")
 FLAGS = """--image_size 32 --projection_dim 16 --num_mask_tokens 4 --decoder_layers 1 --decoder_heads 2
 --size_augmentation 0.2 --text_dropout 0.2 --text_augmentation 0.2 --image_augmentation crop
 --per_device_train_batch_size 8 --gradient_accumulation_steps 2 --max_steps 4 --logging_steps 1 --eval_strategy steps
---save_strategy steps --eval_steps 2 --save_steps 2 --use_cpu True --dense_teacher online --report_to none""".split()
+--save_strategy steps --eval_steps 2 --save_steps 2 --use_cpu True --dense_teacher online --average_weights 0.9
+--report_to none""".split()
 # What writes: the end of a checkpoint, and `best` and `hub`, which go through `whole_folder`.
 SAVES = ((checkpoints.SealedCheckpoints, "_save_checkpoint"), (stages, "save"), (run_d2s, "publish_run"))
 
