@@ -73,7 +73,16 @@ def parser() -> Parser:
 
 def main(argv: list[str]) -> int:
     """Caption what is missing; print the counts."""
-    args = parser().parse_args(argv)
+    flags = parser()
+    args = flags.parse_args(argv)
+    if args.api_base:
+        flags.refuse_without_effect(args, "batch_size dtype device", "beside --api_base, whose server decides")
+    else:
+        flags.refuse_without_effect(
+            args, "concurrency timeout tries", "without --api_base", "add that, or leave it out"
+        )
+    if args.temperature == 0:
+        flags.refuse_without_effect(args, "top_p", "beside --temperature 0, which takes the likeliest word")
     from ..data.captioning.caption_job import caption_images
 
     calm(args.verbose)

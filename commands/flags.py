@@ -121,6 +121,22 @@ class Parser(argparse.ArgumentParser):
             if given[flag] is not None and not met(parsed):
                 self.error(f"--{flag} changes nothing without {what}: add that, or leave --{flag} out")
 
+    def refuse_without_effect(self, args: argparse.Namespace, names: str, why: str, remedy: str = "leave it out"):
+        """Refuse flags that another flag, or its absence, makes void; one that has its default value passes.
+
+        Args:
+            args: the parsed command line.
+            names: of the flags.
+            why: what makes them void, as `without --api_base`.
+            remedy: what to do.
+
+        Raises:
+            ValueError: names the first of them.
+        """
+        for name in names.split():
+            if getattr(args, name) != self.get_default(name):
+                self.error(f"--{name} {getattr(args, name)} has no effect {why}: {remedy}")
+
     def _fill_places(self, parsed: argparse.Namespace, words: list[str]):
         """Give the words without a flag, in order, to the arguments that were not given by name."""
         named = [name for name, _ in self.places if getattr(parsed, name) is not None]

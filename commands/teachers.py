@@ -50,7 +50,15 @@ def parser() -> Parser:
 
 def main(argv: list[str]) -> int:
     """Make the features; print how many rows each split has."""
-    args = parser().parse_args(argv)
+    flags = parser()
+    args = flags.parse_args(argv)
+    if not args.train_teachers:
+        training = "train_batch_size learning_rate temperature seed"
+        flags.refuse_without_effect(args, training, "without --train_teachers", "add that, or leave it out")
+    if args.text and not args.image:
+        flags.refuse_without_effect(args, "views image_augmentation", "without --vision", "add that, or leave it out")
+    if args.views == 1 and (args.image == "captions" or not args.train_teachers):
+        flags.refuse_without_effect(args, "image_augmentation", "beside --views 1", "take more, or leave it out")
     from ..training.teachers import TeacherOptions, write_teachers
 
     calm(args.verbose)

@@ -29,12 +29,13 @@ def push(folder: str | Path, repo_id: str, private: bool = False, tag: str | Non
     Args:
         folder: what `save_pretrained` wrote (for a training run, its `hub` folder), with a card.
         repo_id: `name` or `organisation/name`.
-        private: whether a new repository is private.
+        private: whether a new repository is private; one that is public is refused then.
         tag: put on the new commit; an existing one is refused before anything is uploaded.
         message: of the commit.
 
     Raises:
-        ValueError: the folder is incomplete, the repository holds another architecture, or the tag exists.
+        ValueError: the folder is incomplete, the repository holds another architecture, or is public and should be
+            private, or the tag exists.
     """
     folder, api = Path(folder), HfApi()
     if not REPO_ID.fullmatch(repo_id):
@@ -43,6 +44,11 @@ def push(folder: str | Path, repo_id: str, private: bool = False, tag: str | Non
         raise ValueError(f"{tag!r} is no name of a tag: letters, digits, - _ . such as v1")
     files = shipped_files(folder)
     repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+    if private and not api.repo_info(repo_id).private:
+        raise ValueError(
+            f"{repo_id} is there and public, and --private is of a new repository: make it private in its settings on "
+            "the Hub, or leave --private out"
+        )
     there = set(api.list_repo_files(repo_id))
     _same_architecture(api, repo_id, there, folder)
     if tag is not None and _has_tag(api, repo_id, tag):

@@ -11,6 +11,7 @@ import torch
 from accelerate.state import AcceleratorState, PartialState
 from datasets import Dataset
 from transformers import TrainingArguments
+from transformers.hf_argparser import string_to_bool
 
 from ..evaluation.embed import labels_of, row_metrics
 from ..evaluation.scene_metrics import captions_are_shared
@@ -28,7 +29,6 @@ from ..files.numbers import (
     seed,
     whole,
 )
-from .own_arguments import StructureArguments
 
 FOLDS, FOLDED = 5, 5000  # the 1K protocol of COCO
 _width, _share_or_steps = whole(1, 65_536), number(0, 2**31 - 1)
@@ -120,10 +120,19 @@ Parser = TypeVar("Parser", bound=argparse.ArgumentParser)
 WHOLE_MODEL_OPTIMIZERS = ("galore", "apollo", "lomo", "adalomo", "schedule_free")
 
 
+def _always(text: str) -> bool:
+    """The type of `--do_eval`, which Trainer sets to True whatever it was."""
+    if not string_to_bool(text):
+        raise argparse.ArgumentTypeError("a run evaluates what it selects; --eval_strategy no: only the last model")
+    return True
+
+
 def with_ranges(parser: Parser) -> Parser:
     """Give each numeric flag of a parser the type that refuses what is out of range; finite, where none is listed."""
     for action in parser._actions:
-        if action.dest in RANGES:
+        if action.dest == "do_eval":
+            action.type = _always
+        elif action.dest in RANGES:
             action.type = RANGES[action.dest]
         elif action.type in (int, float):
             action.type = number() if action.type is float else whole(-(2**31))
@@ -138,9 +147,9 @@ def check_settings(stage: str, training: TrainingArguments):
     """
     check_launch(training)
     table = REFUSED if stage == "prior" else {**REFUSED, **REFUSED_FOR_PAIRS}
-    unset = _unset(type(training))
+    plain = unset(type(training))
     for name, reason in table.items():
-        if hasattr(training, name) and getattr(training, name) != unset[name]:
+        if hasattr(training, name) and getattr(training, name) != plain[name]:
             raise ValueError(f"--{name} {getattr(training, name)}: {reason}")
     if str(getattr(training, "train_sampling_strategy", "random")) == "group_by_length":
         raise ValueError(f"--train_sampling_strategy group_by_length: {REFUSED['group_by_length']}")
@@ -216,18 +225,6 @@ def check_lora(lora: bool, freeze_vision_batch_norm: bool, rank: int | None = No
         )
 
 
-def check_structure(objective: StructureArguments):
-    """Refuse parts of structure-aware distillation where its weight is 0: they would not be used.
-
-    Raises:
-        ValueError: with the flag and the remedy.
-    """
-    given = {"structure_bank": objective.structure_bank, "learn_text_share": objective.learn_text_share}
-    for name, value in given.items():
-        if value and not objective.structure_weight:
-            raise ValueError(f"--{name} {value} has no effect without --structure_weight: set that, or leave it out")
-
-
 def check_fsdp(training: TrainingArguments, cached_tail: bool = False):
     """Refuse `--fsdp` (FSDP2) with what would not shard, or not train the same.
 
@@ -263,7 +260,7 @@ def check_fsdp(training: TrainingArguments, cached_tail: bool = False):
             raise ValueError(f"--fsdp and {flag}: weights are not whole when it needs them; leave one of the two out")
 
 
-def _unset(kind: type[TrainingArguments]) -> dict:
+def unset(kind: type[TrainingArguments]) -> dict:
     """Each setting as it is when it was not given."""
     # TrainingArguments set up the processes anew when they are made: those of the run must stay as they are.
     states = [(state, dict(state._shared_state)) for state in (PartialState, AcceleratorState)]

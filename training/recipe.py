@@ -59,6 +59,8 @@ def parse_stages(
         raise ValueError(f"{path}: {numbers[0]} is a section, written `{numbers[0]}: {{flag: value}}`")
     listed = common.pop("stages", None)
     wanted = wanted or ([listed] if isinstance(listed, str) else listed) or [stages[0], stages[1]]
+    if not (isinstance(wanted, list) and all(isinstance(stage, str) for stage in wanted)):
+        raise ValueError(f"{path}: stages are names, as `stages: [{stages[0]}, {stages[1]}]`, not {wanted}")
     common.pop("system", None)
     unknown = set(wanted) - set(stages)
     if unknown:
@@ -82,8 +84,27 @@ def parse_stages(
     return parsed, list(wanted)
 
 
+def given_names(argv: list[str], stages: tuple[str, ...]) -> tuple[set[str], dict[str, set[str]]]:
+    """Names of the flags of a command line, and of the settings that it or its recipe gives for one stage alone.
+
+    Args:
+        argv, stages: as for `parse_stages`, which has read them without an error.
+    """
+    argv = [underscored(word) for word in argv]
+    recipe = read_recipe(argv.pop(0)) if argv and not argv[0].startswith("-") else {}
+    flags, staged, _ = _split_flags(argv, stages)
+    own = {stage: _flag_names(staged[stage]) | set(recipe.get(stage) or {}) for stage in stages}
+    return _flag_names(flags).union(*(_flag_names(words) for words in staged.values())), own
+
+
+def _flag_names(words: Sequence[str]) -> set[str]:
+    return {word.partition("=")[0][2:].removeprefix("no_") for word in words if word.startswith("--")}
+
+
 def _with_remedy(error: str) -> str:
     """An error of transformers, and the way out where it names none."""
+    if "False is not a valid" in error:  # of a recipe
+        return f"{error}; YAML reads `no` as false: write it in quotes, 'no'"
     last = "; to keep the last model in place of the best: --load_best_model_at_end False"
     return error.rstrip(".") + last if "load_best_model_at_end requires" in error else error
 
@@ -101,6 +122,19 @@ class _Parser(HfArgumentParser):
         raise ValueError(message)
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuse a key that is there twice: the last one would count, and the others be forgotten."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        names = [key.value for key, _ in node.value]
+        twice = next((key for key, _ in node.value if names.count(key.value) > 1 and key.value != "<<"), None)
+        if twice is not None:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the key {twice.value!r} is there twice: leave one out", twice.start_mark
+            )
+        return super().construct_mapping(node, deep)
+
+
 def read_recipe(path: str) -> dict:
     """Read a recipe as it is written.
 
@@ -108,7 +142,7 @@ def read_recipe(path: str) -> dict:
         ValueError: not YAML, or not a mapping.
     """
     try:
-        recipe = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        recipe = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)  # noqa: S506  # a SafeLoader
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not a YAML recipe ({' '.join(str(error).split())})") from None
     if not isinstance(recipe, dict):
@@ -183,4 +217,4 @@ def _split_flags(argv: list[str], stages: Sequence[str]) -> tuple[list[str], dic
     return flags, staged, wanted
 
 
-__all__ = ["load_recipe", "parse_stages", "read_recipe"]
+__all__ = ["given_names", "load_recipe", "parse_stages", "read_recipe"]

@@ -12,6 +12,7 @@ evaluation split. The result is a Hub folder, `OUTPUT_DIR/hub`.
 import sys
 from functools import partial
 
+from vsehub.data.arguments import DataArguments
 from vsehub.files.memory import reuse_memory
 from vsehub.training.arguments import PIR_ARGUMENTS
 from vsehub.training.meeting import ending_together
@@ -26,8 +27,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run the stages one after the other and, if there is a retrieval model, write the Hub folder."""
     reuse_memory()
     stages = read_stages(argv, STAGES, PIR_ARGUMENTS)
-    if any(args.data.dense_sampling for args in stages.values()):
-        raise ValueError("--dense_sampling is for D2S-VSE's first stage: PIR reads no dense text; leave it out")
+    for name in ("dense_sampling", "dense_text"):
+        if any(getattr(args.data, name) != getattr(DataArguments, name) for args in stages.values()):
+            raise ValueError(f"--{name} is of D2S-VSE: PIR reads no dense text; leave it out")
     with ending_together():
         check_stages(stages)
         preflight(stages)

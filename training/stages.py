@@ -26,12 +26,13 @@ from ..hub_cards.model_card import write_model_card
 from .arguments import RetrievalTrainingArguments, TowerArguments
 from .bad_pictures import tell_bad_pictures
 from .checkpoints import refuse_non_finite
-from .limits import check_fsdp, check_lora, check_metric_of_rows, check_settings, check_structure, metric_of
+from .limits import check_fsdp, check_lora, check_metric_of_rows, check_settings, metric_of
 from .progress import is_silent, places_lines, say
-from .recipe import parse_stages
+from .recipe import given_names, parse_stages
 from .resume import FINISHED, Resume, begin, checkpoint_of, is_finished, parse_resume, run_in
 from .settings import forget_caches_of_other_bands, settings_of
 from .streamed_pairs import check_streaming
+from .without_effect import refuse_without_effect
 
 TRAINING_FILE = "training.json"  # in the folder of a stage: what a card says of it
 OF_A_STAGE = (  # settings of the data that each stage may have of its own
@@ -94,7 +95,6 @@ class StageArguments:
         check_settings(self.stage, self.training)
         rank = self.model.lora_rank if self.model.lora_rank != TowerArguments.lora_rank else None
         check_lora(self.model.lora, self.model.freeze_vision_batch_norm, rank)
-        check_structure(self.objective)
         check_fsdp(self.training, bool(self.training.cache_vision and getattr(self.model, "train_vision_from", None)))
         check_streaming(self.stage, data, self.training, self.objective)
         self.training.metric_for_best_model = metric_of(self.training, self.stage)
@@ -144,7 +144,8 @@ def read_stages(
     Raises:
         ValueError, FileNotFoundError: bad flags, or stages with different folders or data.
     """
-    parsed, wanted = parse_stages(sys.argv[1:] if argv is None else argv, names, kinds, defaults)
+    argv = sys.argv[1:] if argv is None else argv
+    parsed, wanted = parse_stages(argv, names, kinds, defaults)
     stages = {stage: StageArguments(stage, *parsed[stage]) for stage in wanted}
     roots = {str(args.root) for args in stages.values()}
     if len(roots) > 1:
@@ -153,6 +154,7 @@ def read_stages(
     if len({bool(args.training.fsdp) for args in stages.values()}) > 1:
         raise ValueError("--fsdp for some stages of a run: give it to all of them, or run them apart")
     _one_reading(stages)
+    refuse_without_effect(stages, *given_names(argv, names))
     return stages
 
 

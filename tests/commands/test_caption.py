@@ -58,3 +58,15 @@ def test_a_revision_of_a_server_is_refused(vsehub):
     assert "a server chooses the version of its model" in vsehub(
         *WORDS, "--api_base", "http://h/v1", "--revision", "r", status=2
     )
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ("--concurrency 3", "--concurrency 3 has no effect without --api_base: leave it out or add that"),
+        ("--api_base http://h/v1 --batch_size 4", "--batch_size 4 has no effect beside --api_base"),
+        ("--temperature 0 --top_p 0.5", "--top_p 0.5 has no effect beside --temperature 0"),
+    ],
+)
+def test_a_flag_without_effect_is_refused(vsehub, flags, said):
+    assert said in vsehub(*WORDS, *flags.split(), status=2)

@@ -1,5 +1,6 @@
 """`vsehub teachers`: what reaches `write_teachers`, and the rows that are counted."""
 
+import pytest
 import torch
 
 NAME = "vsehub.training.teachers.write_teachers"
@@ -23,3 +24,21 @@ def test_what_is_out_of_range_is_one_line(vsehub, calls):
     for flag, value in (("--views", 0), ("--batch_size", -1), ("--temperature", "nan"), ("--learning_rate", 0)):
         assert f"argument {flag}: must be" in vsehub(*words, "--out", "o", flag, value, status=2)
     assert "required: --out" in vsehub(*words, status=2) and made == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ("--vision i --learning_rate 0.1", "--learning_rate 0.1 has no effect without --train_teachers: add that"),
+        ("--text t --views 2", "--views 2 has no effect without --vision"),
+        ("--vision i --image_augmentation rand_augment", "rand_augment has no effect beside --views 1"),
+        (
+            "--vision captions --text t --train_teachers 1 --image_augmentation rand_augment",
+            "rand_augment has no effect beside --views 1",
+        ),
+    ],
+)
+def test_a_flag_without_effect_is_refused(vsehub, calls, flags, said):
+    assert said in vsehub("teachers", "org/pairs", "--out", "o", *flags.split(), status=2)
+    calls(NAME, {})
+    vsehub(*"teachers d --out o --vision i --train_teachers 1 --seed 3 --image_augmentation rand_augment".split())

@@ -24,7 +24,8 @@ class HubError(Exception):
 
 
 class Repository:
-    def __init__(self):
+    def __init__(self, private=False):
+        self.private = private
         first = hashlib.sha1(b"").hexdigest()
         self.commits, self.branches, self.tags = {first: {}}, {"main": first}, {}  # commit -> {path: content}
 
@@ -84,7 +85,7 @@ class LoopbackHub:
         if body.get("type", "model") != "model":
             raise HubError(400, "OnlyModels")
         status = 409 if repo_id in self.repositories else 200
-        self.repositories.setdefault(repo_id, Repository())
+        self.repositories.setdefault(repo_id, Repository(body.get("private") or body.get("visibility") == "private"))
         return status, {"url": f"{self.url}/{repo_id}", "name": repo_id}, {}
 
     def repository(self, repo_id):
@@ -116,7 +117,7 @@ class LoopbackHub:
         repository = self.repository(repo_id)
         siblings = [{"rfilename": path} for path in sorted(repository.files(revision))]
         answer = {"_id": "0", "id": repo_id, "modelId": repo_id, "sha": repository.resolve(revision), "tags": []}
-        return answer | {"siblings": siblings, "private": False, "lastModified": DATE, "createdAt": DATE}
+        return answer | {"siblings": siblings, "private": repository.private, "lastModified": DATE, "createdAt": DATE}
 
     def tree(self, body, repo_id, revision, folder=""):
         files = self.repository(repo_id).files(revision)

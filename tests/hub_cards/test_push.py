@@ -42,6 +42,16 @@ def test_it_takes_one_commit_and_nothing_that_could_execute_on_loading(
     assert abs(report["text"][0][0] - expected(folder)["text"][0][0]) < 1e-6
 
 
+def test_a_public_repository_is_not_taken_for_a_private_one(folder, run_client, loopback_hub, online):
+    words = [str(folder), "tester/open"]
+    runs = [[str(folder), "tester/closed", "--private"], [str(folder), "tester/closed", "--private"]]
+    report, _ = run_client("client_push_verb.py", json.dumps([*runs, words, [*words, "--private"]]), **online)
+    assert [row["status"] for row in report] == [0, 0, 0, 2]
+    assert "tester/open is there and public" in report[-1]["printed"]
+    assert loopback_hub.repositories["tester/closed"].private
+    assert len(loopback_hub.repositories["tester/open"].commits) == 2
+
+
 @pytest.mark.slow
 def test_a_second_push_replaces_and_forgets_in_one_commit_and_refuses_what_is_wrong(
     folder, pir_folder, tmp_path, run_client, loopback_hub, online

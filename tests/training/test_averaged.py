@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from small_runs import SMALL, equal, run, run_pir
-from test_fsdp import difference, logged, run_two
 from torch import nn
 from transformers import TrainerCallback
+from two_processes import difference, logged, run_two
 
 from vsehub import D2SVSEModel
 from vsehub.__main__ import main

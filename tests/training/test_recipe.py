@@ -119,3 +119,20 @@ def test_a_system_that_is_no_name_is_one_error(tmp_path):
 def test_an_error_of_transformers_about_the_best_model_names_the_way_out(tmp_path):
     with pytest.raises(ValueError, match="stage pretrain: .*keep the last model .*--load_best_model_at_end False"):
         parse(tmp_path, "eval_strategy: 'no'\nload_best_model_at_end: true")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("max_steps: 2\nmax_steps: 3", "the key 'max_steps' is there twice: leave one out"),
+        ("pretrain: {max_steps: 2}\npretrain: {seed: 3}", "the key 'pretrain' is there twice"),
+        ("finetune: {seed: 2, seed: 3}", "the key 'seed' is there twice"),
+        ("stages: 3", r"stages are names, as `stages: \[pretrain, finetune\]`, not 3"),
+        ("stages: [1]", r"stages are names, .* not \[1\]"),
+        ("eval_strategy: no", "YAML reads `no` as false: write it in quotes, 'no'"),
+    ],
+)
+def test_a_slip_in_a_recipe_is_told_in_one_line_with_the_remedy(tmp_path, text, said):
+    with pytest.raises(ValueError, match=said) as caught:
+        parse(tmp_path, text)
+    assert "\n" not in str(caught.value)

@@ -57,9 +57,10 @@ def test_a_prior_with_too_few_pictures_for_a_batch_is_refused(overhead, tmp_path
     assert not (tmp_path / "run" / "prior").exists()
 
 
-def test_sampling_of_dense_texts_is_refused_and_not_ignored(overhead, tmp_path):
-    with pytest.raises(ValueError, match="PIR reads no dense text"):
-        run_pir(overhead, tmp_path / "run", "--dense_sampling", "True")
+@pytest.mark.parametrize("flags", [["--dense_sampling", "True"], ["--dense_text", "long.jsonl"]])
+def test_dense_texts_are_refused_and_not_ignored(overhead, tmp_path, flags):
+    with pytest.raises(ValueError, match=f"{flags[0]} is of D2S-VSE: PIR reads no dense text"):
+        run_pir(overhead, tmp_path / "run", *flags)
 
 
 def test_caches_change_nothing_but_rounding(overhead, tmp_path):

@@ -68,9 +68,9 @@ def test_what_they_do_not_follow_from_may_change(flags):
 
 
 def test_a_run_may_be_made_longer_until_it_is_finished():
-    for flags in (["--max_steps", "9"], ["--num_train_epochs", "9"]):
+    for flags in (["--max_steps", "9"], ["--max_steps", "-1", "--num_train_epochs", "9"]):
         assert refusal(settings(), settings(*flags)) == ""
-        assert f"{flags[0]} was " in refusal(settings(), settings(*flags), finished=True)
+        assert f"{flags[-2]} was " in refusal(settings(), settings(*flags), finished=True)
 
 
 def test_rows_are_counted_and_settings_of_other_versions_are_not_compared():
