@@ -57,10 +57,6 @@ class Void(NamedTuple):
     allowed: Any = None
 
 
-def _positive(number: float) -> bool:
-    return number > 0
-
-
 _NO_OWN_PARAMETER = dict.fromkeys(
     ("learn_text_share", "representation_image_weight", "representation_text_weight"), False
 )
@@ -78,7 +74,6 @@ VOID = (
     Void("lr_decay", {"lr_milestones": False}, "set that"),
     Void("lr_scheduler_type lr_scheduler_kwargs", {"lr_milestones": True}),
     Void("warmup_steps", {"lr_scheduler_type": "constant"}, "choose constant_with_warmup", allowed=0),
-    Void("num_train_epochs", {"max_steps": _positive}),
     Void("eval_steps", {"eval_strategy": "epoch"}, "add --eval_strategy steps"),
     Void("save_steps", {"save_strategy": "epoch"}, "add --save_strategy steps"),
     Void("logging_steps", {"logging_strategy": "epoch"}),

@@ -58,7 +58,6 @@ def read(system, *flags, recipe=None, defaults=None):
         ),
         ("d2s", "--weight_decay 0 --decay_biases_and_norms False", "has no effect without --weight_decay"),
         ("d2s", "--lr_scheduler_type constant --warmup_steps 9", "choose constant_with_warmup"),
-        ("d2s", "--num_train_epochs 3 --max_steps 5", "--num_train_epochs 3 has no effect beside --max_steps 5"),
         ("d2s", "--eval_steps 5", "--eval_steps 5 has no effect beside --eval_strategy epoch: add --eval_strategy"),
         ("d2s", "--save_steps 5", "--save_steps 5 has no effect beside --save_strategy epoch"),
         ("d2s", "--logging_strategy epoch --logging_steps 5", "--logging_steps 5 has no effect beside"),
