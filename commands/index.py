@@ -103,6 +103,7 @@ def main(argv: list[str]) -> int:
     args.fast = False if args.no_fast else args.fast
     loading = loading_options(args, args.model)
     from ..search.collection import Collection
+    from ..search.filters import of_dataset
     from ..search.refresh import index_collection
     from ..search.stores.address import is_address
     from ..search.stores.places import holds_index, open_index, reports_at
@@ -137,6 +138,11 @@ def main(argv: list[str]) -> int:
             + (f"; {done.blank} blank tiles left out" if done.blank else "")
             + (f"; no pictures: {done.others}" if done.others else "")
         )
+        if hidden := collection.hidden:
+            ways = ", ".join(map(of_dataset, hidden))
+            remark(
+                args, f"fields of the index are called {', '.join(hidden)}, too: for the data's, --where takes {ways}"
+            )
         tell(args, text, {"index": args.out, **vars(done)})
     return 0
 

@@ -22,6 +22,7 @@ from ..data.rows import image_source
 from ..data.sources import path_of, read_source
 from ..processing.pixels import BadImageError, format_of
 from ..processing.scenes import is_scene, pages_of, read_tiles
+from .index_segments import SCHEMA
 
 LONGEST_FIELD = 200  # characters of a text that `--where` can compare
 
@@ -110,6 +111,13 @@ class Collection:
                     "--image_column"
                 )
         return self._rows
+
+    @property
+    def hidden(self) -> list[str]:
+        """Columns that are called as fields of the index, so that a condition names them in another way."""
+        shown = (self.settings.get("image_column") or "image", self.settings.get("captions_column") or "captions")
+        names = [] if self.files else self.rows.column_names
+        return [name for name in names if name in SCHEMA.names and name != "fields" and name not in shown]
 
     def check(self, may_be_empty: bool = False):
         """Check the source and its settings before anything is changed.

@@ -2,7 +2,8 @@
 
 A condition is written as in Python: `size > 100_000 and collection == "photos"`, `label in ("boat", "pier")`,
 `caption is not None`. Besides the index's own fields it knows the columns of the dataset that a row came from; a column
-whose name has blanks or the like is `field("cloud cover")`.
+whose name has blanks or the like is `field("cloud cover")`, and one that is called as a field of the index is
+`column("size")`. Dates are compared as dates.
 """
 
 import ast
@@ -20,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from .dates import REMEDY, instant, instants
 from .index_segments import SCHEMA
 from .rows import Rows
 
@@ -80,14 +82,18 @@ def path_matches(paths: list[str | None], pattern: str) -> np.ndarray:
     return np.array([path is not None and matches(path.replace(os.sep, "/")) is not None for path in paths], bool)
 
 
-def expression(text: str) -> tuple[pc.Expression, set[str]]:
+def expression(text: str, dates: dict[str, set[bool]] | None = None) -> tuple[pc.Expression, set[str]]:
     """A condition and the names of the fields in it.
+
+    Args:
+        text: of the condition.
+        dates: fields that hold dates, which are numbers (`dates.instants`), and whether these name time zones.
 
     Raises:
         ValueError: it cannot be read.
     """
     try:
-        tree = _parsed(text.strip())
+        tree = _Dates(dates or {}).visit(_parsed(text.strip()))
         names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
         return _condition(tree), names
     except _UnclearError as error:
@@ -116,12 +122,42 @@ class _Names(ast.NodeTransformer):
         return ast.Name(node.id.removeprefix(RESERVED))
 
     def visit_Call(self, node):  # noqa: N802
-        if not isinstance(node.func, ast.Name) or node.func.id != "field":
+        if not isinstance(node.func, ast.Name) or node.func.id not in ("field", "column"):
             return node
+        how = node.func.id
         name = node.args[0].value if len(node.args) == 1 and isinstance(node.args[0], ast.Constant) else None
         if not isinstance(name, str) or node.keywords:
-            raise _UnclearError('a column is named as in `field("cloud cover")`')
-        return ast.Name(name)
+            raise _UnclearError(f'a column is named as in `{how}("cloud cover")`')
+        return ast.Name(name if how == "field" else of_dataset(name))
+
+
+class _Dates(ast.NodeTransformer):
+    """Puts numbers at the place of the dates that a field of dates is compared with."""
+
+    def __init__(self, dates: dict[str, set[bool]]):
+        self.dates, self._zones = dates, None
+
+    def visit_Compare(self, node):  # noqa: N802
+        names = [side.id for side in (node.left, *node.comparators) if isinstance(side, ast.Name)]
+        zones = [self.dates[name] for name in names if name in self.dates]
+        if not zones or all(isinstance(how, (ast.Is, ast.IsNot)) for how in node.ops):
+            return node
+        self._zones = set().union(*zones)
+        if len(self._zones) > 1:
+            raise _UnclearError(f"{' and '.join(names)}: dates with and without a time zone are not comparable")
+        node = self.generic_visit(node)
+        self._zones = None
+        return node
+
+    def visit_Constant(self, node):  # noqa: N802
+        if self._zones is None or node.value is None:
+            return node
+        moment = instant(node.value) if isinstance(node.value, str) else None
+        if moment is None:
+            raise _UnclearError(f"{node.value!r} is no date: {REMEDY}")
+        if moment[1] and True not in self._zones:
+            raise _UnclearError(f"the dates of the index have no time zone: leave out that of {node.value!r}")
+        return ast.Constant(moment[0])
 
 
 def _condition(node) -> pc.Expression:
@@ -175,7 +211,8 @@ def _side(node) -> pc.Expression:
 def _meets(snapshot: Rows, where: str | pc.Expression) -> np.ndarray:
     if isinstance(where, str):
         condition, names = expression(where)
-        table = _table(snapshot, names)
+        table, dates = _with_instants(_table(snapshot, names))
+        condition = expression(where, dates)[0] if dates else condition
     else:
         condition, table = where, _table(snapshot, None)
     unknown = "No match for FieldRef"
@@ -192,6 +229,22 @@ def _meets(snapshot: Rows, where: str | pc.Expression) -> np.ndarray:
     return kept
 
 
+def _with_instants(table: pa.Table) -> tuple[pa.Table, dict[str, set[bool]]]:
+    """A table whose columns of dates are numbers, and for each of these whether its dates name time zones."""
+    dates = {}
+    for place, name in enumerate(table.column_names):
+        if name not in SCHEMA.names and pa.types.is_string(table.schema.field(name).type):
+            found = instants(table[name].to_pylist())
+            if found is not None:
+                table, dates[name] = table.set_column(place, name, pa.array(found[0], pa.int64())), found[1]
+    return table, dates
+
+
+def of_dataset(name: str) -> str:
+    """How a condition names a column of the dataset, whatever the index has under this name."""
+    return f"column({json.dumps(name, ensure_ascii=False)})"
+
+
 def _table(snapshot: Rows, names: set[str] | None) -> pa.Table:
     """The fields of these names (None: all) of all rows."""
     own = [name for name in SCHEMA.names if name != "fields"]
@@ -200,11 +253,12 @@ def _table(snapshot: Rows, names: set[str] | None) -> pa.Table:
     if more is None or more:
         known = zip(snapshot.column("fields"), snapshot.alive)  # what deleted rows held is no field
         rows = [json.loads(text) if text and alive else {} for text, alive in known]
-        there = dict.fromkeys(name for row in rows for name in row if name not in own)
+        there = {name if name not in own else of_dataset(name): name for row in rows for name in row}
         for name in there if more is None else sorted(more):
-            if name not in there:
+            key = there.get(name) or next((key for key in there.values() if of_dataset(key) == name), None)
+            if key is None:
                 raise ValueError(f"the index has no field {name!r}; it has {', '.join([*own, *there])}")
-            columns[name] = _column(name, [row.get(name) for row in rows])
+            columns[name] = _column(name, [row.get(key) for row in rows])
     return pa.table(columns or {"id": snapshot.chunks("id")})
 
 
@@ -217,4 +271,4 @@ def _column(name: str, values: list) -> pa.Array:
         raise ValueError(f"the field {name!r} has values of several types: a condition on it is not possible") from None
 
 
-__all__ = ["chosen_rows", "expression", "path_matches"]
+__all__ = ["chosen_rows", "expression", "of_dataset", "path_matches"]

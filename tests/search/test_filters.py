@@ -166,3 +166,48 @@ def test_a_field_of_too_large_numbers_is_refused():
     index.add(cloud(1), [{"id": "a", "fields": json.dumps({"n": 2**70})}])
     with pytest.raises(ValueError, match="'n' has too large numbers"):
         chosen_rows(index.snapshot, where="n > 1")
+
+
+def dated(*taken):
+    """An index of rows that were taken at these dates."""
+    index = VectorIndex()
+    items = [{"id": str(n), "fields": json.dumps({"taken": text} if text else {})} for n, text in enumerate(taken)]
+    index.add(cloud(len(taken)), items)
+    return index.snapshot
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        ("taken >= '2024-06-01'", [False, True, True, False]),
+        ("taken > '2024-06-01T02:00:00+02:00'", [False, False, True, False]),
+        ("taken in ('2024-06-01T00:00Z',)", [False, True, False, False]),
+        ("'2024' < taken < '2024-06-01T00:00:00.4Z'", [True, True, False, False]),
+        ("taken is None", [False, False, False, True]),
+        ("not taken == '2024-06-01'", [True, False, True, False]),
+    ],
+)
+def test_dates_are_compared_as_moments(where, expected):
+    now = dated("2024-06-01T01:59:59+02:00", "2024-06-01T01:00:00+01:00", "2024-06-01T00:00:00.500000+00:00", None)
+    assert chosen_rows(now, where=where).tolist() == expected
+
+
+def test_dates_that_cannot_be_compared_are_refused():
+    for taken, where, said in (
+        (["2024-06-01"], "taken > '2024-06-01T00:00Z'", "have no time zone: leave out that of"),
+        (["2024-06-01", "2024-06-01T00:00Z"], "taken > '2024-06-01'", "with and without a time zone"),
+        (["2024-06-01"], "taken > 'June'", "'June' is no date: write '2024-06-01'"),
+        (["2024-06-01"], "taken > 2024", "2024 is no date"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            chosen_rows(dated(*taken), where=where)
+
+
+def test_a_column_that_is_called_as_a_field_of_the_index_has_a_name_of_its_own():
+    index = VectorIndex()
+    index.add(cloud(2), [{"id": str(n), "size": 7, "fields": json.dumps({"size": n, "width": n})} for n in range(2)])
+    assert chosen_rows(index.snapshot, where="size == 7").tolist() == [True, True]
+    for where in ('column("size") == 1', 'column("width") == 1', pc.field('column("size")') == 1):
+        assert chosen_rows(index.snapshot, where=where).tolist() == [False, True]
+    with pytest.raises(ValueError, match=r"no field 'column\(\"id\"\)'; it has .*, column\(\"size\"\), width"):
+        chosen_rows(index.snapshot, where='column("id") == 1')
