@@ -22,6 +22,7 @@ from ..data.rows import image_source
 from ..data.sources import path_of, read_source
 from ..processing.pixels import BadImageError, format_of
 from ..processing.scenes import is_scene, pages_of, read_tiles
+from .facts import Facts
 from .index_segments import SCHEMA
 
 LONGEST_FIELD = 200  # characters of a text that `--where` can compare
@@ -169,15 +170,16 @@ class Collection:
         """Yield (item, source) of a unit, as `embed_stream` takes them; `notes` and `blank` record what is left out."""
         item = {"id": unit.key, "path": unit.path, "row": unit.row, "size": unit.size, "stamp": unit.stamp}
         item |= {"caption": unit.caption, "modality": "image", "collection": self.name, "fields": unit.fields}
+        facts = Facts(unit.path) if self.files and unit.path else None
         source = self.source_of(item)
         if isinstance(source, (str, bytes)) and (pages := pages_of(source)) > 1:
             self._note(unit, f"page 1 of {pages} is read, the others are not")
-        if self.tiled(unit.path):
-            yield from self._tiles(unit, item)
+        if facts is not None and self.tiled(unit.path):
+            yield from self._tiles(unit, item, facts)
         else:
-            yield item, source
+            yield item if facts is None else {**item, "fields": facts.fields()}, source
 
-    def _tiles(self, unit: Unit, item: dict) -> Iterator[tuple[dict, object]]:
+    def _tiles(self, unit: Unit, item: dict, facts: Facts) -> Iterator[tuple[dict, object]]:
         blank = total = 0
         try:
             for box, tile in read_tiles(unit.path, self.settings["tile"], self.settings["overlap"], self._bands):
@@ -185,7 +187,8 @@ class Collection:
                 if tile.info["blank"]:
                     blank += 1
                 else:
-                    yield {**item, "id": f"{unit.key}#{','.join(map(str, box))}", "box": list(box)}, tile
+                    own = {"id": f"{unit.key}#{','.join(map(str, box))}", "box": list(box)}
+                    yield {**item, **own, "fields": facts.fields(box)}, tile
         except BadImageError as error:
             yield item, error
             return

@@ -63,7 +63,7 @@ def test_a_revision_of_a_server_is_refused(vsehub):
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        ("--concurrency 3", "--concurrency 3 has no effect without --api_base: leave it out or add that"),
+        ("--concurrency 3", "--concurrency 3 has no effect without --api_base: add that, or leave it out"),
         ("--api_base http://h/v1 --batch_size 4", "--batch_size 4 has no effect beside --api_base"),
         ("--temperature 0 --top_p 0.5", "--top_p 0.5 has no effect beside --temperature 0"),
     ],

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from dual_encoders import save_dual_encoder
-from photos import paint
+from photos import paint, photograph
 from PIL import Image
 from rasters import write_raster
 from small_runs import scene_rows
@@ -40,6 +40,8 @@ def build(root: Path, tiny_folder, pir_folder, towers: tuple[Path, Path, Path]) 
     names = "photos/1.jpg photos/17.jpg photos/2024/3.jpg query.jpg q.jpg airport.jpg a.jpg b.jpg"
     for seed, name in enumerate(names.split()):
         paint(root / name, seed)
+    zurich = {1: "N", 2: (47.0, 22.0, 0.0), 3: "E", 4: (8.0, 32.0, 0.0)}
+    photograph(root / "photos/2024/5.jpg", "2024:08:01 12:30:00", zurich)
     for number in range(300):
         paint(root / f"runs/demo/gallery/{number:04}.png", number)
     for number in range(64):

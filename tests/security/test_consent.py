@@ -30,7 +30,7 @@ LOADERS = ("from_pretrained", "from_config")
 def loading_calls():
     """`file:line` and the call, of each call of an Auto class in the package."""
     for path in sorted(ROOT.rglob("*.py")):
-        if path.relative_to(ROOT).parts[0] in ("tests", "benchmarks", "build", ".venv"):
+        if path.relative_to(ROOT).parts[0] in ("tests", "benchmarks", "build", "runs", ".venv"):
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in LOADERS:
