@@ -44,6 +44,7 @@ OF_A_STAGE = (  # settings of the data that each stage may have of its own
     "text_augmentation",
 )
 
+FEWEST = 10  # pictures of which every one is among the first ten
 TEST = re.compile(r"(?<![a-z])tests?(?![a-z])")  # in the name of a split: test[:50%], karpathy_test
 
 
@@ -223,6 +224,12 @@ def read_splits(
             data, data.train_split, reports, need_dense, data.max_train_images, need_label, **needs, **later
         )
     evaluation = prepare_rows(data, data.eval_split, reports, False, data.max_eval_images, **needs)
+    if need_captions and len(evaluation) <= FEWEST and reports is not None:
+        print(
+            f"{data.eval_split}: {len(evaluation)} picture{'s' * (len(evaluation) > 1)} to evaluate on; among so few "
+            "every model finds the right ones, so recall means nothing; name a larger split",
+            file=sys.stderr,
+        )
     if need_captions:
         check_metric_of_rows(args.training.metric_for_best_model, evaluation)
     return Splits(train, evaluation)

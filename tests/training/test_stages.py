@@ -153,3 +153,8 @@ def test_a_run_with_other_bands_makes_its_caches_anew(scenes, tmp_path):
     anew = [*flags, "--bands", "3", "2", "1"]
     assert equal(run(scenes, tmp_path / "alone", *anew), run(scenes, tmp_path / "run", *anew))
     assert not equal(run(scenes, tmp_path / "run", *flags), load_file(tmp_path / "alone" / "hub" / "model.safetensors"))
+
+
+def test_recall_among_so_few_pictures_that_each_is_found_is_told_to_mean_nothing(scenes, tmp_path, capsys):
+    run(scenes, tmp_path, "--stages", "baseline", "--max_eval_images", "1")
+    assert "1 picture to evaluate on; among so few every model finds the right ones" in capsys.readouterr().err
