@@ -135,7 +135,8 @@ class _Dates(ast.NodeTransformer):
     """Puts numbers at the place of the dates that a field of dates is compared with."""
 
     def __init__(self, dates: dict[str, set[bool]]):
-        self.dates, self._zones = dates, None
+        self.dates = dates
+        self._zones: set[bool] | None = None  # those of the fields in the comparison that is read
 
     def visit_Compare(self, node):  # noqa: N802
         names = [side.id for side in (node.left, *node.comparators) if isinstance(side, ast.Name)]

@@ -110,7 +110,7 @@ def refuse_without_effect(stages: Mapping[str, Any], given: Collection[str], own
     read = {stage: _settings(args) | {name: before[stage][name] for name in UNUSED[stage] & before[stage].keys()}
             for stage, args in stages.items()}  # fmt: skip
     for rule in VOID:
-        if not given.isdisjoint(rule.where):  # flags of the command line say what a recipe did not know
+        if not set(given).isdisjoint(rule.where):  # flags of the command line say what a recipe did not know
             names = [name for name in rule.names.split() if name in given]
         else:
             names = rule.names.split()
