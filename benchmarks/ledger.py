@@ -121,7 +121,13 @@ def append(line: dict, path: Path | None = None):
     path = path or LEDGER
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
-        file.write(json.dumps(line) + "\n")
+        file.write(written(line) + "\n")
+
+
+def written(line: dict) -> str:
+    """A line as it stands in the ledger: without blanks, and whole shares without `.0`, which are most of it."""
+    shares = [int(share) if float(share).is_integer() else share for share in line["shares"]]
+    return json.dumps(line | {"shares": shares}, separators=(",", ":"))
 
 
 def runs_of(lines: Iterable[dict], claim: str, arm: str) -> list[dict]:

@@ -17,6 +17,7 @@ from vsehub import D2SVSEModel
 from vsehub.__main__ import main
 from vsehub.training import checkpoints, pair_stage
 from vsehub.training.averaged import AveragedTrainer, moving, write
+from vsehub.training.fsdp import ShardedTrainer
 
 FLAGS = """--stages baseline --load_best_model_at_end False --save_total_limit 9 --align infonce --learning_rate 0.01
 --lr_scheduler_type constant --freeze_vision_batch_norm False""".split()
@@ -76,13 +77,13 @@ def test_training_itself_goes_on_as_without_an_average(averaged, scenes, tmp_pat
 
 
 def test_an_evaluation_is_of_the_average_and_the_best_of_them_is_published(averaged, scenes, tmp_path, monkeypatch):
-    seen, evaluate = [], AveragedTrainer.__mro__[1].evaluate
+    seen, evaluate = [], ShardedTrainer.evaluate
 
     def spy(self, *args, **kwargs):
         seen.append({name: tensor.clone() for name, tensor in moving(self.model)})
         return evaluate(self, *args, **kwargs)
 
-    monkeypatch.setattr(AveragedTrainer.__mro__[1], "evaluate", spy)
+    monkeypatch.setattr(ShardedTrainer, "evaluate", spy)
     published = run(scenes, tmp_path, *FLAGS, *AVERAGE, "--load_best_model_at_end", "True", "--save_total_limit", "9")
     stage = tmp_path / "baseline"
     for saved, weights in zip(sorted(stage.glob("checkpoint-*")), seen):
