@@ -12,9 +12,10 @@ from typing import Any
 
 from ..processing.pixels import BadImageError, format_of, head_of
 from ..processing.places import NoPlaceError, Place
+from ..processing.raster import ORIENTATION
 from ..processing.scenes import is_scene
 
-ORIENTATION, CHANGED, DETAILS, GPS = 0x0112, 0x0132, 0x8769, 0x8825  # tags of EXIF
+DETAILS, GPS = 0x8769, 0x8825  # tags of EXIF
 TAKEN = 0x9003  # in DETAILS
 SOUTH_NORTH, LATITUDE, WEST_EAST, LONGITUDE = 1, 2, 3, 4  # in GPS
 
@@ -57,7 +58,7 @@ class Facts:
                 size = image.size[::-1] if tags.get(ORIENTATION) in (5, 6, 7, 8) else image.size
         except Exception:  # whatever a decoder raises: the picture is opened later, and then it is told
             return {}
-        facts = {"width": size[0], "height": size[1], "taken": _moment(details.get(TAKEN) or tags.get(CHANGED))}
+        facts = {"width": size[0], "height": size[1], "taken": _moment(details.get(TAKEN))}
         facts["longitude"] = _degrees(gps.get(LONGITUDE), gps.get(WEST_EAST), "W", 180)
         facts["latitude"] = _degrees(gps.get(LATITUDE), gps.get(SOUTH_NORTH), "S", 90)
         if None in (facts["longitude"], facts["latitude"]):  # half of a place is none
