@@ -68,21 +68,22 @@ def parser() -> Parser:
     parser.add("--image_column", default="image", help="default: %(default)s")
     parser.add("--id_column", default="image_id", help="default: %(default)s; without it paths, or row numbers")
     add_json(parser, "the counts")
+    parser.add_void("batch_size dtype device", lambda args: args.api_base, "beside --api_base, whose server decides")
+    parser.add_void(
+        "concurrency timeout tries",
+        lambda args: not args.api_base,
+        "without --api_base",
+        "add that, or leave it out",
+    )
+    parser.add_void(
+        "top_p", lambda args: args.temperature == 0, "beside --temperature 0, which takes the likeliest word"
+    )
     return parser
 
 
 def main(argv: list[str]) -> int:
     """Caption what is missing; print the counts."""
-    flags = parser()
-    args = flags.parse_args(argv)
-    if args.api_base:
-        flags.refuse_without_effect(args, "batch_size dtype device", "beside --api_base, whose server decides")
-    else:
-        flags.refuse_without_effect(
-            args, "concurrency timeout tries", "without --api_base", "add that, or leave it out"
-        )
-    if args.temperature == 0:
-        flags.refuse_without_effect(args, "top_p", "beside --temperature 0, which takes the likeliest word")
+    args = parser().parse_args(argv)
     from ..data.captioning.caption_job import caption_images
 
     calm(args.verbose)

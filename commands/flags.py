@@ -49,6 +49,7 @@ class Parser(argparse.ArgumentParser):
         self.joins = False  # whether the last one takes all words that are left
         self.needs: list[tuple[str, str, Callable]] = []  # of `add_need`
         self.rivals: list[tuple[str, str]] = []  # of `add_rivals`
+        self.voids: list[tuple[str, Callable, str, str]] = []  # of `add_void`
         self.place_group = self.add_argument_group("arguments, by place or by name")
         self.flag_group = self.add_argument_group("flags")
         self.flag_group.add_argument("-h", "--help", action="help", help="show this text")
@@ -86,6 +87,17 @@ class Parser(argparse.ArgumentParser):
         """Refuse two flags that are given together: one of them would change nothing."""
         self.rivals.append((flag, other))
 
+    def add_void(self, names: str, where: Callable[[argparse.Namespace], Any], why: str, remedy: str = "leave it out"):
+        """Refuse flags that another flag, or its absence, makes void; one that has its default value passes.
+
+        Args:
+            names: of the flags.
+            where: whether they are void, in a parsed command line.
+            why: what makes them so, for the error: `without --api_base`.
+            remedy: what to do.
+        """
+        self.voids.append((names, where, why, remedy))
+
     def parse_args(  # type: ignore[override]  # argparse's is overloaded for namespaces of one's own
         self, args: list[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> argparse.Namespace:
@@ -120,22 +132,10 @@ class Parser(argparse.ArgumentParser):
         for flag, what, met in self.needs:
             if given[flag] is not None and not met(parsed):
                 self.error(f"--{flag} changes nothing without {what}: add that, or leave --{flag} out")
-
-    def refuse_without_effect(self, args: argparse.Namespace, names: str, why: str, remedy: str = "leave it out"):
-        """Refuse flags that another flag, or its absence, makes void; one that has its default value passes.
-
-        Args:
-            args: the parsed command line.
-            names: of the flags.
-            why: what makes them void, as `without --api_base`.
-            remedy: what to do.
-
-        Raises:
-            ValueError: names the first of them.
-        """
-        for name in names.split():
-            if getattr(args, name) != self.get_default(name):
-                self.error(f"--{name} {getattr(args, name)} has no effect {why}: {remedy}")
+        for names, where, why, remedy in self.voids:
+            for name in names.split() if where(parsed) else ():
+                if getattr(parsed, name) != self.get_default(name):
+                    self.error(f"--{name} {getattr(parsed, name)} has no effect {why}: {remedy}")
 
     def _fill_places(self, parsed: argparse.Namespace, words: list[str]):
         """Give the words without a flag, in order, to the arguments that were not given by name."""

@@ -45,20 +45,22 @@ def parser() -> Parser:
     parser.add("--seed", type=seed, default=0, help="default: %(default)s")
     add_device(parser)
     add_json(parser, "the rows of each split")
+    add = "add that, or leave it out"
+    training = "train_batch_size learning_rate temperature seed"
+    parser.add_void(training, lambda args: not args.train_teachers, "without --train_teachers", add)
+    parser.add_void("views image_augmentation", lambda args: args.text and not args.image, "without --vision", add)
+    parser.add_void("image_augmentation", _one_view_is_left_plain, "beside --views 1", "take more, or leave it out")
     return parser
+
+
+def _one_view_is_left_plain(args) -> bool:
+    """Whether pictures are seen once, as they are."""
+    return args.views == 1 and (args.image == "captions" or not args.train_teachers)
 
 
 def main(argv: list[str]) -> int:
     """Make the features; print how many rows each split has."""
-    flags = parser()
-    args = flags.parse_args(argv)
-    if not args.train_teachers:
-        training = "train_batch_size learning_rate temperature seed"
-        flags.refuse_without_effect(args, training, "without --train_teachers", "add that, or leave it out")
-    if args.text and not args.image:
-        flags.refuse_without_effect(args, "views image_augmentation", "without --vision", "add that, or leave it out")
-    if args.views == 1 and (args.image == "captions" or not args.train_teachers):
-        flags.refuse_without_effect(args, "image_augmentation", "beside --views 1", "take more, or leave it out")
+    args = parser().parse_args(argv)
     from ..training.teachers import TeacherOptions, write_teachers
 
     calm(args.verbose)

@@ -26,7 +26,7 @@ from transformers.utils import logging
 
 from ..files.whole import recover, whole_folder
 from ..modeling.towers import load_errors
-from .averaged import AveragedTrainer
+from .averaged import AveragedTrainer, is_statistic
 from .fsdp import load_whole_state
 from .settings import RECORD, read_record, run_of
 
@@ -329,7 +329,7 @@ def _saved_tensors(modules: list[nn.Module], optimizer) -> Iterator[tuple[str, t
         for name, tensor in module.named_parameters():
             names[tensor] = name
             yield name, _local(tensor)
-        yield from ((name, _local(tensor)) for name, tensor in module.named_buffers() if ".running_" in f".{name}")
+        yield from ((name, _local(tensor)) for name, tensor in module.named_buffers() if is_statistic(name))
     for parameter, state in optimizer.state.items() if optimizer is not None else ():
         for key, value in state.items():
             if torch.is_tensor(value) and value.is_floating_point():
