@@ -68,12 +68,11 @@ def parser() -> Parser:
     parser.add("--image_column", default="image", help="default: %(default)s")
     parser.add("--id_column", default="image_id", help="default: %(default)s; without it paths, or row numbers")
     add_json(parser, "the counts")
-    _add_voids(parser)
-    return parser
+    return _with_voids(parser)
 
 
-def _add_voids(parser: Parser):
-    """Refuse what is void with a server, without one, and where nothing is drawn."""
+def _with_voids(parser: Parser) -> Parser:
+    """A parser that refuses what is void with a server, without one, and where nothing is drawn."""
     parser.add_void("batch_size dtype device", lambda args: args.api_base, "beside --api_base, whose server decides")
     parser.add_void(
         "concurrency timeout tries",
@@ -84,6 +83,7 @@ def _add_voids(parser: Parser):
     parser.add_void(
         "top_p", lambda args: args.temperature == 0, "beside --temperature 0, which takes the likeliest word"
     )
+    return parser
 
 
 def main(argv: list[str]) -> int:
