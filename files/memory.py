@@ -12,7 +12,9 @@ NEVER, SPARE = 2**31 - 1, 64 * 2**20  # bytes
 
 
 def reuse_memory() -> bool:
-    """Tell the C library to keep freed memory for the next layer; the process stays as large as it once was.
+    """Tell the C library to keep freed memory for the next layer; the process stays as large as it will once have been.
+
+    What was freed before goes back to the system first: reading a data set can leave hundreds of megabytes.
 
     Returns:
         Whether the C library took it; only glibc does.
@@ -20,9 +22,11 @@ def reuse_memory() -> bool:
     if not sys.platform.startswith("linux"):
         return False
     try:
-        mallopt = ctypes.CDLL(None).mallopt
+        library = ctypes.CDLL(None)
+        mallopt, trim = library.mallopt, library.malloc_trim
     except (OSError, AttributeError):  # another C library
         return False
+    trim(0)
     return all([mallopt(M_MMAP_MAX, 0), mallopt(M_TRIM_THRESHOLD, NEVER), mallopt(M_TOP_PAD, SPARE)])
 
 

@@ -11,7 +11,6 @@ selects its best epoch on the evaluation split. The result is a Hub folder, `OUT
 import sys
 from functools import partial
 
-from vsehub.files.memory import reuse_memory
 from vsehub.training.arguments import D2S_ARGUMENTS
 from vsehub.training.d2s_stages import STAGES, check_stages, load, needs_dense_text, train_stage
 from vsehub.training.meeting import ending_together
@@ -22,7 +21,6 @@ from vsehub.training.stages import pictures_later, read_splits, read_stages, run
 
 def main(argv: list[str] | None = None, defaults: dict | None = None) -> int:
     """Run the stages one after the other and write the Hub folder; `defaults` are as for `parse_stages`."""
-    reuse_memory()
     stages = read_stages(argv, STAGES, D2S_ARGUMENTS, defaults)
     with ending_together():
         check_stages(stages)

@@ -13,7 +13,6 @@ import sys
 from functools import partial
 
 from vsehub.data.arguments import DataArguments
-from vsehub.files.memory import reuse_memory
 from vsehub.training.arguments import PIR_ARGUMENTS
 from vsehub.training.meeting import ending_together
 from vsehub.training.pair_stage import check_batch
@@ -25,7 +24,6 @@ from vsehub.training.stages import pictures_later, read_splits, read_stages, run
 
 def main(argv: list[str] | None = None) -> int:
     """Run the stages one after the other and, if there is a retrieval model, write the Hub folder."""
-    reuse_memory()
     stages = read_stages(argv, STAGES, PIR_ARGUMENTS)
     for name in ("dense_sampling", "dense_text"):
         if any(getattr(args.data, name) != getattr(DataArguments, name) for args in stages.values()):

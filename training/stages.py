@@ -21,6 +21,7 @@ from ..data.rows import prepare_rows
 from ..data.sources import path_of
 from ..data.streams import Stream, open_stream
 from ..files.bad_samples import report_bad_samples
+from ..files.memory import reuse_memory
 from ..files.whole import recover, whole_folder, write_json
 from ..hub_cards.model_card import write_model_card
 from .arguments import RetrievalTrainingArguments, TowerArguments
@@ -266,6 +267,7 @@ def run_stages(
     Raises:
         ValueError: a stage would go on, or be published, with other settings than it was trained with.
     """
+    reuse_memory()  # not before the rows are read: what reading frees goes back to the system
     previous, before, results = None, None, {}
     for stage, args in stages.items():
         where = (args.resume, args.folder, before, args.settings(rows))

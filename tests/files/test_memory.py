@@ -33,6 +33,27 @@ def test_large_blocks_are_mapped_once_and_not_in_every_round():
     assert kept < 100 < plain
 
 
+SCATTERED = """
+from pathlib import Path
+from vsehub.files.memory import reuse_memory
+def held():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+blocks = [bytes(10_000) for _ in range(20_000)]
+last = bytes(10_000)
+del blocks
+before = held()
+reuse_memory()
+print(before - held())
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only glibc keeps what lies below a block in use")
+def test_what_was_freed_before_goes_back_to_the_system():
+    done = subprocess.run([sys.executable, "-c", SCATTERED], capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 100_000  # of 200 MB
+
+
 def test_another_system_is_left_as_it_is(monkeypatch):
     monkeypatch.setattr(memory.sys, "platform", "darwin")
     assert memory.reuse_memory() is False

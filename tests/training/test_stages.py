@@ -7,6 +7,7 @@ from safetensors.torch import load_file
 from small_runs import SMALL, equal, run
 from transformers import TrainerCallback
 
+from vsehub.training import stages as of_a_run
 from vsehub.training.arguments import D2S_ARGUMENTS
 from vsehub.training.d2s_stages import STAGES
 from vsehub.training.progress import reported_by
@@ -19,6 +20,13 @@ def test_a_run_killed_after_its_last_checkpoint_takes_no_further_step(scenes, tm
     (tmp_path / "baseline" / "finished.json").unlink()
     assert equal(whole, run(scenes, tmp_path, *flags, "--resume_from_checkpoint", "true"))
     assert not (tmp_path / "baseline" / "checkpoint-5").exists()
+
+
+def test_memory_is_kept_once_the_rows_are_read(monkeypatch):
+    called = []
+    monkeypatch.setattr(of_a_run, "reuse_memory", lambda: called.append(True))
+    of_a_run.run_stages({}, train=lambda args, previous: None, load=lambda stage, folder: None)
+    assert called
 
 
 def test_one_checkpoint_cannot_resume_both_stages(both_stages, scenes, tmp_path):
