@@ -258,6 +258,18 @@ def add_images(parser: Parser):
     )
 
 
+def tell_images(args: argparse.Namespace, index):
+    """Say which of `--images` holds nothing of the index: its pictures would be missing without a reason."""
+    from ..search.pages import without_pictures
+
+    for folder in without_pictures(index, args.images):
+        remark(
+            args,
+            f"--images {folder}: no picture of {args.index} was found in it; name the folder that was indexed, as it "
+            "lies here now",
+        )
+
+
 def add_bands(parser: Parser):
     """Add `--bands`."""
     parser.add("--bands", type=positive_int, nargs=3, help="of multi-band TIFF, counted from 1, as red, green, blue")

@@ -7,7 +7,18 @@ from ..files.numbers import finite, fraction, positive_int
 from ..files.outputs import output_file
 from ..files.text import printable
 from ..files.whole import write_json, write_text
-from .flags import Parser, add_device, add_images, add_json, add_trust, chosen_device, loading_options, remark, tell
+from .flags import (
+    Parser,
+    add_device,
+    add_images,
+    add_json,
+    add_trust,
+    chosen_device,
+    loading_options,
+    remark,
+    tell,
+    tell_images,
+)
 from .quiet import calm
 
 if TYPE_CHECKING:
@@ -126,6 +137,7 @@ def main(argv: list[str]) -> int:
     hits, cutoff, searched = retriever.answer(args.text, image, **asked)
     lines = table(hits, cutoff, searched, bool(args.where or args.path or args.like))
     named, place_of = {*retriever.index.named, *args.images}, place_finder(retriever.index, args.images)
+    tell_images(args, retriever.index)
     if args.html:
         shown, about = picture_opener(retriever.index, args.images), about_search(retriever.index, cutoff)
         link_of = links_from(args.html, named, place_of)

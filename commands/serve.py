@@ -7,7 +7,7 @@ from typing import Any
 
 from ..files.numbers import positive_int, whole
 from ..files.text import text_of
-from .flags import Parser, add_device, add_images, add_trust, chosen_device, loading_options, remark
+from .flags import Parser, add_device, add_images, add_trust, chosen_device, loading_options, remark, tell_images
 from .quiet import calm
 
 
@@ -80,6 +80,7 @@ def main(argv: list[str]) -> int:
     calm(args.verbose)
     retriever = Retriever.open(args.index, args.model, **loading)
     retriever.encoder.to(chosen_device(args.device))
+    tell_images(args, retriever.index)
     name = f"[{args.host}]" if ":" in args.host else args.host
     told = f"http://{name}:{own.getsockname()[1]}  {len(retriever.index):,} items of {args.index}; Ctrl+C ends"
     site: dict[str, Any] = {"hosts": "any" if args.public else None, "framed_by": args.framed_by or "'none'"}

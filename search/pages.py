@@ -7,6 +7,7 @@ import io
 import os
 from collections.abc import Iterable
 from functools import cache
+from itertools import chain
 from urllib.parse import quote
 
 from transformers.utils import logging
@@ -21,6 +22,7 @@ from .named_folders import UNNAMED, lies_in
 
 logger = logging.get_logger(__name__)
 THUMBNAIL = 224  # pixels
+LOOKED_FOR = 5_000  # pictures, in a folder that may hold none
 STYLE = """body{font:15px/1.4 system-ui,sans-serif;margin:2rem;color:#222;background:#fff}
 ol{display:flex;flex-wrap:wrap;gap:1rem;padding:0;list-style:none}
 li{width:226px}img{max-width:224px;max-height:224px;display:block;border:1px solid #ccc}
@@ -195,6 +197,23 @@ def moved(path: str, indexed: Iterable[str], images: Iterable[str]) -> str:
     return path
 
 
+def without_pictures(index, images: Iterable[str]) -> list[str]:
+    """Those folders or files that the user named in which no picture of this index was found, nor a table of some.
+
+    Of a large index, some thousand pictures are looked for.
+    """
+    now = index.snapshot
+    paths = [path for path, alive in zip(now.column("path"), now.alive) if alive and path is not None]
+    looked_for = paths[:: max(1, len(paths) // LOOKED_FOR)]
+    tables = [place for settings in index.sources.values() for place in _places(settings)]
+
+    def holds(named: str) -> bool:
+        places = chain(tables, map(place_finder(index, [named]), looked_for))
+        return any(lies_in(place, [named]) and os.path.exists(place) for place in places)
+
+    return [named for named in images if not holds(named)]
+
+
 def _places(settings: dict) -> list[str]:
     """Possible paths of a collection's table, as in `data.sources.path_of`, without access to the file system."""
     split = settings.get("split") or "train"
@@ -282,4 +301,5 @@ __all__ = [
     "picture_opener",
     "place_finder",
     "small_jpeg",
+    "without_pictures",
 ]

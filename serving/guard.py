@@ -26,7 +26,7 @@ HEADERS = {
 }
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 BODIES = 8  # times the largest body: what all requests may hold together, until they are answered
-READING = 30.0  # seconds for the body of a request
+READING = 30.0  # seconds for the body of a request, and that a connection may ask for nothing
 
 
 class Guard:

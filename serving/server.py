@@ -95,8 +95,11 @@ def _server_of(app, limits):
     """The `uvicorn.Server` of an application."""
     import uvicorn
 
+    from .connections import Connection
+
     config = uvicorn.Config(
         app,
+        http=Connection,
         log_level=logging.WARNING,
         access_log=False,
         server_header=False,

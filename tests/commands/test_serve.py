@@ -57,6 +57,19 @@ def test_the_flags_reach_the_server(index, served, tmp_path, monkeypatch, capsys
     assert main(["serve", str(index), "--port", "0"]) == 0 and served[2][2] == TOKEN
 
 
+def test_a_folder_that_holds_no_picture_of_the_index_is_told(served, tmp_path, tiny_folder, tiny_pictures, capsys):
+    (tmp_path / "photos").mkdir()
+    tiny_pictures[0].save(tmp_path / "photos" / "a.png")
+    place = str(tmp_path / "photos.index")
+    assert main(["index", str(tmp_path / "photos"), "--model", str(tiny_folder), "--out", place]) == 0
+    (tmp_path / "photos").rename(tmp_path / "moved")
+    (tmp_path / "other").mkdir()
+    capsys.readouterr()
+    for folder, told in (("moved", False), ("other", True)):
+        assert main(["serve", place, "--port", "0", "--images", str(tmp_path / folder)]) == 0
+        assert (f"--images {tmp_path / folder}: no picture of {place} was found" in capsys.readouterr().err) is told
+
+
 def test_a_public_server_needs_no_token_and_may_be_framed(index, served):
     words = ["--host", "0.0.0.0", "--public", "--framed_by", "https://huggingface.co", "--no-means"]
     assert main(["serve", str(index), "--port", "0", *words]) == 0

@@ -21,6 +21,7 @@ from vsehub.search.pages import (
     outline,
     picture_opener,
     place_finder,
+    without_pictures,
 )
 from vsehub.search.retriever import Hit
 from vsehub.search.vector_index import VectorIndex
@@ -179,3 +180,19 @@ def test_pictures_are_opened_as_they_were_indexed(tmp_path, tiny_pictures):
     assert picture_of(Hit(id="a", score=1.0, path=str(tmp_path / "a.png"))).size == tiny_pictures[0].size
     assert picture_of(Hit(id="t", score=1.0, path="a", modality="text")) is None
     assert picture_of(Hit(id="memory", score=1.0)) is None
+
+
+def test_a_named_folder_holds_pictures_where_they_lie_where_they_were_moved_or_in_a_table(tmp_path):
+    names = ("here", "moved", "tables", "empty")
+    for name in names:
+        (tmp_path / name).mkdir()
+    for path in ("here/a.png", "moved/b.png", "tables/c.parquet"):
+        (tmp_path / path).touch()
+    index = VectorIndex()
+    paths = [f"{tmp_path}/here/a.png", f"{tmp_path}/old/b.png", None]
+    index.add(np.eye(3), [{"id": str(number), "path": path} for number, path in enumerate(paths)])
+    settings = {"tile": None, "overlap": None}
+    for data in ("here", "old", "tables/c.parquet"):
+        index.sources[data] = {"data": f"{tmp_path}/{data}", "split": None, **settings}
+    assert without_pictures(index, [f"{tmp_path}/{name}" for name in names]) == [f"{tmp_path}/empty"]
+    assert without_pictures(index, []) == []
