@@ -1,11 +1,18 @@
 """Load a split through the `datasets` library; errors use the names of our flags."""
 
 import glob
+import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from datasets import Dataset, get_dataset_config_names, get_dataset_split_names, load_dataset
+import pyarrow as pa
+from datasets import Dataset, get_dataset_config_names, get_dataset_split_names, load_dataset, load_dataset_builder
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
+from pyarrow import parquet
+
+from .columns import is_list, is_text
 
 SPLIT_FLAGS = "--train_split, --eval_split or --split"
 FAILURES = (ValueError, RuntimeError, OSError, TypeError, KeyError, AttributeError)
@@ -41,8 +48,11 @@ def load_split(data: str, split: str, data_config: str | None = None, **options)
     if path == data and os.path.isdir(data) and literal(folder := Path(data).resolve()) != str(folder):
         raise ValueError(f"{folder}: its files cannot be found, for ?, * and [ in a path stand for others: rename it")
     try:
-        return load_dataset(path, data_config, split=split, **options)
+        with told_once():
+            return load_dataset(path, data_config, split=split, **options)
     except DatasetGenerationError as error:
+        if unlike := _unlike_columns(path, data_config, options):
+            raise ValueError(f"{data}: {unlike}") from None
         reason = str(error.__cause__ or error)
         reason = "a file without rows" if "BatchSize must be greater than 0" in reason else reason
         raise ValueError(f"{data}: split {split!r} cannot be read ({reason})") from None
@@ -57,6 +67,64 @@ def load_split(data: str, split: str, data_config: str | None = None, **options)
         raise ValueError(
             _what_there_is(data, split, data_config, options, path) or _plain(data, split, error)
         ) from None
+
+
+@contextmanager
+def told_once() -> Iterator[None]:
+    """Keep the reader of parquet from logging, over several lines, what it raises as well."""
+    reader = logging.getLogger("datasets.packaged_modules.parquet.parquet")
+    level = reader.level
+    reader.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        reader.setLevel(level)
+
+
+@contextmanager
+def told_of_columns(data: str, split: str, data_config: str | None = None) -> Iterator[None]:
+    """Turn what is raised where files that are read as they come differ in a column into one line.
+
+    Args:
+        data, split, data_config: what is read, as for `load_split`.
+
+    Raises:
+        ValueError: instead of `TypeError` and `ValueError`.
+    """
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        reason = _unlike_columns(data, data_config, {}) if os.path.isdir(data) else ""
+        reason = reason or f"split {split!r} has a file without rows, or one that cannot be read ({error})"
+        raise ValueError(f"{data}: {' '.join(reason.split())}") from None
+
+
+def _unlike_columns(path: str, data_config: str | None, options: dict) -> str:
+    """Where parquet files here differ in a column from the first, whose columns all must have; '' if they do not."""
+    try:
+        builder = load_dataset_builder(path, data_config, data_files=options.get("data_files"))
+        files = [(split, Path(file)) for split, names in (builder.config.data_files or {}).items() for file in names]
+        schemas = [(f"split {str(split)!r} ({file.name})", parquet.read_schema(file)) for split, file in files]
+    except Exception:  # files elsewhere, or damaged: the first error says more
+        return ""
+    for where, schema in schemas[1:]:
+        first, wanted = schemas[0]
+        for field in schema:
+            if field.name not in wanted.names:
+                return f"column {field.name!r} is in {where} and not in {first}: write it in all of them, or in none"
+            kind = wanted.field(field.name).type
+            if not _alike(kind, field.type):
+                return f"column {field.name!r} is {kind} in {first} and {field.type} in {where}: write it with one type"
+    return ""
+
+
+def _alike(wanted: pa.DataType, kind: pa.DataType) -> bool:
+    """Whether values of a type are read as those of another."""
+    if is_list(wanted) and is_list(kind):
+        return _alike(wanted.value_type, kind.value_type)
+    families = (pa.types.is_integer, pa.types.is_floating)
+    same = wanted.equals(kind) or any(family(wanted) and family(kind) for family in families)
+    return same or pa.types.is_null(kind) or (is_text(wanted) and not pa.types.is_nested(kind))
 
 
 def _not_to_be_had(data: str, error: Exception) -> OSError | ValueError:
@@ -94,4 +162,4 @@ def _plain(data: str, split: str, error: Exception) -> str:
     return f"{data}: split {split!r} cannot be read ({type(reason).__name__}: {reason})"
 
 
-__all__ = ["literal", "load_split"]
+__all__ = ["literal", "load_split", "told_of_columns", "told_once"]

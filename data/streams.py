@@ -7,8 +7,10 @@ stops. Here, every share has a part of every file where files are few, and sampl
 
 import hashlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from math import gcd
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from datasets import ClassLabel, Dataset, Image, IterableDataset
 from ..files.whole import write_text
 from .arguments import DataArguments
 from .columns import table_of
-from .loading import literal, load_split
+from .loading import literal, load_split, told_of_columns, told_once
 from .sources import path_of
 
 MANY = 16  # files for each share, from which on shares have whole files
@@ -38,6 +40,7 @@ class Stream:
         bands: of scenes.
         count: of its rows, where that is known.
         files: where the number of rows of each file is kept once it is known; None keeps it in memory.
+        reading: makes a context that turns errors of the files into one line (`told_of_columns`).
     """
 
     table: IterableDataset
@@ -45,6 +48,7 @@ class Stream:
     count: int | None = None
     files: Path | None = None
     lengths: dict[int, int] = field(default_factory=dict)
+    reading: Callable[[], AbstractContextManager] = nullcontext
 
     @property
     def column_names(self) -> list[str]:
@@ -55,13 +59,14 @@ class Stream:
         """The rows of a file from `start` on, with their numbers."""
         part = self.table.shard(num_shards=self.table.num_shards, index=file)
         part, number = part.skip(start) if start else part, start
-        for columns in part.iter(AT_ONCE):  # unlike `iter(part)`, it leaves nothing to other workers
-            for values in zip(*columns.values()):
-                row = dict(zip(columns, values))
-                given = row.get("image_id")
-                row["image_id"] = f"{file}:{number}" if given in (None, "") else str(given)
-                yield number, row if self.bands is None else {**row, "bands": self.bands}
-                number += 1
+        with self.reading():
+            for columns in part.iter(AT_ONCE):  # unlike `iter(part)`, it leaves nothing to other workers
+                for values in zip(*columns.values()):
+                    row = dict(zip(columns, values))
+                    given = row.get("image_id")
+                    row["image_id"] = f"{file}:{number}" if given in (None, "") else str(given)
+                    yield number, row if self.bands is None else {**row, "bands": self.bands}
+                    number += 1
         self._keep(file, number)
 
     def some(self, count: int) -> Dataset:
@@ -189,7 +194,8 @@ def open_stream(
     table = table.select_columns([name for name in columns if name in table.column_names])
     info = (table.info.splits or {}).get(split)
     table = table.rename_columns({old: new for old, new in columns.items() if old in table.column_names and old != new})
-    return Stream(table, args.bands, info.num_examples if info else None, files)
+    reading = partial(told_of_columns, args.data, split, args.data_config)
+    return Stream(table, args.bands, info.num_examples if info else None, files, reading=reading)
 
 
 def _is_text(feature, or_list: bool) -> bool:
@@ -237,10 +243,8 @@ def read_stream(args: DataArguments, split: str, limit: int | None) -> Dataset:
                 columns = {**columns, args.label_column: names}
             yield pa.table(columns, schema=schema)
 
-    try:
+    with told_once(), told_of_columns(args.data, split, args.data_config):
         return table_of(tables())
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{args.data} [{split}]: a file without rows, or one that cannot be read ({error})") from None
 
 
 def listed(captions: str | list[str] | None) -> list[str]:

@@ -152,3 +152,48 @@ def test_a_table_without_rows_is_told(tmp_path):
     parquet.write_table(pa.table({"captions": ["a"]})[:0], tmp_path / "none.parquet")
     with pytest.raises(ValueError, match="none.parquet: split 'train' cannot be read .a file without rows"):
         read_source(str(tmp_path / "none.parquet"), "train")
+
+
+@pytest.fixture
+def splits(tmp_path):
+    """A function: columns of train and of validation -> a folder with a file for each split."""
+
+    def write(train, validation):
+        for split, columns in (("train", train), ("validation", validation)):
+            parquet.write_table(pa.table(columns), tmp_path / f"{split}.parquet")
+        return str(tmp_path)
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "said"),
+    [
+        ({"id": [1]}, {"id": ["x1"]}, "column 'id' is int64 in split 'train' .*and string in split 'validation' "),
+        ({"a": ["b"]}, {"a": [["b"]]}, "column 'a' is string in split 'train' .*and list<.*: string> in split 'valid"),
+        ({"a": [b"b"]}, {"a": [{"bytes": b"b"}]}, "column 'a' is binary in split 'train' .*and struct<bytes: binary> "),
+        ({"a": ["b"], "l": [1]}, {"a": ["b"], "l": [1.5]}, "column 'l' is int64 .*and double in split 'validation' "),
+        ({"a": ["b"]}, {"a": ["b"], "l": [1]}, "column 'l' is in split 'validation' .* and not in split 'train' "),
+    ],
+)
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_splits_whose_columns_differ_are_told_by_column_split_and_type(splits, train, validation, said, split, capfd):
+    with pytest.raises(
+        ValueError, match=said + r".*: write it with one type|" + said + ".*: write it in all"
+    ) as caught:
+        read_source(splits(train, validation), split)
+    assert "\n" not in str(caught.value) and "Failed to read" not in capfd.readouterr().err
+
+
+def test_files_of_one_split_whose_columns_differ_are_told_by_their_names(tmp_path):
+    for number, value in enumerate(([1], ["x"])):
+        parquet.write_table(pa.table({"id": value}), tmp_path / f"train-0000{number}-of-00002.parquet")
+    with pytest.raises(
+        ValueError, match=r"int64 in split 'train' \(train-00000-of-.*string in split 'train' \(train-00001"
+    ):
+        read_source(str(tmp_path), "train")
+
+
+def test_a_column_that_only_the_first_split_has_is_empty_in_the_others(splits):
+    folder = splits({"a": ["b"], "l": [1]}, {"a": ["b"]})
+    assert read_source(folder, "validation")["l"] == [None] and read_source(folder, "train")["l"] == [1]

@@ -152,7 +152,7 @@ def test_first_rows_with_nothing_in_a_column_do_not_say_what_it_holds(tmp_path, 
 def test_a_stream_without_rows_and_a_slice_of_one_are_one_line(tmp_path):
     parquet.write_table(pa.table({"image": ["a"], "captions": ["b"]})[:0], tmp_path / "none.parquet")
     args = DataArguments(data=str(tmp_path / "none.parquet"), streaming=True)
-    with pytest.raises(ValueError, match=r"none.parquet \[train\]: a file without rows"):
+    with pytest.raises(ValueError, match="none.parquet: split 'train' has a file without rows"):
         read_stream(args, "train", None)
     with pytest.raises(ValueError, match="--streaming reads whole splits, not 'train.:2.': see --max_train_images"):
         open_stream(args, "train[:2]")
@@ -162,3 +162,22 @@ def test_dense_texts_of_a_stream_are_texts(tmp_path):
     Dataset.from_list([{"image": "a", "captions": ["b"], "dense_text": ["c", "d"]}]).to_parquet(tmp_path / "t.parquet")
     with pytest.raises(ValueError, match="column 'dense_text' holds no text but .*; see --dense_text"):
         open_stream(DataArguments(data=str(tmp_path / "t.parquet")), "train", need_dense=True)
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"captions": ["b"], "image_id": ["x"]}, "column 'image_id' is int64 in .*train-0.* and string in .*train-1"),
+        ({"captions": [["b"]], "image_id": [2]}, "column 'captions' is string in .* and list<.*: string> in .*train-1"),
+        ({"captions": ["b"], "image_id": [2], "l": [1]}, "column 'l' is in split 'train' .train-1-.* and not in "),
+    ],
+)
+def test_files_of_a_stream_whose_columns_differ_are_told_in_one_line(tmp_path, other, said):
+    for number, columns in enumerate(({"captions": ["a"], "image_id": [1]}, other)):
+        table = pa.table({"image": [{"bytes": jpeg((0, 0, 0)), "path": None}], **columns})
+        parquet.write_table(table, tmp_path / f"train-{number}-of-2.parquet")
+    args = DataArguments(data=str(tmp_path), streaming=True)
+    for read in (lambda: read_stream(args, "train", None), lambda: list(open_stream(args, "train").rows_of(1, 0))):
+        with pytest.raises(ValueError, match=said) as caught:
+            read()
+        assert "\n" not in str(caught.value)
