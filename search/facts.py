@@ -7,6 +7,8 @@ reason to leave out the picture.
 import datetime
 import json
 import math
+import os
+import struct
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +19,7 @@ from ..processing.scenes import is_scene
 
 DETAILS, GPS = 0x8769, 0x8825  # tags of EXIF
 TAKEN = 0x9003  # in DETAILS
+WIDTH, HEIGHT = 0x100, 0x101  # of a TIFF
 SOUTH_NORTH, LATITUDE, WEST_EAST, LONGITUDE = 1, 2, 3, 4  # in GPS
 
 
@@ -53,9 +56,10 @@ class Facts:
 
                 pillow_heif.register_heif_opener()
             with Image.open(self.path, formats=[kind] if kind else []) as image:
-                tags = image.getexif()
+                tags = _tags_of(image, self.path)
                 details, gps = tags.get_ifd(DETAILS), tags.get_ifd(GPS)
-                size = image.size[::-1] if tags.get(ORIENTATION) in (5, 6, 7, 8) else image.size
+                size = (tags[WIDTH], tags[HEIGHT]) if kind == "TIFF" else image.size  # Pillow turned that of a TIFF
+                size = size[::-1] if tags.get(ORIENTATION) in (5, 6, 7, 8) else size
         except Exception:  # whatever a decoder raises: the picture is opened later, and then it is told
             return {}
         facts = {"width": size[0], "height": size[1], "taken": _moment(details.get(TAKEN))}
@@ -83,6 +87,29 @@ class Facts:
         except (NoPlaceError, BadImageError):
             return {}
         return {"longitude": longitude, "latitude": latitude}
+
+
+def _tags_of(image: Any, path: str) -> Any:
+    """The EXIF of an opened picture."""
+    from PIL import Image
+
+    if image.format != "PNG":
+        return image.getexif()
+    if "exif" not in image.info:  # it may stand behind the pixels, and Pillow would decode all of them to look there
+        image.info |= _chunk_of_exif(path)
+    return Image.Image.getexif(image)
+
+
+def _chunk_of_exif(path: str) -> dict[str, bytes]:
+    """The first `eXIf` of a PNG as its `exif`; nothing where there is none."""
+    with open(path, "rb") as file:
+        file.seek(len(b"\x89PNG\r\n\x1a\n"))
+        while len(head := file.read(8)) == 8:
+            length, name = struct.unpack(">I4s", head)
+            if name == b"eXIf":
+                return {"exif": file.read(length)}
+            file.seek(length + 4, os.SEEK_CUR)  # and its checksum
+    return {}
 
 
 def _first_corner(geometry: dict) -> tuple[float, float]:

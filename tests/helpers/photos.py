@@ -29,5 +29,5 @@ def photograph(path, taken=None, gps=None, orientation=None, size=(40, 30)) -> s
         exif.get_ifd(0x8825).update(gps)
     if orientation is not None:
         exif[0x0112] = orientation
-    Image.new("RGB", size, "red").save(path, exif=exif)
+    Image.new("RGB", size, "red").save(path, exif=exif.tobytes())
     return str(path)

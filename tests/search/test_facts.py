@@ -1,6 +1,7 @@
 """What a file says of its picture: size, date and place; nothing where it says nothing, or nonsense."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,16 +21,34 @@ def said(path, box=None) -> dict:
     return json.loads(Facts(str(path)).fields(box))
 
 
-@pytest.mark.parametrize("name", ["a.jpg", "a.webp"])
+@pytest.mark.parametrize("name", ["a.jpg", "a.webp", "a.png"])
 def test_a_photograph_says_its_size_its_date_and_its_place(tmp_path, name):
     path = photograph(tmp_path / name, "2024:06:01 12:30:00", BERN)
     expected = {"width": 40, "height": 30, "taken": "2024-06-01T12:30:00", "longitude": 7.4474, "latitude": 46.948}
     assert said(path) == pytest.approx(expected)
 
 
-def test_south_and_west_are_negative_and_sides_are_those_of_the_upright_picture(tmp_path):
-    found = said(photograph(tmp_path / "a.jpg", gps=LIMA, orientation=6))
+def test_exif_behind_the_pixels_of_a_png_is_found_without_decoding_these(tmp_path, monkeypatch):
+    content = Path(photograph(tmp_path / "a.png", "2024:06:01 12:30:00", orientation=6)).read_bytes()
+    start = content.index(b"eXIf") - 4
+    end = start + 12 + int.from_bytes(content[start : start + 4], "big")
+    last = content.index(b"IEND") - 4
+    late = content[:start] + content[end:last] + content[start:end] + content[last:]
+    (tmp_path / "late.png").write_bytes(late)
+    (tmp_path / "none.png").write_bytes(content[:start] + content[end:])
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", None)
+    assert said(tmp_path / "late.png") == {"width": 30, "height": 40, "taken": "2024-06-01T12:30:00"}
+    assert said(tmp_path / "none.png") == {"width": 40, "height": 30}
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif"])
+def test_sides_are_those_of_the_upright_picture(tmp_path, name):
+    found = said(photograph(tmp_path / name, orientation=6))
     assert (found["width"], found["height"]) == (30, 40)
+
+
+def test_south_and_west_are_negative(tmp_path):
+    found = said(photograph(tmp_path / "a.jpg", gps=LIMA))
     assert (found["longitude"], found["latitude"]) == pytest.approx((-77.028, -12.046))
 
 
