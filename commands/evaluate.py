@@ -7,11 +7,11 @@ from .flags import (
     Parser,
     add_data_flags,
     add_device,
+    add_dtype,
     add_json,
     add_trust,
     chosen_device,
     data_arguments,
-    dtype_name,
     loading_options,
     tell,
 )
@@ -35,13 +35,7 @@ def parser() -> Parser:
     parser.add("--no_means", action="store_true", help="of --graded: do not subtract the means of the modalities")
     parser.add("--width", type=positive_int, help="keep the first so many numbers of each embedding (--matryoshka)")
     parser.add("--batch_size", type=positive_int, default=64, help="default: %(default)s")
-    parser.add(
-        "--dtype",
-        type=dtype_name,
-        choices=("auto", "float32", "bfloat16"),
-        default="float32",
-        help="number type of the model (default: %(default)s)",
-    )
+    add_dtype(parser, "rows are embedded in", default="float32")
     add_trust(parser)
     add_device(parser)
     parser.add("--save_embeddings", metavar="FILE", help="write the embeddings to this safetensors file")

@@ -323,6 +323,17 @@ def _own_code_alone(folder: str):
             )
 
 
+def add_dtype(parser: Parser, what: str, default: str | None = None):
+    """Add `--dtype`, the numbers that embeddings are computed in."""
+    parser.add(
+        "--dtype",
+        type=dtype_name,
+        choices=("auto", "float32", "bfloat16"),
+        default=default,
+        help=f"numbers that {what} (default: float32); bfloat16 is faster and nearly the same",
+    )
+
+
 def chosen_device(name: str):
     """The `torch.device` that `--device` names; `auto` is the GPU if there is one. accelerate takes the same.
 

@@ -17,6 +17,7 @@ from .flags import (
     add_bands,
     add_data_config,
     add_device,
+    add_dtype,
     add_json,
     add_trust,
     add_wait,
@@ -30,7 +31,7 @@ from .quiet import calm
 if TYPE_CHECKING:
     from ..search.collection import Collection
 
-SETTINGS = "tile overlap data_config image_root image_column captions_column bands fast".split()  # of a source
+SETTINGS = "tile overlap data_config image_root image_column captions_column bands fast dtype".split()  # of a source
 COLUMNS = ("image_root", "image_column", "captions_column")  # of a dataset
 SUB_VERBS = {"export": "index_export", "calibrate": "index_calibrate"}
 KINDS = ("auto", "flat", "hnsw")
@@ -78,6 +79,7 @@ def parser() -> Parser:
     parser.add(
         "--fast", action="store_true", default=None, help="scaled JPEG decoding: faster, nearly the same vectors"
     )
+    add_dtype(parser, "pictures are embedded in")
     parser.add("--no_fast", action="store_true", help="with --update: exact pixels again")
     parser.add("--split", help="index this split of a dataset (default of datasets: train)")
     add_data_config(parser)
@@ -102,14 +104,16 @@ def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
     args.fast = False if args.no_fast else args.fast
     loading = loading_options(args, args.model)
+    from ..processing.half_precision import resolved_dtype
     from ..search.collection import Collection
     from ..search.filters import of_dataset
     from ..search.refresh import index_collection
     from ..search.stores.address import is_address
     from ..search.stores.places import holds_index, open_index, reports_at
 
-    chosen_device(args.device)
+    device = chosen_device(args.device)
     calm(args.verbose)
+    args.dtype = args.dtype and resolved_dtype(args.dtype, device)
     collection = Collection(args.data, args.split, **settings_of(args))
     check_meaning(args, collection.files)
     if args.update and holds_index(args.out):

@@ -1,11 +1,11 @@
 """`vsehub teachers DATA --vision M --text M --out FOLDER`: features of frozen uni-modal models as columns."""
 
 from ..files.numbers import epochs, positive_float, positive_int, seed, whole
-from .flags import Parser, add_device, add_json, add_row_flags, chosen_device, data_arguments, tell
+from .flags import Parser, add_device, add_dtype, add_json, add_row_flags, chosen_device, data_arguments, tell
 from .quiet import calm
 
-NAMES = """image text out splits copy dense_text batch_size views image_augmentation train_teachers train_batch_size
-learning_rate temperature seed""".split()
+NAMES = """image text out splits copy dense_text batch_size dtype views image_augmentation train_teachers
+train_batch_size learning_rate temperature seed""".split()
 
 
 def parser() -> Parser:
@@ -30,6 +30,7 @@ def parser() -> Parser:
     add_row_flags(parser)
     parser.add("--dense_text", help="as for training; kept as the column `dense_text`")
     parser.add("--batch_size", type=positive_int, default=32, help="default: %(default)s")
+    add_dtype(parser, "features are computed in", default="float32")
     parser.add("--views", type=whole(1, 1024), default=1, help="views of each image; training uses the same ones")
     parser.add("--image_augmentation", choices=("crop", "rand_augment"), default="crop", help="for the views")
     parser.add(

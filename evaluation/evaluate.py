@@ -11,6 +11,7 @@ from ..data.rows import prepare_rows
 from ..files.outputs import output_file
 from ..modeling.towers import load_errors
 from ..processing.encoders import Encoder, truncated
+from ..processing.half_precision import computing_in, resolved_dtype
 from ..processing.load_encoder import load_encoder
 from .embed import EncoderRows, embed_rows, further_metrics, labels_of
 from .graded import class_relevance, graded_metrics, rouge_l_relevance
@@ -138,22 +139,12 @@ def _check_labels(rows, data: DataArguments, options: EvaluationOptions):
         )
 
 
-def resolved_dtype(name: str, device: torch.device) -> str:
-    """`auto` is bfloat16 where the hardware supports it, else float32."""
-    if name != "auto":
-        return name
-    if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    known = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # torch 2.13 has no public function for this
-    return "bfloat16" if device.type == "cpu" and known is not None and known() else "float32"
-
-
 def _embeds(encoder: Encoder, rows, accelerator, dtype: str, batch_size: int):
     """Embed as a user of the model does; captions are cut where its processor cuts them, and that is told."""
     inputs = EncoderRows(encoder, rows)
     if accelerator.is_main_process:
         encoder.warn_of_cuts(inputs.captions)
-    with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
+    with computing_in(dtype, encoder.model, accelerator.device):
         return embed_rows(encoder, inputs, accelerator, batch_size)
 
 
@@ -193,4 +184,4 @@ def _graded(rows, embeds, by: str | None, means: dict[str, torch.Tensor] | None)
     return {}
 
 
-__all__ = ["EvaluationOptions", "evaluate_model", "evaluation", "resolved_dtype"]
+__all__ = ["EvaluationOptions", "evaluate_model", "evaluation"]

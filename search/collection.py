@@ -49,7 +49,8 @@ class Collection:
         split: of a dataset; None takes a folder's pictures one by one.
         tile, overlap: pixels; scenes (TIFF, JPEG 2000) are cut into tiles where `tile` is given. A source that is one
             scene is cut by default, and tiles share 64 pixels.
-        **settings: `data_config`, `image_root`, `image_column`, `captions_column`, `bands`, `fast`.
+        **settings: `data_config`, `image_root`, `image_column`, `captions_column`, `bands`, `fast`, `dtype`
+            (bfloat16; None and float32 are the same).
 
     Attributes:
         notes: remarks on files that were read: pages and tiles that are not in the index.
@@ -67,6 +68,8 @@ class Collection:
             data = os.path.abspath(path)
         if settings.get("image_root") is not None:
             settings["image_root"] = os.path.abspath(os.path.expanduser(settings["image_root"]))
+        if settings.get("dtype") in (None, "float32"):  # as in indexes made before there was such a setting
+            settings.pop("dtype", None)
         if settings.get("data_config") is None:  # as in indexes made before there was such a setting
             settings.pop("data_config", None)
         elif self.files:
@@ -130,6 +133,8 @@ class Collection:
             ValueError, OSError: impossible tiles or bands; no such source, split, column or picture.
         """
         tile, overlap, bands = self.settings["tile"], self.settings["overlap"], self._bands
+        if "dtype" in self.settings and self.settings["dtype"] != "bfloat16":
+            raise ValueError(f"dtype {self.settings['dtype']!r}: pictures are embedded in float32 or bfloat16")
         if tile is not None and not 0 <= overlap < tile:
             raise ValueError(
                 f"--tile {tile} --overlap {overlap}: the overlap must be at least 0 and smaller than the tile"

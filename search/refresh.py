@@ -15,6 +15,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 from tqdm.auto import tqdm
 
 from ..files.bad_samples import BadSample, report_bad_samples
+from ..processing.half_precision import computing_in
 from .approximate import require_faiss
 from .collection import Collection
 from .embedding_stream import embed_stream
@@ -230,10 +231,12 @@ def _embedded(retriever, collection, chunk, accelerator, batch_size, workers, ba
     mine = (({**item, "number": n}, source) for n, (item, source) in numbered if n % of == share)
     fast, bands = bool(collection.settings.get("fast")), collection.settings.get("bands")
     batches, end, tiled = [], bar.n + len(chunk), any(collection.tiled(unit.path) for unit in chunk)
-    for batch in embed_stream(retriever.encoder, mine, batch_size, workers, fast, bands):
-        batches.append(batch)
-        if not tiled:
-            bar.update(min(of * (len(batch[0]) + len(batch[2])), end - bar.n))
+    encoder, dtype = retriever.encoder, collection.settings.get("dtype", "float32")
+    with computing_in(dtype, encoder.model, encoder.device):
+        for batch in embed_stream(encoder, mine, batch_size, workers, fast, bands):
+            batches.append(batch)
+            if not tiled:
+                bar.update(min(of * (len(batch[0]) + len(batch[2])), end - bar.n))
     bar.update(end - bar.n)
     batches = gather_object(batches)
     problems = [problem for *_, several in batches for problem in several]

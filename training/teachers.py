@@ -26,6 +26,7 @@ from ..files.outputs import output_folder
 from ..files.whole import whole_path
 from ..modeling.towers import load_tower
 from ..processing.batching import batches_of, by_length, run_batches, tokenize
+from ..processing.half_precision import DTYPES, computing_in, resolved_dtype
 from .teacher_columns import CHECKSUM, IMAGE, TEXT, VIEWS, checksum
 from .train_teachers import pool_image, pool_text, several_captions, train_image_teacher, train_text_teacher
 from .views import PLAIN, Views
@@ -46,6 +47,7 @@ class TeacherOptions:
     copy: tuple[str, ...] = ("validation",)  # are copied as they are
     dense_text: str | None = None  # as for training; kept as the column `dense_text`
     batch_size: int = 32
+    dtype: str = "float32"  # what the features are computed in: or `bfloat16`, or `auto`
     views: int = 1  # of each image
     image_augmentation: str = "crop"  # of the views
     train_teachers: float = 0  # epochs; 0 trains none
@@ -59,8 +61,8 @@ class TeacherOptions:
 class ImageTeacher:
     """A frozen vision backbone; the mean of its tokens is an image's feature."""
 
-    def __init__(self, source: str, device: str | torch.device):
-        self.device = device
+    def __init__(self, source: str, device: str | torch.device, dtype: str = "float32"):
+        self.device, self.dtype = device, dtype
         self.model = load_tower(source, "vision_config").to(device).eval()
         self.processor = AutoImageProcessor.from_pretrained(source, backend="pil", trust_remote_code=False)
         sides = self.processor.crop_size or self.processor.size
@@ -73,14 +75,15 @@ class ImageTeacher:
     @torch.no_grad()
     def embed(self, inputs: dict[str, torch.Tensor]) -> np.ndarray:
         """Embed prepared pictures: (N, G_I) in half precision."""
-        return pool_image(self.model, inputs).half().cpu().numpy()
+        with computing_in(self.dtype, self.model, self.device):
+            return pool_image(self.model, inputs).half().cpu().numpy()
 
 
 class TextTeacher:
     """A frozen text backbone; the mean of its real tokens is a caption's feature."""
 
-    def __init__(self, source: str, device: str | torch.device):
-        self.device = device
+    def __init__(self, source: str, device: str | torch.device, dtype: str = "float32"):
+        self.device, self.dtype = device, dtype
         self.model = load_tower(source, "text_config").to(device).eval()
         self.tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
 
@@ -91,7 +94,8 @@ class TextTeacher:
     @torch.no_grad()
     def embed(self, inputs: dict[str, torch.Tensor]) -> np.ndarray:
         """Embed prepared captions: (N, G_T) in half precision."""
-        return pool_text(self.model, inputs).half().cpu().numpy()
+        with computing_in(self.dtype, self.model, self.device):
+            return pool_text(self.model, inputs).half().cpu().numpy()
 
 
 class CaptionTeacher:
@@ -228,12 +232,13 @@ def write_teachers(data: DataArguments, options: TeacherOptions) -> dict[str, in
     key = settings_digest(_facts(options, splits[options.splits[0]]), 8)
     if options.train_teachers:
         image_source, text_source = trained(splits[options.splits[0]], out / ".teachers" / key, options)
-    text = TextTeacher(text_source, options.device) if text_source else None
+    dtype = resolved_dtype(options.dtype, torch.device(options.device))
+    text = TextTeacher(text_source, options.device, dtype) if text_source else None
     image: ImageTeacher | CaptionTeacher | None = None
     if options.image == CAPTIONS:
         image = CaptionTeacher(text)
     elif image_source:
-        image = ImageTeacher(image_source, options.device)
+        image = ImageTeacher(image_source, options.device, dtype)
     for split, rows in splits.items():
         if split in options.splits:
             rows = splits[split] = add_teachers(rows, image, text, out / PARTS / key, options.batch_size, views)
@@ -245,6 +250,8 @@ def _facts(options: TeacherOptions, rows: Dataset) -> list:
     """What the features depend on beside the rows that they are of: the teachers, and what trains them."""
     sources = [source for source in (options.image, options.text) if source and Path(source).is_dir()]
     facts = [options.image, options.text, *map(folder_digest, sources)]
+    if resolved_dtype(options.dtype, torch.device(options.device)) != "float32":  # whose digest is as it always was
+        facts.append("bfloat16")
     if options.train_teachers:
         sums = [checksum(picture, captions) for picture, captions in zip(rows["image"], rows["captions"])]
         facts += [*_settings(options).values(), options.image_augmentation, settings_digest(sums)]
@@ -265,6 +272,8 @@ def _check(data: DataArguments, args: TeacherOptions):
     wrong = [f"--{name} must be at least 1, not {value}" for name, value in sizes.items() if value < 1]
     if not 0 <= args.train_teachers < float("inf"):
         wrong.append(f"--train_teachers is a number of epochs, not {args.train_teachers}")
+    if args.dtype not in DTYPES:
+        wrong.append(f"--dtype is one of {', '.join(DTYPES)}, not {args.dtype!r}")
     if not args.temperature > 0:
         wrong.append(f"--temperature must be above 0, not {args.temperature}")
     if wrong:

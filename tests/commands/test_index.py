@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -14,6 +15,7 @@ from vsehub.commands import index, index_calibrate, index_export
 from vsehub.processing.encoders import Encoder
 from vsehub.search import vector_types
 from vsehub.search.index_store import Store
+from vsehub.search.vector_index import VectorIndex
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +101,28 @@ def test_an_update_reads_a_source_as_before_unless_flags_say_otherwise(tiny_fold
     assert exact["embedded"] == 5 and vsehub_json("index", pictures, "--out", out, "--update")["unchanged"] == 5
     whole = vsehub_json("index", pictures, "--out", out, "--update", "--tile", "0")
     assert whole["rows"] == 2 and vsehub_json("index", pictures, "--out", out, "--update")["unchanged"] == 2
+
+
+def test_an_index_in_bfloat16_is_near_and_stays_so_until_float32_is_asked_for(
+    tiny_folder, photos, tmp_path, vsehub_json
+):
+    def vectors(out):
+        index = VectorIndex.open(out)
+        rows = np.flatnonzero(index.alive)
+        order = np.argsort([item["id"] for item in index.items(rows)])
+        return index.vectors(rows[order])
+
+    def update(*words):
+        return vsehub_json("index", photos, "--out", tmp_path / "half", "--update", *words)
+
+    vsehub_json("index", photos, "--model", tiny_folder, "--out", tmp_path / "exact")
+    vsehub_json("index", photos, "--model", tiny_folder, "--out", tmp_path / "half", "--dtype", "bf16")
+    exact, half = vectors(tmp_path / "exact"), vectors(tmp_path / "half")
+    assert not np.array_equal(exact, half) and (exact * half).sum(1).min() > 0.98
+    assert update()["embedded"] == update("--dtype", "bfloat16")["embedded"] == 0
+    assert update("--dtype", "float32")["unchanged"] == 0 and np.array_equal(exact, vectors(tmp_path / "half"))
+    again = vsehub_json("index", photos, "--out", tmp_path / "exact", "--update", "--dtype", "float32")
+    assert again["embedded"] == 0
 
 
 def test_the_width_is_kept_in_the_index_and_used_by_a_search(vsehub, vsehub_json, photos, tiny_folder, tmp_path):

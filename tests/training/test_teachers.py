@@ -99,6 +99,19 @@ def test_features_of_another_teacher_or_of_other_training_have_another_place(tau
     assert len({str(fact) for fact in facts}) == len(facts)
 
 
+def test_features_in_bfloat16_are_near_and_are_not_mixed_with_others(taught, tmp_path):
+    root, _ = taught
+    command = ["teachers", str(root / "data"), "--vision", str(root / "vit"), "--text", str(root / "bert")]
+    assert main([*command, "--out", str(tmp_path / "out")]) == main([*command, "--out", str(tmp_path / "out2")]) == 0
+    assert main([*command, "--out", str(tmp_path / "out"), "--dtype", "bfloat16"]) == 0
+    half, exact = (
+        read_teachers(prepare_rows(DataArguments(data=str(tmp_path / out)), "train", None, need_dense=False))
+        for out in ("out", "out2")
+    )
+    near = torch.nn.functional.cosine_similarity(half.image[:, 0].float(), exact.image[:, 0].float())
+    assert not torch.equal(half.image, exact.image) and near.min() > 0.99
+
+
 def test_new_captions_leave_the_images_features_alone(taught, monkeypatch, tmp_path):
     root, _ = taught
     rows = prepare_rows(DataArguments(data=str(root / "data")), "train", None, need_dense=False)
