@@ -3,7 +3,7 @@
     python benchmarks/bench_towers.py --vision $BACKBONES/mobilenet_v2
 
 Ours runs in float32 and, as with `--dtype bfloat16`, in bfloat16. Each side is a process of its own, since the memory
-of a process is set at its start; the sides take turns, and a figure is the median ratio of CPU seconds (user and system)
+of a process is set at its start; the sides take turns, and a figure is the median ratio of CPU seconds (user, system)
 of REPEATS turns. In float32 the mean tokens of each picture must be equal; of bfloat16, their least cosine is printed.
 """
 
