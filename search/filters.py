@@ -223,7 +223,8 @@ def _meets(snapshot: Rows, where: str | pc.Expression) -> np.ndarray:
     except pa.ArrowException as error:
         if unknown in str(error):
             known = ", ".join(name for name in table.column_names if name != "vsehub row")
-            raise ValueError(f"the condition names a field that is not there; there are {known}") from None
+            why = "that is not there, or not of one type"
+            raise ValueError(f"the condition names a field {why}; there are {known}") from None
         raise ValueError(f"the condition does not fit the fields' types: {str(error).splitlines()[0]}") from None
     kept = np.zeros(len(table), bool)
     kept[rows] = True
@@ -259,7 +260,11 @@ def _table(snapshot: Rows, names: set[str] | None) -> pa.Table:
             key = there.get(name) or next((key for key in there.values() if of_dataset(key) == name), None)
             if key is None:
                 raise ValueError(f"the index has no field {name!r}; it has {', '.join([*own, *there])}")
-            columns[name] = _column(name, [row.get(key) for row in rows])
+            try:
+                columns[name] = _column(name, [row.get(key) for row in rows])
+            except ValueError:
+                if names is not None:  # otherwise the condition may be on other fields
+                    raise
     return pa.table(columns or {"id": snapshot.chunks("id")})
 
 

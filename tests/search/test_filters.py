@@ -135,7 +135,7 @@ def test_a_pattern_may_begin_at_any_folder(pattern, expected):
         ("size in (1, -99999999999999999999)", "too large a number"),
         ("size > " + "9" * 5000, "cannot be read"),
         ("size", "does not fit"),
-        (pc.field("height") > 3, "a field that is not there; there are id, path"),
+        (pc.field("height") > 3, "a field that is not there, or not of one type; there are id, path"),
     ],
 )
 def test_what_cannot_be_decided_is_one_line(index, where, said):
@@ -149,6 +149,15 @@ def test_a_field_of_several_types_is_refused():
     index.add(cloud(2), [{"id": "a", "fields": '{"year": 1}'}, {"id": "b", "fields": '{"year": "one"}'}])
     with pytest.raises(ValueError, match="'year' has values of several types"):
         chosen_rows(index.snapshot, where="year > 1")
+
+
+def test_a_field_of_several_types_stops_no_expression_on_others():
+    index = VectorIndex()
+    fields = ['{"year": 1, "width": 1}', '{"year": "one", "width": 2}']
+    index.add(cloud(2), [{"id": str(number), "fields": text} for number, text in enumerate(fields)])
+    assert chosen_rows(index.snapshot, where=pc.field("width") > 1).tolist() == [False, True]
+    with pytest.raises(ValueError, match="not there, or not of one type; there are .*, width$"):
+        chosen_rows(index.snapshot, where=pc.field("year") > 1)
 
 
 def test_what_deleted_rows_held_decides_nothing():

@@ -4,6 +4,7 @@ import json
 import threading
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 
 from vsehub.search.filters import chosen_rows
@@ -21,6 +22,11 @@ CONDITIONS = [
     {"where": "taken < '2024-06-01' and id != 'p4'"},
     {"where": "not caption in ('caption; 3 --',) and not width in (1, 2.5)"},
     {"where": "caption not in () and not (width in () or size in [1, 2])"},
+    {"where": "'2024-03' <= seen < '2024-08-15T12:00+02:00' and not longitude > 0"},
+    {"where": "seen is None or seen in ('2024-02-01T10:30Z',)"},
+    {"where": 'column("size") == 1 and not column("size") == size and field("cloud cover") < 5'},
+    {"where": 'field("cloud cover") is None or sunny'},
+    {"where": pc.field("longitude") < 0},
     {"path": "odd/*"},
     {"among": "text", "where": "row is None"},
     {"where": "size < 0"},
@@ -31,6 +37,8 @@ def item(number: int, rng) -> dict:
     """An item with some of its fields, whose names and texts hold what SQL and JSON write in their own way."""
     fields = {"label": ["it's", 'a "b"', "ü\\n"][number % 3], "taken": f"2024-{1 + number % 12:02}-01"}
     fields |= {"width": number / 2} if number % 4 else {}
+    fields |= {"seen": f"2024-{1 + number % 12:02}-01T12:30:00+02:00", "cloud cover": number % 7} if number % 3 else {}
+    fields |= {"size": number % 4, "longitude": (-1) ** number * 7.5, "sunny": number % 2 == 0}
     given = {"size": int(rng.integers(60)), "path": f"/x/{['even', 'odd'][number % 2]}/{number}'.jpg"}
     given |= {"caption": f"caption; {number} --", "stamp": 1_700_000_000_123_456_789 + number, "box": [0, 1, number, 3]}
     kept = {name: value for name, value in given.items() if rng.random() < 0.8}
