@@ -104,7 +104,7 @@ def new_file(path: str | Path) -> Iterator[Path]:
     """Make an empty file that nothing refers to yet, for a writer that takes a name; on leaving it is on the disk.
 
     Whatever has this name is removed before, a link too. The file has the permissions that the umask gives, whatever
-    its writer does. If the writer fails, the file is removed.
+    its writer does. If the writer fails, the file is removed; a disk that is full is told with its name.
     """
     path = Path(path)
     with contextlib.suppress(FileNotFoundError):
@@ -115,10 +115,13 @@ def new_file(path: str | Path) -> Iterator[Path]:
     try:
         yield path
         _sync_file(path, mode)
-    except BaseException:
+    except BaseException as error:
+        named = _named(error, path, path) if isinstance(error, Exception) else error  # before there is room again
         with contextlib.suppress(OSError):
             os.unlink(path)
-        raise
+        if named is error:
+            raise
+        raise named from error
 
 
 def open_no_link(path: str | Path, mode: str) -> IO[Any]:

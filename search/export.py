@@ -44,16 +44,19 @@ def to_lance(index: Index, out, table: str):
     A table of that name is replaced, unless it is an index of vsehub.
 
     Raises:
-        ImportError: without lancedb; the message names the extra. IndexFolderError: the table is an index.
+        ImportError: without lancedb; the message names the extra. IndexFolderError: the table is an index, or
+            LanceDB cannot write.
     """
     try:
         import lancedb
     except ImportError:
         raise ImportError('--to lance needs lancedb: pip install "vsehub[lance]"') from None
-    if LanceTable(f"lance://{out}/{table}", str(out), table).is_index():
+    there = LanceTable(f"lance://{out}/{table}", str(out), table)
+    if there.is_index():
         raise IndexFolderError(f"the table {table} of {out} is an index of vsehub and is not replaced: name another")
     reader = pa.RecordBatchReader.from_batches(export_schema(index), vector_batches(index))
-    lancedb.connect(str(out)).create_table(table, data=reader, mode="overwrite")
+    with there.errors():
+        lancedb.connect(str(out)).create_table(table, data=reader, mode="overwrite")
 
 
 def export_index(folder, out, to: str = "parquet", table: str = "images", images: Iterable[str] = ()) -> Index:

@@ -6,7 +6,9 @@ as long as LanceDB keeps it.
 """
 
 import contextlib
+import errno
 import json
+import os
 import re
 from collections.abc import Iterator
 from functools import cached_property
@@ -241,6 +243,8 @@ def _short(error: Exception) -> str:
     if answer and answer[1] in ANSWERS:
         code = re.search(r"<Code>(\w+)</Code>", str(error))
         return f"the object store answers {answer[1]}{f' {code[1]}' if code else ''}: {ANSWERS[answer[1]]}"
+    if f"(os error {errno.ENOSPC})" in str(error):
+        return os.strerror(errno.ENOSPC).lower()
     text = re.sub(r"[?&][\w.-]+=[^\s)]*", "", str(error).splitlines()[0] if str(error) else type(error).__name__)
     return shortened(text)
 

@@ -206,6 +206,16 @@ def test_an_error_of_a_library_on_a_full_disk_is_told_as_one(tmp_path, monkeypat
     assert caught.value.filename == str(tmp_path / "target") and left(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("Error in faiss::write_HNSW")]
+)
+def test_a_new_file_that_fills_the_disk_is_named_and_removed(error, tmp_path, monkeypatch):
+    monkeypatch.setattr(whole.shutil, "disk_usage", lambda path: SimpleNamespace(free=100))
+    with pytest.raises(OSError, match="No space left on device") as caught, whole.new_file(tmp_path / "graph.faiss"):
+        raise error
+    assert caught.value.filename == str(tmp_path / "graph.faiss") and left(tmp_path) == []
+
+
 @pytest.mark.parametrize("door", [whole_folder, whole_path])
 def test_safetensors_says_that_a_disk_was_full_after_it_has_made_room(tmp_path, door):
     said = "Error while serializing: I/O error: No space left on device (os error 28)"

@@ -93,6 +93,24 @@ def test_facts_that_are_no_dictionary_are_not_ours(tmp_path, local):
         open_index(index.place)
 
 
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [("LanceError(IO): Unable to copy (os error 28), /x.rs:1:2", "no space left on device"), ("else", "else")],
+)
+def test_what_stops_a_table_is_one_line_in_an_export_and_in_an_index(tmp_path, local, monkeypatch, said, told):
+    index = local()
+    index.add(np.eye(2), [{"id": "a"}, {"id": "b"}])
+    index.save(tmp_path / "index")
+
+    def refused(*words, **settings):
+        raise RuntimeError(said)
+
+    monkeypatch.setattr(lancedb.db.LanceDBConnection, "create_table", refused)
+    for to, out in (("lance", f"{tmp_path}/db"), ("parquet", f"lance://{tmp_path}/db/images")):
+        with pytest.raises(IndexFolderError, match=rf"lance://{tmp_path}/db/images: LanceDB refuses \({told}\)"):
+            export_index(tmp_path / "index", out, to)
+
+
 @pytest.mark.parametrize("status, told", [(403, "are wrong, or have no right to it"), (404, "there is no such bucket")])
 def test_what_an_object_store_answers_is_told_with_its_meaning(monkeypatch, status, told):
     class Refusing(BaseHTTPRequestHandler):
