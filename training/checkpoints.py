@@ -233,13 +233,14 @@ def newest_whole(folder: Path, own: bool = False) -> Path | None:
             return path
         torn.append(f"{path} is not whole ({missing})")
     if torn:
-        raise ValueError(f"{torn[0]}, and no older checkpoint is: remove it to start anew")
+        raise ValueError(f"{torn[0]}, and no older one is: leave --resume_from_checkpoint out to start anew")
     return None
 
 
 def missing_part(folder: Path) -> str:
     """What a checkpoint lacks to go on from, with its name; nothing if it is whole."""
-    return torn_part(folder) or _absent(folder, PARTS)
+    missing = torn_part(folder) or _absent(folder, PARTS)
+    return f"{missing}; --save_only_model saves none" if missing == "optimizer is missing" else missing
 
 
 def torn_part(folder: Path) -> str:

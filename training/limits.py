@@ -161,6 +161,8 @@ def check_settings(stage: str, training: TrainingArguments):
             "--chunk_size and --torch_compile: gradient caching calls parts of the model that are not compiled; leave "
             "one of the two out"
         )
+    if training.fp16 and training.device.type == "cpu":  # accelerate leaves it out without a word
+        raise ValueError("--fp16 True: on a CPU it has no effect; take --bf16 True, or leave it out (float32)")
     if training.max_steps == 0:  # of which Trainer makes one step
         raise ValueError(
             "--max_steps 0: nothing would be trained; leave it out, and --num_train_epochs counts, or measure a model "

@@ -112,7 +112,7 @@ def test_where_no_checkpoint_is_whole_the_remedy_is_named(copied, scenes, capsys
         (path / "optimizer.pt").unlink()
     words = ["train", *scenes, *SMALL, "--output_dir", str(copied), *FLAGS, "--resume_from_checkpoint", "true"]
     assert main(words) == 2
-    assert "checkpoint-4 is not whole (optimizer.pt is missing), and no older checkpoint is: remove it" in (
+    assert "checkpoint-4 is not whole (optimizer.pt is missing), and no older one is: leave --res" in (
         capsys.readouterr().err
     )
 

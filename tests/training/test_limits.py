@@ -86,6 +86,7 @@ def test_what_has_no_effect_is_refused_with_its_name(name):
         (["--metric_for_best_model", "rsun"], "did you mean rsum"),
         (["--metric_for_best_model", "image_to_text_mean_rank"], "needs --greater_is_better False"),
         (["--greater_is_better", "False"], "needs --greater_is_better True"),
+        (["--fp16", "True"], "--fp16 True: on a CPU it has no effect; take --bf16 True"),
         (["--max_steps", "0"], "--max_steps 0: nothing would be trained"),
         (["--lora_rank", "8"], "--lora_rank 8 without --lora True"),
         (["--structure_bank", "64"], "--structure_bank 64 has no effect without --structure_weight"),
