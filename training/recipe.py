@@ -8,9 +8,12 @@
 On the command line a stage's key is written `--pretrain.max_steps 600`.
 """
 
+import difflib
 import json
+import math
 import os
-from collections.abc import Sequence
+from argparse import Action
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from ..data.arguments import underscored
 from .limits import with_ranges
 
 MOST_VALUES = 10_000  # of a recipe
+MAPPINGS = ("_kwargs", "_config", "deepspeed")  # ends of the names of flags that take one
 RENAMED = {  # flags of earlier versions: what became of them
     "teacher": "now dense_teacher",
     "max_dense_length": "every text is cut at max_text_length",
@@ -51,7 +55,7 @@ def parse_stages(
     path = argv.pop(0) if argv and not argv[0].startswith("-") else None
     flags, staged, wanted = _split_flags(argv, stages)
     if path is not None:
-        common = load_recipe(path, given=flags)
+        common = load_recipe(path, given=flags, staged=staged)
         sections = {stage: common.pop(stage, None) or {} for stage in stages}
     common = {**(defaults or {}), **common}
     numbers = [stage for stage, section in sections.items() if not isinstance(section, dict)]
@@ -68,10 +72,15 @@ def parse_stages(
     ordered = [stage for stage in stages if stage in wanted]
     if list(wanted) != ordered:  # each stage is given what the one before it has made
         raise ValueError(f"--stages {' '.join(wanted)}: they run once, in this order: --stages {' '.join(ordered)}")
-    parsed = {}
+    parser, parsed = with_ranges(_Parser(kinds, allow_abbrev=False)), {}
+    known = parser._option_string_actions
+    for section, settings in {"": common, **sections}.items():
+        for key, value in settings.items():
+            _check_setting(f"{path}, stage {section}" if section else f"{path}", key, value, known, stages)
+    for stage, words in {"": flags, **staged}.items():
+        _check_words(stage, words, known)
     for stage in stages:
         words = _as_flags({**common, **sections[stage]}) + flags + staged[stage]
-        parser = with_ranges(_Parser(kinds, allow_abbrev=False))
         try:
             *arguments, left = parser.parse_args_into_dataclasses(words, return_remaining_strings=True)
         except ValueError as error:
@@ -79,7 +88,7 @@ def parse_stages(
                 f"{path or 'flags'}, stage {stage}: {_with_remedy(' '.join(str(error).split()))}"
             ) from None
         if left:
-            raise ValueError(f"{path or 'flags'}, stage {stage}: unknown keys or flags: {left}{_renamed(left)}")
+            raise ValueError(f"{path or 'flags'}, stage {stage}: no flag takes {' '.join(left)}: leave it out")
         parsed[stage] = tuple(arguments)
     return parsed, list(wanted)
 
@@ -109,10 +118,53 @@ def _with_remedy(error: str) -> str:
     return error.rstrip(".") + last if "load_best_model_at_end requires" in error else error
 
 
-def _renamed(left: list[str]) -> str:
-    """Explain flags of earlier versions."""
-    flags = {word.partition("=")[0].removeprefix("--") for word in left}
-    return "".join(f" ({old}: {now})" for old, now in RENAMED.items() if old in flags)
+def _check_setting(where: str, key: str, value: Any, known: Mapping[str, Action], stages: Sequence[str]):
+    """Refuse a setting of a recipe that is none, or several values where one is wanted."""
+    if key in stages:
+        raise ValueError(f"{where}: {key} is a stage: its section stands beside that of another, not inside")
+    stage, dot, name = key.partition(".")
+    if dot and stage in stages:
+        raise ValueError(f"{where}: {key} is of a command line; in a recipe it is `{stage}: {{{name}: ...}}`")
+    action = known.get(f"--{key}")
+    if action is None or key == "help":
+        names = [*(flag[2:] for flag in known if flag != "--help"), *stages]
+        there_are = f"; stages are {', '.join(stages)}" if isinstance(value, dict) else ""
+        raise ValueError(f"{where}: no flag or stage {key}{_meant(key, names) or there_are}")
+    if value == []:
+        raise ValueError(f"{where}: {key} is an empty list: leave it out")
+    wrong = isinstance(value, list) and len(value) > 1 and action.nargs not in ("+", "*")
+    if wrong or (isinstance(value, dict) and not key.endswith(MAPPINGS)):
+        raise ValueError(
+            f"{where}: {key}: {value} is a {'list' if wrong else 'mapping'}, and it takes one value, `{key}: ...`"
+        )
+
+
+def _check_words(stage: str, words: Sequence[str], known: Mapping[str, Action]):
+    """Refuse a flag of the command line that is none, or has more values than one."""
+    before, left = "", 0.0  # the last flag, and how many values it takes still
+    for word in words:
+        if word.startswith("--"):
+            before, equals, _ = word.partition("=")
+            said = f"--{stage}.{before[2:]}" if stage else before
+            if before not in known:
+                names = [f"--{stage}.{flag[2:]}" if stage else flag for flag in known]
+                raise ValueError(f"no flag {said}{_meant(said, names)}")
+            nargs = known[before].nargs
+            left = 0 if equals or nargs == 0 else math.inf if nargs in ("+", "*") else 1
+        elif before and not left:
+            takes = "none" if known[before].nargs == 0 else "one value"
+            raise ValueError(f"{said} takes {takes}, and {word!r} follows it: leave that out")
+        else:
+            left -= 1
+
+
+def _meant(name: str, names: Sequence[str]) -> str:
+    """What became of a flag of an earlier version, or the flag that was meant."""
+    bare = name.rpartition(".")[2].removeprefix("--")
+    if bare in RENAMED:
+        return f" ({bare}: {RENAMED[bare]})"
+    near = difflib.get_close_matches(name, names, 1)
+    return f": did you mean {near[0]}?" if near else ""
 
 
 class _Parser(HfArgumentParser):
@@ -126,17 +178,22 @@ class _Loader(yaml.SafeLoader):
     """Refuse a key that is there twice: the last one would count, and the others be forgotten."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        names = [key.value for key, _ in node.value]
-        twice = next((key for key, _ in node.value if names.count(key.value) > 1 and key.value != "<<"), None)
+        names = [_plain(key.value) for key, _ in node.value]
+        twice = next((key for (key, _), name in zip(node.value, names) if names.count(name) > 1 and name != "<<"), None)
         if twice is not None:
             raise yaml.constructor.ConstructorError(
-                None, None, f"the key {twice.value!r} is there twice: leave one out", twice.start_mark
+                None, None, f"the key {_plain(twice.value)!r} is there twice: leave one out", twice.start_mark
             )
         return super().construct_mapping(node, deep)
 
 
+def _plain(key: Any) -> Any:
+    """A key in the spelling of the flags: `max-steps` is `max_steps`."""
+    return key.replace("-", "_") if isinstance(key, str) and not key.startswith("-") else key
+
+
 def read_recipe(path: str) -> dict:
-    """Read a recipe as it is written.
+    """Read a recipe as it is written, with underscores in the names of its flags.
 
     Raises:
         ValueError: not YAML, or not a mapping.
@@ -144,11 +201,16 @@ def read_recipe(path: str) -> dict:
     try:
         recipe = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)  # noqa: S506  # a SafeLoader
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not a YAML recipe ({' '.join(str(error).split())})") from None
+        remedy = "; save it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
+        remedy = "; indent with spaces, not with tabs" if r"found character '\t'" in str(error) else remedy
+        raise ValueError(f"{path}: not a YAML recipe ({' '.join(str(error).split())}){remedy}") from None
     if not isinstance(recipe, dict):
-        raise ValueError(f"{path}: a recipe is a mapping of flags to values")
+        empty = "it is empty; " if recipe is None else ""
+        raise ValueError(f"{path}: {empty}a recipe is a mapping of flags to values")
     _check_size(recipe, path)
-    return recipe
+    sections = {key: {_plain(name): item for name, item in value.items()} if isinstance(value, dict) else value
+                for key, value in recipe.items()}  # fmt: skip
+    return {_plain(key): value for key, value in sections.items()}
 
 
 def _check_size(recipe: dict, path: str):
@@ -167,23 +229,31 @@ def _check_size(recipe: dict, path: str):
             values += value
 
 
-def load_recipe(path: str, given: Sequence[str] = ()) -> dict:
+def load_recipe(path: str, given: Sequence[str] = (), staged: Mapping[str, Sequence[str]] | None = None) -> dict:
     """Read a recipe; `$NAME` in its values comes from the environment.
 
     Args:
         path: of the recipe.
         given: the command line; keys whose flag it holds are left out, and so need no variable.
+        staged: stage -> the flags that the command line gives for it alone, likewise.
 
     Raises:
         ValueError: not a mapping, or a `$NAME` that is not set.
     """
-    flags = {word.partition("=")[0][2:] for word in given if word.startswith("--")}
-    return _expanded({key: value for key, value in read_recipe(path).items() if key not in flags}, path)
+    flags = _flag_names(given)
+    recipe = {key: value for key, value in read_recipe(path).items() if key not in flags}
+    for stage, words in (staged or {}).items():
+        if isinstance(recipe.get(stage), dict):
+            own = flags | _flag_names(words)
+            recipe[stage] = {key: value for key, value in recipe[stage].items() if key not in own}
+    return _expanded(recipe, path)
 
 
 def _expanded(value: Any, path: str) -> Any:
     if isinstance(value, dict):
         return {key: _expanded(item, path) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_expanded(item, path) for item in value]
     if isinstance(value, str) and "$" in value:
         value = os.path.expandvars(value)
         if "$" in value:

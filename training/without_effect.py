@@ -66,7 +66,6 @@ VOID = (
     Void("image_augmentation", {"cache_vision": True, "cache_views": 1}, "add --cache_views 2", allowed="none"),
     Void("text_augmentation", {"cache_text": True}, allowed=0),
     Void("freeze_vision_batch_norm", {"freeze_vision": True}),
-    Void("train_vision_from", {"freeze_vision": True}),
     Void("tower_lr_scale", {"freeze_vision": True, "freeze_text": True}),
     Void("objective_lr", {"align": "hinge", **_NO_OWN_PARAMETER}, "add --align infonce"),
     Void("objective_lr", {"contrast": "triplet", "affiliation_weight": False, **_NO_OWN_PARAMETER}),
@@ -92,6 +91,11 @@ VOID = (
     Void("affiliation_temperature", {"affiliation_weight": False}, "set that"),
     Void("distance dense_teacher", {"distill_weight": False}, "set that"),
 )
+
+CLASHES = {  # a flag that is true or false -> why it cannot stand beside --train_vision_from
+    "freeze_vision": "one freezes what the other trains",
+    "lora": "adapters are trained in whole towers",
+}
 
 
 def refuse_without_effect(stages: Mapping[str, Any], given: Collection[str], own: Mapping[str, Collection[str]]):
@@ -119,6 +123,24 @@ def refuse_without_effect(stages: Mapping[str, Any], given: Collection[str], own
             values = [read[stage][name] for stage in using]
             if using and rule.allowed not in values and all(_holds(rule, read[stage]) for stage in using):
                 raise ValueError(_told(name, values[0], rule, read[using[0]]))
+    for stage, settings in read.items():
+        _refuse_clashes(stage, settings, given)
+
+
+def _refuse_clashes(stage: str, settings: Mapping[str, Any], given: Collection[str]):
+    """Refuse what contradicts `--train_vision_from`, before the data are read; no flag takes it out of a recipe."""
+    block = settings["train_vision_from"]
+    for name, why in CLASHES.items():
+        if block is None or not settings[name]:
+            continue
+        flag, off = f"--{name} True", f"leave --{name} out"
+        if name not in given:
+            flag, off = f"{name} of the recipe", f"add --{name} False"
+        tail, out = f"--train_vision_from {block}", "leave --train_vision_from out"
+        if "train_vision_from" not in given:
+            tail = f"train_vision_from {block} of the recipe"
+            out = "take train_vision_from out of a copy of the recipe (`vsehub recipes NAME > mine.yaml`)"
+        raise ValueError(f"stage {stage}: {flag} and {tail}: {why}; {off}, or {out}")
 
 
 def _refuse_of_other_stages(stages: Mapping[str, Any], own: Mapping[str, Collection[str]]):

@@ -63,9 +63,22 @@ def test_a_recipe_may_hold_settings_that_are_dictionaries(tmp_path):
     assert training.lr_scheduler_kwargs == {"min_lr": 1e-5, "last": False}
 
 
-def test_unknown_keys_are_named(tmp_path):
-    with pytest.raises(ValueError, match="--learning_rat"):
-        parse(tmp_path, "learning_rat: 1")
+def test_a_recipe_that_is_no_utf8_says_how_to_save_it(tmp_path):
+    (tmp_path / "recipe.yaml").write_bytes("vision: café".encode("latin-1"))
+    with pytest.raises(ValueError, match="save it as UTF-8"):
+        read_recipe(tmp_path / "recipe.yaml")
+
+
+def test_an_unknown_flag_of_the_command_line_is_named_with_the_nearest(tmp_path):
+    with pytest.raises(ValueError, match="no flag --learning_rat: did you mean --learning_rate[?]"):
+        parse(tmp_path, "seed: 1", "--learning_rat", "3")
+    with pytest.raises(ValueError, match="no flag --finetune.learning_rat: did you mean --finetune.learning_rate[?]"):
+        parse(tmp_path, "seed: 1", "--finetune.learning_rat", "3")
+    with pytest.raises(ValueError, match="--seed takes one value, and '4' follows it"):
+        parse(tmp_path, "seed: 1", "--seed", "3", "4")
+
+
+def test_a_recipe_that_is_no_mapping_is_refused(tmp_path):
     with pytest.raises(ValueError, match="mapping"):
         parse(tmp_path, "- a list")
 
@@ -96,6 +109,23 @@ def test_variables_come_from_the_environment_or_are_asked_for(tmp_path, monkeypa
     monkeypatch.delenv("DATA")
     with pytest.raises(ValueError, match=r"\$DATA/flickr8k"):
         parse(tmp_path, "data: $DATA/flickr8k")
+
+
+def test_variables_stand_in_lists_too_and_a_flag_needs_none(tmp_path, monkeypatch):
+    monkeypatch.setenv("WIDTH", "8")
+    assert parse(tmp_path, "matryoshka: [4, $WIDTH]")[0]["pretrain"][0].matryoshka == [4, 8]
+    monkeypatch.delenv("WIDTH")
+    with pytest.raises(ValueError, match=r"\$WIDTH names a variable that is not set"):
+        parse(tmp_path, "matryoshka: [4, $WIDTH]")
+    text = "pretrain: {seed: $SEED}"
+    assert parse(tmp_path, text, "--seed", "3")[0]["pretrain"][3].seed == 3
+    assert parse(tmp_path, text, "--pretrain.seed", "3")[0]["pretrain"][3].seed == 3
+
+
+def test_a_key_with_dashes_is_the_flag_with_underscores(tmp_path):
+    assert parse(tmp_path, "max-steps: 3\npretrain: {max-steps: 4}")[0]["pretrain"][3].max_steps == 4
+    with pytest.raises(ValueError, match="the key 'max_steps' is there twice"):
+        parse(tmp_path, "max-steps: 3\nmax_steps: 4")
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -130,6 +160,21 @@ def test_an_error_of_transformers_about_the_best_model_names_the_way_out(tmp_pat
         ("stages: 3", r"stages are names, as `stages: \[pretrain, finetune\]`, not 3"),
         ("stages: [1]", r"stages are names, .* not \[1\]"),
         ("eval_strategy: no", "YAML reads `no` as false: write it in quotes, 'no'"),
+        ("max_steps: [1, 2]", "max_steps: .1, 2. is a list, and it takes one value"),
+        ("pretrain: {align: [hinge, infonce]}", "align: .*hinge.* is a list"),
+        ("max_steps: []", "max_steps is an empty list: leave it out"),
+        ("matryoshka: []", "matryoshka is an empty list: leave it out"),
+        ("max_steps: {a: 1}", "max_steps: .* is a mapping, and it takes one value"),
+        ("pretrian: {max_steps: 2}", "no flag or stage pretrian: did you mean pretrain[?]"),
+        ("learning_rat: 1", "no flag or stage learning_rat: did you mean learning_rate[?]"),
+        ("pretrain: {finetune: {seed: 2}}", "finetune is a stage: its section stands beside that of another"),
+        ("finetune.seed: 2", "finetune.seed is of a command line; in a recipe it is `finetune: {seed: ...}`"),
+        ("pretrain: {finetune.seed: 2}", "finetune.seed is of a command line"),
+        ("--seed: 2", "no flag or stage --seed: did you mean seed[?]"),
+        ("seed=3: 2", "no flag or stage seed=3"),
+        ("help: true", "no flag or stage help$"),
+        ("seed: 2\npretrain:\n\tseed: 2", "indent with spaces, not with tabs"),
+        ("", "it is empty"),
     ],
 )
 def test_a_slip_in_a_recipe_is_told_in_one_line_with_the_remedy(tmp_path, text, said):

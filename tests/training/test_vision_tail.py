@@ -115,8 +115,8 @@ def test_a_run_trains_the_blocks_above_and_caches_once_for_both_stages(scenes, t
 @pytest.mark.parametrize(
     ("further", "message"),
     [
-        (("--freeze_vision", "True"), "has no effect beside --freeze_vision True: leave one of the two out"),
-        (("--lora", "True"), "--lora trains adapters in whole towers"),
+        (("--freeze_vision", "True"), "--freeze_vision True and --train_vision_from layers.1: one freezes"),
+        (("--lora", "True"), "--lora True and --train_vision_from layers.1: adapters are trained in"),
         (("--gradient_checkpointing", "True"), "--gradient_checkpointing would run the blocks"),
     ],
 )

@@ -43,7 +43,11 @@ def read(system, *flags, recipe=None, defaults=None):
         ("d2s", "--objective_lr 0.1", "--objective_lr 0.1 has no effect beside --align hinge, without"),
         ("d2s", "--distill_weight 0 --distance l1", "--distance l1 has no effect without --distill_weight"),
         ("d2s", "--freeze_vision True --freeze_text True --tower_lr_scale 1", "--tower_lr_scale 1 has no effect"),
-        ("d2s", "--freeze_vision True --train_vision_from layer.3", "--train_vision_from layer.3 has no effect beside"),
+        (
+            "d2s",
+            "--freeze_vision True --train_vision_from layer.3",
+            "one freezes what the other trains; leave --freeze_",
+        ),
         ("d2s", "--freeze_vision True --freeze_vision_batch_norm False", "--freeze_vision_batch_norm False has no"),
         ("d2s", "--freeze_text True --cache_text True --text_augmentation 0.4", "beside --cache_text True"),
         (
@@ -109,6 +113,35 @@ def test_a_flag_may_switch_off_what_a_recipe_says(tmp_path):
     recipe.write_text("cache_views: 2\n")
     with pytest.raises(ValueError, match="--cache_views 2 has no effect"):
         read("d2s", recipe=recipe)
+
+
+@pytest.mark.parametrize("flags", ["--freeze_vision True", "--pretrain.freeze_vision True"])
+def test_a_tower_that_a_recipe_trains_in_part_and_a_flag_freezes_is_told_at_once(tmp_path, flags):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("train_vision_from: layer.13\n")
+    with pytest.raises(ValueError) as caught:
+        read("d2s", *flags.split(), recipe=recipe)
+    said = str(caught.value)
+    assert "train_vision_from layer.13 of the recipe" in said and "take train_vision_from out of a copy" in said
+    assert "stage pretrain: --freeze_vision True" in said and "leave --freeze_vision out" in said
+    assert "\n" not in said
+
+
+def test_the_last_blocks_of_a_tower_that_a_recipe_freezes_need_one_more_flag(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("freeze_vision: true\n")
+    with pytest.raises(ValueError, match="--train_vision_from layer.3: .*; add --freeze_vision False, or leave"):
+        read("d2s", "--train_vision_from", "layer.3", recipe=recipe)
+    assert read("d2s", "--train_vision_from", "layer.3", "--freeze_vision", "False", recipe=recipe)
+
+
+def test_adapters_beside_the_last_blocks_of_a_tower_are_refused_before_the_data_are_read(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("train_vision_from: layer.13\n")
+    with pytest.raises(ValueError, match="--lora True .*take train_vision_from out of a copy"):
+        read("d2s", "--lora", "True", recipe=recipe)
+    with pytest.raises(ValueError, match="--lora True and --train_vision_from layer.3"):
+        read("d2s", "--lora", "True", "--train_vision_from", "layer.3")
 
 
 def test_a_recipe_is_told_what_a_stage_of_its_own_does_not_use(tmp_path):
