@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
-from datasets import Dataset, get_dataset_config_names, get_dataset_split_names, load_dataset, load_dataset_builder
+from datasets import Dataset, get_dataset_config_names, get_dataset_split_names, load_dataset_builder
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 from pyarrow import parquet
+from pyarrow.dataset import ParquetFragmentScanOptions
 
 from .columns import is_list, is_text
 
@@ -37,7 +38,7 @@ def load_split(data: str, split: str, data_config: str | None = None, **options)
         data: Hub id or folder; it is named in errors, too.
         split: name of the split, or a slice of one (`train[:10%]`).
         data_config: which configuration, where the dataset has several.
-        **options: of `load_dataset`; `path` is what to load, if that is not `data`.
+        **options: of `datasets.load_dataset`; `path` is what to load, if that is not `data`.
 
     Raises:
         ValueError: a configuration or split that is not there, a dataset that needs code to be run, tables that cannot
@@ -49,7 +50,7 @@ def load_split(data: str, split: str, data_config: str | None = None, **options)
         raise ValueError(f"{folder}: its files cannot be found, for ?, * and [ in a path stand for others: rename it")
     try:
         with told_once():
-            return load_dataset(path, data_config, split=split, **options)
+            return _loaded(path, split, data_config, **options)
     except DatasetGenerationError as error:
         if unlike := _unlike_columns(path, data_config, options):
             raise ValueError(f"{data}: {unlike}") from None
@@ -67,6 +68,22 @@ def load_split(data: str, split: str, data_config: str | None = None, **options)
         raise ValueError(
             _what_there_is(data, split, data_config, options, path) or _plain(data, split, error)
         ) from None
+
+
+def _loaded(path: str, split: str, data_config: str | None, streaming: bool = False, **options):
+    """What `datasets.load_dataset` gives, but for parquet on this machine in the memory of a few groups of rows.
+
+    pyarrow would keep all bytes of a file that it has read until it has read the last; over a network that saves
+    requests.
+    """
+    builder = load_dataset_builder(path, data_config, **options)
+    here = not any("://" in str(file) for files in (builder.config.data_files or {}).values() for file in files)
+    if hasattr(builder.config, "fragment_scan_options") and (here or not streaming):  # parquet, since datasets 4.2
+        builder.config.fragment_scan_options = ParquetFragmentScanOptions(pre_buffer=False)
+    if streaming:
+        return builder.as_streaming_dataset(split=split)
+    builder.download_and_prepare()
+    return builder.as_dataset(split=split)
 
 
 @contextmanager

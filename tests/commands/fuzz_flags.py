@@ -95,7 +95,7 @@ def without_work(monkeypatch):
     """Replace what reads datasets and loads models, in an empty working directory."""
     for loader in LOADERS:
         monkeypatch.setattr(loader, "from_pretrained", begin)
-    for name in ("data.loading.load_dataset", "data.loading.get_dataset_config_names", "demos.demo.demo"):
+    for name in ("data.loading.load_dataset_builder", "data.loading.get_dataset_config_names", "demos.demo.demo"):
         monkeypatch.setattr(f"vsehub.{name}", begin)
     for name in ("demos.demo.compare", "demos.demo_pir.demo"):
         monkeypatch.setattr(f"vsehub.{name}", begin)
