@@ -70,7 +70,7 @@ def _curves(checkpoint: Path, name: str) -> Curves:
             for key, value in entry.items():
                 if key not in ("step", "epoch") and type(value) in (int, float):
                     series.setdefault(key, []).append((int(entry["step"]), float(value)))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"{checkpoint / STATE}: not the record of a run ({error})") from None
     return Curves(name, series)
 

@@ -10,8 +10,9 @@ from typing import TypeVar
 import torch
 from accelerate.state import AcceleratorState, PartialState
 from datasets import Dataset
-from transformers import TrainingArguments
+from transformers import TrainingArguments, get_scheduler
 from transformers.hf_argparser import string_to_bool
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
 from ..evaluation.embed import labels_of, row_metrics
 from ..evaluation.scene_metrics import captions_are_shared
@@ -117,6 +118,7 @@ REFUSED_FOR_PAIRS = {  # the prior, a classifier, knows what to do with them
 }
 FSDP = ("version", "reshard_after_forward", "transformer_layer_cls_to_wrap")  # of --fsdp_config, what was tested
 Parser = TypeVar("Parser", bound=argparse.ArgumentParser)
+UNLISTED = ("azure_ml", "flyte", "kubeflow")  # trackers of which transformers does not say whether they are installed
 WHOLE_MODEL_OPTIMIZERS = ("galore", "apollo", "lomo", "adalomo", "schedule_free")
 
 
@@ -146,6 +148,8 @@ def check_settings(stage: str, training: TrainingArguments):
         ValueError: with the flag and why.
     """
     check_launch(training)
+    check_reports(training)
+    check_schedule(training)
     table = REFUSED if stage == "prior" else {**REFUSED, **REFUSED_FOR_PAIRS}
     plain = unset(type(training))
     for name, reason in table.items():
@@ -153,9 +157,7 @@ def check_settings(stage: str, training: TrainingArguments):
             raise ValueError(f"--{name} {getattr(training, name)}: {reason}")
     if str(getattr(training, "train_sampling_strategy", "random")) == "group_by_length":
         raise ValueError(f"--train_sampling_strategy group_by_length: {REFUSED['group_by_length']}")
-    optimizer = str(getattr(training.optim, "value", training.optim))
-    if optimizer.startswith(WHOLE_MODEL_OPTIMIZERS):
-        raise ValueError(f"--optim {optimizer}: it does not take groups of parameters; choose another, as adamw_torch")
+    check_optimizer(training)
     if stage != "prior" and training.chunk_size and training.torch_compile:
         raise ValueError(
             "--chunk_size and --torch_compile: gradient caching calls parts of the model that are not compiled; leave "
@@ -174,6 +176,53 @@ def check_settings(stage: str, training: TrainingArguments):
             "--per_device_train_batch_size 1: a pair alone has no negatives, and nothing is learned; take at least 2, "
             "better as many as memory holds (--gradient_accumulation_steps adds no negatives)"
         )
+
+
+def check_reports(training: TrainingArguments):
+    """Refuse trackers that are not there: the data would be read and cached before the error.
+
+    Raises:
+        ValueError: with the name and the remedy.
+    """
+    installed = get_available_reporting_integrations()
+    for name in training.report_to:
+        if name not in INTEGRATION_TO_CALLBACK:
+            raise ValueError(f"--report_to {name}: there are none, all, {', '.join(sorted(INTEGRATION_TO_CALLBACK))}")
+        if name not in (*installed, *UNLISTED):
+            raise ValueError(
+                f"--report_to {name}: it is not installed (pip install {name}); or leave it out: `vsehub plot` draws "
+                "the curves without a tracker"
+            )
+
+
+def check_schedule(training: TrainingArguments):
+    """Refuse settings of the learning rate that its schedule does not take, before anything is read.
+
+    Raises:
+        ValueError: with the flag and what transformers says.
+    """
+    if getattr(training, "lr_milestones", None):
+        return
+    settings = training.lr_scheduler_kwargs or {}
+    try:
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], training.learning_rate)
+        get_scheduler(training.lr_scheduler_type, optimizer, 0, 100, scheduler_specific_kwargs=settings)
+    except (TypeError, ValueError, ArithmeticError) as error:
+        name = getattr(training.lr_scheduler_type, "value", training.lr_scheduler_type)
+        raise ValueError(f"--lr_scheduler_type {name}, --lr_scheduler_kwargs {settings}: {error}") from None
+
+
+def check_optimizer(training: TrainingArguments):
+    """Refuse an optimizer that does not take groups of parameters, and arguments of one that cannot be read.
+
+    Raises:
+        ValueError: with the flag and the remedy.
+    """
+    optimizer = str(getattr(training.optim, "value", training.optim))
+    if optimizer.startswith(WHOLE_MODEL_OPTIMIZERS):
+        raise ValueError(f"--optim {optimizer}: it does not take groups of parameters; choose another, as adamw_torch")
+    if any(part.count("=") != 1 for part in (training.optim_args or "a=b").split(",")):
+        raise ValueError(f"--optim_args {training.optim_args}: write NAME=VALUE, several with commas between them")
 
 
 def check_launch(training: TrainingArguments):

@@ -12,6 +12,8 @@ evaluation split. The result is a Hub folder, `OUTPUT_DIR/hub`.
 import sys
 from functools import partial
 
+from datasets import Dataset
+
 from vsehub.data.arguments import DataArguments
 from vsehub.training.arguments import PIR_ARGUMENTS
 from vsehub.training.meeting import ending_together
@@ -19,7 +21,33 @@ from vsehub.training.pair_stage import check_batch
 from vsehub.training.pir_stages import STAGES, check_stages, load, needs_label, train_stage
 from vsehub.training.preflight import preflight
 from vsehub.training.stage_card import publish_run
-from vsehub.training.stages import pictures_later, read_splits, read_stages, run_stages
+from vsehub.training.stages import Splits, StageArguments, pictures_later, read_splits, read_stages, run_stages
+
+
+def _classes(rows: Dataset) -> list[str]:
+    """The scene classes of the rows that have one."""
+    return [label for label in rows["label"] if label] if "label" in rows.column_names else []
+
+
+def _check_prior(splits: Splits, args: StageArguments):
+    """Refuse scene classes from which a classifier learns nothing, or which cannot measure it.
+
+    Raises:
+        ValueError: with the split and the remedy.
+    """
+    data, remedy = args.data, f"name another column than {args.data.label_column!r}, or leave the prior out"
+    known, measured = _classes(splits.train), _classes(splits.evaluation)
+    if not measured:
+        raise ValueError(
+            f"{data.eval_split} has no scene classes, so the prior's accuracy cannot be measured there: {remedy} "
+            "(--label_column, --stages retrieval)"
+        )
+    if len(set(known)) < 2:
+        raise ValueError(
+            f"{data.train_split} has one scene class, {known[0]!r}, and a prior learns nothing from one: {remedy} "
+            "(--label_column, --stages retrieval)"
+        )
+    check_batch(len(known), args.training)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -35,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
         captions, later = "retrieval" in stages, pictures_later(stages)
         splits = read_splits(last, need_label=needs_label(stages), need_captions=captions, pictures_later=later)
         if "prior" in stages:
-            check_batch(len(splits.train), stages["prior"].training)  # type: ignore[arg-type]  # of no stream
+            _check_prior(splits, stages["prior"])
         (model, processor), results = run_stages(stages, partial(train_stage, splits), load, splits.rows)
         if last.stage == "retrieval":
             publish_run(stages, model, processor, results, splits.evaluation)

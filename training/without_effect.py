@@ -77,6 +77,7 @@ VOID = (
     Void("save_steps", {"save_strategy": "epoch"}, "add --save_strategy steps"),
     Void("logging_steps", {"logging_strategy": "epoch"}),
     Void("hub_model_id hub_strategy hub_private_repo hub_revision", {"push_to_hub": False}, "add --push_to_hub True"),
+    Void("dataloader_persistent_workers", {"dataloader_num_workers": False}, "add --dataloader_num_workers 2"),
     Void("shuffle_buffer", {"streaming": False}, "add --streaming True"),
     Void(
         "structure_bank learn_text_share structure_relation structure_centre text_share",

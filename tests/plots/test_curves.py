@@ -88,7 +88,8 @@ def test_what_cannot_be_drawn_is_told(run, tmp_path):
         draw_curves(read_curves([run]), tmp_path / "curves.png", ["recall"])
     with pytest.raises(ValueError, match="curves.xyz"):
         draw_curves(read_curves([run]), tmp_path / "curves.xyz")
-    for content in ("{", "[]", '{"log_history": 3}', '{"log_history": [{"loss": 1}]}'):
+    endless = '{"log_history": [{"step": Infinity, "loss": 1}]}'
+    for content in ("{", "[]", '{"log_history": 3}', '{"log_history": [{"loss": 1}]}', endless):
         (run / "pretrain" / "checkpoint-10" / "trainer_state.json").write_text(content)
         with pytest.raises(ValueError, match="not the record of a run"):
             read_curves([run / "pretrain"])

@@ -10,7 +10,7 @@ import pytest
 import torch
 from datasets import Dataset
 from small_runs import SMALL, run
-from transformers import TrainingArguments
+from transformers import SchedulerType, TrainingArguments
 
 from vsehub.training import run_d2s
 from vsehub.training import stages as stages_module
@@ -78,6 +78,7 @@ def test_what_has_no_effect_is_refused_with_its_name(name):
     [
         (["--train_sampling_strategy", "group_by_length"], "drawn at random"),
         (["--optim", "galore_adamw"], "groups of parameters"),
+        (["--optim_args", "x"], "--optim_args x: write NAME=VALUE"),
         (["--optim", "schedule_free_adamw"], "groups of parameters"),
         (["--per_device_train_batch_size", "1"], "a pair alone has no negatives"),
         (["--bands", "1", "2"], "--bands 1 2: name three"),
@@ -86,6 +87,15 @@ def test_what_has_no_effect_is_refused_with_its_name(name):
         (["--metric_for_best_model", "rsun"], "did you mean rsum"),
         (["--metric_for_best_model", "image_to_text_mean_rank"], "needs --greater_is_better False"),
         (["--greater_is_better", "False"], "needs --greater_is_better True"),
+        (
+            ["--report_to", "comet_ml"],
+            "--report_to comet_ml: it is not installed .pip install comet_ml.; or leave it out",
+        ),
+        (["--report_to", "wandbb"], "--report_to wandbb: there are none, all, azure_ml,"),
+        (["--lr_scheduler_kwargs", "abc"], "--lr_scheduler_type linear, --lr_scheduler_kwargs abc: .*mapping"),
+        (["--lr_scheduler_kwargs", '{"min_lr": 1}'], "--lr_scheduler_kwargs .'min_lr': 1.: .*unexpected keyword"),
+        (["--lr_scheduler_type", "cosine_with_min_lr"], "--lr_scheduler_type cosine_with_min_lr, .*: .*min_lr_rate"),
+        (["--dataloader_persistent_workers", "True"], "without --dataloader_num_workers: add"),
         (["--fp16", "True"], "--fp16 True: on a CPU it has no effect; take --bf16 True"),
         (["--max_steps", "0"], "--max_steps 0: nothing would be trained"),
         (["--lora_rank", "8"], "--lora_rank 8 without --lora True"),
@@ -97,6 +107,13 @@ def test_what_has_no_effect_is_refused_with_its_name(name):
 def test_settings_that_break_a_run_are_refused(flags, said):
     with pytest.raises(ValueError, match=said):
         read(*flags)
+
+
+@pytest.mark.parametrize("name", sorted(each.value for each in SchedulerType))
+def test_every_schedule_is_taken_with_the_settings_that_it_needs(name):
+    needs = {"cosine_with_min_lr": '{"min_lr": 0.1}', "cosine_warmup_with_min_lr": '{"min_lr": 0.1}'}
+    needs["warmup_stable_decay"] = '{"num_decay_steps": 10}'
+    assert read("--lr_scheduler_type", name, *(["--lr_scheduler_kwargs", needs[name]] if name in needs else []))
 
 
 @pytest.mark.parametrize("name", ["rsum", "eval_rsum", "image_to_text_recall@1", "5_fold_rsum"])

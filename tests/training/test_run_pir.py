@@ -6,8 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import torch
+from pyarrow import parquet
 from safetensors.torch import load_file
 from small_runs import PIR_SMALL, equal, run_pir
 from transformers import AutoModel
@@ -35,6 +37,23 @@ def test_a_finished_prior_is_loaded_and_an_interrupted_retrieval_resumes(overhea
     shutil.rmtree(tmp_path / "broken" / "retrieval" / "checkpoint-4")
     (tmp_path / "broken" / "retrieval" / "finished.json").unlink()
     assert equal(whole, run_pir(overhead, tmp_path / "broken", *flags, "--resume_from_checkpoint", "true"))
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "said"),
+    [
+        (["a"], ["a"], "train has one scene class, 'a', and a prior learns nothing from one: .*--stages retrieval"),
+        (["a", "b"], [None], "validation has no scene classes, so .* cannot be measured there: .*--label_column"),
+        (["a", "b", *[None] * 22], ["a"], "2 training items do not fill one batch of 8"),
+    ],
+)
+def test_classes_from_which_no_prior_can_learn_are_refused(overhead, tmp_path, train, validation, said):
+    for split, labels in (("train", train), ("validation", validation)):
+        table = parquet.read_table(f"{overhead[1]}/{split}-00000-of-00001.parquet").drop_columns(["label"])
+        table = table.append_column("label", pa.array((labels * 24)[: len(table)], pa.string()))
+        parquet.write_table(table.replace_schema_metadata(None), tmp_path / f"{split}.parquet")
+    with pytest.raises(ValueError, match=said):
+        run_pir(["--data", str(tmp_path), *overhead[2:]], tmp_path / "out")
 
 
 @pytest.mark.parametrize(
