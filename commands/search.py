@@ -157,9 +157,13 @@ def main(argv: list[str]) -> int:
 
 def title_of(args) -> str:
     """The query as one line of text."""
-    parts = [("+", args.image and Path(args.image).name), ("+", args.text), ("+", args.like)]
-    parts += [("+", text) for text in args.plus] + [("+", Path(name).name) for name in args.plus_image]
-    parts += [("-", text) for text in args.minus] + [("-", Path(name).name) for name in args.minus_image]
+
+    def name_of(path: str) -> str:
+        return printable(Path(path).name)  # it may be no UTF-8, and a page is
+
+    parts = [("+", args.image and name_of(args.image)), ("+", args.text), ("+", args.like)]
+    parts += [("+", text) for text in args.plus] + [("+", name_of(path)) for path in args.plus_image]
+    parts += [("-", text) for text in args.minus] + [("-", name_of(path)) for path in args.minus_image]
     return " ".join(f"{sign} {part}" for sign, part in parts if part).removeprefix("+ ")
 
 

@@ -37,7 +37,31 @@ class RetrievalRecall(evaluate.Metric):
             features=datasets.Features(features),
         )
 
-    def _compute(self, predictions, references, image_embeds, ks=(1, 5, 10)):
-        texts, images = (np.asarray(x, np.float32) for x in (predictions, image_embeds))
-        texts, images = (x / np.linalg.norm(x, axis=1, keepdims=True).clip(1e-12) for x in (texts, images))
+    def _compute(self, predictions, references, image_embeds=None, ks=(1, 5, 10)):
+        if np.ndim(ks) != 1 or not len(ks) or any(k != int(k) or k < 1 for k in ks):
+            raise ValueError(f"ks must be whole numbers of at least 1, such as (1, 5, 10), not {ks!r}")
+        texts, images = unit_rows("predictions", predictions), unit_rows("image_embeds", image_embeds)
+        if texts.shape[1] != images.shape[1]:
+            raise ValueError(
+                f"captions have {texts.shape[1]} numbers, images {images.shape[1]}: take one model for both"
+            )
         return image_text_metrics(images, texts, np.asarray(references), ks)
+
+
+def unit_rows(name: str, embeddings) -> np.ndarray:
+    """Embeddings as float32 rows of length 1; the largest number of a row is made 1 before, so that none overflows.
+
+    Raises:
+        ValueError: no matrix of numbers.
+    """
+    if hasattr(embeddings, "detach"):  # numpy has no bfloat16, and takes nothing with gradients or from a GPU
+        embeddings = embeddings.detach().double().cpu()
+    try:
+        rows = np.asarray(embeddings, np.float64)
+    except (ValueError, TypeError):
+        raise ValueError(f"{name} must be numbers, as many in each row: one embedding a row") from None
+    if rows.ndim != 2 or 0 in rows.shape:
+        raise ValueError(f"{name} must be embeddings (rows, dimension), not of shape {rows.shape}")
+    with np.errstate(invalid="ignore"):  # infinity becomes NaN, which is refused with its row
+        rows = rows / np.abs(rows).max(axis=1, keepdims=True).clip(np.finfo(np.float64).tiny)
+        return (rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(1e-12)).astype(np.float32)

@@ -4,6 +4,7 @@ import datetime
 import json
 import os
 import shutil
+import sys
 from urllib.parse import unquote
 
 import numpy as np
@@ -147,6 +148,14 @@ def test_the_page_is_self_contained(index, capsys, tmp_path):
     assert all(value for name, value in tags.attributes if name == "alt")
     assert "http:" not in page and "url(" not in page
     assert "default-src 'none'" in page and not tags.found & {"script", "i", "link", "iframe"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_picture_whose_name_is_no_text_is_a_query_with_a_page(index, capsys, tmp_path):
+    picture = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png")
+    shutil.copy(index / "photos" / "0 <b>'\"&.png", picture)
+    search(index, capsys, "--image", picture, "--plus_image", picture, "--html", str(tmp_path / "page.html"))
+    assert r"<h1>\udcff.png + \udcff.png</h1>" in (tmp_path / "page.html").read_text()
 
 
 @pytest.mark.parametrize("epsg", [4326, 32631])
