@@ -8,7 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
-from datasets import Dataset, get_dataset_config_names, get_dataset_split_names, load_dataset_builder
+from datasets import (
+    ClassLabel,
+    Dataset,
+    Features,
+    get_dataset_config_names,
+    get_dataset_split_names,
+    load_dataset_builder,
+)
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 from pyarrow import parquet
 from pyarrow.dataset import ParquetFragmentScanOptions
@@ -42,7 +49,7 @@ def load_split(data: str, split: str, data_config: str | None = None, **options)
 
     Raises:
         ValueError: a configuration or split that is not there, a dataset that needs code to be run, tables that cannot
-            be read.
+            be read, or that name their classes in another order.
         OSError: no such dataset, one that asks for access, or no network.
     """
     path = options.pop("path", data)
@@ -50,7 +57,7 @@ def load_split(data: str, split: str, data_config: str | None = None, **options)
         raise ValueError(f"{folder}: its files cannot be found, for ?, * and [ in a path stand for others: rename it")
     try:
         with told_once():
-            return _loaded(path, split, data_config, **options)
+            rows = _loaded(path, split, data_config, **options)
     except DatasetGenerationError as error:
         if unlike := _unlike_columns(path, data_config, options):
             raise ValueError(f"{data}: {unlike}") from None
@@ -68,6 +75,8 @@ def load_split(data: str, split: str, data_config: str | None = None, **options)
         raise ValueError(
             _what_there_is(data, split, data_config, options, path) or _plain(data, split, error)
         ) from None
+    _check_classes(rows, path, data_config)
+    return rows
 
 
 def _loaded(path: str, split: str, data_config: str | None, streaming: bool = False, **options):
@@ -116,14 +125,19 @@ def told_of_columns(data: str, split: str, data_config: str | None = None) -> It
         raise ValueError(f"{data}: {' '.join(reason.split())}") from None
 
 
-def _unlike_columns(path: str, data_config: str | None, options: dict) -> str:
-    """Where parquet files here differ in a column from the first, whose columns all must have; '' if they do not."""
+def _schemas(path: str, data_config: str | None, options: dict) -> list[tuple[str, pa.Schema]]:
+    """The columns of the parquet files that lie here, with `split 'train' (NAME)`; none where some are no parquet."""
     try:
         builder = load_dataset_builder(path, data_config, data_files=options.get("data_files"))
         files = [(split, Path(file)) for split, names in (builder.config.data_files or {}).items() for file in names]
-        schemas = [(f"split {str(split)!r} ({file.name})", parquet.read_schema(file)) for split, file in files]
+        return [(f"split {str(split)!r} ({file.name})", parquet.read_schema(file)) for split, file in files]
     except Exception:  # files elsewhere, or damaged: the first error says more
-        return ""
+        return []
+
+
+def _unlike_columns(path: str, data_config: str | None, options: dict) -> str:
+    """Where parquet files here differ in a column from the first, whose columns all must have; '' if they do not."""
+    schemas = _schemas(path, data_config, options)
     for where, schema in schemas[1:]:
         first, wanted = schemas[0]
         for field in schema:
@@ -133,6 +147,25 @@ def _unlike_columns(path: str, data_config: str | None, options: dict) -> str:
             if not _alike(kind, field.type):
                 return f"column {field.name!r} is {kind} in {first} and {field.type} in {where}: write it with one type"
     return ""
+
+
+def _check_classes(rows: Dataset, path: str, data_config: str | None):
+    """Refuse files that number their classes otherwise than the first: all would be named as that one names them.
+
+    Raises:
+        ValueError: names the column, both files and the remedy.
+    """
+    columns = [name for name, feature in (rows.features or {}).items() if isinstance(feature, ClassLabel)]
+    first: dict[str, tuple[str, list[str]]] = {}
+    for where, schema in _schemas(path, data_config, {}) if columns and os.path.isdir(path) else ():
+        features = Features.from_arrow_schema(schema)
+        for name in columns:
+            names = getattr(features.get(name), "names", None)
+            if names and first.setdefault(name, (where, names))[1] != names:
+                raise ValueError(
+                    f"{path}: column {name!r} numbers its classes otherwise in {first[name][0]} than in {where}, and "
+                    "both would be read as in the first: write them with one list of classes, or as texts"
+                )
 
 
 def _alike(wanted: pa.DataType, kind: pa.DataType) -> bool:

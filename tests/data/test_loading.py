@@ -7,7 +7,7 @@ from contextlib import nullcontext
 import pyarrow as pa
 import pytest
 from caption_folder import paint
-from datasets import Dataset
+from datasets import ClassLabel, Dataset, Features, Value
 from datasets.exceptions import DatasetNotFoundError
 from pyarrow import parquet
 
@@ -218,3 +218,17 @@ def test_files_of_one_split_whose_columns_differ_are_told_by_their_names(tmp_pat
 def test_a_column_that_only_the_first_split_has_is_empty_in_the_others(splits):
     folder = splits({"a": ["b"], "l": [1]}, {"a": ["b"]})
     assert read_source(folder, "validation")["l"] == [None] and read_source(folder, "train")["l"] == [1]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_splits_that_number_their_classes_otherwise_are_refused(tmp_path, streaming):
+    """All would be named as the first split names them: an airport would be a beach, and nobody would know."""
+    for split, names in (("train", ["airport", "beach"]), ("validation", ["beach", "airport"])):
+        rows = {"image": [PICTURE], "captions": ["a"], "label": [0]}
+        features = Features({"image": Value("binary"), "captions": Value("string"), "label": ClassLabel(names=names)})
+        Dataset.from_dict(rows, features).to_parquet(str(tmp_path / f"{split}.parquet"))
+    args = DataArguments(data=str(tmp_path), streaming=streaming)
+    with pytest.raises(ValueError, match="column 'label' numbers its classes otherwise in split 'train' .*one list"):
+        prepare_rows(args, "validation", None, need_dense=False)
+    args = DataArguments(data=str(tmp_path / "{split}.parquet"))
+    assert prepare_rows(args, "validation", None, need_dense=False)["label"] == ["beach"]
