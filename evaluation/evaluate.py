@@ -134,6 +134,12 @@ def _check_labels(rows, data: DataArguments, options: EvaluationOptions):
             "leave it out"
         )
     if options.graded == "classes":
+        missing = [not label for label in rows["label"]] if "label" in rows.column_names else [True]
+        if not all(missing):
+            raise ValueError(
+                f"{data.data}: {sum(missing)} of {len(missing)} images have no scene class for --graded classes: "
+                "complete the column, or name another with --label_column"
+            )
         raise ValueError(
             f"{data.data} has no scene classes for --graded classes: name their column with --label_column"
         )

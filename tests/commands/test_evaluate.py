@@ -115,3 +115,11 @@ def test_means_of_the_modalities_are_subtracted_unless_switched_off(
 def test_a_column_of_scene_classes_that_is_not_there_is_told(vsehub, tiny_folder, pairs):
     said = vsehub("evaluate", tiny_folder, "--data", pairs, "--label_column", "scene", status=2)
     assert "no scene class for every image in 'scene': name another --label_column" in said
+
+
+def test_a_class_that_one_image_lacks_is_told_with_the_number(vsehub, tiny_folder, pairs, tmp_path):
+    rows = Dataset.from_parquet(str(pairs))
+    labels = ["port", *[None] * (len(rows) - 1)]
+    rows.add_column("label", labels).to_parquet(str(tmp_path / "some.parquet"))
+    said = vsehub("evaluate", tiny_folder, "--data", tmp_path / "some.parquet", "--graded", "classes", status=2)
+    assert f"{len(rows) - 1} of {len(rows)} images have no scene class for --graded classes" in said
