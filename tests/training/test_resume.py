@@ -56,7 +56,7 @@ def test_a_checkpoint_that_lacks_a_part_is_refused_by_name_and_passed_over(tmp_p
         parse_resume(str(torn))
     assert checkpoint_of(NEWEST, tmp_path) == older
     (older / "scheduler.pt").unlink()
-    with pytest.raises(ValueError, match="checkpoint-10 is not whole .*no older one is: leave --resume_from_checkpoint out"):
+    with pytest.raises(ValueError, match="checkpoint-10 is not whole .*no older one is: leave --resume"):
         checkpoint_of(NEWEST, tmp_path)
 
 
