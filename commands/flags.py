@@ -330,7 +330,7 @@ def add_dtype(parser: Parser, what: str, default: str | None = None):
         type=dtype_name,
         choices=("auto", "float32", "bfloat16"),
         default=default,
-        help=f"numbers that {what} (default: float32); bfloat16 is faster and nearly the same",
+        help=f"numbers that {what} (default: float32); bfloat16 is faster and less exact",
     )
 
 
