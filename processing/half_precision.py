@@ -7,11 +7,17 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-DTYPES = ("auto", "float32", "bfloat16")
+DTYPES = ("auto", "float32", "bfloat16")  # those of `--dtype`
 
 
 def resolved_dtype(name: str, device: torch.device) -> str:
-    """`auto` is bfloat16 where the hardware supports it, else float32."""
+    """`auto` is bfloat16 where the hardware supports it, else float32.
+
+    Raises:
+        ValueError: another name than those of `DTYPES`; it would be taken for float32.
+    """
+    if name not in DTYPES:
+        raise ValueError(f"dtype is one of {', '.join(DTYPES)}, not {name!r}")
     if name != "auto":
         return name
     if device.type == "cuda":

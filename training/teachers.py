@@ -6,7 +6,7 @@ code matches rows by their position in two files). Work is kept in parts: a kill
 
 import json
 from collections import abc
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from ..files.outputs import output_folder
 from ..files.whole import whole_path
 from ..modeling.towers import load_tower
 from ..processing.batching import batches_of, by_length, run_batches, tokenize
-from ..processing.half_precision import DTYPES, computing_in, resolved_dtype
+from ..processing.half_precision import computing_in, resolved_dtype
 from .teacher_columns import CHECKSUM, IMAGE, TEXT, VIEWS, checksum
 from .train_teachers import pool_image, pool_text, several_captions, train_image_teacher, train_text_teacher
 from .views import PLAIN, Views
@@ -221,6 +221,7 @@ def write_teachers(data: DataArguments, options: TeacherOptions) -> dict[str, in
         ValueError, OSError: wrong options, or an `out` that holds something else.
     """
     _check(data, options)
+    options = replace(options, dtype=resolved_dtype(options.dtype, torch.device(options.device)))
     data.dense_text = options.dense_text or data.dense_text
     out, views = Path(options.out), Views(options.views, options.image_augmentation)
     splits = {
@@ -232,13 +233,12 @@ def write_teachers(data: DataArguments, options: TeacherOptions) -> dict[str, in
     key = settings_digest(_facts(options, splits[options.splits[0]]), 8)
     if options.train_teachers:
         image_source, text_source = trained(splits[options.splits[0]], out / ".teachers" / key, options)
-    dtype = resolved_dtype(options.dtype, torch.device(options.device))
-    text = TextTeacher(text_source, options.device, dtype) if text_source else None
+    text = TextTeacher(text_source, options.device, options.dtype) if text_source else None
     image: ImageTeacher | CaptionTeacher | None = None
     if options.image == CAPTIONS:
         image = CaptionTeacher(text)
     elif image_source:
-        image = ImageTeacher(image_source, options.device, dtype)
+        image = ImageTeacher(image_source, options.device, options.dtype)
     for split, rows in splits.items():
         if split in options.splits:
             rows = splits[split] = add_teachers(rows, image, text, out / PARTS / key, options.batch_size, views)
@@ -250,8 +250,8 @@ def _facts(options: TeacherOptions, rows: Dataset) -> list:
     """What the features depend on beside the rows that they are of: the teachers, and what trains them."""
     sources = [source for source in (options.image, options.text) if source and Path(source).is_dir()]
     facts = [options.image, options.text, *map(folder_digest, sources)]
-    if resolved_dtype(options.dtype, torch.device(options.device)) != "float32":  # whose digest is as it always was
-        facts.append("bfloat16")
+    if options.dtype != "float32":  # whose digest is as it always was
+        facts.append(options.dtype)
     if options.train_teachers:
         sums = [checksum(picture, captions) for picture, captions in zip(rows["image"], rows["captions"])]
         facts += [*_settings(options).values(), options.image_augmentation, settings_digest(sums)]
@@ -272,8 +272,6 @@ def _check(data: DataArguments, args: TeacherOptions):
     wrong = [f"--{name} must be at least 1, not {value}" for name, value in sizes.items() if value < 1]
     if not 0 <= args.train_teachers < float("inf"):
         wrong.append(f"--train_teachers is a number of epochs, not {args.train_teachers}")
-    if args.dtype not in DTYPES:
-        wrong.append(f"--dtype is one of {', '.join(DTYPES)}, not {args.dtype!r}")
     if not args.temperature > 0:
         wrong.append(f"--temperature must be above 0, not {args.temperature}")
     if wrong:

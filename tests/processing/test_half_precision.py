@@ -76,6 +76,11 @@ def test_vectors_in_bfloat16_are_near(name, request, tiny_tokenizer):
         assert cosines.min() > 0.98 and not torch.equal(one, other)
 
 
+def test_another_type_is_refused_and_not_taken_for_float32():
+    with pytest.raises(ValueError, match="one of auto, float32, bfloat16, not 'half'"):
+        resolved_dtype("half", torch.device("cpu"))
+
+
 def test_a_type_that_was_named_is_taken_and_auto_is_one_of_both():
     assert resolved_dtype("bfloat16", torch.device("cpu")) == "bfloat16"
     assert resolved_dtype("auto", torch.device("cpu")) in ("float32", "bfloat16")
