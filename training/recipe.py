@@ -192,6 +192,10 @@ def _plain(key: Any) -> Any:
     return key.replace("-", "_") if isinstance(key, str) and not key.startswith("-") else key
 
 
+def _plain_keys(settings: dict) -> dict:
+    return {_plain(key): value for key, value in settings.items()}
+
+
 def read_recipe(path: str) -> dict:
     """Read a recipe as it is written, with underscores in the names of its flags.
 
@@ -208,9 +212,8 @@ def read_recipe(path: str) -> dict:
         empty = "it is empty; " if recipe is None else ""
         raise ValueError(f"{path}: {empty}a recipe is a mapping of flags to values")
     _check_size(recipe, path)
-    sections = {key: {_plain(name): item for name, item in value.items()} if isinstance(value, dict) else value
-                for key, value in recipe.items()}  # fmt: skip
-    return {_plain(key): value for key, value in sections.items()}
+    sections = {key: _plain_keys(value) if isinstance(value, dict) else value for key, value in recipe.items()}
+    return _plain_keys(sections)
 
 
 def _check_size(recipe: dict, path: str):
