@@ -12,7 +12,6 @@ import kept_runs
 import ledger
 from arms import CLAIMS, Bench
 from PIL import Image
-from results import FIRST_SEED
 
 from vsehub.data.arguments import DataArguments
 from vsehub.evaluation.analyse import analysis
@@ -50,9 +49,9 @@ def main() -> int:
 
 def kept(args) -> list[tuple[str, int]]:
     """The arms that have kept weights, and the first seed of each."""
-    arms = []
-    for arm in args.arms or CLAIMS[args.claim].arms:
-        seeds = range(FIRST_SEED, FIRST_SEED + 10)
+    arms, claim = [], CLAIMS[args.claim]
+    for arm in args.arms or claim.arms:
+        seeds = range(claim.first_seed, claim.first_seed + claim.seeds)
         arms += [(arm, seed) for seed in seeds if kept_runs.file_of(args.out, args.claim, arm, seed).exists()][:1]
     return arms
 

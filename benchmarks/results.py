@@ -30,8 +30,6 @@ from vsehub.evaluation.protocols import protocol_outcomes
 from vsehub.evaluation.seeds import shares_of_images
 from vsehub.files.memory import reuse_memory
 
-FIRST_SEED = 100
-
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -41,7 +39,7 @@ def main() -> int:
     parser.add_argument("--out", default="runs/results", help="caches and working files")
     parser.add_argument("--claims", nargs="*", default=list(CLAIMS), choices=list(CLAIMS))
     parser.add_argument("--arms", nargs="*", help="names of arms; default all of the claims")
-    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--seeds", type=int, help="of each claim; default as many as the protocol asks for")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--recheck", action="store_true", help="a seed again for each older code of a row")
     parser.add_argument("--again", action="store_true", help="run the seeds, whether their lines are there or not")
@@ -56,9 +54,10 @@ def main() -> int:
         torch.set_num_threads(args.threads)
         bench = Bench(args.data, args.backbones, args.text, args.out)
         jobs = [
-            (CLAIMS[name], arm, FIRST_SEED + seed)
-            for seed in range(args.seeds)
+            (CLAIMS[name], arm, CLAIMS[name].first_seed + seed)
+            for seed in range(args.seeds or max(CLAIMS[name].seeds for name in args.claims))
             for name in args.claims
+            if seed < (args.seeds or CLAIMS[name].seeds)
             if args.test or torch.cuda.is_available() or not CLAIMS[name].gpu
             for arm in CLAIMS[name].arms
             if not args.arms or arm in args.arms
