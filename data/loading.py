@@ -23,6 +23,7 @@ from pyarrow.dataset import ParquetFragmentScanOptions
 from .columns import is_list, is_text
 
 SPLIT_FLAGS = "--train_split, --eval_split or --split"
+ROWS_TOGETHER = 1000  # in the file that is mapped; each such part takes 5 kB, and pictures would lie in parts of 100
 FAILURES = (ValueError, RuntimeError, OSError, TypeError, KeyError, AttributeError)
 
 
@@ -88,6 +89,8 @@ def _loaded(path: str, split: str, data_config: str | None, streaming: bool = Fa
     builder = load_dataset_builder(path, data_config, **options)
     here = not any("://" in str(file) for files in (builder.config.data_files or {}).values() for file in files)
     if hasattr(builder.config, "fragment_scan_options") and (here or not streaming):  # parquet, since datasets 4.2
+        if here:
+            builder = load_dataset_builder(path, data_config, writer_batch_size=ROWS_TOGETHER, **options)
         builder.config.fragment_scan_options = ParquetFragmentScanOptions(pre_buffer=False)
     if streaming:
         return builder.as_streaming_dataset(split=split)

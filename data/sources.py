@@ -22,6 +22,7 @@ from datasets import Dataset, Image, ReadInstruction
 from transformers.utils import logging
 
 from ..files.text import printable, text_of
+from .class_names import with_class_names
 from .columns import in_order, parts_of, with_column
 from .folders import holds_pictures, list_folder
 from .loading import literal, load_split
@@ -43,7 +44,7 @@ def read_source(
     any_split: bool = False,
     data_config: str | None = None,
 ) -> Dataset:
-    """Read one split of `data`; columns keep the names that the source gives them.
+    """Read one split of `data`; columns keep the names that the source gives them, and numbered classes become texts.
 
     A single parquet or jsonl file, or a json list, holds one split, whatever it is called; `{split}` in the path stands
     for the split's name. Names of files in `image_column` are names under `image_root`, if that is given.
@@ -75,6 +76,7 @@ def read_source(
         raise ValueError(f"--data_config {data_config}: {data} has no configurations; leave it out")
     elif name != split:
         rows = _sliced(rows, data, split)
+    rows = with_class_names(rows, data)
     feature = rows.features.get(image_column)
     if image_root is not None and feature is not None and getattr(feature, "dtype", None) == "string":
         return _under_root(in_order(rows), image_column, _root(image_root, data))

@@ -20,6 +20,7 @@ from datasets import ClassLabel, Dataset, Image, IterableDataset
 
 from ..files.whole import write_text
 from .arguments import DataArguments
+from .class_names import class_name
 from .columns import table_of
 from .loading import literal, load_split, told_of_columns, told_once
 from .sources import path_of
@@ -59,12 +60,15 @@ class Stream:
         """The rows of a file from `start` on, with their numbers."""
         part = self.table.shard(num_shards=self.table.num_shards, index=file)
         part, number = part.skip(start) if start else part, start
+        label = (self.table.features or {}).get("label")
+        classes = label.names if isinstance(label, ClassLabel) else None
         with self.reading():
             for columns in part.iter(AT_ONCE):  # unlike `iter(part)`, it leaves nothing to other workers
                 for values in zip(*columns.values()):
                     row = dict(zip(columns, values))
                     given = row.get("image_id")
                     row["image_id"] = f"{file}:{number}" if given in (None, "") else str(given)
+                    row |= {"label": class_name(row["label"], classes)} if classes else {}
                     yield number, row if self.bands is None else {**row, "bands": self.bands}
                     number += 1
         self._keep(file, number)
@@ -231,16 +235,17 @@ def read_stream(args: DataArguments, split: str, limit: int | None) -> Dataset:
     table = table.select_columns([name for name in names if name in table.column_names])
     label = table.features.get(args.label_column)
     kinds = {field.name: field.type for field in table.features.arrow_schema}  # what the first rows hold may be null
-    kinds |= {args.label_column: pa.string()} if isinstance(label, ClassLabel) else {}
+    classes = label.names if isinstance(label, ClassLabel) else None
+    kinds |= {args.label_column: pa.string()} if classes else {}
     schema = pa.schema(list(kinds.items()))
     table = table.take(limit) if limit else table
 
     def tables() -> Iterator[pa.Table]:
         yield schema.empty_table()
         for columns in table.iter(AT_ONCE):
-            if isinstance(label, ClassLabel):
-                names = [None if each is None else label.int2str(each) for each in columns[args.label_column]]
-                columns = {**columns, args.label_column: names}
+            if classes:
+                named = [class_name(number, classes) for number in columns[args.label_column]]
+                columns = {**columns, args.label_column: named}
             yield pa.table(columns, schema=schema)
 
     with told_once(), told_of_columns(args.data, split, args.data_config):

@@ -215,15 +215,25 @@ class Collection:
         return self._scenes[path]
 
     def source_of(self, item: dict) -> str | bytes | None:
-        """What the picture of an item is opened from: its file, or what its row holds."""
-        return item["path"] if item.get("row") is None else image_source(self._image(item["row"]))
+        """What the picture of an item is opened from: its file, or what its row holds.
+
+        Raises:
+            BadImageError: its row is another's by now.
+        """
+        number = item.get("row")
+        if number is None:
+            return item["path"]
+        row = self.rows[number] if number < len(self.rows) else {}
+        if not row or self._key(number, row) != item["id"]:
+            raise BadImageError(f"{item['id']}: {self.name} has changed: bring the index up to date with --update")
+        return image_source(row[self.settings.get("image_column") or "image"])
 
     @property
     def _bands(self):
         return self.settings.get("bands")
 
-    def _image(self, row: int):
-        return self.rows[row][self.settings.get("image_column") or "image"]
+    def _key(self, number: int, row: dict) -> str:
+        return f"{self.name}:{row.get('image_id', number)}"
 
     def _row_unit(self, number: int, row: dict) -> Unit:
         names = (self.settings.get("image_column") or "image", self.settings.get("captions_column") or "captions")
@@ -231,7 +241,7 @@ class Collection:
         fields = fields_of(row, names)
         captions = captions if isinstance(captions, list) else [captions]
         caption = " / ".join(str(text) for text in captions if text is not None and text != "") or None
-        key = f"{self.name}:{row.get('image_id', number)}"
+        key = self._key(number, row)
         if isinstance(image, bytes):
             return Unit(key, None, number, len(image), zlib.crc32(image), caption, fields)
         try:

@@ -210,13 +210,14 @@ def _chunks(todo: list, collection: Collection, accelerator):
 
 def _plan(index: Index, collection: Collection):
     """(units to embed, ids to delete unless embedded again, number of rows that stay, their files)."""
+    rest = () if collection.files else ("row", "caption", "fields")  # may change while the picture stays
     known: dict[str, list] = {}
-    for item in _rows_of(index, collection, "id", "path", "size", "stamp"):
+    for item in _rows_of(index, collection, "id", "path", "size", "stamp", *rest):
         known.setdefault(item[1] if collection.files else item[0], []).append((item[0], *item[2:]))
     todo, unchanged, files = [], 0, set()
     for unit in collection.units():
-        rows = known.get(unit.key)
-        if rows and all(row[1:] == (unit.size, unit.stamp) for row in rows):
+        rows, same = known.get(unit.key), (unit.size, unit.stamp, *(getattr(unit, name) for name in rest))
+        if rows and all(row[1:] == same for row in rows):
             unchanged += len(known.pop(unit.key))
             files.add(unit.key)
         else:

@@ -9,12 +9,14 @@ import sys
 
 import numpy as np
 import pytest
-from datasets import Dataset
+from datasets import ClassLabel, Dataset, Features
+from datasets import Image as Pictures
 from PIL import Image
 from rasters import write_raster
 
 from vsehub.__main__ import main
 from vsehub.files.bad_samples import read_bad_samples
+from vsehub.processing.pixels import BadImageError
 from vsehub.search import refresh as index_images
 from vsehub.search.pages import picture_opener
 from vsehub.search.retriever import Hit
@@ -106,6 +108,46 @@ def test_a_second_source_leaves_the_first_alone_and_other_models_are_refused(
     )
 
 
+@pytest.mark.parametrize("what", ["captions", "label", "place"])
+def test_a_row_that_changed_beside_its_picture_is_brought_up_to_date(index, tmp_path, what):
+    """Otherwise conditions would be answered by what the data set said once, and pages show another row's picture."""
+    rows = [
+        {"image_id": name, "image": {"bytes": (tmp_path / "photos" / name).read_bytes(), "path": None}}
+        | {"captions": [name], "label": "old"}
+        for name in ("0.png", "2.png")
+    ]
+    source = tmp_path / "rows.parquet"
+    Dataset.from_list(rows).to_parquet(str(source))
+    index(source=source)
+    changed = rows[::-1] if what == "place" else [rows[0], {**rows[1], what: ["new"] if what == "captions" else "new"}]
+    Dataset.from_list(changed).to_parquet(str(source))
+    said = "2 embedded, 0 unchanged" if what == "place" else "1 embedded, 1 unchanged"
+    picture_of = picture_opener(VectorIndex.open(tmp_path / "index"), [str(tmp_path)])
+    hit = Hit(f"{source}:train:0.png", 1.0, row=0, collection=f"{source}:train")
+    if what == "place":
+        with pytest.raises(BadImageError, match="has changed: bring the index up to date with --update"):
+            picture_of(hit)
+    assert said in index("--update", source=source)
+    opened = VectorIndex.open(tmp_path / "index")
+    last = {item["id"].rsplit(":", 1)[-1]: item for item in opened.items(np.flatnonzero(opened.alive))}
+    assert last["2.png"]["row"] == (0 if what == "place" else 1)
+    assert (last["2.png"]["caption"], json.loads(last["2.png"]["fields"])["label"]) == {
+        "captions": ("new", "old"),
+        "label": ("2.png", "new"),
+        "place": ("2.png", "old"),
+    }[what]
+    assert "0 embedded, 2 unchanged" in index("--update", source=source)
+
+
+def test_classes_are_kept_by_their_names(index, tmp_path):
+    rows = [{"bytes": (tmp_path / "photos" / name).read_bytes(), "path": None} for name in ("0.png", "2.png")]
+    features = Features({"image": Pictures(), "label": ClassLabel(names=["boat", "pier"])})
+    Dataset.from_dict({"image": rows, "label": [1, -1]}, features).to_parquet(str(tmp_path / "rows.parquet"))
+    index(source=tmp_path / "rows.parquet")
+    items = VectorIndex.open(tmp_path / "index").items(range(2))
+    assert [json.loads(item["fields"] or "{}") for item in items] == [{"label": "pier"}, {}]
+
+
 def test_hnsw_finds_what_flat_finds(index, tmp_path, tiny_folder, capsys):
     pytest.importorskip("faiss")
     index("--kind", "hnsw")
@@ -192,6 +234,7 @@ CHILD = """
 import os, signal, sys
 from vsehub.commands.index import main
 from vsehub.files.bad_samples import read_bad_samples
+from vsehub.processing.pixels import BadImageError
 from vsehub.search import refresh as index_images
 index_images.SAVED_AT_ONCE = 1
 real, steps = os.fsync, [0]

@@ -78,7 +78,7 @@ def test_a_crafted_table_shows_no_picture_of_this_machine(crafted, photos, tmp_p
     rows = tmp_path / "mine.parquet"
     Dataset.from_list([{"image": {"path": None, "bytes": (photos / "a.png").read_bytes()}}]).to_parquet(str(rows))
     sources = {"x": {"data": str(rows), "split": "train", "tile": None, "overlap": None}}
-    folder = crafted([item("", "x", row=0)], sources)
+    folder = crafted([item("", "x", row=0, id=f"{rows}:train:0")], sources)
     assert "data:image" not in page_of(folder)
     assert "data:image" in page_of(folder, "--images", rows)
     Dataset.from_list([{"image": str(tmp_path / "private.png")}]).to_parquet(str(rows))  # a table that names a file
