@@ -17,13 +17,14 @@ from datasets import (
     load_dataset_builder,
 )
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
+from datasets.packaged_modules.parquet.parquet import Parquet
 from pyarrow import parquet
 from pyarrow.dataset import ParquetFragmentScanOptions
 
 from .columns import is_list, is_text
+from .parquet_parts import ROWS, read_in_parts
 
 SPLIT_FLAGS = "--train_split, --eval_split or --split"
-ROWS_TOGETHER = 1000  # in the file that is mapped; each such part takes 5 kB, and pictures would lie in parts of 100
 FAILURES = (ValueError, RuntimeError, OSError, TypeError, KeyError, AttributeError)
 
 
@@ -81,17 +82,17 @@ def load_split(data: str, split: str, data_config: str | None = None, **options)
 
 
 def _loaded(path: str, split: str, data_config: str | None, streaming: bool = False, **options):
-    """What `datasets.load_dataset` gives, but for parquet on this machine in the memory of a few groups of rows.
+    """What `datasets.load_dataset` gives, but for parquet on this machine in the memory of a few rows.
 
-    pyarrow would keep all bytes of a file that it has read until it has read the last; over a network that saves
-    requests.
+    Of parquet elsewhere pyarrow would keep all bytes of a file until it has read the last; that saves requests where
+    only some of them are read.
     """
     builder = load_dataset_builder(path, data_config, **options)
     here = not any("://" in str(file) for files in (builder.config.data_files or {}).values() for file in files)
-    if hasattr(builder.config, "fragment_scan_options") and (here or not streaming):  # parquet, since datasets 4.2
-        if here:
-            builder = load_dataset_builder(path, data_config, writer_batch_size=ROWS_TOGETHER, **options)
-        builder.config.fragment_scan_options = ParquetFragmentScanOptions(pre_buffer=False)
+    if isinstance(builder, Parquet) and here:
+        builder = read_in_parts(load_dataset_builder(path, data_config, writer_batch_size=ROWS, **options))
+    elif isinstance(builder, Parquet) and not streaming and hasattr(builder.config, "fragment_scan_options"):
+        builder.config.fragment_scan_options = ParquetFragmentScanOptions(pre_buffer=False)  # since datasets 4.2
     if streaming:
         return builder.as_streaming_dataset(split=split)
     builder.download_and_prepare()

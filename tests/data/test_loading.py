@@ -118,22 +118,6 @@ def test_what_the_hub_refuses_has_a_remedy(monkeypatch, error, said):
         read_source("a/b", "train")
 
 
-@pytest.mark.parametrize("streaming", [False, True])
-def test_parquet_of_this_machine_is_read_a_group_of_rows_at_a_time(tmp_path, monkeypatch, streaming):
-    """pyarrow's default keeps a whole file in memory: 1.0 GB of one of 834 MB, in place of 0.25."""
-    builders, make = [], loading.load_dataset_builder
-
-    def kept(*args, **options):
-        builders.append(make(*args, **options))
-        return builders[-1]
-
-    monkeypatch.setattr(loading, "load_dataset_builder", kept)
-    Dataset.from_dict({"captions": ["one", "two"]}).to_parquet(str(tmp_path / "train.parquet"))
-    rows = loading.load_split(str(tmp_path), "train", **({"streaming": True} if streaming else {}))
-    assert [row["captions"] for row in rows] == ["one", "two"]
-    assert builders[-1].config.fragment_scan_options.pre_buffer is False
-
-
 def test_a_table_of_pictures_lies_in_parts_of_a_thousand_rows(tmp_path):
     """In parts of 100, as `datasets` would write them, a million rows take 50 MB more in each process."""
     features = Features({"image": Image(), "captions": Value("string")})
