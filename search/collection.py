@@ -217,16 +217,25 @@ class Collection:
     def source_of(self, item: dict) -> str | bytes | None:
         """What the picture of an item is opened from: its file, or what its row holds.
 
+        Args:
+            item: with `id`, `path` and `row`, and `size` and `stamp` where its row may hold another picture by now.
+
         Raises:
-            BadImageError: its row is another's by now.
+            BadImageError: its row is another's by now, or holds another picture.
         """
         number = item.get("row")
         if number is None:
             return item["path"]
         row = self.rows[number] if number < len(self.rows) else {}
-        if not row or self._key(number, row) != item["id"]:
+        source = image_source(row[self.settings.get("image_column") or "image"]) if row else None
+        same = bool(row) and self._key(number, row) == item["id"]
+        if isinstance(source, bytes) and item.get("stamp") is not None:
+            same = same and (len(source), zlib.crc32(source)) == (item["size"], item["stamp"])
+        elif isinstance(source, str) and item.get("path"):
+            same = same and source == item["path"]
+        if not same:
             raise BadImageError(f"{item['id']}: {self.name} has changed: bring the index up to date with --update")
-        return image_source(row[self.settings.get("image_column") or "image"])
+        return source
 
     @property
     def _bands(self):

@@ -10,6 +10,7 @@ from functools import cache
 from itertools import chain
 from urllib.parse import quote
 
+import pyarrow as pa
 from transformers.utils import logging
 
 from ..files.text import printable
@@ -118,7 +119,7 @@ def picture_opener(index, images: Iterable[str] = (), least_side: int = THUMBNAI
         least_side: of `scenes.open_any`.
     """
     collections: dict[str, Collection] = {}
-    images = list(images)
+    now, images = index.snapshot, list(images)
     named, told = {*index.named, *images}, []
     place_of = place_finder(index, images)
 
@@ -139,7 +140,8 @@ def picture_opener(index, images: Iterable[str] = (), least_side: int = THUMBNAI
             raise BadImageError(f"{hit.id}: {places[0]} is not on this machine, and is not downloaded for a page")
         if hit.collection not in collections:
             collections[hit.collection] = Collection(**settings)
-        return collections[hit.collection].source_of(vars(hit))
+        rows = now.not_deleted(now.rows_of(pa.array([hit.id], pa.string())))  # with the size and stamp of the picture
+        return collections[hit.collection].source_of(now.items(rows[:1])[0] if len(rows) else vars(hit))
 
     def picture_of(hit):
         if hit.modality == "text" or (hit.path is None and hit.collection is None):
@@ -168,33 +170,47 @@ def place_finder(index, images: Iterable[str] = ()):
     images, named = list(images), {*index.named, *images}
     indexed = [settings["data"] for settings in index.sources.values()]
 
+    @cache
+    def recorded() -> dict[str, int]:
+        return {path: size for path, size in zip(index.column("path"), index.column("size")) if path is not None}
+
     @cache  # a scene has many tiles
     def place_of(path: str | None) -> str | None:
         here = lies_in(path, named) and os.path.exists(path)
-        return path if here or path is None else moved(path, indexed, images)
+        return path if here or path is None else moved(path, indexed, images, recorded)
 
     return place_of
 
 
-def moved(path: str, indexed: Iterable[str], images: Iterable[str]) -> str:
+def moved(path: str, indexed: Iterable[str], images: Iterable[str], recorded=dict) -> str:
     """Where the file of an item lies now, if it lies in a folder of `images` as it did in the folder that was indexed.
+
+    Cameras give the same names in every folder. Of several files, the one of the same size is taken, else one in a
+    folder that is called as before, else the first; one that is as well that of an item of another folder is taken
+    only if the size or the name of the folder is the same.
 
     Args:
         path: of the item, as recorded.
         indexed: the folders that were indexed, as recorded.
         images: folders of this machine that the user named.
+        recorded: a function that gives the sizes of all files of the index, by path.
 
     Returns:
         The place in one of `images`; `path` where there is no such file.
     """
+    found, indexed, images = [], list(indexed), list(images)
     for root in indexed:
         if path.startswith(os.path.join(root, "")):
             inside = os.path.relpath(path, root)
             for folder in images:
                 place = os.path.join(folder, inside)
                 if lies_in(place, [folder]) and os.path.isfile(place):
-                    return place
-    return path
+                    size, name = os.path.getsize(place), os.path.basename(os.path.abspath(folder))
+                    alike = (size == recorded().get(path), name == os.path.basename(root))
+                    rivals = {os.path.join(other, inside) for other in indexed} - {path}
+                    if any(alike) or not any(rival in recorded() for rival in rivals):
+                        found.append((alike, place))
+    return max(found, key=lambda each: each[0])[1] if found else path
 
 
 def without_pictures(index, images: Iterable[str]) -> list[str]:
@@ -216,7 +232,7 @@ def without_pictures(index, images: Iterable[str]) -> list[str]:
 
 def _places(settings: dict) -> list[str]:
     """Possible paths of a collection's table, as in `data.sources.path_of`, without access to the file system."""
-    split = settings.get("split") or "train"
+    split = (settings.get("split") or "train").partition("[")[0]
     names = [split, "val"] if split == "validation" else [split]
     return [settings["data"].replace("{split}", name) for name in names]
 

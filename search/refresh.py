@@ -210,7 +210,7 @@ def _chunks(todo: list, collection: Collection, accelerator):
 
 def _plan(index: Index, collection: Collection):
     """(units to embed, ids to delete unless embedded again, number of rows that stay, their files)."""
-    rest = () if collection.files else ("row", "caption", "fields")  # may change while the picture stays
+    rest = () if collection.files else ("path", "row", "caption", "fields")  # may change while size and stamp stay
     known: dict[str, list] = {}
     for item in _rows_of(index, collection, "id", "path", "size", "stamp", *rest):
         known.setdefault(item[1] if collection.files else item[0], []).append((item[0], *item[2:]))

@@ -1,7 +1,10 @@
 """Write an index to another place: from memory or a folder to a database, or back."""
 
+import pyarrow as pa
+
 from ..index import Index
 from ..index_store import IndexFolderError
+from ..rows import Rows
 from ..vector_index import VectorIndex
 from .address import is_address, table_at
 from .places import holds_index, open_index
@@ -12,7 +15,7 @@ def kept_in(index: Index, place) -> Index:
     """Write an index to a place without one, and return what is to be used from now on.
 
     An index in memory that is written to a folder stays the same object; others are copied. A copy that was
-    interrupted is made again by the same call.
+    interrupted is made again by the same call, without the rows that the index has lost since then.
 
     Raises:
         IndexFolderError: there is an index already.
@@ -23,13 +26,19 @@ def kept_in(index: Index, place) -> Index:
     copy = _begun_copy(index, place)
     copy.cutoff, copy.sources, copy.origin = index.cutoff, index.sources, index.origin
     copy._named = set(index._named)
-    copy.unfinished = bool(len(index)) or index.unfinished
-    for vectors, items in index.batches():
+    now = index.snapshot  # another thread may change the index
+    copy.unfinished = bool(len(now)) or index.unfinished
+    for vectors, items in now.batches():
         copy.add(vectors, items.to_pylist(), merge=False)
-    if len(index):
+    copy.delete(set(_ids(copy.snapshot)) - set(_ids(now)))
+    if len(now):
         copy.note(unfinished=index.unfinished)
         copy.compact()
     return copy
+
+
+def _ids(rows: Rows) -> list[str]:
+    return rows.chunks("id").filter(pa.array(rows.alive)).to_pylist()
 
 
 def _begun_copy(index: Index, place) -> Index:

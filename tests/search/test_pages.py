@@ -106,6 +106,22 @@ def test_the_page_says_what_was_searched_and_when():
     assert 'name="viewport"' in page and "model org/name" in page
 
 
+@pytest.mark.parametrize("renamed", [False, True])
+def test_of_files_of_one_name_the_one_of_the_folder_or_of_the_size_is_shown(tmp_path, renamed):
+    """Cameras call the pictures of every folder alike."""
+    index, now = VectorIndex({"id": "m", "digest": "0"}), [tmp_path / ("xy"[n] if renamed else "ab"[n]) for n in (0, 1)]
+    index.sources = {f"/old/{name}": {"data": f"/old/{name}"} for name in "ab"}
+    items = [{"id": f"/old/{name}/1.png", "path": f"/old/{name}/1.png", "size": 10 + n} for n, name in enumerate("ab")]
+    index.add(np.eye(2), items)
+    for number, folder in enumerate(now):
+        folder.mkdir()
+        (folder / "1.png").write_bytes(b"0" * (10 + number if renamed else 5))
+    for folders in (now, now[::-1]):
+        place_of = place_finder(index, list(map(str, folders)))
+        assert [place_of(item["path"]) for item in items] == [str(folder / "1.png") for folder in now]
+    assert place_finder(index, [str(now[1])])(items[0]["path"]) == items[0]["path"]  # its folder was not named
+
+
 def test_a_photograph_has_no_place():
     found = geojson([Hit(id="a.jpg", score=0.1, path="a.jpg")], [])
     assert found["features"][0]["geometry"] is None and found["features"][0]["properties"]["pixel_box"] is None

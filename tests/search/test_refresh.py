@@ -139,6 +139,44 @@ def test_a_row_that_changed_beside_its_picture_is_brought_up_to_date(index, tmp_
     assert "0 embedded, 2 unchanged" in index("--update", source=source)
 
 
+def test_another_file_of_the_same_size_and_time_is_another_picture(index, tmp_path, tiny_pictures):
+    """As in an archive of uncompressed pictures that gives all files one time."""
+    for number in (0, 3):
+        tiny_pictures[number].resize((32, 32)).save(tmp_path / f"{number}.bmp")
+        os.utime(tmp_path / f"{number}.bmp", (1e9, 1e9))
+    source, found = tmp_path / "rows.jsonl", []
+    for names in ("03", "30"):
+        rows = [{"image": f"{name}.bmp", "image_id": place} for place, name in zip("ab", names)]
+        source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        said = index("--update", "--image_root", str(tmp_path), source=source)
+        assert "2 embedded, 0 unchanged" in said
+        found.append([vector for _, vector in sorted(vectors(tmp_path).items())])
+    assert np.allclose(found[0], found[1][::-1], atol=1e-6)
+
+
+def test_a_row_without_an_id_never_shows_the_picture_that_stands_there_by_now(index, tmp_path):
+    rows = [{"image": {"bytes": (tmp_path / "photos" / f"{n}.png").read_bytes(), "path": None}} for n in (0, 2)]
+    source = tmp_path / "rows.parquet"
+    Dataset.from_list(rows).to_parquet(str(source))
+    index(source=source)
+    hit = Hit(f"{source}:train:0", 1.0, row=0, collection=f"{source}:train")
+    assert picture_opener(VectorIndex.open(tmp_path / "index"))(hit).size == (32, 32)
+    Dataset.from_list(rows[::-1]).to_parquet(str(source))
+    with pytest.raises(BadImageError, match="has changed: bring the index up to date with --update"):
+        picture_opener(VectorIndex.open(tmp_path / "index"))(hit)
+    index("--update", source=source)
+    assert picture_opener(VectorIndex.open(tmp_path / "index"))(hit).size == (20, 60)
+
+
+def test_the_picture_of_a_part_of_a_split_is_shown(index, tmp_path):
+    rows = [{"image": {"bytes": (tmp_path / "photos" / f"{n}.png").read_bytes(), "path": None}} for n in (0, 2)]
+    Dataset.from_list(rows).to_parquet(str(tmp_path / "rows_test.parquet"))
+    source = f"{tmp_path}/rows_{{split}}.parquet"
+    assert "1 rows; 1 embedded" in index("--split", "test[:50%]", source=source)
+    hit = Hit(f"{source}:test[:50%]:0", 1.0, row=0, collection=f"{source}:test[:50%]")
+    assert picture_opener(VectorIndex.open(tmp_path / "index"))(hit).size == (32, 32)
+
+
 def test_classes_are_kept_by_their_names(index, tmp_path):
     rows = [{"bytes": (tmp_path / "photos" / name).read_bytes(), "path": None} for name in ("0.png", "2.png")]
     features = Features({"image": Pictures(), "label": ClassLabel(names=["boat", "pier"])})

@@ -49,6 +49,19 @@ def test_an_interrupted_copy_to_a_folder_is_made_again_too(address, local, monke
     assert len(again) == 3 and not again.unfinished and again.cutoff == {"text": 0.3}
 
 
+def test_an_interrupted_copy_that_goes_on_loses_what_the_index_lost(address, local, monkeypatch):
+    mine = local()
+    mine.add(np.eye(3), [{"id": x} for x in "abc"])
+    with monkeypatch.context() as patch:
+        patch.setattr("vsehub.search.stores.table_index.TableIndex.note", lambda *a, **k: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            kept_in(mine, address)
+    mine.delete(["b"])
+    kept_in(mine, address)
+    theirs = open_index(address)
+    assert [item["id"] for item in theirs.items(np.flatnonzero(theirs.alive))] == ["a", "c"]
+
+
 def test_what_cannot_be_exported_to_an_address_is_told(address, tmp_path, local):
     mine = VectorIndex.create(tmp_path / "empty", local().model)
     with pytest.raises(ValueError, match="is empty: there is nothing to export"):
