@@ -56,6 +56,7 @@ class VectorIndex(Index):
         self._mutex = threading.RLock()  # of the threads that change this object
         self._files: dict[str, str | None] = {"deleted": None, "graph": None}
         self._store: Store | None = None
+        self._known: tuple | None = None  # `_named_in` the manifest of this state
 
     @classmethod
     def create(cls, folder, model: dict | None = None, kind: str = "flat", wait: float = 0.0, vectors: str = "float32"):
@@ -85,7 +86,7 @@ class VectorIndex(Index):
 
     def _opened(self, store, manifest):
         check_types(manifest)
-        self._store, self.generation = store, manifest["generation"]
+        self._store, self.generation, self._known = store, manifest["generation"], _named_in(manifest)
         for name in ("model", "kind", "dimension", "cutoff", "sources"):
             setattr(self, name, manifest[name])
         self.origin = manifest.get("origin")  # indexes of earlier versions have none
@@ -144,7 +145,7 @@ class VectorIndex(Index):
 
     def _catch_up(self):
         """Take over what another writer wrote, if this one may wait for others."""
-        if self._store is None or not self.wait or self._store.manifest()["generation"] == self.generation:
+        if self._store is None or not self.wait or _named_in(self._store.manifest()) == self._known:
             return
         model = self.model
         self._store.load(lambda manifest: self._opened(self._store, manifest))
@@ -232,7 +233,7 @@ class VectorIndex(Index):
     @contextlib.contextmanager
     def _changing(self):
         with self.lock():
-            if self._store is not None and self._store.manifest()["generation"] != self.generation:
+            if self._store is not None and _named_in(self._store.manifest()) != self._known:
                 raise IndexFolderError(f"{self.folder} was changed since it was opened: open it again")
             yield
 
@@ -278,7 +279,7 @@ class VectorIndex(Index):
                     "files": names,
                 }
             )
-        self._files, self.generation = files, generation
+        self._files, self.generation, self._known = files, generation, (generation, self.origin)
         self._now = Snapshot(segments, deleted, self.dimension, graph, graph_rows, self.name)
 
     def _segment(self, parts, generation) -> Segment:
@@ -336,6 +337,11 @@ class VectorIndex(Index):
         with self._store.writing(name) as path:
             search_graph.write(graph, path)
         return name
+
+
+def _named_in(manifest: dict) -> tuple:
+    """Of which index a manifest is, and which generation: one that is made again in its folder counts from 1, too."""
+    return manifest["generation"], manifest.get("origin")
 
 
 __all__ = ["VectorIndex"]

@@ -10,6 +10,7 @@ import errno
 import json
 import os
 import re
+import uuid
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +25,7 @@ from .row_tables import BLOCK, NUMBER, VECTOR, pieces, rows_schema
 from .table import State, shortened
 
 KEY = b"vsehub"  # of our metadata
+MADE = "made"  # in it: a name of this table that no other has
 ANSWERS = {  # of an object store
     "400": "are the region (AWS_REGION) and the keys in the environment right, and still valid?",
     "401": "it does not know the keys in the environment",
@@ -85,7 +87,7 @@ class LanceTable:
         """See `Table`."""
         with self.errors():
             table = self._open()
-            return None if table is None else table.version
+            return None if table is None else _stamp(table)
 
     def read(self) -> State | None:
         """See `Table`."""
@@ -95,15 +97,16 @@ class LanceTable:
                 return None
             version = table.version
             table.checkout(version)
-        facts = _facts(table)
+            facts, stamp = _facts(table), _stamp(table)
         if facts is None:
             raise IndexFolderError(f"{self.address} is a table that vsehub did not make: name another")
-        return State({**facts, "generation": version}, LanceView(self, table), version)
+        return State({**facts, "generation": version}, LanceView(self, table), stamp)
 
     def write(self, rows: pa.Table, facts: dict, new: bool):
         """See `Table`: one version of the table, and one more where the facts are others."""
         with self.errors():
             if new:
+                facts = {**facts, MADE: uuid.uuid4().hex}
                 schema = rows_schema(facts["dimension"], {KEY: json.dumps(facts)})
                 self._connected().create_table(self._name, data=rows.cast(schema))
                 return
@@ -128,7 +131,9 @@ class LanceTable:
             self._note(self._open(), facts)
 
     def _note(self, table, facts: dict):
-        if {**(_facts(table) or {}), "generation": None} != {**facts, "generation": None}:  # that is the version
+        known = _facts(table) or {}
+        facts |= {MADE: known[MADE]} if MADE in known else {}
+        if {**known, "generation": None} != {**facts, "generation": None}:  # that is the version
             table.update_field_metadata({"path": VECTOR, "metadata": {KEY.decode(): json.dumps(facts)}})
 
     def tidy(self, kind: str):
@@ -226,6 +231,11 @@ def _facts(table) -> dict | None:
     except (KeyError, ValueError):
         return None
     return facts if isinstance(facts, dict) else None
+
+
+def _stamp(table) -> tuple:
+    """What changes with each change, and where a table is made again under the name of one that was removed."""
+    return (_facts(table) or {}).get(MADE), table.version
 
 
 def _quoted(text: str) -> str:

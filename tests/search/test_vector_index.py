@@ -287,6 +287,14 @@ def test_a_writer_between_the_manifest_and_its_files_is_no_damage(tmp_path, monk
     assert len(VectorIndex.open(tmp_path)) == 2000
 
 
+def test_an_index_that_was_made_again_in_the_folder_is_another(tmp_path):
+    first = VectorIndex.create(tmp_path, MODEL)
+    shutil.rmtree(tmp_path)
+    VectorIndex.create(tmp_path, MODEL)
+    with pytest.raises(IndexFolderError, match="changed since it was opened"):
+        first.add(cloud(10), items(range(10)))
+
+
 def test_a_change_behind_its_back_is_noticed(tmp_path):
     first = VectorIndex.create(tmp_path, MODEL)
     second = VectorIndex.open(tmp_path)

@@ -1,5 +1,6 @@
 """LanceDB: its own tables, errors, and a missing extra."""
 
+import shutil
 import subprocess
 import sys
 import threading
@@ -30,6 +31,23 @@ def test_looking_for_an_index_makes_no_folder(tmp_path):
     with pytest.raises(IndexFolderError, match="holds no index"):
         open_index(f"lance://{tmp_path}/db/images")
     assert not (tmp_path / "db").exists()
+
+
+def test_a_table_that_is_made_again_is_another(tmp_path, local):
+    """A server would go on with the one that is gone, for its versions are counted from the beginning."""
+    address, stamps = f"lance://{tmp_path}/db/images", []
+    mine = local()
+    mine.add(np.eye(3), [{"id": x} for x in "abc"])
+    for _ in range(2):
+        theirs = kept_in(mine, address)
+        theirs.note(cutoff={"text": 0.2})
+        assert stamp_of(address) == theirs._stamp == open_index(address)._stamp
+        stamps.append((theirs.generation, stamp_of(address)))
+        shutil.rmtree(tmp_path / "db")
+    assert stamps[0][0] == stamps[1][0] and stamps[0][1] != stamps[1][1]
+    kept_in(mine, address)
+    with pytest.raises(IndexFolderError, match="was changed since it was opened"):
+        theirs.add(np.eye(3), [{"id": x} for x in "def"])
 
 
 def test_lancedb_itself_reads_the_rows(tmp_path, local):
