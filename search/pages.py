@@ -107,7 +107,9 @@ def links_from(page: str | os.PathLike, named: Iterable[str], place_of=lambda pa
     return link_of
 
 
-def picture_opener(index, images: Iterable[str] = (), least_side: int = THUMBNAIL):
+def picture_opener(
+    index, images: Iterable[str] = (), least_side: int = THUMBNAIL, collections: dict[str, Collection] | None = None
+):
     """A function that opens the picture of a hit of this `VectorIndex` as it was indexed; None for a text.
 
     Pictures are opened only inside folders that the user named for this index or in `images`, and never downloaded.
@@ -117,8 +119,9 @@ def picture_opener(index, images: Iterable[str] = (), least_side: int = THUMBNAI
         images: more folders or files whose pictures may be shown; of an index that was moved with its pictures, the
             folder where they lie now.
         least_side: of `scenes.open_any`.
+        collections: data sets that were read by other openers of this index; it is filled.
     """
-    collections: dict[str, Collection] = {}
+    collections = {} if collections is None else collections
     now, images = index.snapshot, list(images)
     named, told = {*index.named, *images}, []
     place_of = place_finder(index, images)

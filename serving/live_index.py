@@ -9,6 +9,7 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from ..files.text import printable
+from ..search.collection import Collection
 from ..search.pages import picture_opener, small_jpeg
 from ..search.retriever import Hit, Retriever
 from ..search.stores.address import is_address
@@ -34,6 +35,7 @@ class State:
     def __init__(self, retriever: Retriever, images: Iterable[str], key: str):
         self.retriever, self.index = retriever, retriever.index
         self.images, self.ids = list(images), PublicIds(retriever.index.snapshot, key)
+        self._read: dict[str, Collection] = {}  # data sets, of which some take seconds to be read
         self.thumbnail: Any = lru_cache(THUMBNAILS)(self.jpeg)
 
     @cached_property
@@ -70,7 +72,7 @@ class State:
             BadImageError, OSError: it cannot be opened, or lies in no folder that was named.
         """
         hit = self.hit_of(public)
-        return None if hit is None else picture_opener(self.index, self.images, side)(hit)
+        return None if hit is None else picture_opener(self.index, self.images, side, self._read)(hit)
 
     def jpeg(self, public: str, side: int) -> bytes | None:
         """The picture of an item as a JPEG of at most `side` x `side` pixels; see `picture`."""

@@ -6,8 +6,10 @@ import threading
 import time
 
 import pytest
+from datasets import Dataset
 from served import client_of, service_of
 
+from vsehub.search import collection
 from vsehub.search.retriever import Retriever
 
 
@@ -42,6 +44,17 @@ def test_a_change_is_taken_over_and_ids_stay(own):
         for hit in before["hits"]:
             assert client.get(hit["picture"]).status_code == 200
             assert client.post("/search", json={"like": hit["id"]}).status_code == 200
+
+
+def test_a_data_set_is_read_once_for_all_its_pictures(tmp_path, photos, tiny_folder, vsehub_session, monkeypatch):
+    rows = [{"image": {"bytes": (photos / f"{n}.png").read_bytes(), "path": None}} for n in range(3)]
+    Dataset.from_list(rows).to_parquet(str(tmp_path / "rows.parquet"))
+    vsehub_session("index", tmp_path / "rows.parquet", "--model", tiny_folder, "--out", tmp_path / "index")
+    real, reads = collection.read_source, []
+    monkeypatch.setattr(collection, "read_source", lambda *args, **names: reads.append(args) or real(*args, **names))
+    with client_of(tmp_path / "index") as client:
+        hits = client.post("/search", json={"text": "a dog"}).json()["hits"]
+        assert [client.get(hit["picture"]).status_code for hit in hits] == [200] * 3 and len(reads) == 1
 
 
 def test_no_request_is_lost_while_an_index_changes(own):
