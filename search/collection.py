@@ -107,13 +107,13 @@ class Collection:
         if self._rows is None:
             names = {name: self.settings.get(name) for name in ("image_root", "image_column", "data_config")}
             names = {name: value for name, value in names.items() if value is not None}
-            self._rows = read_source(self.settings["data"], self.settings["split"], **names)
+            rows = read_source(self.settings["data"], self.settings["split"], **names)
             column = self.settings.get("image_column") or "image"
-            if column not in self._rows.column_names:
+            if column not in rows.column_names:
                 raise ValueError(
-                    f"{self.name} has no column {column!r}; it has {self._rows.column_names}. Name it with "
-                    "--image_column"
+                    f"{self.name} has no column {column!r}; it has {rows.column_names}. Name it with --image_column"
                 )
+            self._rows = rows
         return self._rows
 
     @property
@@ -233,6 +233,8 @@ class Collection:
             same = same and (len(source), zlib.crc32(source)) == (item["size"], item["stamp"])
         elif isinstance(source, str) and item.get("path"):
             same = same and source == item["path"]
+        elif source is None and item.get("stamp"):  # there was a picture
+            same = False
         if not same:
             raise BadImageError(f"{item['id']}: {self.name} has changed: bring the index up to date with --update")
         return source

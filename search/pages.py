@@ -144,7 +144,13 @@ def picture_opener(
         if hit.collection not in collections:
             collections[hit.collection] = Collection(**settings)
         rows = now.not_deleted(now.rows_of(pa.array([hit.id], pa.string())))  # with the size and stamp of the picture
-        return collections[hit.collection].source_of(now.items(rows[:1])[0] if len(rows) else vars(hit))
+        item = now.items(rows[:1])[0] if len(rows) else vars(hit)
+        try:
+            return collections[hit.collection].source_of(item)
+        except BadImageError:
+            raise
+        except ValueError as error:  # a table that is damaged, or has other columns by now
+            raise BadImageError(f"{hit.id}: {error}") from None
 
     def picture_of(hit):
         if hit.modality == "text" or (hit.path is None and hit.collection is None):

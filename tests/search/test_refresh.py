@@ -168,6 +168,23 @@ def test_a_row_without_an_id_never_shows_the_picture_that_stands_there_by_now(in
     assert picture_opener(VectorIndex.open(tmp_path / "index"))(hit).size == (20, 60)
 
 
+@pytest.mark.parametrize("how", ["torn", "renamed", "without"])
+def test_a_table_that_cannot_be_read_by_now_costs_its_pictures_alone(index, vsehub, tmp_path, how):
+    rows = [{"image": {"bytes": (tmp_path / "photos" / f"{n}.png").read_bytes(), "path": None}} for n in (0, 2)]
+    source, page = tmp_path / "rows.parquet", tmp_path / "page.html"
+    Dataset.from_list(rows).to_parquet(str(source))
+    index()
+    index("--update", source=source)
+    if how == "torn":
+        source.write_bytes(source.read_bytes()[:200])
+    else:
+        rows = [{"pictures": rows[0]["image"]}] * 2 if how == "renamed" else [{"image": None, "n": n} for n in (0, 1)]
+        Dataset.from_list(rows).to_parquet(str(source))
+    vsehub("search", tmp_path / "index", "a dog", "--html", page)
+    said = {"torn": "cannot be read", "renamed": "has no column", "without": "has changed: bring the index up to date"}
+    assert page.read_text().count("data:image") == 6 and page.read_text().count(said[how]) == 2
+
+
 def test_the_picture_of_a_part_of_a_split_is_shown(index, tmp_path):
     rows = [{"image": {"bytes": (tmp_path / "photos" / f"{n}.png").read_bytes(), "path": None}} for n in (0, 2)]
     Dataset.from_list(rows).to_parquet(str(tmp_path / "rows_test.parquet"))

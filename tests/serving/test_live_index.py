@@ -55,6 +55,11 @@ def test_a_data_set_is_read_once_for_all_its_pictures(tmp_path, photos, tiny_fol
     with client_of(tmp_path / "index") as client:
         hits = client.post("/search", json={"text": "a dog"}).json()["hits"]
         assert [client.get(hit["picture"]).status_code for hit in hits] == [200] * 3 and len(reads) == 1
+    (tmp_path / "rows.parquet").write_bytes(b"torn")
+    with client_of(tmp_path / "index") as client:
+        for _ in range(2):
+            answer = client.get(hits[0]["picture"])
+            assert answer.status_code == 404 and str(tmp_path) not in answer.text
 
 
 def test_no_request_is_lost_while_an_index_changes(own):
