@@ -143,6 +143,9 @@ class _Dates(ast.NodeTransformer):
         zones = [self.dates[name] for name in names if name in self.dates]
         if not zones or all(isinstance(how, (ast.Is, ast.IsNot)) for how in node.ops):
             return node
+        if len(zones) < len(names):  # dates are numbers here, and would be compared with its numbers
+            other, date = (next(name for name in names if (name in self.dates) is known) for known in (False, True))
+            raise _UnclearError(f"{date} is a date, and {other} is none: compare it with one, {REMEDY}")
         self._zones = set().union(*zones)
         if len(self._zones) > 1:
             raise _UnclearError(f"{' and '.join(names)}: dates with and without a time zone are not comparable")

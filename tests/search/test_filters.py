@@ -207,6 +207,7 @@ def test_dates_that_cannot_be_compared_are_refused():
         (["2024-06-01", "2024-06-01T00:00Z"], "taken > '2024-06-01'", "with and without a time zone"),
         (["2024-06-01"], "taken > 'June'", "'June' is no date: write '2024-06-01'"),
         (["2024-06-01"], "taken > 2024", "2024 is no date"),
+        (["2024-06-01"], "'2024' < taken < stamp", "taken is a date, and stamp is none: compare it with one"),
     ):
         with pytest.raises(ValueError, match=said):
             chosen_rows(dated(*taken), where=where)
