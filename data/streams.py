@@ -205,7 +205,7 @@ def open_stream(
 def _is_text(feature, or_list: bool) -> bool:
     """Whether a column holds a text in each row, or perhaps a list of texts."""
     kind = getattr(getattr(feature, "feature", feature) if or_list else feature, "dtype", None)
-    return kind in ("string", "large_string", "null")
+    return kind in ("string", "large_string", "string_view", "null")
 
 
 def _table(args: DataArguments, split: str) -> IterableDataset:

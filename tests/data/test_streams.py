@@ -119,6 +119,15 @@ def test_captions_that_are_no_text_are_one_line(tmp_path):
         open_stream(args, "train", need_label=True)
 
 
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view()])
+@pytest.mark.parametrize("several", [False, True])
+def test_captions_are_text_in_every_type_that_arrow_has_for_it(tmp_path, kind, several):
+    captions = pa.array([["a", "b"]], pa.list_(kind)) if several else pa.array(["a"], kind)
+    parquet.write_table(pa.table({"image": ["x"], "captions": captions}), tmp_path / "rows.parquet")
+    stream = open_stream(DataArguments(data=str(tmp_path / "rows.parquet"), streaming=True), "train")
+    assert [row["captions"] for _, row in stream.rows_of(0, 0)] == [["a", "b"] if several else "a"]
+
+
 def test_other_sources_are_refused(tmp_path):
     (tmp_path / "a.jpg").write_bytes(jpeg())
     with pytest.raises(ValueError, match="--streaming reads parquet, webdataset"):
