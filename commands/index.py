@@ -114,11 +114,12 @@ def main(argv: list[str]) -> int:
     device = chosen_device(args.device)
     calm(args.verbose)
     args.dtype = args.dtype and resolved_dtype(args.dtype, device)
-    collection = Collection(args.data, args.split, **settings_of(args))
+    known = open_index(args.out).sources if args.update and holds_index(args.out) else {}
+    collection = Collection(args.data, args.split, known=known, **settings_of(args))
     check_meaning(args, collection.files)
-    if args.update and holds_index(args.out):
-        settings = settings_of_update(args, open_index(args.out).sources.get(collection.name, {}))
-        collection = Collection(args.data, args.split, **settings)
+    if collection.name in known:
+        settings = settings_of_update(args, known[collection.name])
+        collection = Collection(args.data, args.split, known=known, **settings)
     check_tiles(args, collection)
     done = index_collection(
         collection,

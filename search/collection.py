@@ -11,7 +11,7 @@ import math
 import os
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -49,6 +49,8 @@ class Collection:
         split: of a dataset; None takes a folder's pictures one by one.
         tile, overlap: pixels; scenes (TIFF, JPEG 2000) are cut into tiles where `tile` is given. A source that is one
             scene is cut by default, and tiles share 64 pixels.
+        known: names of the sources of an index that is updated: a folder among them is read as it was, as pictures or
+            as a dataset, whatever was put beside its files or removed since then.
         **settings: `data_config`, `image_root`, `image_column`, `captions_column`, `bands`, `fast`, `dtype`
             (bfloat16; None and float32 are the same).
 
@@ -58,10 +60,16 @@ class Collection:
     """
 
     def __init__(
-        self, data: str, split: str | None = None, tile: int | None = None, overlap: int | None = None, **settings
+        self,
+        data: str,
+        split: str | None = None,
+        tile: int | None = None,
+        overlap: int | None = None,
+        known: Container[str] = (),
+        **settings,
     ):
         path = Path(os.path.expanduser(data))  # `Path.expanduser` raises where there is no such user
-        folder = path.is_dir() and (holds_pictures(path) or not holds_tables(path))
+        folder = path.is_dir() and _is_of_pictures(path, settings.get("data_config"), known)
         self.files = split is None and (folder or _is_picture(path))
         split = None if self.files else split or "train"
         if self.files or path_of(str(path), split).exists():  # the same name from every working directory
@@ -279,6 +287,15 @@ def _comparable(value):
     if isinstance(value, str):
         return value if len(value) <= LONGEST_FIELD else None
     return value if isinstance(value, (bool, int)) and -(2**63) <= value < 2**63 else None
+
+
+def _is_of_pictures(folder: Path, data_config: str | None, known: Container[str]) -> bool:
+    """Whether a folder is read as pictures, and not as a dataset: as it was before, else by what is in it."""
+    place = os.path.abspath(folder)
+    dataset = ":".join(part for part in (place, data_config, "train") if part is not None)
+    if (place in known) != (dataset in known):
+        return place in known
+    return holds_pictures(folder) or not holds_tables(folder)
 
 
 def _is_picture(path: Path) -> bool:

@@ -168,6 +168,21 @@ def test_a_row_without_an_id_never_shows_the_picture_that_stands_there_by_now(in
     assert picture_opener(VectorIndex.open(tmp_path / "index"))(hit).size == (20, 60)
 
 
+def test_a_folder_is_read_as_before_whatever_lies_beside_its_files_by_now(index, photos, tmp_path):
+    """A picture beside its tables made of a dataset a folder of one picture, whose rows were never updated again."""
+    rows = [{"image": {"bytes": (photos / f"{n}.png").read_bytes(), "path": None}} for n in (0, 2)]
+    (tmp_path / "rows").mkdir()
+    Dataset.from_list(rows).to_parquet(str(tmp_path / "rows" / "train.parquet"))
+    index(source=tmp_path / "rows")
+    Dataset.from_list(rows * 2).to_parquet(str(tmp_path / "rows" / "train.parquet"))
+    shutil.copy(photos / "0.png", tmp_path / "rows" / "sample.png")
+    assert "4 rows; 2 embedded, 2 unchanged" in index("--update", source=tmp_path / "rows")
+    assert "10 rows; 6 embedded" in index("--update")
+    for path in [path for path in photos.rglob("*.*") if path.suffix != ".txt"]:
+        path.unlink()
+    assert "4 rows; 0 embedded, 0 unchanged, 6 removed; no pictures: 1 .txt" in index("--update")
+
+
 @pytest.mark.parametrize("how", ["torn", "renamed", "without"])
 def test_a_table_that_cannot_be_read_by_now_costs_its_pictures_alone(index, vsehub, tmp_path, how):
     rows = [{"image": {"bytes": (tmp_path / "photos" / f"{n}.png").read_bytes(), "path": None}} for n in (0, 2)]
