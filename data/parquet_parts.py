@@ -14,13 +14,17 @@ from pyarrow import parquet
 
 ROWS, BYTES = 1000, 64 * 2**20  # of a part: as many rows, or fewer that take about as many bytes
 BUFFER = 2**20  # bytes of a column that are read at once
+CHOICES = {"columns": None, "filters": None, "on_bad_files": "error"}  # what a dataset's card may set, and its default
 
 
 def read_in_parts(builder: DatasetBuilder) -> DatasetBuilder:
     """Make a builder of local parquet files, as `load_dataset_builder` gives it, read them in parts.
 
-    Another builder, and one of a version of `datasets` that reads in another way, stays as it is.
+    Another builder, one of a version of `datasets` that reads in another way, and one whose dataset's card chooses
+    columns or rows, or passes over bad files, stays as it is.
     """
+    if any(getattr(builder.config, name, usual) != usual for name, usual in CHOICES.items()):
+        return builder
     if all(hasattr(builder, name) for name in ("_generate_tables", "_cast_table")):
         builder._generate_tables = partial(_tables, builder)
     return builder

@@ -147,7 +147,7 @@ def add_teachers(
             made_of = [*chosen["captions"], str(views)]
             images.append(_part(parts, IMAGE, made_of, partial(image.features, chosen, views, batch_size)))
         elif image is not None:
-            made_of = [*(checksum(picture, []) for picture in chosen["image"]), str(views)]
+            made_of = [*_seen(chosen, views), str(views)]
             images.append(_part(parts, IMAGE, made_of, partial(_image_features, chosen, image, views, batch_size)))
         if text is not None:
             made_of = list(chosen["captions"])
@@ -156,6 +156,16 @@ def add_teachers(
     columns = [concatenate_datasets(column) for column in (images, texts) if column]
     rows = concatenate_datasets([rows, *columns], axis=1).add_column(CHECKSUM, sums)
     return rows if image is None else rows.add_column(VIEWS, [json.dumps(asdict(views))] * len(rows))
+
+
+def _seen(rows: Dataset, views: Views) -> list:
+    """What an image teacher sees of the rows: their pictures, of scenes the bands, and of views what draws them."""
+    seen: list = [checksum(picture, []) for picture in rows["image"]]
+    if "bands" in rows.column_names:
+        seen.append(list(rows["bands"]))
+    if views.count > 1:  # those of another id are other ones
+        seen.append(list(rows["image_id"]))
+    return seen
 
 
 def _part(folder: Path, column: str, made_of: list, compute: abc.Callable[[], list]) -> Dataset:

@@ -31,6 +31,15 @@ def test_rows_are_those_that_datasets_reads(folder, streaming, tmp_path_factory)
     assert list(read) == list(whole)
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+def test_columns_and_rows_are_those_that_the_card_of_a_dataset_chooses(tmp_path, streaming):
+    parquet.write_table(pa.table({"number": [1, 2, 3], "more": ["a", "b", "c"]}), tmp_path / "train.parquet")
+    choice = "  data_files: train.parquet\n  columns: [number]\n  filters: [[number, '<', 3]]\n"
+    (tmp_path / "README.md").write_text(f"---\nconfigs:\n- config_name: default\n{choice}---\n")
+    read = loading.load_split(str(tmp_path), "train", streaming=streaming)
+    assert list(read) == [{"number": 1}, {"number": 2}]
+
+
 def test_one_group_of_rows_is_read_in_parts(folder, monkeypatch):
     builder = read_in_parts(load_dataset_builder(str(folder)))
     files = builder.config.data_files["train"]
@@ -57,6 +66,6 @@ def test_rows_of_many_bytes_are_read_one_by_one(tmp_path):
 
 def test_a_builder_of_another_kind_stays_as_it_is():
     class Other:
-        pass
+        config = None
 
     assert not vars(read_in_parts(Other()))

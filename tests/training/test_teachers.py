@@ -14,6 +14,7 @@ from vsehub.data.arguments import DataArguments
 from vsehub.data.rows import prepare_rows, row_image
 from vsehub.training import teachers, train_teachers
 from vsehub.training.teacher_columns import CHECKSUM, IMAGE, TEXT, VIEWS, read_teachers
+from vsehub.training.views import Views
 
 
 def test_every_row_has_the_features_of_its_own_picture_and_captions(taught):
@@ -97,6 +98,21 @@ def test_features_of_another_teacher_or_of_other_training_have_another_place(tau
     save_file(load_file(vit / "model.safetensors"), vit / "model.safetensors", {"format": "pt", "trained": "again"})
     facts += [teachers._facts(options, rows), teachers._facts(replace(options, train_teachers=0), rows)]
     assert len({str(fact) for fact in facts}) == len(facts)
+
+
+@pytest.mark.parametrize(("views", "column"), [(2, "image_id"), (1, "bands")])
+def test_what_decides_the_pixels_of_a_picture_decides_its_features(taught, tmp_path, views, column):
+    """Views are drawn from ids, and a scene's pixels follow from its bands: parts of others are not used again."""
+    root, _ = taught
+    rows = prepare_rows(DataArguments(data=str(root / "data"), bands=[1, 2, 3]), "train", None, need_dense=False)
+    rows = rows.select(range(2))
+    image, views = teachers.ImageTeacher(str(root / "vit"), "cpu"), Views(views, "crop")
+    teachers.add_teachers(rows, image, None, tmp_path, views=views)
+    other = {"image_id": ["x", "y"], "bands": [[3, 2, 1]] * 2}[column]
+    rows = rows.remove_columns([column]).add_column(column, other)
+    again = teachers.add_teachers(rows, image, None, tmp_path, views=views)
+    anew = teachers.add_teachers(rows, image, None, tmp_path / "anew", views=views)
+    assert again[IMAGE] == anew[IMAGE]
 
 
 def test_features_in_bfloat16_are_near_and_are_not_mixed_with_others(taught, tmp_path):
