@@ -1,6 +1,6 @@
 """`vsehub index DATA --model MODEL --out INDEX`: embed pictures into an index, or bring one up to date.
 
-Its sub-verbs are `vsehub index export INDEX` and `vsehub index calibrate INDEX`. Several processes share the work:
+Its sub-verbs are `vsehub index export INDEX`, `calibrate` and `remove`. Several processes share the work:
 `accelerate launch -m vsehub.commands.index DATA --model MODEL --out INDEX`.
 """
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 SETTINGS = "tile overlap data_config image_root image_column captions_column bands fast dtype".split()  # of a source
 COLUMNS = ("image_root", "image_column", "captions_column")  # of a dataset
-SUB_VERBS = {"export": "index_export", "calibrate": "index_calibrate"}
+SUB_VERBS = {"export": "index_export", "calibrate": "index_calibrate", "remove": "index_remove"}
 KINDS = ("auto", "flat", "hnsw")
 VECTORS = ("float32", "float16", "int8")
 
@@ -43,7 +43,7 @@ def parser() -> Parser:
     parser = Parser(
         "index",
         "Embed pictures into an index that is searched in milliseconds. A killed job loses at most the pictures since "
-        "the last\nsave, and the same command goes on. See also: vsehub index export, vsehub index calibrate.",
+        "the last\nsave, and the same command goes on. See also: vsehub index export, calibrate, remove.",
         "index photos/ --model org/model --out photos.index",
     )
     parser.add_place("data", "folder of pictures, picture, scene (GeoTIFF), parquet, json or Hub id")

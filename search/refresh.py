@@ -5,6 +5,7 @@ A killed job loses at most the pictures since the last save. Several processes (
 
 import contextlib
 import logging
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 from tqdm.auto import tqdm
 
 from ..files.bad_samples import BadSample, report_bad_samples
+from ..files.text import printable
 from ..processing.half_precision import computing_in
 from .approximate import require_faiss
 from .collection import Collection
@@ -151,7 +153,7 @@ def refresh(retriever: Retriever, collection: Collection, accelerator, batch_siz
     if accelerator.is_main_process:
         index.allow(collection.named)
         if index.sources.get(collection.name) != collection.settings:
-            index.delete(_rows_of(index, collection))  # other settings; if killed now, these rows are only missing
+            index.delete(_rows_of(index, collection.name))  # other settings; if killed now, these rows are only missing
             index.note(sources={**index.sources, collection.name: collection.settings}, unfinished=fresh)
         index.remember()
         plan = [_plan(index, collection)]
@@ -183,11 +185,40 @@ def refresh(retriever: Retriever, collection: Collection, accelerator, batch_siz
     return done
 
 
-def _rows_of(index: Index, collection: Collection, *names):
-    """Fields of the collection's rows; ids alone without names."""
+def remove_source(index: Index, source: str) -> tuple[str, int]:
+    """Forget a source of an index and all rows that came from it.
+
+    Args:
+        index: what is changed.
+        source: a key of `index.sources`, or what was given to `vsehub index`, where one source alone has that name.
+
+    Returns:
+        The key and how many rows are gone.
+
+    Raises:
+        ValueError: no such source, or several.
+    """
+    here = os.path.abspath(os.path.expanduser(source))
+    named = [name for name, kept in index.sources.items() if kept.get("data") in (source, here)]
+    named = [source] if source in index.sources else named
+    if len(named) != 1:
+        known = ", ".join(printable(name) for name in (named or index.sources)) or "none"
+        raise ValueError(
+            f"{index.name} has {'several such sources' if named else 'no such source'}: name one of {known}"
+        )
+    (name,) = named
+    gone = index.delete(_rows_of(index, name))
+    index.note(sources={key: kept for key, kept in index.sources.items() if key != name})
+    index.compact()
+    _report(index.reports, name, [], set())
+    return name, gone
+
+
+def _rows_of(index: Index, source: str, *names):
+    """Fields of a source's rows; ids alone without names."""
     columns = zip(*(index.column(name) for name in names or ("id",)))
     owned = zip(index.alive, index.column("collection"), columns)
-    rows = [values for alive, owner, values in owned if alive and owner == collection.name]
+    rows = [values for alive, owner, values in owned if alive and owner == source]
     return rows if names else [name for (name,) in rows]
 
 
@@ -212,7 +243,7 @@ def _plan(index: Index, collection: Collection):
     """(units to embed, ids to delete unless embedded again, number of rows that stay, their files)."""
     rest = () if collection.files else ("path", "row", "caption", "fields")  # may change while size and stamp stay
     known: dict[str, list] = {}
-    for item in _rows_of(index, collection, "id", "path", "size", "stamp", *rest):
+    for item in _rows_of(index, collection.name, "id", "path", "size", "stamp", *rest):
         known.setdefault(item[1] if collection.files else item[0], []).append((item[0], *item[2:]))
     todo, unchanged, files = [], 0, set()
     for unit in collection.units():
@@ -254,4 +285,4 @@ def _report(folder: Path, collection: str, problems: list[dict], known: set[str]
     report_bad_samples(folder, f"collection {collection}", samples, known, before="bad_images.jsonl")
 
 
-__all__ = ["Done", "index_collection", "refresh"]
+__all__ = ["Done", "index_collection", "refresh", "remove_source"]

@@ -27,7 +27,7 @@ EXAMPLES = re.compile(
     r"foo|count\.py|(?:^|/)recipe\.yaml|RECIPE\.yaml"
 )  # files that CONTRIBUTING's examples would add, and one of a user
 SUBCOMMANDS = {
-    "index": {"export": "index_export", "calibrate": "index_calibrate"},
+    "index": {"export": "index_export", "calibrate": "index_calibrate", "remove": "index_remove"},
     "convert": {"pir": "convert_pir", "d2s-vse": "convert_d2s_vse"},
 }
 FLAG = re.compile(r"(?<![\w-])--([a-z][\w.-]*)")

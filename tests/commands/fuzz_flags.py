@@ -51,6 +51,7 @@ VERBS = {
     "export": "no/model out",
     "index": "no/data --model no/model --out an.index",
     "index calibrate": "an.index --data no/data",
+    "index remove": "an.index no/data",
     "index export": "an.index --out a.parquet",
     "plot": "no/run",
     "push": "folder org/name",

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vsehub.commands import index, index_calibrate, index_export
+from vsehub.commands import index, index_calibrate, index_export, index_remove
 from vsehub.processing.encoders import Encoder
 from vsehub.search import vector_types
 from vsehub.search.index_store import Store
@@ -48,7 +48,9 @@ def test_quiet_prints_the_result_alone(photos, tiny_folder, tmp_path):
     assert json.loads(done.stdout)["embedded"] == 3
 
 
-@pytest.mark.parametrize(("verb", "module"), [("export", index_export), ("calibrate", index_calibrate)])
+@pytest.mark.parametrize(
+    ("verb", "module"), [("export", index_export), ("calibrate", index_calibrate), ("remove", index_remove)]
+)
 def test_sub_verbs_get_the_rest(verb, module, vsehub, monkeypatch):
     seen = []
     monkeypatch.setattr(module, "main", lambda rest: seen.append(rest) or 0)

@@ -113,7 +113,7 @@ HELP = """
 import contextlib, io, sys
 import vsehub
 from vsehub.__main__ import VERBS, main
-for words in (*VERBS, "index export", "index calibrate", "convert pir", "convert d2s-vse", "train pir"):
+for words in (*VERBS, "index export", "index calibrate", "index remove", "convert pir", "convert d2s-vse", "train pir"):
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
         main([*words.split(), "--help"])
