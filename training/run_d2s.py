@@ -29,7 +29,8 @@ def main(argv: list[str] | None = None, defaults: dict | None = None) -> int:
         splits = read_splits(first, need_dense=needs_dense_text(stages), pictures_later=pictures_later(stages))
         for args in stages.values():  # reading the rows may have chosen it
             args.data.dense_text = first.data.dense_text
-        (model, processor), results = run_stages(stages, partial(train_stage, splits), load, splits.rows)
+        stage = partial(train_stage, splits)
+        (model, processor), results = run_stages(stages, stage, load, splits.rows, splits.digests)
         publish_run(stages, model, processor, results, splits.evaluation)
     return 0
 

@@ -64,7 +64,8 @@ def main(argv: list[str] | None = None) -> int:
         splits = read_splits(last, need_label=needs_label(stages), need_captions=captions, pictures_later=later)
         if "prior" in stages:
             _check_prior(splits, stages["prior"])
-        (model, processor), results = run_stages(stages, partial(train_stage, splits), load, splits.rows)
+        stage = partial(train_stage, splits)
+        (model, processor), results = run_stages(stages, stage, load, splits.rows, splits.digests)
         if last.stage == "retrieval":
             publish_run(stages, model, processor, results, splits.evaluation)
     return 0

@@ -5,12 +5,15 @@ checkpoint has a copy. A checkpoint of another run does not count, and stays unt
 earlier versions have no record; a run goes on there as it did.
 """
 
+import hashlib
 import json
 import os
 import shutil
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
+
+from datasets import Dataset
 
 from ..data.arguments import DataArguments
 from ..files.whole import write_json
@@ -20,6 +23,7 @@ RECORD = "settings.json"
 BANDS = "bands.json"  # in the folder of caches: of which bands they are
 EARLIER = ""  # the run of folders and checkpoints that have no record
 ROWS = "the number of training rows"
+AT_ONCE = 20_000  # rows whose texts are in memory together
 OPEN = ("num_train_epochs", "max_steps", "load_best_model_at_end")  # may be changed as long as a stage is not finished
 PATHS = ("data", "image_root", "dense_text", "vision", "text", "instruction", "stage1_model")
 MOST_TOLD = 8
@@ -48,12 +52,20 @@ class Record:
     settings: dict[str, Any]
 
 
-def settings_of(model: Any, data: DataArguments, objective: Any, training: Any, rows: int | None) -> dict[str, Any]:
+def settings_of(
+    model: Any,
+    data: DataArguments,
+    objective: Any,
+    training: Any,
+    rows: int | None,
+    digests: dict[str, str] | None = None,
+) -> dict[str, Any]:
     """The settings that the weights of a stage follow from, as JSON has them.
 
     Args:
         model, data, objective, training: the arguments of the stage.
         rows: of training, where they are counted.
+        digests: of texts, see `digests_of`.
     """
     found = {item.name: getattr(each, item.name) for each in (model, objective) for item in fields(each)}
     found |= {item.name: getattr(data, item.name) for item in fields(data) if item.name not in NO_DATA}
@@ -63,7 +75,22 @@ def settings_of(model: Any, data: DataArguments, objective: Any, training: Any, 
     found |= {name: _place(found[name], data.train_split) for name in files if name in found}
     if rows is not None:
         found[ROWS] = rows
+    found |= digests or {}
     return json.loads(json.dumps({name: None if value == {} else value for name, value in found.items()}, default=str))
+
+
+def digests_of(rows: Dataset, column: str, what: str) -> dict[str, str]:
+    """A digest of the ids of rows and of their texts, by its name: edited texts are other data.
+
+    Args:
+        rows: prepared.
+        column: of the texts.
+        what: they are called in the name.
+    """
+    digest = hashlib.sha256()
+    for part in rows.select_columns(["image_id", column]).with_format("arrow").iter(AT_ONCE):
+        digest.update(json.dumps([part["image_id"].to_pylist(), part[column].to_pylist()]).encode())
+    return {f"the digest of {what}": digest.hexdigest()[:16]}
 
 
 def read_record(folder: Path) -> Record | None:
@@ -119,7 +146,7 @@ def refuse_other_settings(folder: Path, before: Record | None, now: dict[str, An
     wrong = [name for name in names if then[name] != now[name] and not _moved(name, then[name], now)]
     if not wrong:
         return
-    told = [f"{name if name == ROWS else f'--{name}'} was {_said(then[name])}, and is {_said(now[name])}"
+    told = [f"{name if ' ' in name else f'--{name}'} was {_said(then[name])}, and is {_said(now[name])}"
             for name in wrong[:MOST_TOLD]]  # fmt: skip
     more = [f"and {len(wrong) - MOST_TOLD} more"] if len(wrong) > MOST_TOLD else []
     raise ValueError(
@@ -176,6 +203,7 @@ __all__ = [
     "EARLIER",
     "RECORD",
     "Record",
+    "digests_of",
     "forget_caches_of_other_bands",
     "read_record",
     "refuse_other_settings",

@@ -31,7 +31,7 @@ from .limits import check_fsdp, check_lora, check_metric_of_rows, check_settings
 from .progress import is_silent, places_lines, say
 from .recipe import given_names, parse_stages
 from .resume import FINISHED, Resume, begin, checkpoint_of, is_finished, parse_resume, run_in
-from .settings import forget_caches_of_other_bands, settings_of
+from .settings import digests_of, forget_caches_of_other_bands, settings_of
 from .streamed_pairs import check_streaming
 from .without_effect import refuse_without_effect
 
@@ -127,9 +127,9 @@ class StageArguments:
         """Where Trainer goes on, or None to start anew."""
         return checkpoint_of(self.resume, self.folder)
 
-    def settings(self, rows: int | None) -> dict[str, Any]:
-        """What the weights follow from, with the number of training rows where it is known."""
-        return settings_of(self.model, self.data, self.objective, self.training, rows)
+    def settings(self, rows: int | None, digests: dict[str, str] | None = None) -> dict[str, Any]:
+        """What the weights follow from, with the number of training rows and digests of texts where they are known."""
+        return settings_of(self.model, self.data, self.objective, self.training, rows, digests)
 
     def for_trainer(self) -> RetrievalTrainingArguments:
         """The arguments of Trainer, whose `output_dir` is the folder of the stage."""
@@ -189,10 +189,11 @@ def _one_checkpoint_each(stages: dict[str, StageArguments]):
 
 @dataclass
 class Splits:
-    """Prepared rows."""
+    """Prepared rows, and digests of their texts by name."""
 
     train: Dataset | Stream
     evaluation: Dataset
+    digests: dict[str, str] = field(default_factory=dict)
 
     @property
     def rows(self) -> int | None:
@@ -233,7 +234,11 @@ def read_splits(
         )
     if need_captions:
         check_metric_of_rows(args.training.metric_for_best_model, evaluation)
-    return Splits(train, evaluation)
+    digests = digests_of(evaluation, "captions", "the captions of the evaluation")
+    if isinstance(train, Dataset):
+        digests |= digests_of(train, "captions", "the captions that train")
+        digests |= digests_of(train, "dense_text", "the dense texts that train") if need_dense else {}
+    return Splits(train, evaluation, digests)
 
 
 def pictures_later(stages: dict[str, StageArguments]) -> bool:
@@ -249,6 +254,7 @@ def run_stages(
     train: Callable[..., tuple],
     load: Callable[[str, Path], tuple],
     rows: int | None = None,
+    digests: dict[str, str] | None = None,
 ) -> tuple[tuple[Any, Any], dict[str, dict]]:
     """Run stages in order and hand each the one before.
 
@@ -260,17 +266,18 @@ def run_stages(
             before, or None.
         load: (stage, folder) -> (model, processor).
         rows: of training, where they are counted.
+        digests: of the texts of the data.
 
     Returns:
         The last stage's (model, processor), and every stage's metrics.
 
     Raises:
-        ValueError: a stage would go on, or be published, with other settings than it was trained with.
+        ValueError: a stage would go on, or be published, with other settings or texts than it was trained with.
     """
     reuse_memory()  # not before the rows are read: what reading frees goes back to the system
     previous, before, results = None, None, {}
     for stage, args in stages.items():
-        where = (args.resume, args.folder, before, args.settings(rows))
+        where = (args.resume, args.folder, before, args.settings(rows, digests))
         if is_finished(*where):
             recover(args.best)
             previous, results[stage] = load(stage, args.best), _finished(args.folder / FINISHED)

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+from datasets import Dataset
 from small_runs import SMALL
 
 from vsehub.training.arguments import D2S_ARGUMENTS, PIR_ARGUMENTS
@@ -14,6 +15,7 @@ from vsehub.training.settings import (
     RECORD,
     ROWS,
     Record,
+    digests_of,
     forget_caches_of_other_bands,
     read_record,
     refuse_other_settings,
@@ -78,6 +80,18 @@ def test_rows_are_counted_and_settings_of_other_versions_are_not_compared():
     assert refusal({**settings(), "removed": 1}, {**settings(), "new": 1}) == ""
     assert refusal(settings(), settings(rows=None)) == "" and ROWS not in settings(rows=None)
     assert " more)" in refusal({str(n): 0 for n in range(20)}, {str(n): 1 for n in range(20)})
+
+
+def test_a_digest_follows_texts_ids_and_their_order():
+    def digest(ids, texts):
+        return digests_of(Dataset.from_dict({"image_id": ids, "captions": texts}), "captions", "the captions")
+
+    texts = [["a", "b"], ["c"]]
+    found = digest(["1", "2"], texts)
+    assert found == digest(["1", "2"], texts) and list(found) == ["the digest of the captions"]
+    others = [digest(["1", "3"], texts), digest(["1", "2"], texts[::-1]), digest(["1", "2"], [["a"], ["b", "c"]])]
+    assert found not in others
+    assert "(the digest of the captions was " in refusal({**settings(), **found}, {**settings(), **others[0]})
 
 
 def test_systems_have_their_own_settings():

@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+from pyarrow import parquet
 from safetensors.torch import load_file
 from small_runs import SMALL, equal, run
 from transformers import TrainerCallback
@@ -106,6 +107,20 @@ def test_a_finished_run_is_not_published_under_other_settings(both_stages, scene
     with pytest.raises(ValueError, match="pretrain was finished .*--max_train_images was None, and is 24.: set them"):
         run(scenes, out, "--max_train_images", "24", *GO_ON)
     assert equal(both_stages[1], run(scenes, out, *GO_ON))
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_a_run_whose_texts_were_edited_is_not_published_as_one_of_the_new_ones(scenes, tmp_path, split):
+    data = shutil.copytree(scenes[1], tmp_path / "data")
+    flags = ["--data", str(data), *scenes[2:], "--stages", "baseline", "--max_steps", "2"]
+    first = run([], tmp_path / "run", *flags)
+    assert equal(first, run([], tmp_path / "run", *flags, *GO_ON))
+    (table,) = data.glob(f"{split}-*.parquet")
+    rows = parquet.read_table(table)
+    captions = [["by night"], *rows["captions"].to_pylist()[1:]]
+    parquet.write_table(rows.set_column(rows.column_names.index("captions"), "captions", [captions]), table)
+    with pytest.raises(ValueError, match="the digest of the captions .* was .*: set them as they were"):
+        run([], tmp_path / "run", *flags, *GO_ON)
 
 
 @pytest.mark.parametrize("flag", ["--gradient_accumulation_steps", "--seed", "--data_seed", "--max_train_images"])
