@@ -6,12 +6,14 @@ a temporary name and renamed, and the journal removed. Every row says which mode
 """
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
+from ...files.digests import picture_digest
 from ...files.text import printable
 from ...processing.pixels import BadImageError
 from ...processing.scenes import open_any
@@ -57,6 +59,10 @@ class FolderImages:
         if not path.resolve().is_relative_to(self.root.resolve()):
             raise BadImageError(f"{image_id}: a symbolic link that leaves {self.root}; copy what it points to")
         return open_any(path, name=image_id)
+
+    def source(self, image_id):
+        """The path of an image."""
+        return self.paths[image_id]
 
 
 class TableImages:
@@ -106,12 +112,14 @@ class TableImages:
 
     def open(self, image_id):
         """Decode one image; BadImageError if it cannot be."""
-        source = self.rows[self.index[image_id]][self.column]
-        if isinstance(source, dict):
-            source = source["bytes"] if source["bytes"] is not None else source["path"]
+        source = self.source(image_id)
         if source is None:
             raise BadImageError(f"{image_id}: no image in this row")
         return open_any(source, name=image_id)
+
+    def source(self, image_id):
+        """The bytes or the path of an image; None where its row has none."""
+        return image_source(self.rows[self.index[image_id]][self.column])
 
 
 def find_images(images, out, split=None, image_root=None, image_column="image", id_column="image_id", data_config=None):
@@ -165,10 +173,12 @@ class Job:
         for captions, problems in (read_table(self.out, self.header), self.journal.read()):
             self.captions |= captions
             self.problems |= problems if self.quarantine else {}  # with "error", failed images are tried again
-        ids, before = set(self.images.ids), len(self.captions)
+        ids = set(self.images.ids)
         if strange := sorted(set(self.captions) - ids):
             gone = f"{len(strange)} images that are not there any more, first {strange[0]!r}"
             raise CaptionError(f"{self.out} has captions of {gone}: give another --out, or pass --restart")
+        self._forget_replaced()
+        before = len(self.captions)
         pending = [i for i in self.images.ids if i not in self.captions and i not in self.problems]
         complete = not pending and os.path.exists(self.out) and not self.journal.path.exists()
         if pending:
@@ -190,12 +200,40 @@ class Job:
             "revisions": sorted({caption.revision for caption in captions}),
         }
 
+    def _forget_replaced(self):
+        """Drop the captions of pictures that were replaced; CaptionError if all were."""
+        known = [caption for caption in self.captions.values() if caption.picture is not None]
+        replaced = [each.image_id for each in known if each.picture != self._digest(each.image_id)]
+        if replaced and len(replaced) == len(self.captions) > 1:
+            raise CaptionError(
+                f"{self.out} has captions of other pictures of the same ids, the first is {replaced[0]!r}: give "
+                "another --out, or pass --restart"
+            )
+        if replaced:
+            text = "%d pictures were replaced since they were captioned, and are captioned again: the first is %s"
+            logger.warning(text, len(replaced), printable(replaced[0]))
+        for image_id in replaced:
+            del self.captions[image_id]
+
+    def _digest(self, image_id):
+        """A digest of a picture; None where it cannot be read. A pipe would wait for ever."""
+        source = self.images.source(image_id)
+        try:
+            return picture_digest(source) if isinstance(source, bytes) or os.path.isfile(source) else None
+        except (OSError, TypeError, ValueError):
+            return None
+
     def _caption(self, pending):
         total = len(self.images.ids)
         with tqdm(total=total, initial=total - len(pending), unit="image", disable=not self.progress) as bar:
             failures: dict[str, str] = {}
-            for outcomes in self.captioner.captions(self._decoded(pending, bar)):
-                captions = [outcome for outcome in outcomes if isinstance(outcome, Caption)]
+            digests: dict[str, str | None] = {}
+            for outcomes in self.captioner.captions(self._decoded(pending, digests, bar)):
+                captions = [
+                    replace(outcome, picture=digests.pop(outcome.image_id, None))
+                    for outcome in outcomes
+                    if isinstance(outcome, Caption)
+                ]
                 failures.update((o.image_id, o.reason) for o in outcomes if not isinstance(o, Caption))
                 if captions:  # the model works, so the failed images are at fault
                     self._remember(captions, failures if self.quarantine else {}, bar)
@@ -210,7 +248,7 @@ class Job:
             if failures:
                 self._remember([], failures, bar)
 
-    def _decoded(self, pending, bar):
+    def _decoded(self, pending, digests, bar):
         for image_id in pending:
             try:
                 image = self.images.open(image_id)
@@ -219,6 +257,7 @@ class Job:
                     raise CaptionError(f"{error}. {REMEDY}") from None
                 self._remember([], {image_id: str(error)}, bar)
             else:
+                digests[image_id] = self._digest(image_id)
                 yield image_id, image
 
     def _remember(self, captions, problems, bar):
@@ -250,7 +289,8 @@ def caption_images(
 
     Args:
         images: a folder of images, a `datasets.Dataset`, or anything that `sources.read_source` reads.
-        out: the table: image_id, dense_text, model_id, revision, prompt_hash, truncated, num_tokens.
+        out: the table: image_id, dense_text, model_id, revision, prompt_hash, truncated, num_tokens, and a
+            digest of the picture, by which one that was replaced is known.
         captioner: a `TransformersCaptioner` or `ServerCaptioner`, which holds prompt and sampling.
         on_bad_sample: "error" stops at the first unusable image; "quarantine" lists it in `bad_samples.jsonl`.
         restart: throw away what `out` and its journal hold.

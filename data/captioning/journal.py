@@ -6,6 +6,7 @@ Killed anywhere, it leaves either the journal, whole but for a last line that is
 import contextlib
 import json
 import os
+from dataclasses import fields
 from pathlib import Path
 
 from ...files.bad_samples import BadSample, report_bad_samples
@@ -114,9 +115,8 @@ def read_table(out, header):
     try:
         saved = json.loads(parquet.read_schema(out).metadata[METADATA])
         was, problems, table = dict(saved["header"]), dict(saved["problems"]), parquet.read_table(out)
-        columns = [
-            table[name].to_pylist() for name in ("image_id", "dense_text", "truncated", "num_tokens", "revision")
-        ]
+        names = [item.name for item in fields(Caption) if item.name != "picture" or "picture" in table.column_names]
+        columns = [table[name].to_pylist() for name in names]
     except Exception as error:  # pyarrow's errors, no metadata at all, or metadata of another tool
         raise CaptionError(f"{out} exists and is no table of dense captions ({error}): give another --out") from None
     if header is not None:
@@ -130,10 +130,10 @@ def write_table(out, captions, problems, header):
     import pyarrow.parquet as parquet
 
     texts = ("image_id", "dense_text", "model_id", "revision", "prompt_hash")
-    fields = [(name, pyarrow.string()) for name in texts]
-    fields += [("truncated", pyarrow.bool_()), ("num_tokens", pyarrow.int32())]
+    columns = [(name, pyarrow.string()) for name in texts]
+    columns += [("truncated", pyarrow.bool_()), ("num_tokens", pyarrow.int32()), ("picture", pyarrow.string())]
     metadata = {METADATA: json.dumps({"header": header, "problems": problems}).encode()}
-    schema = pyarrow.schema(fields, metadata=metadata)
+    schema = pyarrow.schema(columns, metadata=metadata)
     made_by = {key: header[key] for key in ("model_id", "prompt_hash")}
     bad = [BadSample(image_id, problem) for image_id, problem in problems.items()]
     report_bad_samples(Path(out).parent, f"captions {Path(out).name}", bad)

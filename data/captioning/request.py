@@ -62,13 +62,17 @@ class CaptionRequest:
 
 @dataclass(frozen=True)
 class Caption:
-    """An answer. `num_tokens` is None where a server does not count; `revision` is what answered."""
+    """An answer. `num_tokens` is None where a server does not count; `revision` is what answered.
+
+    `picture` is a digest of the picture (`files.digests.picture_digest`) that the job adds; earlier versions had none.
+    """
 
     image_id: str
     dense_text: str
     truncated: bool
     num_tokens: int | None
     revision: str
+    picture: str | None = None
 
 
 @dataclass(frozen=True)

@@ -95,3 +95,15 @@ def test_a_folder_counts_weights_of_any_kind_and_one_folder_down(tmp_path):
 
 def test_a_model_that_does_not_say_where_it_is_from(model):
     assert digests.fingerprint(model, "d", "org/model", "abc") == {"id": "org/model", "revision": "abc", "digest": "d"}
+
+
+def test_a_picture_has_one_digest_in_a_table_and_in_a_file_of_any_name_and_date(tmp_path):
+    large = bytes(range(256)) * 1000
+    for data in (b"", b"abc", large):
+        (tmp_path / "a").write_bytes(data)
+        assert (
+            digests.picture_digest(data)
+            == digests.picture_digest(tmp_path / "a")
+            == digests.picture_digest(str(tmp_path / "a"))
+        )
+    assert len({digests.picture_digest(data) for data in (b"", b"abc", large, large[1:], large[:-1] + b"x")}) == 5

@@ -10,6 +10,7 @@ import pytest
 from caption_folder import Stub, assert_whole, ids_of, paint, rows_of
 from datasets import Dataset
 from PIL import Image
+from pyarrow import parquet
 from rasters import write_raster
 
 from vsehub.__main__ import main
@@ -184,6 +185,44 @@ def test_row_numbers_of_another_dataset_are_not_mistaken_for_this_ones(tmp_path)
     caption_images(table(5), tmp_path / "d.parquet", Stub())
     with pytest.raises(CaptionError, match="rows 5.*--restart"):
         caption_images(table(6), tmp_path / "d.parquet", Stub())
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_picture_that_was_replaced_is_captioned_again_and_no_other(folder, tmp_path, finished):
+    out, last = tmp_path / "d.parquet", ids_of(folder)[-1]
+    if finished:
+        caption_images(folder, out, Stub())
+    else:  # all but the last lie in the journal
+        with pytest.raises(CaptionError):
+            caption_images(folder, out, Stub(batch_size=1, fails=[last]))
+    paint(77).save(folder / ids_of(folder)[1])
+    stub = Stub()
+    caption_images(folder, out, stub)
+    assert set(stub.seen) == {ids_of(folder)[1], *([] if finished else [last])}
+    assert rows_of(out)[1]["dense_text"] == "this is picture 77"
+    assert caption_images(folder, out, stub)["was_complete"]
+
+
+def test_a_replaced_picture_that_cannot_be_read_does_not_keep_its_caption(folder, tmp_path):
+    out, name = tmp_path / "d.parquet", ids_of(folder)[1]
+    caption_images(folder, out, Stub())
+    (folder / name).write_bytes(b"")
+    caption_images(folder, out, Stub(), on_bad_sample="quarantine")
+    assert name not in [row["image_id"] for row in rows_of(out)]
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(CaptionError, match=name):
+        caption_images(folder, out, Stub())
+
+
+def test_other_pictures_of_the_same_ids_are_refused_and_those_of_an_earlier_version_taken(tmp_path):
+    out, ids = tmp_path / "d.parquet", ["a", "b", "c", "d", "e"]
+    caption_images(table(image_id=ids), out, Stub())
+    other = table(10, image_id=[*"vwxyz", *ids]).select(range(5, 10))
+    with pytest.raises(CaptionError, match="other pictures of the same ids, the first is 'a'.*--restart"):
+        caption_images(other, out, Stub())
+    parquet.write_table(parquet.read_table(out).drop_columns("picture"), out)
+    assert caption_images(other, out, Stub())["was_complete"]
 
 
 def test_an_image_root_means_that_the_source_lists_images(folder, tmp_path):

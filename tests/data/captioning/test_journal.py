@@ -209,7 +209,7 @@ def test_a_table_is_read_back_as_it_was_written_whatever_its_size(tmp_path, monk
 def test_a_table_without_captions_keeps_its_columns(tmp_path):
     write_table(tmp_path / "d.parquet", [], {}, HEADER)
     assert read_table(tmp_path / "d.parquet", HEADER) == ({}, {})
-    names = ["image_id", "dense_text", "model_id", "revision", "prompt_hash", "truncated", "num_tokens"]
+    names = ["image_id", "dense_text", "model_id", "revision", "prompt_hash", "truncated", "num_tokens", "picture"]
     assert parquet.read_schema(tmp_path / "d.parquet").names == names
 
 
