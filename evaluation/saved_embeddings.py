@@ -16,6 +16,7 @@ from ..files.remembered import folder_state, remembered
 from ..files.whole import whole_path
 from ..processing.load_encoder import snapshot_of
 
+BANDS = "bands"  # of scenes, where some are chosen; files of earlier versions do not say theirs
 TENSORS = ("image_embeds", "text_embeds", "text_to_image")
 
 
@@ -37,6 +38,7 @@ def embedding_facts(source: str, rows, split: str, dtype: str, max_length: int |
         "split": split,
         "dtype": dtype,
         "max_length": str(max_length),
+        **({BANDS: str(rows[0][BANDS])} if BANDS in rows.column_names else {}),
     }
 
 
@@ -75,9 +77,9 @@ def read_embeddings(path: str | Path, facts: dict[str, str]) -> tuple[torch.Tens
         _check_embeddings(*embeds)
     except (SafetensorError, ValueError) as error:
         raise ValueError(f"{path}: not a file of embeddings ({error}); write it with --save_embeddings") from None
-    other = [name for name in facts if saved.get(name) != facts[name]]
+    other = [name for name in {**facts, BANDS: None} if saved.get(name) != facts.get(name)]
     if other:
-        differences = "; ".join(f"{name} is {saved.get(name)}, not {facts[name]}" for name in other)
+        differences = "; ".join(f"{name} is {saved.get(name)}, not {facts.get(name)}" for name in other)
         raise ValueError(f"{path} does not fit this evaluation: {differences}. Embed again with --save_embeddings")
     return embeds
 

@@ -37,6 +37,15 @@ def test_embeddings_of_something_else_are_refused(tmp_path, embeds, name, value)
         read_embeddings(tmp_path / "a.safetensors", FACTS | {name: value})
 
 
+def test_embeddings_of_other_bands_are_refused(tmp_path, embeds):
+    path, chosen = tmp_path / "a.safetensors", FACTS | {"bands": "[4, 3, 2]"}
+    for written, read in ((FACTS, chosen), (chosen, FACTS), (chosen, FACTS | {"bands": "[3, 2, 1]"})):
+        write_embeddings(path, embeds, written)
+        assert len(read_embeddings(path, written)) == 3
+        with pytest.raises(ValueError, match="bands is"):
+            read_embeddings(path, read)
+
+
 def test_a_file_of_something_else_is_named(tmp_path):
     (tmp_path / "torn.safetensors").write_bytes(b"torn")
     with pytest.raises(ValueError, match="torn.safetensors: not a file of embeddings"):
