@@ -33,7 +33,7 @@ def image_source(image) -> bytes | str | None:
 def bad_pictures(rows: Dataset, numbers: np.ndarray, except_for: Collection[int] = ()) -> dict[int, str]:
     """Decode the pictures of the rows `numbers`: what is wrong with those that fail, row -> problem.
 
-    The result is kept in the cache of `datasets` under a digest of the pictures (of path, size and date of files), so
+    The result is kept in the cache of `datasets` under a digest of the pictures (of path, size and dates of files), so
     that the processes of a machine, and later runs, read it there.
     """
     left_out = set(except_for)
@@ -105,12 +105,13 @@ def _digest(rows: Dataset, numbers: list[int]) -> str:
     return digest.hexdigest()
 
 
-def _date(path: str | None) -> tuple[int, int]:
+def _date(path: str | None) -> tuple[int, ...]:
+    """Size and dates of a file; that of the change, too, since copying may keep the other."""
     try:
         status = os.stat(path)
     except (OSError, TypeError, ValueError):
         return (0, 0)
-    return (status.st_size, status.st_mtime_ns)
+    return (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 __all__ = ["bad_pictures", "image_source", "picture_problem"]

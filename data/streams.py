@@ -93,7 +93,14 @@ class Stream:
         return self.lengths.get(file)
 
     def _keep(self, file: int, rows: int):
-        if self.length_of(file) is None and self.files is not None:
+        before = self.length_of(file)
+        if before is not None and before != rows:
+            now = "more" if rows > before else "fewer"
+            raise ValueError(
+                f"file {file} of the stream had {before} rows when it was first read, and has {now} by "
+                "now: put the data back as they were, or leave --resume_from_checkpoint out"
+            )
+        if before is None and self.files is not None:
             self.files.mkdir(parents=True, exist_ok=True)
             write_text(self.files / f"{file}.rows", str(rows))
         self.lengths[file] = rows

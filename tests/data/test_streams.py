@@ -50,6 +50,14 @@ def test_a_share_is_gone_on_with_at_any_sample_twice_in_a_row(start, tmp_path):
     assert len(list(kept.iterdir())) == 3
 
 
+@pytest.mark.parametrize(("rows", "now"), [(10, "fewer"), (30, "more")])
+def test_a_file_that_has_other_rows_by_now_is_told(rows, now, tmp_path):
+    list(stream(1, 24, tmp_path).rows_of(0, 0))
+    for start in (0, 20):
+        with pytest.raises(ValueError, match=f"file 0 of the stream had 24 rows .*, and has {now} by now"):
+            list(stream(1, rows, tmp_path).rows_of(0, start))
+
+
 def test_the_order_follows_the_seed_and_mixes_the_block():
     first, second = (texts(Share(stream(1), 0, 1, 24, seed=seed), 0, 24) for seed in (0, 1))
     assert first != second and sorted(first) == sorted(second) and first != sorted(first)
