@@ -13,9 +13,13 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset
 
 from ..data.arguments import DataArguments
+from ..data.columns import is_list, lengths_of
 from ..files.whole import write_json
 from .own_arguments import RetrievalArguments
 
@@ -89,8 +93,23 @@ def digests_of(rows: Dataset, column: str, what: str) -> dict[str, str]:
     """
     digest = hashlib.sha256()
     for part in rows.select_columns(["image_id", column]).with_format("arrow").iter(AT_ONCE):
-        digest.update(json.dumps([part["image_id"].to_pylist(), part[column].to_pylist()]).encode())
+        for name in ("image_id", column):
+            _add_texts(digest, part[name].combine_chunks())
     return {f"the digest of {what}": digest.hexdigest()[:16]}
+
+
+def _add_texts(digest, values: pa.Array):
+    """Texts, or lists of them, as Arrow keeps them: as Python texts, a million rows take seconds and memory."""
+    if is_list(values.type):
+        digest.update(lengths_of(values).tobytes())
+        values = values.flatten()
+    texts = values.cast(pa.large_string())
+    digest.update(np.asarray(pc.fill_null(pc.binary_length(texts), -1)).tobytes())
+    texts = texts.drop_null()
+    _, offsets, data = texts.buffers()
+    borders = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + len(texts) + 1]
+    if data is not None and len(borders):
+        digest.update(memoryview(data)[borders[0] : borders[-1]])
 
 
 def read_record(folder: Path) -> Record | None:

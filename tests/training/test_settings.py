@@ -90,7 +90,10 @@ def test_a_digest_follows_texts_ids_and_their_order():
     found = digest(["1", "2"], texts)
     assert found == digest(["1", "2"], texts) and list(found) == ["the digest of the captions"]
     others = [digest(["1", "3"], texts), digest(["1", "2"], texts[::-1]), digest(["1", "2"], [["a"], ["b", "c"]])]
-    assert found not in others
+    others += [digest(["1", "2"], each) for each in ([["ab"], ["c"]], [["a", None], ["c"]], [["a", ""], ["c"]])]
+    assert len({*map(str, others), str(found)}) == 7
+    part = Dataset.from_dict({"image_id": ["0", "1", "2"], "captions": [["z"], *texts]}).select(range(1, 3))
+    assert digests_of(part, "captions", "the captions") == found
     assert "(the digest of the captions was " in refusal({**settings(), **found}, {**settings(), **others[0]})
 
 
