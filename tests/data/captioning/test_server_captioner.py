@@ -22,7 +22,7 @@ from vsehub.data.captioning import server_captioner as caption_server
 from vsehub.data.captioning import transport
 from vsehub.data.captioning.request import CaptionRequest
 
-COLUMNS = ["image_id", "dense_text", "model_id", "revision", "prompt_hash", "truncated", "num_tokens"]
+COLUMNS = ["image_id", "dense_text", "model_id", "revision", "prompt_hash", "truncated", "num_tokens", "picture"]
 
 
 # --- The server backend ---------------------------------------------------------------------------------------------
