@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import pytest
+from package_files import package_files
 
 from vsehub.__main__ import VERBS, main
 from vsehub.commands import flags
@@ -206,16 +207,12 @@ def test_tests_that_a_document_chooses_exist(page):
 def literals() -> str:
     """The texts of the code, one a line; what an f-string puts in is `...`."""
     texts = []
-    for path in ROOT.rglob("*.py"):
-        first = path.relative_to(ROOT).parts[0]
-        if first == "__main__.py" or (first in FOLDERS - {"tests", "benchmarks", "docs"} and first[0] != "."):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.JoinedStr):
-                    texts.append(
-                        "".join(part.value if isinstance(part, ast.Constant) else "..." for part in node.values)
-                    )
-                elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                    texts.append(node.value)
+    for path in package_files(ROOT):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                texts.append("".join(part.value if isinstance(part, ast.Constant) else "..." for part in node.values))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.append(node.value)
     return "\n".join(texts)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from hostile import ASKS_FOR, plant_code
+from package_files import package_files
 from transformers import AutoModel
 
 import vsehub
@@ -29,9 +30,7 @@ LOADERS = ("from_pretrained", "from_config")
 
 def loading_calls():
     """`file:line` and the call, of each call of an Auto class in the package."""
-    for path in sorted(ROOT.rglob("*.py")):
-        if path.relative_to(ROOT).parts[0] in ("tests", "benchmarks", "build", "runs", ".venv"):
-            continue
+    for path in package_files(ROOT):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in LOADERS:
                 owner = ast.unparse(node.func.value)

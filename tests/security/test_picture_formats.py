@@ -4,6 +4,7 @@ import ast
 from pathlib import Path
 
 import pytest
+from package_files import package_files
 from PIL import Image
 
 import vsehub
@@ -11,14 +12,12 @@ from vsehub.hub_cards import handler
 from vsehub.processing import pixels, raster
 
 ROOT = Path(vsehub.__file__).parent
-APART = ("tests", "benchmarks", "build", ".venv", ".mypy")
 
 
 def sources():
     """Path and syntax tree of each file of the package."""
-    for path in sorted(ROOT.rglob("*.py")):
-        if path.relative_to(ROOT).parts[0] not in APART:
-            yield path, ast.parse(path.read_text(encoding="utf-8"))
+    for path in package_files(ROOT):
+        yield path, ast.parse(path.read_text(encoding="utf-8"))
 
 
 def opening_calls():
