@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from datasets import Dataset
 
 from ..data.arguments import DataArguments
-from ..data.columns import is_list, lengths_of
+from ..data.columns import PART, is_list, lengths_of
 from ..files.whole import write_json
 from .own_arguments import RetrievalArguments
 
@@ -27,7 +27,6 @@ RECORD = "settings.json"
 BANDS = "bands.json"  # in the folder of caches: of which bands they are
 EARLIER = ""  # the run of folders and checkpoints that have no record
 ROWS = "the number of training rows"
-AT_ONCE = 20_000  # rows whose texts are in memory together
 OPEN = ("num_train_epochs", "max_steps", "load_best_model_at_end")  # may be changed as long as a stage is not finished
 PATHS = ("data", "image_root", "dense_text", "vision", "text", "instruction", "stage1_model")
 MOST_TOLD = 8
@@ -92,7 +91,7 @@ def digests_of(rows: Dataset, column: str, what: str) -> dict[str, str]:
         what: they are called in the name.
     """
     digest = hashlib.sha256()
-    for part in rows.select_columns(["image_id", column]).with_format("arrow").iter(AT_ONCE):
+    for part in rows.select_columns(["image_id", column]).with_format("arrow").iter(PART):
         for name in ("image_id", column):
             _add_texts(digest, part[name].combine_chunks())
     return {f"the digest of {what}": digest.hexdigest()[:16]}
