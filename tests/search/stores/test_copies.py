@@ -24,13 +24,24 @@ def test_an_index_is_copied_there_and_back(address, local, tmp_path):
     assert again.cutoff == {"text": 0.2} and again.model == mine.model
 
 
-def test_an_interrupted_copy_is_made_again(address, local, monkeypatch):
-    mine = local()
-    mine.add(np.eye(3), [{"id": x} for x in "abc"])
-    with monkeypatch.context() as patch:
-        patch.setattr("vsehub.search.stores.table_index.TableIndex.note", lambda *a, **k: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            kept_in(mine, address)
+@pytest.fixture
+def stopped_copy(local, monkeypatch):
+    """A function of an address: the index whose copy to it was stopped before its end."""
+
+    def stop(address):
+        mine = local()
+        mine.add(np.eye(3), [{"id": x} for x in "abc"])
+        with monkeypatch.context() as patch:
+            patch.setattr("vsehub.search.stores.table_index.TableIndex.note", lambda *a, **k: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                kept_in(mine, address)
+        return mine
+
+    return stop
+
+
+def test_an_interrupted_copy_is_made_again(address, stopped_copy):
+    mine = stopped_copy(address)
     assert open_index(address).unfinished
     assert len(kept_in(mine, address)) == 3 and not open_index(address).unfinished
 
@@ -49,13 +60,8 @@ def test_an_interrupted_copy_to_a_folder_is_made_again_too(address, local, monke
     assert len(again) == 3 and not again.unfinished and again.cutoff == {"text": 0.3}
 
 
-def test_an_interrupted_copy_that_goes_on_loses_what_the_index_lost(address, local, monkeypatch):
-    mine = local()
-    mine.add(np.eye(3), [{"id": x} for x in "abc"])
-    with monkeypatch.context() as patch:
-        patch.setattr("vsehub.search.stores.table_index.TableIndex.note", lambda *a, **k: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            kept_in(mine, address)
+def test_an_interrupted_copy_that_goes_on_loses_what_the_index_lost(address, stopped_copy):
+    mine = stopped_copy(address)
     mine.delete(["b"])
     kept_in(mine, address)
     theirs = open_index(address)
