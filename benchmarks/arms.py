@@ -43,7 +43,7 @@ MOVING = """--freeze_vision False --train_vision_from layer.13 --cache_views 2 -
 --projection_dim 512 --tower_lr_scale 0.2""".split()
 ON_GPU = """--freeze_vision False --freeze_text False --cache_vision False --cache_text False --use_cpu False
 --bf16 True --image_augmentation crop --projection_dim 512 --num_mask_tokens 100 --decoder_layers 4 --learning_rate 5e-4
---tower_lr_scale 0.2 --warmup_steps 50 --dataloader_num_workers 5 --dataloader_persistent_workers True""".split()
+--tower_lr_scale 0.2 --warmup_steps 50 --dataloader_num_workers 2 --dataloader_persistent_workers True""".split()
 AVERAGED = ("--average_weights", "0.98", "--lr_scheduler_type", "constant_with_warmup")
 CORRECTED = ("--local_from_zero", "True", "--affiliation_weight", "0.1")
 EQUAL_TIME = {"d2s-one": 550, "d2s-five": 550, "pir": 1500}  # steps of the base arm in the time of the slower one
@@ -217,10 +217,12 @@ class Bench:
 
     Args:
         data, backbones, text, out: as the flags of `results.py`.
+        channels_last: convolutions hold their weights by channel last, which many cards compute faster.
     """
 
-    def __init__(self, data: str, backbones: str, text: str, out: str):
+    def __init__(self, data: str, backbones: str, text: str, out: str, channels_last: bool = False):
         self.data, self.backbones, self.text, self.out = data, backbones, text, out
+        self.channels_last = channels_last
         self.splits: dict[tuple[str, int], Splits] = {}
         self._taught: dict[str, Dataset] = {}
         self._relevance: dict[str, np.ndarray] = {}
@@ -249,16 +251,22 @@ class Bench:
                 if teacher is None:
                     model, processor = self.fresh(claim, args)
                 else:
-                    model = add_decoder(teacher, args.model)
+                    model = self.laid_out(add_decoder(teacher, args.model))
                 trainer = run_stage(model, processor, splits, args, teacher)
                 model = trainer.model
         return trainer
 
+    def laid_out(self, model: torch.nn.Module) -> torch.nn.Module:
+        """The model with the layout that was asked for."""
+        return model.to(memory_format=torch.channels_last) if self.channels_last else model
+
     def fresh(self, claim: Claim, args: StageArguments):
         """The untrained model of a first stage, and its processor."""
         if claim.system == "pir":
-            return fresh_pir(args, f"{self.backbones}/mobilenet_v2")
-        return fresh_d2s(args.model, args.data)
+            model, processor = fresh_pir(args, f"{self.backbones}/mobilenet_v2")
+        else:
+            model, processor = fresh_d2s(args.model, args.data)
+        return self.laid_out(model), processor
 
     def untrained(self, claim: Claim, arm: str):
         """A model as the last stage of an arm trains it, and its processor."""

@@ -2,6 +2,7 @@
 
     make results DATA=... BACKBONES=... MINILM=...           # the runs that are missing, then the tables
     python benchmarks/results.py --claims d2s --seeds 10 --data $DATA --backbones $BACKBONES --text $MINILM
+    python benchmarks/results.py --jobs 8 ...                # as many runs at a time, each in a process of its own
     python benchmarks/results.py --recheck ...               # one seed of each row again, with today's code
     python benchmarks/results.py --again --seeds 1 ...       # a seed again, whatever is there (see below)
     python benchmarks/results.py --tables                    # the tables alone
@@ -15,6 +16,9 @@ with the code of the rows, too: `--again` in a checkout of that commit.
 
 import argparse
 import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 
 import kept_runs
 import ledger
@@ -41,6 +45,8 @@ def main() -> int:
     parser.add_argument("--arms", nargs="*", help="names of arms; default all of the claims")
     parser.add_argument("--seeds", type=int, help="of each claim; default as many as the protocol asks for")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time; their times are then those of a busy machine")
+    parser.add_argument("--channels_last", action="store_true", help="the layout of convolutions, for a GPU")
     parser.add_argument("--recheck", action="store_true", help="a seed again for each older code of a row")
     parser.add_argument("--again", action="store_true", help="run the seeds, whether their lines are there or not")
     parser.add_argument("--tables", action="store_true", help="write the tables, run nothing")
@@ -49,10 +55,6 @@ def main() -> int:
     if not args.tables:
         if not (args.data and args.backbones and args.text):
             parser.error("runs need --data, --backbones and --text; --tables needs none of them")
-        logging.set_verbosity_error()
-        reuse_memory()
-        torch.set_num_threads(args.threads)
-        bench = Bench(args.data, args.backbones, args.text, args.out)
         jobs = [
             (CLAIMS[name], arm, CLAIMS[name].first_seed + seed)
             for seed in range(args.seeds or max(CLAIMS[name].seeds for name in args.claims))
@@ -62,11 +64,15 @@ def main() -> int:
             for arm in CLAIMS[name].arms
             if not args.arms or arm in args.arms
         ]
-        for job in jobs:
-            if args.test:
+        if args.test:
+            bench = prepare(args)
+            for job in jobs:
                 run_test(bench, *job)
-            else:
-                run(bench, *job, recheck=args.recheck, again=args.again)
+        else:
+            for line in lines_of([job for job in jobs if is_missing(*job, args.recheck, args.again)], args):
+                ledger.append(line)
+                value = f"{line['metric']} {line['metrics'][line['metric']]:.2f}, {line['cpu_seconds']} s"
+                print(f"{line['claim']} | {line['arm']} | seed {line['seed']}: {value}", flush=True)
     if args.test:
         print_test_tables(args.claims)
         return 0
@@ -75,14 +81,42 @@ def main() -> int:
     return 0
 
 
-def run(bench: Bench, claim: Claim, arm: str, seed: int, recheck: bool = False, again: bool = False):
-    """Train one arm with one seed unless its line is there, or `again`, and append the line."""
+def prepare(args: argparse.Namespace) -> Bench:
+    """What a process needs for its runs."""
+    logging.set_verbosity_error()
+    reuse_memory()
+    torch.set_num_threads(args.threads)
+    BENCHES.append(Bench(args.data, args.backbones, args.text, args.out, args.channels_last))
+    return BENCHES[-1]
+
+
+def lines_of(jobs: list[tuple[Claim, str, int]], args: argparse.Namespace) -> Iterator[dict]:
+    """Train each arm and seed, the first ones first; the lines as they come."""
+    if args.jobs == 1:
+        bench = prepare(args)
+        yield from (run(bench, *job) for job in jobs)
+        return
+    with ProcessPoolExecutor(args.jobs, get_context("spawn"), prepare, (args,)) as pool:
+        yield from (done.result() for done in as_completed([pool.submit(run_here, *job) for job in jobs]))
+
+
+def run_here(claim: Claim, arm: str, seed: int) -> dict:
+    """`run` in a process that is one of several."""
+    return run(BENCHES[0], claim, arm, seed)
+
+
+def is_missing(claim: Claim, arm: str, seed: int, recheck: bool = False, again: bool = False) -> bool:
+    """Whether a run is to be made: its line is not there, or `recheck` asks for the seed, or `again` for any."""
     lines = ledger.read()
     runs = ledger.runs_of(lines, claim.name, arm)
+    if recheck:
+        return seed in ledger.seeds_to_repeat(runs, lines, code_of(claim, arm))
+    return again or all(line["seed"] != seed for line in runs)
+
+
+def run(bench: Bench, claim: Claim, arm: str, seed: int) -> dict:
+    """Train one arm with one seed: its line of the ledger."""
     code = code_of(claim, arm)
-    done = any(line["seed"] == seed for line in runs) and not again
-    if seed not in ledger.seeds_to_repeat(runs, lines, code) if recheck else done:
-        return
     if not claim.gpu:
         fill_caches(bench, claim, arm)
     start, wall = time.process_time(), time.time()
@@ -98,9 +132,7 @@ def run(bench: Bench, claim: Claim, arm: str, seed: int, recheck: bool = False, 
     measured |= {"steps": sum(steps for _, steps in claim.arms[arm].stages), "texts": texts_read(claim, arm)}
     measured |= {"cpu_seconds": round(seconds), "wall_seconds": round(wall)}
     kept_runs.keep(trainer.model, kept_runs.file_of(bench.out, claim.name, arm, seed), code)
-    ledger.append(ledger.line_of(claim.name, arm, seed, claim.metric, code, **measured))
-    value = measured["metrics"][claim.metric]
-    print(f"{claim.name} | {arm} | seed {seed}: {claim.metric} {value:.2f}, {seconds:.0f} s", flush=True)
+    return ledger.line_of(claim.name, arm, seed, claim.metric, code, **measured)
 
 
 def measures(claim: Claim, embeds: tuple) -> dict:
@@ -143,6 +175,7 @@ def print_test_tables(names: list[str]):
         print(f"\n{name}, test split\n\n{table(CLAIMS[name], lines)}")
 
 
+BENCHES: list[Bench] = []  # of this process: one
 FILLED = set()
 
 

@@ -188,7 +188,9 @@ def test_kept_weights_read_the_test_split_once(system, moving, small_bench, tmp_
     monkeypatch.setattr(
         small_bench, "train", lambda *args, **kwargs: trainers.append(train(*args, **kwargs)) or trainers[-1]
     )
-    results.run(small_bench, claim, "all", 100)
+    assert results.is_missing(claim, "all", 100)
+    ledger.append(results.run(small_bench, claim, "all", 100))
+    assert not results.is_missing(claim, "all", 100) and results.is_missing(claim, "all", 100, again=True)
     results.run_test(small_bench, claim, "all", 101)
     assert "no kept weights" in capsys.readouterr().out and not ledger.TEST_LEDGER.exists()
     results.run_test(small_bench, claim, "all", 100)

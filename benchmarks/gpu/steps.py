@@ -1,7 +1,9 @@
 """Training steps on one GPU: pairs per second, share of the GPU's peak (MFU) and peak memory, in one table.
 
     python benchmarks/gpu/steps.py --json steps.json          (eager rows: 3 to 4 minutes; compiled ones come last)
+    python benchmarks/gpu/steps.py --ways compiled            (the rows whose names hold one of these words)
     python benchmarks/gpu/steps.py --profile                  (which operators the time of one step goes to)
+    python benchmarks/gpu/steps.py --waits                    (the lines at which a step waits for the card)
 
 Random weights of the published towers: ViT-B/16 and BERT-base for D2S-VSE with its decoder of 100 mask tokens, Swin-T,
 BERT-base and a ResNet-50 prior for PIR. 224 pixels, captions of 20 tokens, dense texts of 200; fused AdamW over all
@@ -19,6 +21,8 @@ import contextlib
 import json
 import statistics
 import time
+import warnings
+from collections import Counter
 from dataclasses import dataclass, replace
 
 import torch
@@ -75,13 +79,13 @@ WAYS = [
     Way("D2S-VSE stage 2", 256, fused=False),
     Way("D2S-VSE stage 2", 256, online=True),
     Way("D2S-VSE stage 2", 1024, chunk=256),
+    Way("D2S-VSE stage 2", 1024, chunk=512),
     Way("D2S-VSE stage 2", 4096, chunk=256),
     *(Way("D2S-VSE stage 1", batch) for batch in (128, 256)),
     *(Way("PIR", batch) for batch in (128, 256, 512)),
-    Way("D2S-VSE stage 2", 256, compiled=True),
-    Way("D2S-VSE stage 2", 512, compiled=True),
-    Way("PIR", 256, compiled=True),
+    *(Way("D2S-VSE stage 2", batch, compiled=True) for batch in (512, 256, 1024)),
     Way("D2S-VSE stage 1", 256, compiled=True),
+    Way("PIR", 256, compiled=True),
 ]
 
 
@@ -245,25 +249,43 @@ def profile(way: Way, device: str):
     print(recorded.key_averages().table(sort_by="self_cuda_time_total", row_limit=40, max_name_column_width=70))
 
 
+def waits(way: Way, device: str):
+    """Print the lines of Python at which a step waits until the card has done what it was given."""
+    training = Training(way, device)
+    for _ in range(3):
+        training.step()
+    torch.cuda.set_sync_debug_mode("warn")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        training.step()
+    torch.cuda.set_sync_debug_mode("default")
+    for place, count in Counter(f"{found.filename}:{found.lineno}" for found in caught).most_common():
+        print(f"{way}: {count} x {place}")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--stage", choices=STAGES, help="this one alone")
     parser.add_argument("--batch", type=int, help="this size alone")
+    parser.add_argument("--ways", nargs="+", default=[""], help="words of the names of rows, or whole names")
     parser.add_argument("--profile", action="store_true", help="one step of stage 2 with 256 pairs, or as --stage says")
+    parser.add_argument("--waits", action="store_true", help="where a step waits; of which step, as with --profile")
     parser.add_argument("--tiny", action="store_true", help="tiny towers on the CPU, to try this script")
     parser.add_argument("--json")
     args = parser.parse_args()
     device = "cpu" if args.tiny else "cuda"
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    if args.profile:
-        profile(Way(args.stage or STAGES[1], args.batch or 256), device)
+    if args.profile or args.waits:
+        (profile if args.profile else waits)(Way(args.stage or STAGES[1], args.batch or 256), device)
         return 0
     print(torch.cuda.get_device_name() if device == "cuda" else "CPU", "torch", torch.__version__)
     print("| way | ms a step | pairs/s | GFLOP a pair | MFU | peak GiB |\n|---|---|---|---|---|---|")
     rows = []
     for way in WAYS:
         if way.stage != (args.stage or way.stage) or way.batch != (args.batch or way.batch):
+            continue
+        if not any(words in str(way) for words in args.ways):
             continue
         if args.tiny and way.compiled:  # minutes on a CPU
             continue
@@ -272,6 +294,7 @@ def main() -> int:
         print(line(rows[-1]), flush=True)
         if device == "cuda":
             torch.cuda.empty_cache()
+            torch.compiler.reset()  # another batch would be compiled for any size, which is slower
         if args.json:
             with open(args.json, "w") as file:
                 json.dump(rows, file, indent=1)
