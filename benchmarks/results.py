@@ -45,7 +45,9 @@ def main() -> int:
     parser.add_argument("--arms", nargs="*", help="names of arms; default all of the claims")
     parser.add_argument("--seeds", type=int, help="of each claim; default as many as the protocol asks for")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time; their times are then those of a busy machine")
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="runs at a time; their times are then those of a busy machine"
+    )
     parser.add_argument("--channels_last", action="store_true", help="the layout of convolutions, for a GPU")
     parser.add_argument("--recheck", action="store_true", help="a seed again for each older code of a row")
     parser.add_argument("--again", action="store_true", help="run the seeds, whether their lines are there or not")

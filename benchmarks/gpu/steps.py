@@ -1,7 +1,7 @@
 """Training steps on one GPU: pairs per second, share of the GPU's peak (MFU) and peak memory, in one table.
 
     python benchmarks/gpu/steps.py --json steps.json          (eager rows: 3 to 4 minutes; compiled ones come last)
-    python benchmarks/gpu/steps.py --ways compiled            (the rows whose names hold one of these words)
+    python benchmarks/gpu/steps.py --ways "*compiled"         (the rows with names like one of these)
     python benchmarks/gpu/steps.py --profile                  (which operators the time of one step goes to)
     python benchmarks/gpu/steps.py --waits                    (the lines at which a step waits for the card)
 
@@ -24,6 +24,7 @@ import time
 import warnings
 from collections import Counter
 from dataclasses import dataclass, replace
+from fnmatch import fnmatch
 
 import torch
 from accelerate.utils import compile_regions
@@ -268,16 +269,17 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--stage", choices=STAGES, help="this one alone")
     parser.add_argument("--batch", type=int, help="this size alone")
-    parser.add_argument("--ways", nargs="+", default=[""], help="words of the names of rows, or whole names")
-    parser.add_argument("--profile", action="store_true", help="one step of stage 2 with 256 pairs, or as --stage says")
-    parser.add_argument("--waits", action="store_true", help="where a step waits; of which step, as with --profile")
+    parser.add_argument("--ways", nargs="+", default=["*"], metavar="PATTERN", help="the rows whose names are like one")
+    parser.add_argument("--profile", action="store_true", help="of a step on 256 pairs, or as --batch says")
+    parser.add_argument("--waits", action="store_true", help="the same, of where a step waits")
     parser.add_argument("--tiny", action="store_true", help="tiny towers on the CPU, to try this script")
     parser.add_argument("--json")
     args = parser.parse_args()
     device = "cpu" if args.tiny else "cuda"
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     if args.profile or args.waits:
-        (profile if args.profile else waits)(Way(args.stage or STAGES[1], args.batch or 256), device)
+        for stage in [args.stage] if args.stage else STAGES:
+            (profile if args.profile else waits)(Way(stage, args.batch or 256), device)
         return 0
     print(torch.cuda.get_device_name() if device == "cuda" else "CPU", "torch", torch.__version__)
     print("| way | ms a step | pairs/s | GFLOP a pair | MFU | peak GiB |\n|---|---|---|---|---|---|")
@@ -285,7 +287,7 @@ def main() -> int:
     for way in WAYS:
         if way.stage != (args.stage or way.stage) or way.batch != (args.batch or way.batch):
             continue
-        if not any(words in str(way) for words in args.ways):
+        if not any(fnmatch(str(way), pattern) for pattern in args.ways):
             continue
         if args.tiny and way.compiled:  # minutes on a CPU
             continue
