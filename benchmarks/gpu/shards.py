@@ -14,8 +14,8 @@ from pathlib import Path
 
 import torch
 
-FLAGS = """--stages baseline --num_train_epochs 1 --max_steps 4 --save_steps 2 --save_strategy steps --save_total_limit 3 --eval_strategy no
---load_best_model_at_end False --per_device_train_batch_size 8 --image_size 64 --projection_dim 32 --optim sgd
+FLAGS = """--stages baseline --num_train_epochs 1 --max_steps 4 --save_steps 2 --save_strategy steps --save_total_limit 3
+--eval_strategy no --load_best_model_at_end False --per_device_train_batch_size 8 --image_size 64 --projection_dim 32 --optim sgd
 --learning_rate 0.01 --lr_scheduler_type constant --image_augmentation none --text_augmentation 0 --report_to none
 --align infonce --temperature 0.07 --ramp_epochs 0 --imagenet_normalisation True --logging_steps 1""".split()
 
@@ -60,8 +60,8 @@ def main() -> int:
         resume = f"{again}/baseline/checkpoint-2"
         run(*common, "--output_dir", again, "--fsdp", "--resume_from_checkpoint", resume)
         weights = [load_file(f"{out}/hub/model.safetensors") for out in (whole, parts, again)]
-        errors = [max(float((weights[0][name] - other[name]).abs().max()) for name in other) for other in weights[1:]]
-        start = max(float((value - weights[0][name]).abs().max()) for name, value in first_weights(whole).items())
+        errors = [difference(weights[0], other) for other in weights[1:]]
+        moved = difference(weights[0], load_file(f"{whole}/baseline/checkpoint-2/model.safetensors"))
         _, info = D2SVSEModel.from_pretrained(f"{parts}/hub", output_loading_info=True)
         assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
         name = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
@@ -74,10 +74,10 @@ def main() -> int:
     return 0
 
 
-def first_weights(out: str) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
-
-    return load_file(f"{out}/baseline/checkpoint-2/model.safetensors")
+def difference(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> float:
+    """The largest one of two models' weights."""
+    floats = [name for name, value in first.items() if value.is_floating_point()]
+    return max(float((first[name] - second[name]).abs().max()) for name in floats)
 
 
 if __name__ == "__main__":
