@@ -14,10 +14,11 @@ from pathlib import Path
 
 import torch
 
-FLAGS = """--stages baseline --num_train_epochs 1 --max_steps 4 --save_steps 2 --save_strategy steps --save_total_limit 3
---eval_strategy no --load_best_model_at_end False --per_device_train_batch_size 8 --image_size 64 --projection_dim 32 --optim sgd
---learning_rate 0.01 --lr_scheduler_type constant --image_augmentation none --text_augmentation 0 --report_to none
---align infonce --temperature 0.07 --ramp_epochs 0 --imagenet_normalisation True --logging_steps 1""".split()
+FLAGS = """--stages baseline --num_train_epochs 1 --max_steps 4 --save_steps 2 --save_strategy steps
+--save_total_limit 3 --eval_strategy no --load_best_model_at_end False --per_device_train_batch_size 8 --image_size 64
+--projection_dim 32 --optim sgd --learning_rate 0.01 --lr_scheduler_type constant --image_augmentation none
+--text_augmentation 0 --report_to none --align infonce --temperature 0.07 --ramp_epochs 0 --imagenet_normalisation
+True --logging_steps 1""".split()
 
 
 def child(words: list[str]):
@@ -65,12 +66,8 @@ def main() -> int:
         _, info = D2SVSEModel.from_pretrained(f"{parts}/hub", output_loading_info=True)
         assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
         name = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-        print(
-            f"{name}: training moved a weight by up to {start:.1e} between steps 2 and 4; with shards the last weights"
-        )
-        print(
-            f"differ from those without by {errors[0]:.1e}, gone on with from step 2 by {errors[1]:.1e}; the hub loads"
-        )
+        print(f"{name}: steps 3 and 4 move a weight by up to {moved:.1e}; with shards, the last weights differ from")
+        print(f"those without by {errors[0]:.1e}, when gone on with from step 2 by {errors[1]:.1e}")
     return 0
 
 
