@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import ClassLabel, Dataset
+from datasets import ClassLabel, Dataset, Value
 
 from .columns import in_order, parts_of, with_column
 
@@ -42,6 +42,37 @@ def class_name(number: int | None, names: list[str], what: str = "a column of cl
     return names[number]
 
 
+def named_class(value, feature) -> str | None:
+    """The name of the class in a cell; None where the cell is empty (None, NaN, an empty text).
+
+    Args:
+        value: a name, or a number.
+        feature: of the column, which may have names for numbers.
+    """
+    if value is None or value != value:
+        return None
+    if isinstance(feature, ClassLabel):
+        return class_name(value, feature.names)
+    whole = isinstance(value, float) and value.is_integer()  # as a table writes numbers that has empty cells
+    return str(int(value) if whole else value) or None
+
+
+def holds_classes(column: str, feature, data: str, needed: bool) -> bool:
+    """Whether a column holds one class in each cell.
+
+    Raises:
+        ValueError: it does not, and scene classes are needed.
+    """
+    if isinstance(feature, (ClassLabel, Value)):
+        return True
+    if needed:
+        raise ValueError(
+            f"{data}: column {column!r} holds {type(feature).__name__}, and a picture has one scene class: name a "
+            "column of texts or numbers with --label_column, or do without: --affiliation_weight 0"
+        )
+    return False
+
+
 def _names(numbers: pa.Array, names: list[str], what: str) -> pa.Array:
     known = pc.if_else(pc.equal(numbers, NO_CLASS), None, numbers)
     try:
@@ -50,4 +81,4 @@ def _names(numbers: pa.Array, names: list[str], what: str) -> pa.Array:
         return pa.array([class_name(number, names, what) for number in known.to_pylist()])  # raises
 
 
-__all__ = ["NO_CLASS", "class_name", "with_class_names"]
+__all__ = ["NO_CLASS", "class_name", "holds_classes", "named_class", "with_class_names"]

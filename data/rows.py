@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from datasets import ClassLabel, Dataset
+from datasets import Dataset
 
 from ..files.bad_samples import BAD_SAMPLES, BadSample, read_bad_samples, report_bad_samples
 from ..processing.scenes import open_any
 from .arguments import DataArguments
+from .class_names import holds_classes, named_class
 from .columns import (
     TEXTS,
     in_order,
@@ -227,7 +228,12 @@ def _with_label(rows: Dataset, args: DataArguments, need_label: bool) -> Dataset
         names = (_prefixes(part) for part in _python_parts(rows, "image"))
     elif column in rows.column_names:
         feature = rows.features[column]
-        names = (_class_names(part, feature) for part in _python_parts(rows, column))
+        if not holds_classes(column, feature, args.data, need_label):
+            return rows.remove_columns(column)
+        names = (
+            pa.array([named_class(value, feature) for value in part], pa.string())
+            for part in _python_parts(rows, column)
+        )
     elif need_label:
         raise ValueError(
             f"{args.data} has no column {column!r} of scene classes; it has {rows.column_names}. Name it with "
@@ -241,12 +247,6 @@ def _with_label(rows: Dataset, args: DataArguments, need_label: bool) -> Dataset
             raise ValueError(f"{args.data}: no row has a scene class ({column!r} is empty); see --label_column")
         return rows
     return labelled.remove_columns([name for name in {column} - {"label"} if name in rows.column_names])
-
-
-def _class_names(values: list, feature) -> pa.Array:
-    known = isinstance(feature, ClassLabel)
-    names = (None if value is None else feature.int2str(value) if known else str(value) for value in values)
-    return pa.array([name or None for name in names], pa.string())
 
 
 def _prefixes(images: list) -> pa.Array:

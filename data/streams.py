@@ -20,7 +20,7 @@ from datasets import ClassLabel, Dataset, Image, IterableDataset
 
 from ..files.whole import write_text
 from .arguments import DataArguments
-from .class_names import class_name
+from .class_names import class_name, holds_classes, named_class
 from .columns import table_of
 from .loading import literal, load_split, told_of_columns, told_once
 from .sources import path_of
@@ -61,14 +61,14 @@ class Stream:
         part = self.table.shard(num_shards=self.table.num_shards, index=file)
         part, number = part.skip(start) if start else part, start
         label = (self.table.features or {}).get("label")
-        classes = label.names if isinstance(label, ClassLabel) else None
+        labelled = "label" in self.table.column_names
         with self.reading():
             for columns in part.iter(AT_ONCE):  # unlike `iter(part)`, it leaves nothing to other workers
                 for values in zip(*columns.values()):
                     row = dict(zip(columns, values))
                     given = row.get("image_id")
                     row["image_id"] = f"{file}:{number}" if given in (None, "") else str(given)
-                    row |= {"label": class_name(row["label"], classes)} if classes else {}
+                    row |= {"label": named_class(row["label"], label)} if labelled else {}
                     yield number, row if self.bands is None else {**row, "bands": self.bands}
                     number += 1
         self._keep(file, number)
@@ -202,6 +202,9 @@ def open_stream(
         column = getattr(args, flag)
         if column in columns and not _is_text(table.features[column], or_list=flag == "captions_column"):
             raise ValueError(f"{args.data}: column {column!r} holds no text but {table.features[column]}; see --{flag}")
+    label = args.label_column
+    if label in table.column_names and not holds_classes(label, table.features[label], args.data, need_label):
+        del columns[label]
     table = table.select_columns([name for name in columns if name in table.column_names])
     info = (table.info.splits or {}).get(split)
     table = table.rename_columns({old: new for old, new in columns.items() if old in table.column_names and old != new})

@@ -5,9 +5,13 @@ Shapes: B batch, N set size (image or text tokens, padded), D features, P width 
 
 import math
 import re
+import warnings
 
 import torch
 from torch import nn
+
+# cuDNN copies the weights of a GRU of 32 units to one place in each call, which costs nothing; each call would say so.
+warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous chunk of memory")
 
 
 def run_gru(

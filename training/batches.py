@@ -2,11 +2,65 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import cache
+from typing import Any
 
 import torch
 
 from ..processing.batching import pad_ids, pad_states
 from ..processing.processing_dual_encoder import DualEncoderProcessor
+
+
+@dataclass(frozen=True)
+class PixelScale:
+    """The last step of an image processor, from bytes to a tower's inputs: (x * factor - mean) / std, by channel.
+
+    It is done on the device of the model: bytes are a quarter of what would otherwise pass through the processes that
+    load items, through page-locked memory, and to a GPU.
+
+    Args:
+        factor, mean, std: the image processor's `rescale_factor`, `image_mean`, `image_std`.
+    """
+
+    factor: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Bytes (B, 3, S, S) to floats, which on a CPU are equal to the image processor's to the bit."""
+        mean, std = _by_channel(self, pixels.device)
+        return pixels.float().div_(1 / self.factor).sub_(mean).div_(std)
+
+    @classmethod
+    def of(cls, image_processor: Any) -> "PixelScale | None":
+        """The last step of an image processor; None if it is another one, as a trial shows."""
+        from PIL import Image
+
+        size = getattr(image_processor, "size", None) or {}
+        try:
+            side = size["height"], size["width"]
+            scale = cls(
+                image_processor.rescale_factor, tuple(image_processor.image_mean), tuple(image_processor.image_std)
+            )
+            trial = torch.arange(3 * side[0] * side[1], dtype=torch.int64) * 7 % 256
+            picture = [Image.fromarray(trial.reshape(*side, 3).to(torch.uint8).numpy())]
+            pixels = _bytes_of(image_processor, picture)
+            whole = image_processor(picture, return_tensors="pt")["pixel_values"]
+            same = pixels.dtype == torch.uint8 and torch.allclose(scale(pixels), whole, rtol=0, atol=1e-6)
+        except (AttributeError, KeyError, TypeError, ValueError):  # it has no such settings, or refuses to leave them
+            return None
+        return scale if same else None
+
+
+def _bytes_of(image_processor: Any, images: list) -> torch.Tensor:
+    """What an image processor makes of pictures before its last step."""
+    return image_processor(images, do_rescale=False, do_normalize=False, return_tensors="pt")["pixel_values"]
+
+
+@cache
+def _by_channel(scale: PixelScale, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (scale.mean, scale.std))
+    return mean, std
 
 
 @dataclass(eq=False)
@@ -18,7 +72,8 @@ class PairBatch:
 
     Args:
         image_ids: (B,) row numbers of the images, the same for captions of one image.
-        pixel_values: (B, 3, S, S); or (B, N, C), what enters the first trained block of a vision tower (`VisionTail`).
+        pixel_values: (B, 3, S, S), of a batch that was loaded bytes, until `to` makes them floats by `pixel_scale`; or
+            (B, N, C), what enters the first trained block of a vision tower (`VisionTail`).
         vision_hidden_states: (B, N, C) of a cached vision tower, instead of `pixel_values`.
         scene_states: (B, C) of PIR's prior, cached with the vision tower.
         input_ids: (B, L).
@@ -28,6 +83,7 @@ class PairBatch:
         image_teacher, text_teacher: (B, G_I), (B, G_T), features for structure-aware distillation.
         dense_text_embeds: (B, D) of D2S-VSE's dense teacher, made before training.
         dense_input_ids, dense_attention_mask: (B, L') of the dense texts that the dense teacher reads in this step.
+        pixel_scale: how bytes of `pixel_values` become floats.
     """
 
     image_ids: torch.Tensor
@@ -43,6 +99,7 @@ class PairBatch:
     dense_text_embeds: torch.Tensor | None = None
     dense_input_ids: torch.Tensor | None = None
     dense_attention_mask: torch.Tensor | None = None
+    pixel_scale: PixelScale | None = None
 
     def model_inputs(self) -> dict[str, torch.Tensor]:
         """The fields that the model takes."""
@@ -53,8 +110,11 @@ class PairBatch:
         return replace(self, **{name: function(tensor) for name, tensor in self._tensors()})
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "PairBatch":
-        """Move every tensor to a device."""
-        return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        """Move every tensor to a device, and do not wait for what lies in page-locked memory; pictures become floats."""
+        moved = self.map(lambda tensor: _moved(tensor, device, non_blocking))
+        if moved.pixel_scale is not None and moved.pixel_values.dtype == torch.uint8:
+            moved.pixel_values = moved.pixel_scale(moved.pixel_values)
+        return moved
 
     def pin_memory(self) -> "PairBatch":
         """Copy every tensor to page-locked memory."""
@@ -62,10 +122,11 @@ class PairBatch:
 
     def rows(self, start: int, stop: int) -> "PairBatch":
         """Some of the pairs."""
-        return PairBatch(**{name: tensor[start:stop] for name, tensor in self._tensors()})
+        parts = {name: tensor[start:stop] for name, tensor in self._tensors()}
+        return PairBatch(**parts, pixel_scale=self.pixel_scale)
 
     def _tensors(self) -> list[tuple[str, torch.Tensor]]:
-        return [(field.name, self[field.name]) for field in fields(self) if field.name in self]
+        return [(field.name, self[field.name]) for field in fields(self) if torch.is_tensor(self[field.name])]
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -94,8 +155,7 @@ class HostBatch(PairBatch):
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "HostBatch":
         """Move the other tensors to a device."""
         tensors = {name: tensor for name, tensor in self._tensors() if name not in READ_BY_MODELS}
-        moved = {name: tensor.to(device, non_blocking=non_blocking) for name, tensor in tensors.items()}
-        return replace(self, **moved)
+        return replace(self, **{name: _moved(tensor, device, non_blocking) for name, tensor in tensors.items()})
 
 
 class PairCollator:
@@ -108,9 +168,10 @@ class PairCollator:
 
     def __init__(self, processor: DualEncoderProcessor, batch_type: type[PairBatch] = PairBatch):
         self.processor, self.batch_type = processor, batch_type
+        self.pixel_scale = PixelScale.of(processor.image_processor)
 
     def __call__(self, items: list[dict]) -> PairBatch:
-        """Stack, pad and normalise."""
+        """Stack and pad; pictures stay bytes where their last step can be done on the device."""
         batch = self.batch_type(
             image_ids=torch.tensor([item["image_id"] for item in items]),
             pixel_values=_stacked(items, "pixel_values"),
@@ -122,8 +183,11 @@ class PairCollator:
             **self._texts(items),
         )
         if "image" in items[0]:
-            images = [item["image"] for item in items]
-            batch.pixel_values = self.processor.image_processor(images, return_tensors="pt")["pixel_values"]
+            images, prepare = [item["image"] for item in items], self.processor.image_processor
+            if self.pixel_scale is None:
+                batch.pixel_values = prepare(images, return_tensors="pt")["pixel_values"]
+            else:
+                batch.pixel_values, batch.pixel_scale = _bytes_of(prepare, images), self.pixel_scale
         if "scene_label" in items[0]:
             batch.scene_labels = torch.tensor([item["scene_label"] for item in items])
         if "dense_input_ids" in items[0]:
@@ -137,8 +201,12 @@ class PairCollator:
         return pad_states([item["text_hidden_states"] for item in items])
 
 
+def _moved(tensor: torch.Tensor, device: torch.device | str, non_blocking: bool) -> torch.Tensor:
+    return tensor.to(device, non_blocking=non_blocking or tensor.is_pinned())
+
+
 def _stacked(items: list[dict], name: str) -> torch.Tensor | None:
     return torch.stack([item[name] for item in items]).float() if name in items[0] else None
 
 
-__all__ = ["HostBatch", "PairBatch", "PairCollator"]
+__all__ = ["HostBatch", "PairBatch", "PairCollator", "PixelScale"]

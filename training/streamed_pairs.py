@@ -88,7 +88,7 @@ class StreamedPairs(Pairs):
         else:
             item["input_ids"] = self._sampled(dense, rng) if self.dense_sampling else self._tokens(dense, rng)
         if row.get("label") is not None:
-            item["scene_label"] = picture_number(str(row["label"]))
+            item["scene_label"] = picture_number(row["label"])
         elif "label" in row:
             item["scene_label"] = picture
         if self.with_dense:

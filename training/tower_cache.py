@@ -122,7 +122,7 @@ def cache_images(
     """
     pictures = processor.image_processor
     size = pictures.size["height"]
-    seen = [size, views.count, *pictures.image_mean, *pictures.image_std]
+    seen = [size, views.count, json.dumps(pictures.to_dict(), sort_keys=True, default=str)]
     if views.count > 1:
         seen += [str(views), *rows["image_id"]]
     pictures_of = pictures_digest(map(image_source, rows["image"]))
@@ -151,9 +151,8 @@ def cache_text(
 ) -> TowerCache:
     """Cache the text tower over `texts`, which are cut as the processor cuts them."""
     tokenizer = processor.tokenizer
-    facts = ["left"] if tokenizer.padding_side == "left" else []  # earlier versions cached other states there
-    key = tower_digest(model.text_model, texts, tokenizer.model_max_length, *facts)
-    path = Path(folder) / f"text-{key}"
+    parts = (tokenizer(list(part), truncation=True)["input_ids"] for part in batches_of(texts, WINDOW))
+    path = Path(folder) / f"text-{tower_digest(model.text_model, tokenizer.padding_side, *parts)}"
 
     def prepare(batch: Sequence[int]) -> dict[str, torch.Tensor]:
         return tokenize(tokenizer, [texts[index] for index in batch])

@@ -203,9 +203,9 @@ class RetrievalTrainer(WholeCheckpoints):
         size = self.args.chunk_size or len(batch)
         vectors = []
         for start in range(0, len(batch), size):
-            chunk = batch.rows(start, start + size).to(self.args.device)
+            texts = [part[start : start + size] for part in (batch.dense_input_ids, batch.dense_attention_mask)]
+            texts = [part.to(self.args.device) for part in texts]
             with self.accelerator.autocast():  # as the student: in float32, a long text costs as much as all the rest
-                texts = (chunk.dense_input_ids, chunk.dense_attention_mask)
                 vectors.append(teach(self.dense_teacher, *texts, training=self.model.training))
         return torch.cat(vectors)
 

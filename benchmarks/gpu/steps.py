@@ -260,7 +260,8 @@ def waits(way: Way, device: str):
         warnings.simplefilter("always")
         training.step()
     torch.cuda.set_sync_debug_mode("default")
-    for place, count in Counter(f"{found.filename}:{found.lineno}" for found in caught).most_common():
+    waited = [found for found in caught if "synchronizing" in str(found.message)]
+    for place, count in Counter(f"{found.filename}:{found.lineno}" for found in waited).most_common():
         print(f"{way}: {count} x {place}")
 
 

@@ -172,3 +172,24 @@ def test_ids_below_the_folder_of_a_split_are_those_that_caption_gives(tmp_path, 
     images.rename(folder)
     (folder / "metadata.csv").write_text("file_name,captions\n0.jpg,a dog\n1.jpg,a cat\n")
     assert prepare(str(tmp_path / "data" / "{split}"), tmp_path, need_dense=False)["image_id"] == ["0.jpg", "1.jpg"]
+
+
+def labels_of(tmp_path, values, need_label=False) -> list:
+    path = tmp_path / "data.parquet"
+    pictures = pa.array([row(index)["image"] for index in range(len(values))])
+    pq.write_table(pa.table({"image": pictures, "captions": [["a dog"]] * len(values), "label": values}), path)
+    rows = prepare_rows(DataArguments(data=str(path)), "train", str(tmp_path), False, need_label=need_label)
+    return rows["label"] if "label" in rows.column_names else []
+
+
+def test_numbers_of_classes_beside_empty_cells_are_named_as_without_them(tmp_path):
+    """pandas writes whole numbers beside empty cells as 3.0 and NaN."""
+    assert labels_of(tmp_path, [3, 0, None]) == ["3", "0", None]
+    assert labels_of(tmp_path, pa.array([3.0, 0.0, float("nan")])) == ["3", "0", None]
+
+
+def test_lists_of_classes_are_refused_where_a_scene_class_is_needed(tmp_path):
+    values = [["port"], ["port", "beach"]]
+    with pytest.raises(ValueError, match="'label' holds List, and a picture has one scene class: .*--label_column"):
+        labels_of(tmp_path, values, need_label=True)
+    assert labels_of(tmp_path, values) == []

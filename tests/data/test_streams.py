@@ -198,3 +198,21 @@ def test_files_of_a_stream_whose_columns_differ_are_told_in_one_line(tmp_path, o
         with pytest.raises(ValueError, match=said) as caught:
             read()
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [([3.0, float("nan")], ["3", None]), ([3, None], ["3", None]), (["", "port"], [None, "port"])],
+)
+def test_classes_are_named_as_those_of_rows_in_memory(values, named):
+    table = Dataset.from_dict({"image": ["a"] * 2, "captions": ["text"] * 2, "label": values})
+    assert [row["label"] for _, row in Stream(table.to_iterable_dataset()).rows_of(0, 0)] == named
+
+
+def test_lists_of_classes_are_refused_where_a_scene_class_is_needed(tmp_path):
+    rows = {"image": ["a"], "captions": ["text"], "label": [["port", "beach"]]}
+    Dataset.from_dict(rows).to_parquet(tmp_path / "train.parquet")
+    args = DataArguments(data=str(tmp_path / "train.parquet"))
+    with pytest.raises(ValueError, match="holds List, and a picture has one scene class: .*--label_column"):
+        open_stream(args, "train", need_label=True)
+    assert "label" not in open_stream(args, "train").column_names

@@ -3,6 +3,7 @@
 import copy
 
 import torch
+from transformers import BertTokenizer
 
 from vsehub.training.pairs import PairDataset
 from vsehub.training.tower_cache import cache_images, cache_text
@@ -41,3 +42,21 @@ def test_padding_on_the_left_changes_no_cached_state(tiny_model, tiny_processor,
     left = cache_text(tiny_model, processor, tiny_captions, tmp_path)
     assert left.path != right.path
     assert all(torch.allclose(left[i], right[i], atol=2e-3) for i in range(len(tiny_captions)))
+
+
+def test_another_tokenizer_or_another_way_to_resize_makes_other_states(
+    rows, tiny_model, tiny_processor, tiny_captions, tmp_path
+):
+    """A tower's folder may get other files beside the same weights."""
+    processor = copy.deepcopy(tiny_processor)
+    first = cache_text(tiny_model, processor, tiny_captions, tmp_path)
+    tower = (tiny_model, tiny_model.vision_model, tiny_model.vision_tokens, processor)
+    pictures = cache_images(*tower, rows, tmp_path)
+    processor.image_processor.resample = 3
+    assert cache_images(*tower, rows, tmp_path).path != pictures.path
+    vocabulary = processor.tokenizer.get_vocab()
+    vocabulary["a"], vocabulary["boat"] = vocabulary["boat"], vocabulary["a"]
+    processor.tokenizer = BertTokenizer(vocab=vocabulary, model_max_length=64)
+    second = cache_text(tiny_model, processor, tiny_captions, tmp_path)
+    assert second.path != first.path and not torch.equal(second[1], first[1])
+    assert cache_text(tiny_model, processor, tiny_captions, tmp_path).path == second.path
