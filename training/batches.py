@@ -110,7 +110,7 @@ class PairBatch:
         return replace(self, **{name: function(tensor) for name, tensor in self._tensors()})
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "PairBatch":
-        """Move every tensor to a device, and do not wait for what lies in page-locked memory; pictures become floats."""
+        """Move every tensor to a device, without waiting for page-locked memory; there, pictures become floats."""
         moved = self.map(lambda tensor: _moved(tensor, device, non_blocking))
         if moved.pixel_scale is not None and moved.pixel_values.dtype == torch.uint8:
             moved.pixel_values = moved.pixel_scale(moved.pixel_values)
