@@ -6,6 +6,7 @@ Shapes: B batch, N set size (image or text tokens, padded), D features, P width 
 import math
 import re
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import nn
@@ -26,24 +27,43 @@ def run_gru(
     return output.contiguous()  # as the fake of the operator below says
 
 
-def _one_operator():
-    """Register `run_gru` as one operator; `torch.compile` would unroll it step by step, or break the graph.
+def gru_gradients(
+    gradient: torch.Tensor,
+    inputs: torch.Tensor,
+    w_ih: torch.Tensor,
+    w_hh: torch.Tensor,
+    b_ih: torch.Tensor,
+    b_hh: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gradients of the inputs of `run_gru`, given that of its output (B, N, P); the recurrence runs again."""
+    given = (inputs, w_ih, w_hh, b_ih, b_hh)
+    stream = torch.cuda.current_stream(inputs.device) if inputs.is_cuda else None
 
-    The backward pass runs the recurrence again. This file may be imported under several names (installed, from the
-    Hub), each with its own operator.
+    def differentiate() -> tuple[torch.Tensor, ...]:
+        with torch.enable_grad(), torch.cuda.stream(stream):
+            leaves = [x.detach().requires_grad_() for x in given]
+            return torch.autograd.grad(run_gru(*leaves), leaves, gradient)
+
+    with ThreadPoolExecutor(1) as other:  # in this thread, autograd is off: an operator has no graph
+        first, second, third, fourth, fifth = other.submit(differentiate).result()
+    return first.contiguous(), second.contiguous(), third.contiguous(), fourth.contiguous(), fifth.contiguous()
+
+
+def _one_operator():
+    """Register `run_gru` as one operator, and its backward pass as another.
+
+    `torch.compile` would unroll either step by step, minutes for a picture's 197 tokens, or break the graph. This file
+    may be imported under several names (installed, from the Hub), each with its own operators.
     """
-    name = re.sub(r"\W", "_", __name__) + "::run_gru"
-    operator = torch.library.custom_op(name, run_gru, mutates_args=())
+    name = re.sub(r"\W", "_", __name__)
+    operator = torch.library.custom_op(f"{name}::run_gru", run_gru, mutates_args=())
     operator.register_fake(lambda inputs, w_ih, w_hh, b_ih, b_hh: inputs.new_empty(*inputs.shape[:2], w_hh.shape[1]))
+    gradients = torch.library.custom_op(f"{name}::gru_gradients", gru_gradients, mutates_args=())
+    gradients.register_fake(lambda gradient, *given: tuple(x.new_empty(x.shape) for x in given))
 
     def backward(context, gradient):
-        with torch.enable_grad():
-            given = [
-                x.detach().requires_grad_(need) for x, need in zip(context.saved_tensors, context.needs_input_grad)
-            ]
-            wanted = [x for x in given if x.requires_grad]
-            gradients = iter(torch.autograd.grad(run_gru(*given), wanted, gradient))
-        return tuple(next(gradients) if x.requires_grad else None for x in given)
+        found = gradients(gradient.contiguous(), *context.saved_tensors)
+        return tuple(x if need else None for x, need in zip(found, context.needs_input_grad))
 
     operator.register_autograd(backward, setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs))
     return operator
