@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -208,6 +209,18 @@ def test_kept_weights_read_the_test_split_once(system, moving, small_bench, tmp_
     for restored, trained in zip(embeds, trainer.last_embeds):
         torch.testing.assert_close(restored, trained, atol=1e-3, rtol=0)  # caches are in half precision
     assert model.config.image_embeds_mean == trainer.model.config.image_embeds_mean
+
+
+@pytest.mark.slow
+def test_runs_beside_each_other_give_the_lines_of_runs_one_by_one(small_bench):
+    arms = {name: Arm(STAGES["d2s"][:1], (*TINY, *OWN["d2s"])) for name in ("one", "other")}
+    claim, found = Claim("tiny", "small", "d2s", "rsum", "one", arms), []
+    words = {"data": small_bench.data, "backbones": small_bench.backbones, "text": small_bench.text}
+    for jobs in (1, 2):
+        args = SimpleNamespace(jobs=jobs, threads=1, out=small_bench.out, channels_last=False, **words)
+        lines = results.lines_of([(claim, arm, 100) for arm in arms], args)
+        found.append({line["arm"]: line["metrics"] for line in lines})
+    assert found[0] == found[1] and set(found[0]) == set(arms)
 
 
 def test_a_gallery_holds_the_same_pictures_with_all_their_texts_in_every_run():
