@@ -13,6 +13,7 @@ from .flags import (
     chosen_device,
     data_arguments,
     loading_options,
+    remark,
     tell,
     words_first,
 )
@@ -29,7 +30,8 @@ def parser() -> Parser:
         "caption and by what it mentions, and how much of a dense text a short caption finds.",
         "analyse runs/sparse/hub runs/d2s/hub --data org/pairs --split validation --plots pictures/",
     )
-    parser.add("--model", nargs="+", default=[], metavar="MODEL", help="folders or Hub ids")
+    parser.add("--model", nargs="+", action="extend", default=[], metavar="MODEL", help="folders or Hub ids")
+    parser.first = "--model"
     add_data_flags(parser, split="validation")
     parser.add(
         "--dense_text",
@@ -60,7 +62,7 @@ def main(argv: list[str]) -> int:
     for path in pictures:
         output_file(path)
     from ..evaluation.analyse import analysis
-    from ..evaluation.tables import analysis_table
+    from ..evaluation.tables import analysis_table, few_images
     from ..plots.analysis import draw_analysis
     from ..plots.curves import load_figure
 
@@ -78,8 +80,14 @@ def main(argv: list[str]) -> int:
         batch_size=args.batch_size,
         loading=loading,
     )
-    if pictures:
-        draw_analysis(results, pictures)
-    lines = [analysis_table(results), *(f"picture: {path}" for path in pictures)]
-    tell(args, "\n".join(lines), results)
+    table = analysis_table(results)
+    if told := few_images(next((each["images"] for each in results.values()), 0)):
+        remark(args, told)
+    try:
+        if pictures:
+            draw_analysis(results, pictures)
+    except Exception:  # as of a full disk
+        tell(args, table, results)  # what hours of embedding have found is not lost with the picture
+        raise
+    tell(args, "\n".join([table, *(f"picture: {path}" for path in pictures)]), results)
     return 0

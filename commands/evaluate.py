@@ -13,6 +13,7 @@ from .flags import (
     chosen_device,
     data_arguments,
     loading_options,
+    remark,
     tell,
 )
 from .quiet import calm
@@ -61,7 +62,7 @@ def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
     from ..evaluation.evaluate import EvaluationOptions, evaluation
     from ..evaluation.record import record_json
-    from ..evaluation.tables import further_lines, protocol_table, table
+    from ..evaluation.tables import few_images, further_lines, protocol_table, table
 
     chosen_device(args.device)
     calm(args.verbose)
@@ -84,5 +85,7 @@ def main(argv: list[str]) -> int:
     lines += [*further_lines(metrics), protocol_table(record)]
     if record.get("means_subtracted"):
         lines.append("mixed: means of the modalities subtracted (--no_means: not)")
+    if told := few_images(record.get("images", 0)):
+        remark(args, told)
     tell(args, "\n".join(lines), {**metrics, "evaluation": record}, record_json)
     return 0

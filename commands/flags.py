@@ -47,6 +47,7 @@ class Parser(argparse.ArgumentParser):
         )
         self.places: list[tuple[str, bool]] = []  # name, whether it is required
         self.joins = False  # whether the last one takes all words that are left
+        self.first = ""  # the flag that takes the words before all flags, see `words_first`
         self.needs: list[tuple[str, str, Callable]] = []  # of `add_need`
         self.rivals: list[tuple[str, str]] = []  # of `add_rivals`
         self.voids: list[tuple[str, Callable, str, str]] = []  # of `add_void`
@@ -146,9 +147,13 @@ class Parser(argparse.ArgumentParser):
         for name, word in zip(free, words):
             setattr(parsed, name, word)
         if len(words) > len(free):
+            rest = " ".join(words[len(free) :])
+            if self.first:
+                self.error(
+                    f"{rest!r} stands behind other flags: put it before all of them, or write {self.first} {rest}"
+                )
             if len(words) <= len(self.places):
                 self.error(f"the {self.places[len(words) - 1][0]} is given twice: once is enough")
-            rest = " ".join(words[len(free) :])
             self.error(f"too many words, from {rest!r} on; quote a text of several words")
         missing = [name.upper() for name, required in self.places if required and getattr(parsed, name) is None]
         if missing:

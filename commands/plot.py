@@ -15,7 +15,15 @@ def parser() -> Parser:
         "Draw losses, metrics and learning rates of training runs (needs vsehub[plot]).",
         "plot runs/d2s runs/baseline --out curves.png --metrics rsum i2t_recall@1",
     )
-    parser.add("--runs", nargs="+", default=[], metavar="RUN", help="folders of runs, of stages or of checkpoints")
+    parser.add(
+        "--runs",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="RUN",
+        help="folders of runs, of stages or of checkpoints",
+    )
+    parser.first = "--runs"
     parser.add("--out", default="curves.png", help=".png, .svg or .pdf (default: %(default)s)")
     parser.add("--metrics", nargs="+", default=[], help="of the evaluations, as rsum; default: rSum, or what there is")
     add_json(parser, "the points of all curves")

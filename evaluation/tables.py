@@ -19,8 +19,8 @@ def table(rows: dict[str, dict]) -> str:
 
 
 def further_lines(metrics: dict) -> list[str]:
-    """Metrics of an evaluation that are not in the table: duplicate-aware recalls and scene precision."""
-    lines = []
+    """Metrics of an evaluation that are not in the table: duplicate-aware recalls, scene precision, means of folds."""
+    lines = _fold_lines(metrics)
     for name, prefix, what in (
         ("identical captions count", "duplicate_aware", "recall"),
         ("same scene class", "scene", "precision"),
@@ -42,6 +42,30 @@ def further_lines(metrics: dict) -> list[str]:
             cells = "".join(f"{metrics[f'{task}_ndcg@{k}']:7.1f}" for k in (10, 20, 50))
             lines.append(f"{task.replace('_', ' '):24}{cells}  NDCG@10, 20, 50")
     return lines
+
+
+def _fold_lines(metrics: dict) -> list[str]:
+    """The means over folds, under the columns of `table`."""
+    lines = []
+    for name in (name for name in metrics if name.endswith("_fold_rsum")):
+        of = name.removesuffix("rsum")
+        ways = [[metrics[f"{of}{way}_recall@{k}"] for k in (1, 5, 10)] for way in ("image_to_text", "text_to_image")]
+        cells = ["".join(f"{value:7.1f}" for value in way) for way in ways]
+        sums = f"{metrics[name]:9.1f}{metrics[f'{of}mean_recall']:7.2f}"
+        lines.append(f"{'mean of ' + of.partition('_')[0] + ' folds':24}{cells[0]} {cells[1]}{sums}")
+    return lines
+
+
+def few_images(images: int) -> str:
+    """What to say of an evaluation among so few images that any model is right; nothing of one among more."""
+    if images == 1:
+        return "remark: with one image every model scores 100 %, so these figures mean little: evaluate more images"
+    if 1 < images <= 10:
+        return (
+            f"remark: among {images} images a caption finds its own within the first 10 with every model, so R@10 and "
+            "the sums mean little: evaluate more images"
+        )
+    return ""
 
 
 def protocol_table(record: dict) -> str:
@@ -106,4 +130,4 @@ def analysis_table(results: dict[str, dict]) -> str:
     return "\n".join(lines)
 
 
-__all__ = ["analysis_table", "further_lines", "protocol_table", "table"]
+__all__ = ["analysis_table", "few_images", "further_lines", "protocol_table", "table"]

@@ -11,16 +11,18 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
 from transformers import AutoModel
+from transformers.utils import logging
 
 from ..files.text import text_of
 from ..modeling.towers import load_complete, load_errors
 from ..processing.load_encoder import load_processor
 from . import installed  # noqa: F401  (registers our classes with AutoModel and AutoProcessor)
 from .model_card import REPO_ID, SOMEWHERE
-from .shipped import files_to_ship
+from .shipped import files_to_ship, is_listed, pictures_of
 
 TAG = re.compile(r"\w([\w.-]*\w)?", re.ASCII)
 OURS = ("D2SVSEModel", "PIRModel")
+logger = logging.get_logger(__name__)
 
 
 def push(folder: str | Path, repo_id: str, private: bool = False, tag: str | None = None, message: str | None = None):
@@ -55,12 +57,14 @@ def push(folder: str | Path, repo_id: str, private: bool = False, tag: str | Non
         raise ValueError(f"{repo_id} has a tag {tag!r} already, and a tag never moves: choose another")
     card = _addressed(folder / "README.md", repo_id, tag)
     adds = [CommitOperationAdd(name, card if name == "README.md" else str(path)) for name, path in files]
-    stale = sorted(there - {name for name, _ in files} - {".gitattributes"})
+    stale = _stale(api, repo_id, there, {name for name, _ in files})
     commit = api.create_commit(
         repo_id,
         adds + [CommitOperationDelete(name) for name in stale],
         commit_message=message or "Model, processor, code and card",
     )
+    if stale:
+        logger.warning("no longer in %s, except in its history: %s", repo_id, ", ".join(stale))
     if tag is not None:
         api.create_tag(repo_id, tag=tag, revision=commit.oid)
     return commit.commit_url
@@ -132,14 +136,26 @@ def _addressed(card: Path, repo_id: str, tag: str | None) -> bytes:
 
 
 def _same_architecture(api: HfApi, repo_id: str, there: set[str], folder: Path):
-    if "config.json" not in there:
-        return
-    theirs = json.loads(Path(api.hf_hub_download(repo_id, "config.json")).read_text(encoding="utf-8"))
-    ours = _config(folder)
-    if theirs.get("model_type") != ours["model_type"]:
-        raise ValueError(
-            f"{repo_id} holds a {theirs.get('model_type')}, this is a {ours['model_type']}: choose another name"
-        )
+    ours, theirs = _config(folder)["model_type"], None
+    if "config.json" in there:
+        text = text_of(api.hf_hub_download(repo_id, "config.json"))
+        try:
+            theirs = json.loads(text)["model_type"]
+        except (ValueError, KeyError, TypeError):
+            theirs = "model of an unknown kind"
+    elif "adapter_config.json" in there:
+        theirs = "lone adapter"
+    if theirs not in (None, ours):
+        raise ValueError(f"{repo_id} holds a {theirs}, this is a {ours}: choose another name")
+
+
+def _stale(api: HfApi, repo_id: str, there: set[str], new: set[str]) -> list[str]:
+    """What an earlier push may have uploaded and this one does not; all else in the repository is its owner's."""
+    shown = set()
+    if "README.md" in there:
+        card = Path(api.hf_hub_download(repo_id, "README.md")).read_text(encoding="utf-8", errors="replace")
+        shown = pictures_of(card)
+    return sorted(name for name in there - new if is_listed(name, shown))
 
 
 def _has_tag(api: HfApi, repo_id: str, tag: str) -> bool:

@@ -61,14 +61,18 @@ def files_to_ship(folder: str | Path) -> list[tuple[str, Path]]:
     """
     folder = Path(folder)
     card = folder / "README.md"
-    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
-    shown = {name for name in re.findall(r"[\w.-]+", text, re.ASCII) if PICTURE.fullmatch(name.casefold())}
+    shown = pictures_of(card.read_text(encoding="utf-8", errors="replace") if card.is_file() else "")
     names = [path.relative_to(folder).as_posix() for path in sorted([*folder.glob("*"), *folder.glob("*/*")])]
     files = [(name, folder / name) for name in names if is_listed(name, shown) and (folder / name).is_file()]
     for name, path in files:
         _check_place(name, path, folder)
         _check_content(name, path)
     return files
+
+
+def pictures_of(card: str) -> set[str]:
+    """Names of the pictures that a card shows."""
+    return {name for name in re.findall(r"[\w.-]+", card, re.ASCII) if PICTURE.fullmatch(name.casefold())}
 
 
 def is_listed(name: str, shown: Iterable[str] = ()) -> bool:
@@ -124,4 +128,4 @@ def is_pickle(data: bytes) -> bool:
     return calls
 
 
-__all__ = ["files_to_ship", "is_listed", "is_pickle"]
+__all__ = ["files_to_ship", "is_listed", "is_pickle", "pictures_of"]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 
-from .curves import load_figure, save_figure
+from .curves import load_figure, save_figure, shown
 
 PANEL = (5.6, 3.6)  # inches
 COLUMNS = 2
@@ -21,6 +21,7 @@ def draw_analysis(results: dict[str, dict], outs: Sequence[str | Path]):
         ImportError: matplotlib is not there.
         ValueError: a format that cannot be written.
     """
+    results = {shown(name): each for name, each in results.items()}
     panels = [
         *((_spectrum, kind) for kind in ("image", "text")),
         *((_recall_by, key) for key in ("recall_by_words", "recall_by_content_words")),
@@ -37,6 +38,7 @@ def draw_analysis(results: dict[str, dict], outs: Sequence[str | Path]):
         draw(axes, results, what)
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
+        axes.title.set_size("medium")  # the longest is as wide as its panel
     for axes in places[len(panels) :]:
         axes.axis("off")
     for out in outs:

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..files.short_names import names_of
+from ..files.whole import whole_path
 from ..training.checkpoints import STATE, own_checkpoints
 
 MAIN = ("rsum", "mean_recall", "accuracy")  # without a choice, the first of these that is there is drawn
 PANEL = (6.4, 3.4)  # inches
+DASHES = ("-", "--", ":", "-.")  # the next one after each ten lines, when the colours begin anew
 
 
 @dataclass
@@ -71,7 +73,9 @@ def _curves(checkpoint: Path, name: str) -> Curves:
                 if key not in ("step", "epoch") and type(value) in (int, float):
                     series.setdefault(key, []).append((int(entry["step"]), float(value)))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise ValueError(f"{checkpoint / STATE}: not the record of a run ({error})") from None
+        raise ValueError(
+            f"{checkpoint / STATE}: not the record of a run ({error}); name another checkpoint of it"
+        ) from None
     return Curves(name, series)
 
 
@@ -90,9 +94,10 @@ def draw_curves(curves: list[Curves], out: str | Path, metrics: Iterable[str] = 
     panels = _panels(curves, list(metrics))
     figure = load_figure()(figsize=(PANEL[0], PANEL[1] * len(panels)), layout="constrained")
     for axes, (title, lines) in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels.items()):
-        for label, points in lines:
-            axes.plot(*zip(*points), label=label, marker="." if len(points) < 30 else None)
-        axes.set(title=title, xlabel="step")
+        for place, (label, points) in enumerate(lines):
+            dashes, marker = DASHES[place // 10 % len(DASHES)], "." if len(points) < 30 else None
+            axes.plot(*zip(*points), dashes, label=shown(label), marker=marker)
+        axes.set(title=shown(title), xlabel="step")
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
     save_figure(figure, out)
@@ -111,14 +116,21 @@ def load_figure() -> type:
     return Figure
 
 
+def shown(name: str) -> str:
+    """A name as matplotlib shows it unchanged: by itself it reads `$` as formulas, and hides what begins with `_`."""
+    plain = name.replace("$", r"\$")
+    return f"\u200a{plain}" if plain.startswith("_") else plain  # a thin space
+
+
 def save_figure(figure, out: str | Path):
-    """Write a figure; the format is that of the name.
+    """Write a figure, whole or not at all; the format is that of the name.
 
     Raises:
         ValueError: a format that cannot be written.
     """
     try:
-        figure.savefig(out)
+        with whole_path(out) as draft:
+            figure.savefig(draft)
     except ValueError as error:
         raise ValueError(f"{out}: {error}") from None
 
@@ -150,4 +162,4 @@ def _panels(curves: list[Curves], metrics: list[str]) -> dict[str, list[tuple[st
     return drawn
 
 
-__all__ = ["Curves", "draw_curves", "load_figure", "read_curves", "save_figure"]
+__all__ = ["Curves", "draw_curves", "load_figure", "read_curves", "save_figure", "shown"]

@@ -2,6 +2,8 @@
 
 import sys
 
+from vsehub.__main__ import main
+
 NAME = "vsehub.evaluation.analyse.analysis"
 
 
@@ -23,6 +25,26 @@ def test_flags_reach_the_library(vsehub, calls, monkeypatch):
     assert (models, data.data, data.dense_text, split) == (["org/a", "org/b"], "d", "union", "val")
     assert options["need_dense"] and options["widths"] == (32, 64) and options["batch_size"] == 3
     assert options["loading"]["org/a"] == {"trust_remote_code": False}
+
+
+def test_the_figures_are_told_though_no_picture_can_be_drawn(vsehub, tiny_folder, pairs, tmp_path, monkeypatch, capsys):
+    def full(results, pictures):
+        raise OSError(28, "no space left on device", str(pictures[0]))
+
+    monkeypatch.setattr("vsehub.plots.analysis.draw_analysis", full)
+    words = ("analyse", str(tiny_folder), "--data", str(pairs), "--plots", str(tmp_path), "--json", str(tmp_path / "a"))
+    assert main([*words]) == 2
+    said = capsys.readouterr()
+    assert "effective rank, images" in said.out and "no space left" in said.err and (tmp_path / "a").stat().st_size
+
+
+def test_models_after_other_flags_are_told_where_to_stand_and_all_of_them_count(vsehub, calls, monkeypatch):
+    monkeypatch.setattr("vsehub.evaluation.tables.analysis_table", lambda results: "told")
+    made = calls(NAME, {})
+    said = vsehub("analyse", "--split", "val", "org/a", "--data", "d", status=2)
+    assert "'org/a' stands behind other flags: put it before all of them, or write --model org/a" in said
+    vsehub("analyse", "org/a", "--data", "d", "--model", "org/b")
+    assert made[0][0][0] == ["org/a", "org/b"]
 
 
 def test_bad_requests_are_one_line(vsehub, calls, tiny_folder, pairs, tmp_path, monkeypatch):

@@ -8,8 +8,10 @@ from dual_encoders import FAMILIES, SENTENCE
 from photos import jpeg
 from safetensors.torch import load_file
 
+from vsehub.__main__ import main
 from vsehub.evaluation.ranking import image_text_metrics
 from vsehub.evaluation.record import read_record
+from vsehub.evaluation.tables import few_images
 from vsehub.processing.encoders import truncated
 
 NAME = "vsehub.evaluation.evaluate.evaluation"
@@ -21,6 +23,9 @@ def test_a_table_and_json_say_the_same(vsehub, vsehub_json, tiny_folder, pairs, 
     assert f"{tiny_folder.name} on test" in said and "95 % bootstrap intervals" in said
     written, printed = json.loads((tmp_path / "mine.json").read_text()), vsehub_json(*words)
     assert printed == written and f"{written['rsum']:8.1f}" in said and "2_fold_rsum" in written
+    folds = next(line for line in said.splitlines() if line.startswith("mean of 2 folds"))
+    assert folds.split()[4:7] == [f"{written[f'2_fold_image_to_text_recall@{k}']:.1f}" for k in (1, 5, 10)]
+    assert folds.split()[-2:] == [f"{written['2_fold_rsum']:.1f}", f"{written['2_fold_mean_recall']:.2f}"]
     assert vsehub("compare", tmp_path / "mine.json", tmp_path / "mine.json").count("+0.00") > 0
     assert list(read_record(tmp_path / "mine.json")[1]) == ["recall"]
 
@@ -48,6 +53,21 @@ def test_captions_that_are_cut_are_counted(vsehub, dual_folder, tmp_path, monkey
     Dataset.from_list(rows).to_parquet(str(tmp_path / "long.parquet"))
     vsehub("evaluate", dual_folder("clip"), "--data", tmp_path / "long.parquet")
     assert told == ["2 of 2 texts were cut at 77 tokens: the rest of them was not read"]
+
+
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [(1, "with one image every model scores 100 %"), (4, "R@10 and the sums mean little"), (11, "")],
+)
+def test_figures_of_too_few_images_are_told_to_mean_little(images, said):
+    assert said in few_images(images) and bool(said) == bool(few_images(images))
+
+
+def test_a_perfect_score_of_one_image_is_remarked_on(tiny_folder, tmp_path, capsys):
+    rows = [{"image": {"bytes": jpeg(0), "path": None}, "captions": ["a dog"], "image_id": "0"}]
+    Dataset.from_list(rows).to_parquet(str(tmp_path / "one.parquet"))
+    assert main(["evaluate", str(tiny_folder), "--data", str(tmp_path / "one.parquet")]) == 0
+    assert "these figures mean little" in capsys.readouterr().err
 
 
 def test_flags_reach_the_library(vsehub, calls):

@@ -37,6 +37,7 @@ def test_what_cannot_be_drawn_is_one_line(run, vsehub, tmp_path):
         ((), "say which runs"),
         ((run, "--out", "curves.gif"), "end its name in .png, .svg, .pdf"),
         ((tmp_path / "none",), "no such folder"),
+        (("--out", "curves.png", "late"), "'late' stands behind other flags: put it before all of them"),
         ((run, "--metrics", "none"), "no evaluation of these runs has 'none'"),
     ):
         assert said in vsehub("plot", *words, status=2)

@@ -1,5 +1,6 @@
 """`vsehub push` against a loopback Hub: one commit, nothing that nobody needs, nothing of another kind replaced."""
 
+import base64
 import json
 import shutil
 
@@ -50,6 +51,32 @@ def test_a_public_repository_is_not_taken_for_a_private_one(folder, run_client, 
     assert "tester/open is there and public" in report[-1]["printed"]
     assert loopback_hub.repositories["tester/closed"].private
     assert len(loopback_hub.repositories["tester/open"].commits) == 2
+
+
+def committed(hub, name, *paths):
+    """Files in a repository of the loopback Hub that no push brought there."""
+    hub.create({"name": name})
+    value = base64.b64encode(b"{}").decode()
+    hub.repositories[f"tester/{name}"].commit(
+        "main", [{"key": "file", "value": {"path": path, "content": value}} for path in paths]
+    )
+
+
+def test_files_of_the_owner_stay_in_a_repository_and_a_lone_adapter_is_not_replaced(
+    folder, run_client, loopback_hub, online
+):
+    own = {"onnx/visual/model.onnx", "results.csv", "plan.png"}
+    committed(loopback_hub, "own", *own, "merges.txt")
+    committed(loopback_hub, "adapter", "adapter_config.json", "adapter_model.safetensors")
+    committed(loopback_hub, "broken", "config.json")
+    runs = [[str(folder), f"tester/{name}"] for name in ("own", "adapter", "broken")]
+    report, printed = run_client("client_push_verb.py", json.dumps(runs), **online)
+    assert [row["status"] for row in report] == [0, 2, 2], report
+    files = set(loopback_hub.repositories["tester/own"].files("main"))
+    assert own < files and "merges.txt" not in files
+    assert "no longer in tester/own, except in its history: merges.txt" in printed + report[0]["printed"]
+    assert "holds a lone adapter, this is a d2s_vse: choose another name" in report[1]["printed"]
+    assert "holds a model of an unknown kind" in report[2]["printed"]
 
 
 @pytest.mark.slow

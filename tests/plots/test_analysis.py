@@ -31,6 +31,12 @@ def test_the_page_names_every_panel_and_model(tmp_path):
     assert "rSum by width" not in out.read_text() and "dense text" not in out.read_text()
 
 
+def test_names_of_models_are_no_formulas(tmp_path):
+    draw_analysis({"runs/$x$": FIGURES, "_private/hub": FIGURES}, [tmp_path / "page.svg"])
+    page = (tmp_path / "page.svg").read_text()
+    assert "<!-- runs/$x$ -->" in page and "_private/hub -->" in page
+
+
 def test_a_format_that_cannot_be_written_is_named(tmp_path):
     with pytest.raises(ValueError, match="page.xyz: .*not supported"):
         draw_analysis({"m": FIGURES}, [tmp_path / "page.xyz"])

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from vsehub.plots.curves import draw_curves, read_curves
+from vsehub.plots.curves import Curves, draw_curves, read_curves
 
 HISTORY = [
     {"loss": 3.0, "loss_align": 2.0, "grad_norm": 1.0, "learning_rate": 1e-4, "epoch": 0.5, "step": 5},
@@ -74,6 +74,28 @@ def test_runs_are_drawn(run, tmp_path, name):
         assert text.count('id="axes_') == 4 and "<svg" in text
 
 
+def test_names_are_shown_as_they_are(run, tmp_path):
+    for name in ("$$ costs $\\frac{", "_hidden"):
+        shutil.copytree(run, tmp_path / name)
+    draw_curves(read_curves([tmp_path / "$$ costs $\\frac{", tmp_path / "_hidden"]), tmp_path / "curves.svg", ["rsum"])
+    page = (tmp_path / "curves.svg").read_text()
+    assert "<!-- $$ costs $\\frac{/finetune -->" in page and "_hidden/finetune" in page
+
+
+def test_more_lines_than_colours_differ_in_their_dashes(tmp_path):
+    draw_curves([Curves(f"run {n}", {"loss": [(1, n), (2, n)]}) for n in range(11)], tmp_path / "curves.svg")
+    assert (tmp_path / "curves.svg").read_text().count("stroke-dasharray") == 2  # a line, and its place in the legend
+
+
+def test_a_picture_that_cannot_be_written_leaves_the_old_one(run, tmp_path, monkeypatch):
+    out = tmp_path / "curves.png"
+    out.write_bytes(b"old")
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda self, path: path.write_bytes(b"half") and 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        draw_curves(read_curves([run]), out)
+    assert out.read_bytes() == b"old"
+
+
 def test_without_a_choice_the_main_metric_is_drawn(run, tmp_path):
     draw_curves(read_curves([run]), tmp_path / "curves.svg")
     assert (tmp_path / "curves.svg").read_text().count('id="axes_') == 3
@@ -91,7 +113,7 @@ def test_what_cannot_be_drawn_is_told(run, tmp_path):
     endless = '{"log_history": [{"step": Infinity, "loss": 1}]}'
     for content in ("{", "[]", '{"log_history": 3}', '{"log_history": [{"loss": 1}]}', endless):
         (run / "pretrain" / "checkpoint-10" / "trainer_state.json").write_text(content)
-        with pytest.raises(ValueError, match="not the record of a run"):
+        with pytest.raises(ValueError, match="not the record of a run .*; name another checkpoint"):
             read_curves([run / "pretrain"])
     (run / "pretrain" / "checkpoint-10" / "trainer_state.json").write_text('{"log_history": []}')
     with pytest.raises(ValueError, match="logged nothing yet"):

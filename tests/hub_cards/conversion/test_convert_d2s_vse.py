@@ -390,6 +390,13 @@ def test_a_folder_with_something_in_it_is_not_overwritten(saved, tmp_path):
 # --- processor, network ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("out", "teacher"), [("both/model", "both"), ("both", "both/teacher")])
+def test_a_model_and_its_teacher_may_lie_in_one_another(saved, tmp_path, out, teacher):
+    convert(saved(tiny_state(), img_res=32), tmp_path / out, teacher_out=tmp_path / teacher)
+    assert AutoModel.from_pretrained(tmp_path / out).config.use_decoder
+    assert not AutoModel.from_pretrained(tmp_path / teacher).config.use_decoder
+
+
 @pytest.fixture
 def vocabulary(tmp_path):
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "dog", "runs", "##ning", "café"]
