@@ -26,9 +26,10 @@ def parser() -> Parser:
 def main(argv: list[str]) -> int:
     """Push a folder; print the commit's address."""
     args = parser().parse_args(argv)
-    from ..hub_cards.push import push, shipped_files
+    from ..hub_cards.push import check_names, push, shipped_files
 
     if args.dry_run:
+        check_names(args.repo, args.tag)
         sizes = {name: path.stat().st_size for name, path in shipped_files(Path(args.model))}
         lines = [f"{size:14,}  {printable(name)}" for name, size in sizes.items()]
         text = "\n".join([*lines, f"{sum(sizes.values()):14,}  bytes in {len(sizes)} files; nothing was sent"])

@@ -22,11 +22,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from .outputs import output_file, output_folder
+from .outputs import STREAMS, output_file, output_folder
 
 DRAFT = ".draft"  # how the name of the hidden folder ends; the others lie in it
 LOCK, OLD, MOVED = ".lock", ".old", ".moved"
-STREAMS = ("/dev", "/dev/fd", "/proc/self/fd")  # `--json /dev/stdout` is written, never replaced
 NO_SUCH_CALL = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EBADF)  # file systems that cannot flush a folder
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EINVAL)  # nor lock a file
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)

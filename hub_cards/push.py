@@ -40,10 +40,7 @@ def push(folder: str | Path, repo_id: str, private: bool = False, tag: str | Non
             private, or the tag exists.
     """
     folder, api = Path(folder), HfApi()
-    if not REPO_ID.fullmatch(repo_id):
-        raise ValueError(f"{repo_id!r} is no name of a repository: letters, digits, - _ . and one /")
-    if tag is not None and (not TAG.fullmatch(tag) or ".." in tag):  # git would refuse it only after the upload
-        raise ValueError(f"{tag!r} is no name of a tag: letters, digits, - _ . such as v1")
+    check_names(repo_id, tag)
     files = shipped_files(folder)
     repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
     if private and not api.repo_info(repo_id).private:
@@ -68,6 +65,18 @@ def push(folder: str | Path, repo_id: str, private: bool = False, tag: str | Non
     if tag is not None:
         api.create_tag(repo_id, tag=tag, revision=commit.oid)
     return commit.commit_url
+
+
+def check_names(repo_id: str, tag: str | None):
+    """Refuse what cannot be the name of a repository or of a tag, before anything is sent.
+
+    Raises:
+        ValueError: such a name.
+    """
+    if not REPO_ID.fullmatch(repo_id):
+        raise ValueError(f"{repo_id!r} is no name of a repository: letters, digits, - _ . and one /")
+    if tag is not None and (not TAG.fullmatch(tag) or ".." in tag):  # git would refuse it only after the upload
+        raise ValueError(f"{tag!r} is no name of a tag: letters, digits, - _ . such as v1")
 
 
 def shipped_files(folder: Path) -> list[tuple[str, Path]]:
@@ -170,4 +179,4 @@ def _has_tag(api: HfApi, repo_id: str, tag: str) -> bool:
     return True
 
 
-__all__ = ["push", "shipped_files"]
+__all__ = ["check_names", "push", "shipped_files"]

@@ -57,6 +57,8 @@ def open_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
         CheckpointError: not such a file, or a pickle that wants to call something; nothing of it has run.
     """
     path = Path(path)
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder: name the official file in it, such as model_best.pth")
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
     try:
@@ -110,7 +112,7 @@ def check_folders(*folders: str | Path | None):
     """Refuse an output folder that is not empty."""
     for folder in filter(None, folders):
         if Path(folder).exists() and (not Path(folder).is_dir() or any(Path(folder).iterdir())):
-            raise CheckpointError(f"{folder}: exists and is not an empty folder")
+            raise CheckpointError(f"{folder}: exists and is not an empty folder; choose a new one")
 
 
 def translator(names: dict[str, str]):

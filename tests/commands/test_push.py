@@ -26,4 +26,6 @@ def test_a_dry_run_lists_files_and_sends_nothing(vsehub, vsehub_json, calls, tmp
     calls("vsehub.hub_cards.push.shipped_files", [("config.json", tmp_path / "config.json")])
     assert "2  bytes in 1 files; nothing was sent" in vsehub("push", tmp_path, "org/name", "--dry-run")
     assert vsehub_json("push", tmp_path, "org/name", "--dry_run")["files"] == {"config.json": 2}
+    for words, said in ((("a/b/c",), "no name of a repository"), (("org/name", "--tag", "a b"), "no name of a tag")):
+        assert said in vsehub("push", tmp_path, *words, "--dry_run", status=2)
     assert made == []

@@ -115,6 +115,8 @@ def test_a_damaged_file_is_refused(tmp_path, content):
     path = tmp_path / "best.pth"
     with pytest.raises(CheckpointError, match="best.pth: no such file"):
         open_checkpoint(path)
+    with pytest.raises(CheckpointError, match="is a folder: name the official file in it"):
+        open_checkpoint(path.parent)
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match="best.pth: refused, and nothing of it was run"):
         open_checkpoint(path)
@@ -131,7 +133,7 @@ def test_only_new_and_empty_folders_are_written_to(tmp_path):
     check_folders(tmp_path / "new", tmp_path / "empty", None)
     (tmp_path / "file").touch()
     for place in ("file", "."):
-        with pytest.raises(CheckpointError, match="exists and is not an empty folder"):
+        with pytest.raises(CheckpointError, match="exists and is not an empty folder; choose a new one"):
             check_folders(tmp_path / "new", tmp_path / place)
 
 
