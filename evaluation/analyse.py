@@ -2,6 +2,7 @@
 
 import torch
 from accelerate import Accelerator
+from transformers.utils import logging
 
 from ..data.arguments import DataArguments
 from ..data.rows import prepare_rows
@@ -24,6 +25,7 @@ from .geometry import (
 from .ranking import image_text_metrics, image_text_outcomes, recall_at_k, retrieval_ranks
 
 KS = (1, 5, 10)
+logger = logging.get_logger(__name__)
 
 
 def analysis(
@@ -69,7 +71,14 @@ def analysis(
         raise ValueError(f"{data.data} [{split}]: one image has no geometry; take at least two")
     captions = [text for texts in rows["captions"] for text in texts]
     dense_texts = list(rows["dense_text"]) if "dense_text" in rows.column_names else []
-    if not all(isinstance(text, str) and text.strip() for text in dense_texts):
+    if missing := sum(not (isinstance(text, str) and text.strip()) for text in dense_texts):
+        if missing < len(rows):
+            logger.warning(
+                "%d of %d images have no dense text, so that dense texts are left out: complete the column, or name "
+                "others with --dense_text",
+                missing,
+                len(rows),
+            )
         dense_texts = []
     results = {}
     for name, source in zip(names_of(sources), sources):

@@ -31,12 +31,19 @@ def compare_files(
             )
     if set(outcomes_a) != set(outcomes_b):
         raise ValueError(
-            f"{a} and {b} cannot be compared: protocols {', '.join(outcomes_a)} and {', '.join(outcomes_b)}"
+            f"{a} and {b} cannot be compared: protocols {', '.join(outcomes_a)} and {', '.join(outcomes_b)}. "
+            "Evaluate both models by the same"
         )
-    return {
-        name: compare_outcomes(outcomes, _in_order_of(outcomes, outcomes_b[name]), samples, permutations, level, seed)
-        for name, outcomes in outcomes_a.items()
-    }
+    settings = (samples, permutations, level, seed)
+    try:
+        return {
+            name: compare_outcomes(outcomes, _in_order_of(outcomes, outcomes_b[name]), *settings)
+            for name, outcomes in outcomes_a.items()
+        }
+    except ValueError as error:
+        raise ValueError(
+            f"{a} and {b} cannot be compared: {error}. Evaluate both models again, with one version"
+        ) from None
 
 
 def _in_order_of(first: Outcomes, other: Outcomes) -> Outcomes:

@@ -60,7 +60,10 @@ def _checkpoints(run: Path) -> list[Path]:
     stages = [own_checkpoints(folder) for folder in sorted(run.iterdir()) if folder.is_dir()]
     found = [checkpoints[-1] for checkpoints in stages if checkpoints]
     if not found:
-        raise FileNotFoundError(f"{run}: no checkpoint of a run in it (STAGE/checkpoint-N)")
+        raise FileNotFoundError(
+            f"{run}: no checkpoint of a run in it (STAGE/checkpoint-N): name the folder of a run "
+            "(`--output_dir` of vsehub train) that has saved one"
+        )
     return found
 
 

@@ -101,6 +101,15 @@ def test_dense_texts_may_come_from_elsewhere_or_be_absent(source, tiny_folder, t
     assert result["dense_recall"]["recall@10"] > 0
 
 
+def test_dense_texts_that_some_images_lack_are_left_out_and_told(source, tiny_folder, tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    rows = Dataset.from_parquet(str(source))
+    some = rows.remove_columns("dense_text").add_column("dense_text", ["a dog"] * 9 + ["", " ", None])
+    some.to_parquet("some.parquet")
+    result = next(iter(analysis([str(tiny_folder)], DataArguments(data="./some.parquet"), "validation").values()))
+    assert "dense_recall" not in result and "3 of 12 images have no dense text" in caplog.text
+
+
 def test_one_image_is_refused(source, tiny_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="one image has no geometry"):

@@ -66,8 +66,17 @@ def test_other_queries_cannot_be_paired(write, about, expected):
 
 def test_other_protocols_cannot_be_paired(write):
     both = write("both", {"recall": outcomes(0), "coco-5k": outcomes(0)})
-    with pytest.raises(ValueError, match="protocols recall and recall, coco-5k"):
+    with pytest.raises(ValueError, match="protocols recall and recall, coco-5k. Evaluate both models by the same"):
         compare_files(write("one", {"recall": outcomes(0)}), both)
+
+
+def test_other_metrics_cannot_be_paired_and_the_files_are_named(write):
+    a, b = write("a", {"recall": outcomes(0)}), write("b", {"recall": outcomes(1)})
+    content = json.loads(Path(b).read_text())
+    content["evaluation"]["protocols"]["recall"]["outcomes"]["sums"] = {}
+    Path(b).write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="a.json and .*b.json cannot be compared: .*different metrics.*Evaluate both"):
+        compare_files(a, b, 50, 99)
 
 
 def test_the_table_has_a_line_for_each_metric():
