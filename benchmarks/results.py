@@ -16,7 +16,7 @@ with the code of the rows, too: `--again` in a checkout of that commit.
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 
@@ -71,7 +71,8 @@ def main() -> int:
             for job in jobs:
                 run_test(bench, *job)
         else:
-            for line in lines_of([job for job in jobs if is_missing(*job, args.recheck, args.again)], args):
+            missing = (job for job in jobs if is_missing(*job, args.recheck, args.again))  # each asked before its run
+            for line in lines_of(missing, args):
                 ledger.append(line)
                 value = f"{line['metric']} {line['metrics'][line['metric']]:.2f}, {line['cpu_seconds']} s"
                 print(f"{line['claim']} | {line['arm']} | seed {line['seed']}: {value}", flush=True)
@@ -92,7 +93,7 @@ def prepare(args: argparse.Namespace) -> Bench:
     return BENCHES[-1]
 
 
-def lines_of(jobs: list[tuple[Claim, str, int]], args: argparse.Namespace) -> Iterator[dict]:
+def lines_of(jobs: Iterable[tuple[Claim, str, int]], args: argparse.Namespace) -> Iterator[dict]:
     """Train each arm and seed, the first ones first; the lines as they come."""
     if args.jobs == 1:
         bench = prepare(args)
