@@ -70,16 +70,7 @@ def analysis(
     if len(rows) < 2:
         raise ValueError(f"{data.data} [{split}]: one image has no geometry; take at least two")
     captions = [text for texts in rows["captions"] for text in texts]
-    dense_texts = list(rows["dense_text"]) if "dense_text" in rows.column_names else []
-    if missing := sum(not (isinstance(text, str) and text.strip()) for text in dense_texts):
-        if missing < len(rows):
-            logger.warning(
-                "%d of %d images have no dense text, so that dense texts are left out: complete the column, or name "
-                "others with --dense_text",
-                missing,
-                len(rows),
-            )
-        dense_texts = []
+    dense_texts = _dense_texts(rows)
     results = {}
     for name, source in zip(names_of(sources), sources):
         with load_errors(source):
@@ -92,6 +83,20 @@ def analysis(
         results[name] = describe(embeds, captions, dense, widths or encoder.nested_widths)
         del encoder
     return results
+
+
+def _dense_texts(rows) -> list[str]:
+    """The dense text of each image; none where one lacks it."""
+    texts = list(rows["dense_text"]) if "dense_text" in rows.column_names else []
+    missing = sum(not (isinstance(text, str) and text.strip()) for text in texts)
+    if 0 < missing < len(rows):
+        logger.warning(
+            "%d of %d images have no dense text, so that dense texts are left out: complete the column, or name "
+            "others with --dense_text",
+            missing,
+            len(rows),
+        )
+    return [] if missing else texts
 
 
 def _embedded(encoder: Encoder, rows, accelerator: Accelerator, batch_size: int):

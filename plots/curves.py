@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..files.short_names import names_of
 from ..files.whole import whole_path
-from ..training.checkpoints import STATE, own_checkpoints
+from ..training.checkpoints import HISTORY, NAME, STATE, own_checkpoints
 
 MAIN = ("rsum", "mean_recall", "accuracy")  # without a choice, the first of these that is there is drawn
 PANEL = (6.4, 3.4)  # inches
@@ -38,27 +38,27 @@ def read_curves(runs: Iterable[str | Path]) -> list[Curves]:
         ValueError: the record of a stage or of a checkpoint is damaged.
     """
     checkpoints = list(dict.fromkeys(path.resolve() for run in runs for path in _checkpoints(Path(run))))
-    folders = [str(path.parent) for path in checkpoints]
+    folders = [str(path.parent if NAME.fullmatch(path.name) else path) for path in checkpoints]
     stages = list(dict.fromkeys(folders))
     names = dict(zip(stages, names_of(stages)))
     return [
-        _curves(path, f"{names[folder]}/{path.name}" if folders.count(folder) > 1 else names[folder])
+        _curves(path, names[folder] + (f"/{path.name}" if folders.count(folder) > 1 and str(path) != folder else ""))
         for path, folder in zip(checkpoints, folders)
     ]
 
 
 def _checkpoints(run: Path) -> list[Path]:
-    """The newest checkpoint of each stage of a run, or of one stage, or the one that was named."""
+    """What has the record of each stage of a run, or of one stage; or the checkpoint that was named."""
     if not run.exists():
         raise FileNotFoundError(f"{run}: no such folder")
     if not run.is_dir():
         raise ValueError(f"{run} is a file: name the folder of a run (`--output_dir` of vsehub train)")
-    if (run / STATE).exists():
+    if (run / STATE).exists() or (run / HISTORY).exists():
         return [run]
     if newest := own_checkpoints(run):
         return [newest[-1]]
-    stages = [own_checkpoints(folder) for folder in sorted(run.iterdir()) if folder.is_dir()]
-    found = [checkpoints[-1] for checkpoints in stages if checkpoints]
+    stages = [path for path in sorted(run.iterdir()) if path.is_dir() and not NAME.fullmatch(path.name)]
+    found = [path for path in map(_newest, stages) if path]
     if not found:
         raise FileNotFoundError(
             f"{run}: no checkpoint of a run in it (STAGE/checkpoint-N): name the folder of a run "
@@ -67,18 +67,25 @@ def _checkpoints(run: Path) -> list[Path]:
     return found
 
 
-def _curves(checkpoint: Path, name: str) -> Curves:
+def _newest(stage: Path) -> Path | None:
+    """The folder of a finished stage, whose record is of all steps, or its newest checkpoint."""
+    if (stage / HISTORY).exists():
+        return stage
+    checkpoints = own_checkpoints(stage)
+    return checkpoints[-1] if checkpoints else None
+
+
+def _curves(folder: Path, name: str) -> Curves:
+    record = folder / (HISTORY if (folder / HISTORY).exists() else STATE)
     try:
-        history = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))["log_history"]
+        history = json.loads(record.read_text(encoding="utf-8"))["log_history"]
         series: dict[str, list[tuple[int, float]]] = {}
         for entry in history:
             for key, value in entry.items():
                 if key not in ("step", "epoch") and type(value) in (int, float):
                     series.setdefault(key, []).append((int(entry["step"]), float(value)))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise ValueError(
-            f"{checkpoint / STATE}: not the record of a run ({error}); name another checkpoint of it"
-        ) from None
+        raise ValueError(f"{record}: not the record of a run ({error}); name another checkpoint of it") from None
     return Curves(name, series)
 
 

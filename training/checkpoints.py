@@ -24,13 +24,14 @@ from transformers import TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_utils import TrainOutput
 from transformers.utils import logging
 
-from ..files.whole import recover, whole_folder
+from ..files.whole import recover, whole_folder, write_json
 from ..modeling.towers import load_errors
 from .averaged import AveragedTrainer, is_statistic
 from .fsdp import load_whole_state
 from .settings import RECORD, read_record, run_of
 
 SEAL, STATE = "sealed.json", "trainer_state.json"
+HISTORY = "history.json"  # in the folder of a stage that has made all its steps: what was logged
 NAME = re.compile(r"checkpoint-(\d+)")
 PARTS = {  # what a run needs to go on as if it had not stopped, and how its files begin
     "weights": ("model.", "model-", "adapter_model", "pytorch_model"),
@@ -53,12 +54,15 @@ class SealedCheckpoints(AveragedTrainer):
     def train(self, resume_from_checkpoint=None, *args, **kwargs):
         """Train; a pickle of a checkpoint that wants to call something is an error in one line, and runs nothing."""
         try:
-            return super().train(resume_from_checkpoint, *args, **kwargs)
+            output = super().train(resume_from_checkpoint, *args, **kwargs)
         except UnpicklingError:  # torch's text advises to open it unsafely
             raise ValueError(
                 f"{resume_from_checkpoint}: its optimizer, scheduler or random states hold more than tensors, and "
                 "nothing of them was run: start anew from its weights"
             ) from None
+        if self.args.should_save:  # of all steps: at the end only the best checkpoint may be left
+            write_json(Path(self.args.output_dir, HISTORY), {"log_history": self.state.log_history})
+        return output
 
     def _load_scaler(self, checkpoint):
         if self.accelerator.scaler is not None:  # fp16 left a scaler, and this run has none

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from accelerate import PartialState
 
-from .checkpoints import missing_part, newest_whole
+from .checkpoints import HISTORY, missing_part, newest_whole
 from .settings import EARLIER, Record, read_record, refuse_other_settings, write_record
 
 NEWEST: Literal["newest"] = "newest"
@@ -89,7 +89,8 @@ def begin(resume: Resume, folder: Path, before: str | None, settings: dict[str, 
             run = EARLIER if kept is None else kept.run
     PartialState().wait_for_everyone()  # all have read the folder
     if writes:
-        (folder / FINISHED).unlink(missing_ok=True)
+        for name in (FINISHED, HISTORY):
+            (folder / name).unlink(missing_ok=True)
         write_record(folder, Record(run, before or EARLIER, settings))
     PartialState().wait_for_everyone()
 

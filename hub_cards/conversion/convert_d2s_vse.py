@@ -112,8 +112,7 @@ def convert(
         words = load_tokenizer(tokenizer, models[out].config.text_config)
         warnings += vocabulary_warnings(words, models[out].config.text_config)
         processor = D2SVSEProcessor(square_image_processor(size), words)
-    outer_first = sorted(models, key=lambda folder: len(Path(folder).resolve().parts))  # one may lie in the other
-    for folder in outer_first:
+    for folder in sorted(models, key=lambda folder: len(Path(folder).resolve().parts)):  # one may lie in the other
         model = models[folder]
         origin = {"converted from": f"{facts['source']}, {model.config.conversion['part']}"}
         with whole_folder(folder) as draft:

@@ -34,6 +34,16 @@ def test_the_newest_checkpoint_of_every_stage_is_read(run):
     assert pretrain.series["learning_rate"] == [(5, 1e-4), (10, 5e-5)] and "epoch" not in pretrain.series
 
 
+def test_a_finished_stage_is_read_to_its_last_step_though_its_last_checkpoint_is_gone(run):
+    (run / "pretrain" / "history.json").write_text(json.dumps({"log_history": HISTORY}))
+    shutil.rmtree(run / "pretrain" / "checkpoint-10")
+    for named in (run, run / "pretrain"):
+        pretrain = read_curves([named])[-1]
+        assert pretrain.name == "run/pretrain" and pretrain.series["eval_rsum"] == [(5, 50.0), (10, 80.0)]
+    both = read_curves([run / "pretrain", run / "pretrain" / "checkpoint-5"])
+    assert [each.name for each in both] == ["run/pretrain", "run/pretrain/checkpoint-5"]
+
+
 def test_checkpoints_of_an_older_run_in_the_same_folder_are_not_read(run):
     for folder, name in ((run / "pretrain", "new"), (run / "pretrain/checkpoint-5", "new"), (run / "finetune", "new")):
         (folder / "settings.json").write_text(json.dumps({"run": name, "after": "", "settings": {}}))

@@ -45,13 +45,21 @@ def copied(finished, tmp_path):
     """A copy of that run's stage, as it was before it was finished."""
     out = tmp_path / "run"
     shutil.copytree(finished[0] / "baseline", out / "baseline")
-    (out / "baseline" / "finished.json").unlink()
+    for name in ("finished.json", "history.json"):
+        (out / "baseline" / name).unlink()
     return out
+
+
+def test_what_was_logged_is_kept_of_all_steps_though_only_the_best_checkpoint_is(scenes, tmp_path):
+    run(scenes, tmp_path, "--stages", "baseline")
+    logged = json.loads((tmp_path / "baseline" / "history.json").read_text())["log_history"]
+    assert {entry["step"] for entry in logged} == {1, 2, 3, 4}
+    assert [entry["step"] for entry in logged if "eval_rsum" in entry] == [2, 4]
 
 
 def test_a_checkpoint_is_sealed_has_usual_permissions_and_leaves_no_draft(finished):
     stage = finished[0] / "baseline"
-    wanted = {"best", "checkpoint-2", "checkpoint-4", "finished.json", "settings.json", "training.json"}
+    wanted = {"best", "checkpoint-2", "checkpoint-4", "finished.json", "history.json", "settings.json", "training.json"}
     assert {path.name for path in stage.iterdir()} == wanted
     for path in checkpoints_of(stage):
         sealed = json.loads((path / SEAL).read_text())["files"]

@@ -126,3 +126,10 @@ def test_a_named_checkpoint_is_gone_on_with_in_its_folder_and_in_another(tmp_pat
     assert run_in(tmp_path / "two") != run_of(named) == run_in(tmp_path / "one")
     with pytest.raises(ValueError, match="--seed was 1, and is 2"):
         start(tmp_path / "two", named, seed=2)
+
+
+def test_what_an_earlier_run_logged_does_not_count_for_a_new_one(tmp_path):
+    for name in ("finished.json", "history.json"):
+        (tmp_path / name).write_text("{}")
+    begin(None, tmp_path, None, {}, writes=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["settings.json"]
