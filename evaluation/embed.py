@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from ..data.rows import row_image
-from ..processing.batching import batches_of, by_length, run_batches, tokenize
+from ..processing.batching import batches_of, by_length, decoding_threads, run_batches, tokenize
 from ..processing.encoders import Encoder
 from .protocols import protocol_outcomes
 from .ranking import folded_metrics
@@ -81,7 +81,9 @@ def embed_rows(
     first = {text: index for index, text in reversed(list(enumerate(captions)))}
     order = by_length(captions, first.values())
     rows = list(range(len(inputs.rows)))
-    image_embeds = embed_items(model, accelerator, rows, inputs.images, batch_size, "image_embeds")
+    image_embeds = embed_items(
+        model, accelerator, rows, inputs.images, batch_size, "image_embeds", workers=decoding_threads()
+    )
     text_embeds = embed_items(model, accelerator, order, inputs.texts, batch_size, "text_embeds")
     return image_embeds, text_embeds[[first[text] for text in captions]], inputs.owners
 
@@ -93,6 +95,7 @@ def embed_items(
     prepare: Callable[[Sequence[int]], dict[str, Any]],
     batch_size: int,
     field: str,
+    workers: int = 0,
 ) -> torch.Tensor:
     """Embed the items of `order`, every n-th batch on this process; row i of the result (float32, CPU) is item i.
 
@@ -103,12 +106,14 @@ def embed_items(
         prepare: numbers to inputs of the model.
         batch_size: items at a time.
         field: `image_embeds` or `text_embeds`.
+        workers: threads that prepare the next batches, as in `run_batches`.
     """
     rank, world, device = accelerator.process_index, accelerator.num_processes, accelerator.device
     mine = batches_of(order, batch_size)[rank::world]
-    mine = tqdm(mine, desc=f"embedding {field.split('_')[0]}s", disable=rank > 0, leave=False)
+    parts = run_batches(mine, prepare, lambda inputs: getattr(model(**inputs), field).float(), device, workers)
+    title = f"embedding {field.split('_')[0]}s"
     embeds = None
-    for batch, part in run_batches(mine, prepare, lambda inputs: getattr(model(**inputs), field).float(), device):
+    for batch, part in tqdm(parts, total=len(mine), desc=title, disable=rank > 0, leave=False):
         if embeds is None:
             embeds = torch.zeros(1 + max(order), part.shape[1], device=device)
         embeds[torch.tensor(batch, device=device)] = part

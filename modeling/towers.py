@@ -143,6 +143,15 @@ def load_errors(source: str | os.PathLike):
                     f'AutoPeftModel.from_pretrained("{source}").merge_and_unload().save_pretrained(...)'
                 ) from None
             said = "there is no config.json"
+        elif "`model_type`" in said and os.path.isfile(os.path.join(source, "visual", "model.onnx")):
+            raise ValueError(
+                f"{source} holds ONNX graphs for other programs: name the folder of the model that was exported"
+            ) from None
+        elif "`model_type`" in said and os.path.isdir(source):
+            raise ValueError(
+                f"{source}: its config.json names no model_type, so it is no model of vsehub, transformers or "
+                "sentence-transformers"
+            ) from None
         elif source in said:
             raise
         if os.path.isdir(source):

@@ -4,12 +4,16 @@ Whatever embeds a whole data set (evaluation, caches of frozen towers, features 
 so that a faster way of running a tower has one place to be written.
 """
 
+import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+END = object()
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -24,11 +28,55 @@ def batches_of(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
+def decoding_threads() -> int:
+    """How many threads open pictures while a model runs: one for each core, at most 8."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, cores)
+
+
+def ahead(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    workers: int,
+    weight: Callable[[Item], float] = lambda item: 0,
+    most: float = 1,
+) -> Iterator[tuple[Item, Result]]:
+    """Apply a function to items in other threads, before their results are asked for.
+
+    Args:
+        function: of one item. It must not change what calls in other threads use.
+        items: taken in the caller's thread, at most two for each worker more than were asked for.
+        workers: threads; with 0 the caller's own makes each result when it is asked for.
+        weight, most: no further item is taken while those that wait weigh `most` or more together.
+
+    Yields:
+        Each item and its result, in the order of the items; an error is raised in its place.
+    """
+    if not workers:
+        yield from ((item, function(item)) for item in items)
+        return
+    items, waiting = iter(items), deque()
+    pool = ThreadPoolExecutor(workers)
+    try:
+        while True:
+            while len(waiting) <= 2 * workers and sum(weight(item) for item, _ in waiting) < most:
+                if (item := next(items, END)) is END:
+                    break
+                waiting.append((item, pool.submit(function, item)))
+            if not waiting:
+                return
+            item, future = waiting.popleft()
+            yield item, future.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
 def run_batches(
     batches: Iterable[Sequence[Item]],
     prepare: Callable[[Sequence[Item]], dict[str, Any]],
     run: Callable[[dict[str, Any]], Result],
     device: torch.device | str,
+    workers: int = 0,
 ) -> Iterator[tuple[Sequence[Item], Result]]:
     """Prepare and run batch after batch, without gradients.
 
@@ -37,12 +85,14 @@ def run_batches(
         prepare: items to named inputs on the CPU: tensors, and what else the model takes.
         run: the inputs, on `device`, to what the caller wants of them.
         device: where `run` computes.
+        workers: threads that prepare the next batches while the model runs; for pictures `decoding_threads()`. Texts
+            are prepared in this thread (0): tokenizers are not made for several.
 
     Yields:
         Each batch and its result, in the order of the batches.
     """
-    for batch in batches:
-        inputs = on_device(prepare(batch), device)
+    for batch, prepared in ahead(prepare, batches, workers):
+        inputs = on_device(prepared, device)
         with torch.no_grad():
             result = run(inputs)
         yield batch, result
@@ -84,4 +134,14 @@ def pad_states(states: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
     return {"text_hidden_states": padded, "attention_mask": mask}
 
 
-__all__ = ["batches_of", "by_length", "on_device", "pad_ids", "pad_states", "run_batches", "tokenize"]
+__all__ = [
+    "ahead",
+    "batches_of",
+    "by_length",
+    "decoding_threads",
+    "on_device",
+    "pad_ids",
+    "pad_states",
+    "run_batches",
+    "tokenize",
+]

@@ -4,14 +4,11 @@ Pillow releases Python's global lock while it decodes and resizes, so threads ar
 is reported and does not stop the stream.
 """
 
-import os
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
 import torch
 
-from ..processing.batching import on_device
+from ..processing.batching import ahead, decoding_threads, on_device
 from ..processing.encoders import Encoder
 from ..processing.pixels import BadImageError, opening, to_rgb
 from ..processing.scenes import open_any
@@ -44,30 +41,25 @@ def embed_stream(
     """
     if batch_size < 1 or (workers or 1) < 1:
         raise ValueError(f"batch size and workers must be at least 1, not {batch_size} and {workers}")
-    workers = workers or min(8, os.cpu_count() or 1)
     resize = FastResize(encoder.processor) if fast else None
-    entries, waiting, trusted = iter(entries), deque(), False
-    pool = ThreadPoolExecutor(workers)
-    try:
-        while True:
-            while (
-                len(waiting) <= 2 * workers
-                and sum(held for _, held in waiting) < MOST_HELD
-                and (batch := list(islice(entries, batch_size)))
-            ):
-                waiting.append((pool.submit(_prepared, batch, encoder, resize, bands), _bytes_held(batch)))
-            if not waiting:
-                return
-            items, vectors, problems = _embedded(encoder, resize, *waiting.popleft()[0].result())
-            trusted = trusted or len(items) > 0
-            if not trusted and any(problem["problem"] == NOT_FINITE for problem in problems):
-                raise ValueError(
-                    f"{encoder.name}: no embedding of the first pictures is finite, so its weights are damaged or too "
-                    "large for its number format: load the model again, or in float32"
-                )
-            yield items, vectors, problems
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    entries, trusted = iter(entries), False
+    batches = iter(lambda: list(islice(entries, batch_size)), [])
+    prepared = ahead(
+        lambda batch: _prepared(batch, encoder, resize, bands),
+        batches,
+        workers or decoding_threads(),
+        weight=_bytes_held,
+        most=MOST_HELD,
+    )
+    for _, parts in prepared:
+        items, vectors, problems = _embedded(encoder, resize, *parts)
+        trusted = trusted or len(items) > 0
+        if not trusted and any(problem["problem"] == NOT_FINITE for problem in problems):
+            raise ValueError(
+                f"{encoder.name}: no embedding of the first pictures is finite, so its weights are damaged or too "
+                "large for its number format: load the model again, or in float32"
+            )
+        yield items, vectors, problems
 
 
 def _bytes_held(batch) -> int:

@@ -102,8 +102,9 @@ class PairBatch:
     pixel_scale: PixelScale | None = None
 
     def model_inputs(self) -> dict[str, torch.Tensor]:
-        """The fields that the model takes."""
-        return {name: self[name] for name in MODEL_INPUTS if name in self}
+        """The fields that the model takes, pictures as floats."""
+        batch = self._in_floats()
+        return {name: batch[name] for name in MODEL_INPUTS if name in batch}
 
     def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> "PairBatch":
         """Apply a function to every tensor."""
@@ -111,10 +112,7 @@ class PairBatch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "PairBatch":
         """Move every tensor to a device, without waiting for page-locked memory; there, pictures become floats."""
-        moved = self.map(lambda tensor: _moved(tensor, device, non_blocking))
-        if moved.pixel_scale is not None and moved.pixel_values.dtype == torch.uint8:
-            moved.pixel_values = moved.pixel_scale(moved.pixel_values)
-        return moved
+        return self.map(lambda tensor: _moved(tensor, device, non_blocking))._in_floats()
 
     def pin_memory(self) -> "PairBatch":
         """Copy every tensor to page-locked memory."""
@@ -124,6 +122,12 @@ class PairBatch:
         """Some of the pairs."""
         parts = {name: tensor[start:stop] for name, tensor in self._tensors()}
         return PairBatch(**parts, pixel_scale=self.pixel_scale)
+
+    def _in_floats(self) -> "PairBatch":
+        """The same pairs, their pictures as a tower takes them."""
+        if self.pixel_scale is None or self.pixel_values.dtype != torch.uint8:
+            return self
+        return replace(self, pixel_values=self.pixel_scale(self.pixel_values))
 
     def _tensors(self) -> list[tuple[str, torch.Tensor]]:
         return [(field.name, self[field.name]) for field in fields(self) if torch.is_tensor(self[field.name])]

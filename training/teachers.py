@@ -25,7 +25,7 @@ from ..files.digests import folder_digest, settings_digest
 from ..files.outputs import output_folder
 from ..files.whole import whole_path
 from ..modeling.towers import load_tower
-from ..processing.batching import batches_of, by_length, run_batches, tokenize
+from ..processing.batching import batches_of, by_length, decoding_threads, run_batches, tokenize
 from ..processing.half_precision import computing_in, resolved_dtype
 from .teacher_columns import CHECKSUM, IMAGE, TEXT, VIEWS, checksum
 from .train_teachers import pool_image, pool_text, several_captions, train_image_teacher, train_text_teacher
@@ -199,8 +199,8 @@ def _image_features(rows: Dataset, teacher: ImageTeacher, views: Views, batch_si
         return teacher.prepare([views.open(rows[row], view, teacher.size) for row, view in batch])
 
     batches = batches_of([(row, view) for row in range(len(rows)) for view in range(views.count)], batch_size)
-    features = [part for _, part in run_batches(batches, prepare, teacher.embed, teacher.device)]
-    return np.concatenate(features).reshape(len(rows), views.count, -1).tolist()
+    parts = run_batches(batches, prepare, teacher.embed, teacher.device, decoding_threads())
+    return np.concatenate([part for _, part in parts]).reshape(len(rows), views.count, -1).tolist()
 
 
 def _text_features(rows: Dataset, teacher: TextTeacher, batch_size: int) -> list:

@@ -22,7 +22,7 @@ from ..files.digests import pictures_digest, tower_digest
 from ..files.whole import one_writer, whole_folder
 from ..modeling.modeling_dual_encoder import DualEncoderPreTrainedModel
 from ..modeling.towers import run_text_tower
-from ..processing.batching import batches_of, by_length, pad_states, run_batches, tokenize
+from ..processing.batching import batches_of, by_length, decoding_threads, pad_states, run_batches, tokenize
 from ..processing.processing_dual_encoder import DualEncoderProcessor
 from .views import PLAIN, Views
 
@@ -137,7 +137,7 @@ def cache_images(
 
     tower.eval()
     batches = batches_of([(row, view) for row in range(len(rows)) for view in range(views.count)], batch_size)
-    states = (states for _, states in run_batches(batches, prepare, run, model.device))
+    states = (states for _, states in run_batches(batches, prepare, run, model.device, decoding_threads()))
     _fill(path, states, len(batches), "caching image tokens")
     return TowerCache(path, views.count)
 

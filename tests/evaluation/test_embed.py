@@ -1,5 +1,7 @@
 """Embedding a split: each image and each caption once, in any batches; and the metrics that follow."""
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -114,3 +116,15 @@ def test_equal_captions_have_equal_vectors_whatever_their_batch(tiny_model, tiny
     assert len(embeds[::2].unique(dim=0)) == 1 and len(embeds.unique(dim=0)) == 11
     alone = tiny_model.encode_text(texts, processor=tiny_processor)
     torch.testing.assert_close(embeds, alone, atol=1e-6, rtol=0)
+
+
+def test_pictures_are_opened_in_other_threads_while_the_model_runs(rows, tiny_model, tiny_processor):
+    class Inputs(RowInputs):
+        opened = set()
+
+        def images(self, indices):
+            self.opened.add(threading.current_thread())
+            return super().images(indices)
+
+    embed_rows(tiny_model, Inputs(tiny_processor, rows), Accelerator(cpu=True), batch_size=2)
+    assert Inputs.opened and threading.main_thread() not in Inputs.opened

@@ -159,3 +159,15 @@ def test_an_adapter_alone_is_named_as_such(tmp_path):
     (tmp_path / "adapter_config.json").write_text("{}")
     with pytest.raises(ValueError, match=r"is an adapter of another model: merge them and save the whole"):
         load_tower(str(tmp_path), "text_config")
+
+
+@pytest.mark.parametrize(
+    ("graph", "said"),
+    [("visual/model.onnx", "holds ONNX graphs for other programs: name the folder"), ("a.bin", "names no model_type")],
+)
+def test_a_folder_of_another_kind_is_named_as_such(tmp_path, graph, said):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "visual").mkdir()
+    (tmp_path / graph).write_text("")
+    with pytest.raises(ValueError, match=said):
+        load_tower(str(tmp_path), "text_config")

@@ -1,9 +1,12 @@
 """Batches of texts of like length, their padding, and the loop that runs them."""
 
+import itertools
+import threading
+
 import pytest
 import torch
 
-from vsehub.processing.batching import batches_of, by_length, pad_ids, pad_states, run_batches, tokenize
+from vsehub.processing.batching import ahead, batches_of, by_length, pad_ids, pad_states, run_batches, tokenize
 
 
 def test_texts_go_by_length_and_equal_lengths_keep_their_order():
@@ -33,6 +36,51 @@ def test_the_loop_prepares_and_runs_in_order_without_gradients():
     assert [(batch, result.tolist()) for batch, result in results] == [([1, 2], [2, 4]), ([3], [6])]
     assert not any(result.requires_grad for _, result in results)
     assert [kind for kind, _ in seen] == ["prepare", "run", "prepare", "run"]
+
+
+def test_the_next_batches_are_prepared_while_the_model_runs():
+    second = threading.Event()
+
+    def prepare(batch):
+        if batch == [2]:
+            second.set()
+        return {"x": torch.tensor(batch)}
+
+    def run(inputs):
+        assert second.wait(timeout=60)  # of the first batch, which would wait for ever
+        return inputs["x"].item()
+
+    assert [result for _, result in run_batches([[1], [2], [3]], prepare, run, "cpu", workers=1)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_results_come_in_the_order_of_the_items_and_an_error_in_its_place(workers):
+    def function(number):
+        if number == 7:
+            raise ValueError("7 is bad")
+        return number * number
+
+    results = ahead(function, iter(range(100)), workers)
+    assert [next(results) for _ in range(7)] == [(number, number**2) for number in range(7)]
+    with pytest.raises(ValueError, match="7 is bad"):
+        next(results)
+
+
+def test_few_items_are_taken_before_they_are_needed_and_fewer_where_they_are_heavy():
+    def taken(**limits):
+        items = itertools.count()
+        next(ahead(str, items, 2, **limits))
+        return next(items)
+
+    assert taken() == 5  # two for each worker, and the one that was asked for
+    assert taken(weight=lambda item: 10, most=20) == 2
+
+
+def test_no_thread_is_left_where_the_results_are_not_taken():
+    results = ahead(str, range(100), 2)
+    next(results)
+    results.close()
+    assert not any("ThreadPoolExecutor" in thread.name for thread in threading.enumerate())
 
 
 def test_gradients_are_off_for_the_batch_and_not_for_the_caller():

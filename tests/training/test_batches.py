@@ -96,6 +96,7 @@ def test_pictures_are_loaded_as_bytes_and_become_what_the_image_processor_makes(
     expected = processor.image_processor(tiny_pictures[:3], return_tensors="pt")["pixel_values"]
     loaded = pictures_in(processor, tiny_pictures)
     assert loaded.pixel_values.dtype == torch.uint8
+    assert torch.equal(loaded.model_inputs()["pixel_values"], expected)  # of a batch that nobody moved
     placed = send_to_device(loaded, torch.device("cpu"))
     assert torch.equal(placed.pixel_values, expected)  # to the bit
     assert torch.equal(placed.to("cpu").pixel_values, expected)  # once
