@@ -105,7 +105,6 @@ def main(argv: list[str]) -> int:
     args.fast = False if args.no_fast else args.fast
     loading = loading_options(args, args.model)
     from ..processing.half_precision import resolved_dtype
-    from ..search.collection import Collection
     from ..search.filters import of_dataset
     from ..search.refresh import index_collection
     from ..search.stores.address import is_address
@@ -115,11 +114,8 @@ def main(argv: list[str]) -> int:
     calm(args.verbose)
     args.dtype = args.dtype and resolved_dtype(args.dtype, device)
     known = open_index(args.out).sources if args.update and holds_index(args.out) else {}
-    collection = Collection(args.data, args.split, known=known, **settings_of(args))
+    collection = collection_of(args, known)
     check_meaning(args, collection.files)
-    if collection.name in known:
-        settings = settings_of_update(args, known[collection.name])
-        collection = Collection(args.data, args.split, known=known, **settings)
     check_tiles(args, collection)
     done = index_collection(
         collection,
@@ -132,6 +128,7 @@ def main(argv: list[str]) -> int:
         width=args.width,
         wait=args.wait,
         vectors=args.vectors,
+        as_kept=(lambda sources: collection_of(args, sources)) if args.update else None,
         **loading,
     )
     if done is not None:  # on the first process
@@ -185,6 +182,21 @@ def check_tiles(args: argparse.Namespace, collection: "Collection"):
     if not os.path.isdir(collection.name):
         raise ValueError(f"{told}; leave it out, or convert the picture to TIFF")
     remark(args, told)
+
+
+def collection_of(args: argparse.Namespace, known: dict[str, dict]) -> "Collection":
+    """The source that the flags name, read as they say, and where they say nothing, as an index read it before.
+
+    Args:
+        args: of the command line.
+        known: settings of the sources of the index.
+    """
+    from ..search.collection import Collection
+
+    collection = Collection(args.data, args.split, known=known, **settings_of(args))
+    if collection.name not in known:
+        return collection
+    return Collection(args.data, args.split, known=known, **settings_of_update(args, known[collection.name]))
 
 
 def settings_of(args: argparse.Namespace) -> dict:

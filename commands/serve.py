@@ -51,7 +51,7 @@ def origin(text: str) -> str:
 
 
 def token_of(args) -> str | None:
-    """The token of the file or of the environment; None for none.
+    """The token of the file or of the environment, without the white space around it; None for none.
 
     Raises:
         OSError: no such file; ValueError: not UTF-8.
@@ -60,7 +60,8 @@ def token_of(args) -> str | None:
 
     if args.token_file:
         return text_of(args.token_file).strip()
-    return os.environ.get(TOKEN)
+    token = os.environ.get(TOKEN)
+    return None if token is None else token.strip()  # no header of a request could end in a newline
 
 
 def main(argv: list[str]) -> int:

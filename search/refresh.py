@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +58,7 @@ def index_collection(
     width: int | None = None,
     wait: float = 0.0,
     vectors: str | None = None,
+    as_kept: Callable[[dict[str, dict]], Collection] | None = None,
     **loading,
 ) -> Done | None:
     """Embed a collection into the index of a folder, which is made if there is none.
@@ -73,6 +75,8 @@ def index_collection(
         wait: seconds to wait for another writer of the folder, infinity for as long as it takes; 0: be refused at once.
         vectors: how a new index stores them: of `vector_types.TYPES`, default float32; an index that is updated keeps
             its own.
+        as_kept: makes the collection of the settings that the index keeps of its sources; another writer may have
+            changed these since `collection` was made.
         **loading: of `Retriever.from_pretrained`, such as `revision`.
 
     Returns:
@@ -94,9 +98,21 @@ def index_collection(
     loading |= {"width": width, "wait": wait, "vectors": vectors}
     retriever = _opened(collection, out, model, update, kind, accelerator, loading)
     with retriever.index.lock() if accelerator.is_main_process else contextlib.nullcontext():
+        collection = _of_now(collection, as_kept, retriever.index)
         done = refresh(retriever, collection, accelerator, batch_size, workers)
     done.rows = len(retriever.index)
     return done if accelerator.is_main_process else None
+
+
+def _of_now(collection: Collection, as_kept, index: Index) -> Collection:
+    """The collection, read as the index that process 0 has locked says by now."""
+    if as_kept is None:
+        return collection
+    now = as_kept(broadcast_object_list([index.sources])[0])
+    if (now.name, now.settings) == (collection.name, collection.settings):
+        return collection  # which may have read its rows already
+    now.check(may_be_empty=True)
+    return now
 
 
 def _opened(
@@ -150,11 +166,15 @@ def refresh(retriever: Retriever, collection: Collection, accelerator, batch_siz
     """Bring the collection's part of the index up to date; every process embeds its share, process 0 writes."""
     index, plan = retriever.index, [None]
     fresh = not len(index) or index.unfinished
+    of_another = index.unfinished and next(iter(index.sources), collection.name) != collection.name
     if accelerator.is_main_process:
         index.allow(collection.named)
         if index.sources.get(collection.name) != collection.settings:
             index.delete(_rows_of(index, collection.name))  # other settings; if killed now, these rows are only missing
-            index.note(sources={**index.sources, collection.name: collection.settings}, unfinished=fresh)
+            kept = {**index.sources, collection.name: collection.settings}
+            if fresh and not index.unfinished:  # the job that is not finished is that of the first source
+                kept = {collection.name: collection.settings, **kept}
+            index.note(sources=kept, unfinished=fresh)
         index.remember()
         plan = [_plan(index, collection)]
     todo, stale, unchanged, known = broadcast_object_list(plan)[0]
@@ -172,7 +192,7 @@ def refresh(retriever: Retriever, collection: Collection, accelerator, batch_siz
         problems += collection.left_out()
         done.removed, done.bad, done.blank = index.delete(stale), len(problems), collection.blank
         if fresh:
-            index.note(unfinished=False)
+            index.note(unfinished=of_another)
             index.compact()
         others = collection.folder.others if collection.files else {}
         done.others = collection.folder.told if collection.files else ""

@@ -13,7 +13,7 @@ from PIL import Image
 
 from vsehub.commands import index, index_calibrate, index_export, index_remove
 from vsehub.processing.encoders import Encoder
-from vsehub.search import vector_types
+from vsehub.search import refresh, vector_types
 from vsehub.search.index_store import Store
 from vsehub.search.vector_index import VectorIndex
 
@@ -184,6 +184,23 @@ def test_a_command_waits_for_another_writer_where_it_is_told_to(
     assert "--wait: must be a number of at least 0, not photos; without a number" in vsehub(
         "index", "--wait", "photos", "--out", out, "--update", status=2
     )
+
+
+def test_an_update_that_waited_reads_a_source_as_the_other_writer_left_it(
+    vsehub, vsehub_json, photos, tiny_folder, tmp_path, monkeypatch
+):
+    out, real = tmp_path / "index", refresh._opened
+    vsehub("index", photos, "--model", tiny_folder, "--out", out)
+
+    def opened(*args):
+        with monkeypatch.context() as patch:
+            patch.setattr(refresh, "_opened", real)
+            vsehub("index", photos, "--out", out, "--update", "--dtype", "bfloat16")
+        return real(*args)
+
+    monkeypatch.setattr(refresh, "_opened", opened)
+    assert vsehub_json("index", photos, "--out", out, "--update", "--wait")["embedded"] == 0
+    assert VectorIndex.open(out).sources[str(photos)]["dtype"] == "bfloat16"
 
 
 @pytest.mark.slow

@@ -53,8 +53,11 @@ def test_the_flags_reach_the_server(index, served, tmp_path, monkeypatch, capsys
         and others["examples"] == ("a dog", "a boat")
     )
     assert (limits.body, limits.pixels, limits.batch, limits.requests) == (1_000_000, 100, 5, 7)
-    monkeypatch.setenv(server.TOKEN, TOKEN)
+    monkeypatch.setenv(server.TOKEN, f"{TOKEN}\n")
     assert main(["serve", str(index), "--port", "0"]) == 0 and served[2][2] == TOKEN
+    monkeypatch.setenv(server.TOKEN, " \n")
+    assert main(["serve", str(index), "--port", "0"]) == 2 and len(served) == 3
+    assert "the token must have at least 16 characters" in capsys.readouterr().err
 
 
 def test_a_folder_that_holds_no_picture_of_the_index_is_told(served, tmp_path, tiny_folder, tiny_pictures, capsys):

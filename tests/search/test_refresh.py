@@ -290,6 +290,23 @@ def test_the_same_command_goes_on_after_a_kill_before_and_after_the_first_save(i
     assert "holds an index: --update" in index(expected=2)
 
 
+def test_another_source_does_not_finish_a_job_that_was_killed(index, photos, tmp_path, tiny_pictures, monkeypatch):
+    (tmp_path / "others").mkdir()
+    tiny_pictures[0].save(tmp_path / "others" / "a.png")
+    with monkeypatch.context() as patch:
+        patch.setattr(index_images, "SAVED_AT_ONCE", 2)
+        real, calls = index_images._embedded, []
+        patch.setattr(
+            index_images, "_embedded", lambda *args: real(*args) if not calls.append(1) and len(calls) < 2 else 1 / 0
+        )
+        with pytest.raises(ZeroDivisionError):
+            index()
+    assert "3 rows; 1 embedded" in index("--update", source=tmp_path / "others")
+    assert "7 rows; 4 embedded, 2 unchanged" in index()
+    assert not VectorIndex.open(tmp_path / "index").unfinished
+    assert "holds an index: --update" in index(expected=2)
+
+
 def test_it_is_saved_by_the_clock_and_the_bar_counts_pictures(index, tmp_path, monkeypatch):
     monkeypatch.setattr(index_images, "FIRST_AT_ONCE", 2)
     monkeypatch.setattr(index_images, "SAVED_EVERY", 1e-9)  # whatever a picture takes, it is too long
