@@ -86,9 +86,13 @@ def _meaning(source: str) -> str:
 
 
 def read(path: Path | None = None) -> list[dict]:
-    """All lines, oldest first; of `LEDGER` unless said otherwise."""
-    path = path or LEDGER
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    """All lines, oldest first; of `LEDGER` unless said otherwise. A repeated run has the shares of the run before it."""
+    path, shares, lines = path or LEDGER, {}, []
+    for text in path.read_text().splitlines() if path.exists() else ():
+        line = json.loads(text)
+        line["shares"] = shares[_seed_of(line)] = line["shares"] if "shares" in line else shares[_seed_of(line)]
+        lines.append(line)
+    return lines
 
 
 def line_of(claim: str, arm: str, seed: int, metric: str, code: str, **measured) -> dict:
@@ -120,14 +124,23 @@ def append(line: dict, path: Path | None = None):
     """Add a line, in one write; to `LEDGER` unless said otherwise."""
     path = path or LEDGER
     path.parent.mkdir(parents=True, exist_ok=True)
+    before = [other for other in read(path) if _seed_of(other) == _seed_of(line)]
     with path.open("a") as file:
-        file.write(written(line) + "\n")
+        file.write(written(line, before[-1] if before else None) + "\n")
 
 
-def written(line: dict) -> str:
-    """A line as it stands in the ledger: without blanks, and whole shares without `.0`, which are most of it."""
-    shares = [int(share) if float(share).is_integer() else share for share in line["shares"]]
-    return json.dumps(line | {"shares": shares}, separators=(",", ":"))
+def written(line: dict, before: dict | None = None) -> str:
+    """A line as it stands in the ledger: without blanks, and whole shares without `.0`, which are most of it.
+
+    Args:
+        line: to be written.
+        before: the line of the same run before it, if any; shares that are equal to its own are left out.
+    """
+    if before is not None and before["shares"] == line["shares"]:
+        kept = {name: value for name, value in line.items() if name != "shares"}
+    else:
+        kept = line | {"shares": [int(share) if float(share).is_integer() else share for share in line["shares"]]}
+    return json.dumps(kept, separators=(",", ":"))
 
 
 def runs_of(lines: Iterable[dict], claim: str, arm: str) -> list[dict]:
@@ -158,9 +171,14 @@ def _repeated(figures: Iterable[dict[str, float]], code: str, others: set[str]) 
     return bool(pairs) and all(abs(one - another) <= EQUAL for one, another in pairs)
 
 
+def _seed_of(line: dict) -> tuple:
+    """Which training it was, on whatever machine and by whichever code."""
+    return line["claim"], line["arm"], line["seed"]
+
+
 def _run_of(line: dict) -> tuple:
     """What must be equal for two figures to be equal: also the GPU or the processor, which older lines do not name."""
-    return line["claim"], line["arm"], line["seed"], line.get("device") or line.get("processor")
+    return *_seed_of(line), line.get("device") or line.get("processor")
 
 
 def seeds_to_repeat(runs: list[dict], lines: list[dict], code: str) -> list[int]:

@@ -102,6 +102,15 @@ def test_the_newest_run_of_a_seed_counts():
     assert [run["metrics"]["rsum"] for run in ledger.runs_of(lines, "some", "b")] == [2.0, 3.0]
 
 
+def test_a_repeated_run_shares_what_its_pictures_add_with_the_run_before_it(tmp_path):
+    path = tmp_path / "runs.jsonl"
+    runs = [line(shares=[1.0, 0.5]), line(seed=1, shares=[1.0, 0.0]), line(shares=[1.0, 0.5]), line(shares=[0.0, 1.0])]
+    for run in runs:
+        ledger.append(run, path)
+    assert [text.count("shares") for text in path.read_text().splitlines()] == [1, 1, 0, 1]
+    assert ledger.read(path) == runs
+
+
 def test_the_digest_of_the_code_is_the_same_on_every_python():
     """3.12 gave functions and classes type parameters, and 3.13 stopped to show lists that are empty."""
     shown = ledger._meaning("class A:\n    def f(self): return []")

@@ -62,8 +62,9 @@ def parse_stages(
     if numbers:
         raise ValueError(f"{path}: {numbers[0]} is a section, written `{numbers[0]}: {{flag: value}}`")
     listed = common.pop("stages", None)
-    wanted = wanted or ([listed] if isinstance(listed, str) else listed) or [stages[0], stages[1]]
-    if not (isinstance(wanted, list) and all(isinstance(stage, str) for stage in wanted)):
+    listed = [listed] if isinstance(listed, str) else listed
+    wanted = wanted or ([stages[0], stages[1]] if listed is None else listed)
+    if not (wanted and isinstance(wanted, list) and all(isinstance(stage, str) for stage in wanted)):
         raise ValueError(f"{path}: stages are names, as `stages: [{stages[0]}, {stages[1]}]`, not {wanted}")
     common.pop("system", None)
     unknown = set(wanted) - set(stages)

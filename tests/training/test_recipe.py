@@ -159,6 +159,7 @@ def test_an_error_of_transformers_about_the_best_model_names_the_way_out(tmp_pat
         ("finetune: {seed: 2, seed: 3}", "the key 'seed' is there twice"),
         ("stages: 3", r"stages are names, as `stages: \[pretrain, finetune\]`, not 3"),
         ("stages: [1]", r"stages are names, .* not \[1\]"),
+        ("stages: []", r"stages are names, .* not \[\]"),
         ("eval_strategy: no", "YAML reads `no` as false: write it in quotes, 'no'"),
         ("max_steps: [1, 2]", "max_steps: .1, 2. is a list, and it takes one value"),
         ("pretrain: {align: [hinge, infonce]}", "align: .*hinge.* is a list"),
