@@ -86,7 +86,7 @@ def _meaning(source: str) -> str:
 
 
 def read(path: Path | None = None) -> list[dict]:
-    """All lines, oldest first; of `LEDGER` unless said otherwise. A repeated run has the shares of the run before it."""
+    """All lines, oldest first; of `LEDGER` unless said otherwise. A repeated run has the shares of the one before."""
     path, shares, lines = path or LEDGER, {}, []
     for text in path.read_text().splitlines() if path.exists() else ():
         line = json.loads(text)

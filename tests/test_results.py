@@ -104,7 +104,7 @@ def test_the_newest_run_of_a_seed_counts():
 
 def test_a_repeated_run_shares_what_its_pictures_add_with_the_run_before_it(tmp_path):
     path = tmp_path / "runs.jsonl"
-    runs = [line(shares=[1.0, 0.5]), line(seed=1, shares=[1.0, 0.0]), line(shares=[1.0, 0.5]), line(shares=[0.0, 1.0])]
+    runs = [line(), line(seed=1), line(), line(value=60.0)]
     for run in runs:
         ledger.append(run, path)
     assert [text.count("shares") for text in path.read_text().splitlines()] == [1, 1, 0, 1]
