@@ -3,8 +3,8 @@
     GOMP_SPINCOUNT=1000 python benchmarks/bench_ahead.py --vision $BACKBONES/mobilenet_v2   # as `vsehub` sets it
 
 JPEGs of 640 x 480 are opened, resized to 224 px and run, 32 at once, as `evaluate`, the caches of frozen towers and
-`teachers` do it (`run_batches`). The ways take turns; wall seconds, since threads share the work, so nothing else should
-run. The outputs are equal.
+`teachers` do it (`run_batches`). The ways take turns; wall seconds, since threads share the work: nothing else
+should run. The outputs are equal.
 """
 
 import argparse
