@@ -13,6 +13,7 @@ from .arguments import DataArguments
 from .columns import chosen_of, in_order, is_text, lengths_of, parts_of, scattered, with_column
 from .loading import literal, load_split
 from .sources import dense_lines
+from .written_lists import refuse_written_lists
 
 
 def dense_source(rows: Dataset, dense_text: str, told: bool) -> str:
@@ -78,6 +79,7 @@ def _check_texts(rows: Dataset, column: str, place: str):
             f"{place} holds {kind}, not a text in each row: make it one (join lists), or name another source with "
             "--dense_text"
         )
+    refuse_written_lists((text for part in parts_of(rows, column) for text in part.to_pylist()), place)
 
 
 def _unions(captions: pa.Array) -> pa.Array:

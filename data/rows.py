@@ -35,6 +35,7 @@ from .grouping import join_pictures
 from .picture_checks import bad_pictures, image_source
 from .sources import path_of, paths_below, read_source
 from .streams import read_stream
+from .written_lists import refuse_written_lists
 
 SOURCE_ROW = "source_row"  # a column: the number of each row in the source, where rows were joined or left out
 logger = logging.getLogger(__name__)
@@ -152,6 +153,9 @@ def _with_captions(rows: Dataset, args: DataArguments) -> Dataset:
     """Captions as texts or as lists, in Arrow's common types; ValueError where they are something else."""
     kind = rows.data.schema.field("captions").type
     inner = getattr(kind, "value_type", kind)
+    if is_text(kind) or pa.types.is_string_view(kind):
+        values = (text for part in parts_of(rows, "captions") for text in part.to_pylist())
+        refuse_written_lists(values, f"{args.data}: column {args.captions_column!r}")
     if is_text(kind) or pa.types.is_null(kind) or (is_list(kind) and not pa.types.is_string_view(inner)):
         return rows
     if is_text(inner) or pa.types.is_string_view(inner):

@@ -24,6 +24,7 @@ from .class_names import class_name, holds_classes, named_class
 from .columns import table_of
 from .loading import literal, load_split, told_of_columns, told_once
 from .sources import path_of
+from .written_lists import refuse_written_lists
 
 MANY = 16  # files for each share, from which on shares have whole files
 AT_ONCE = 32  # rows that are read together
@@ -64,6 +65,10 @@ class Stream:
         labelled = "label" in self.table.column_names
         with self.reading():
             for columns in part.iter(AT_ONCE):  # unlike `iter(part)`, it leaves nothing to other workers
+                if number == start:
+                    refuse_written_lists(
+                        itertools.chain.from_iterable(map(listed, columns["captions"])), "the column of captions"
+                    )
                 for values in zip(*columns.values()):
                     row = dict(zip(columns, values))
                     given = row.get("image_id")

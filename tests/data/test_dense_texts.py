@@ -30,6 +30,12 @@ def test_the_union_and_columns():
         with_dense(Dataset.from_dict(ROWS), np.arange(3), "long")
 
 
+def test_dense_texts_that_are_lists_written_as_text_are_refused():
+    rows = Dataset.from_dict({**ROWS, "long": ['["x", "y"]'] * 3})
+    with pytest.raises(ValueError, match="column 'long' of the data holds lists that are written as text"):
+        with_dense(rows, np.arange(3), "long")
+
+
 @pytest.mark.parametrize("texts", [[["x"], ["y", "z"], []], [1, 2, 3], [["x", "y"]] * 3])
 @pytest.mark.parametrize("column", ["dense_text", "long"])
 def test_a_column_that_holds_no_texts_is_one_line(tmp_path, texts, column):

@@ -143,6 +143,14 @@ def test_rows_that_differ_in_how_they_hold_captions_are_named(tmp_path):
         prepare(str(tmp_path / "rows.jsonl"), tmp_path, need_dense=False)
 
 
+@pytest.mark.parametrize("read", [{}, {"streaming": True}])
+def test_captions_that_are_lists_written_as_text_are_refused(tmp_path, read):
+    rows = [{"image": {"bytes": jpeg(index), "path": None}, "captions": '["a dog", "a cat"]'} for index in range(2)]
+    Dataset.from_list(rows).to_parquet(tmp_path / "rows.parquet")
+    with pytest.raises(ValueError, match="holds lists that are written as text"):
+        list(prepare(str(tmp_path / "rows.parquet"), tmp_path, need_dense=False, **read))
+
+
 def test_ids_of_captions_are_joined_as_captions_are(tmp_path):
     rows = [
         {"image": {"bytes": jpeg(index // 2), "path": None}, "captions": f"text {index}", "caption_ids": 10 + index}
