@@ -17,7 +17,7 @@ def parser() -> Parser:
         "One dense caption for every image of a folder or dataset. The same command continues a killed job.",
         "caption photos/ --model llava-hf/llava-1.5-7b-hf --out dense.parquet",
     )
-    parser.add_place("data", "folder of images, parquet file, Hub id, or what `vsehub train` reads")
+    parser.add_place("data", "folder of images, table (parquet, CSV, JSON lines), Hub id, or what `vsehub train` reads")
     parser.add("--model", required=True, help="Hub id or folder (llava-hf/llava-1.5-7b-hf), or a name on the server")
     parser.add("--out", required=True, help="the parquet table to write")
     sampling = {"temperature": number(0, 10), "top_p": number(above=0, most=1), "max_new_tokens": positive_int}

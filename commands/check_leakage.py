@@ -17,7 +17,7 @@ def parser() -> Parser:
         "Exit status: 0 no leak, 1 leaks, 2 bad input.",
         "check-leakage org/pairs --split_a train --split_b test",
     )
-    parser.add_place("data", "Hub id, parquet, imagefolder or json, as for training")
+    parser.add_place("data", "Hub id, table, imagefolder or json, as for training")
     parser.add_place("other", "the other source (default: the same, for two splits of it)", required=False)
     parser.add("--split_a", default="train", help="default: %(default)s")
     parser.add("--split_b", default="test", help="of OTHER (default: %(default)s)")

@@ -46,7 +46,7 @@ def parser() -> Parser:
         "the last\nsave, and the same command goes on. See also: vsehub index export, calibrate, remove.",
         "index photos/ --model org/model --out photos.index",
     )
-    parser.add_place("data", "folder of pictures, picture, scene (GeoTIFF), parquet, json or Hub id")
+    parser.add_place("data", "folder of pictures, picture, scene (GeoTIFF), table (parquet, CSV, JSON lines) or Hub id")
     parser.add("--model", help="folder or Hub id; not needed with --update")
     parser.add(
         "--out",

@@ -16,7 +16,7 @@ def parser() -> Parser:
         "command continues a killed run.",
         "teachers org/pairs --vision facebook/dinov2-base --text sentence-transformers/all-mpnet-base-v2 --out pairs/",
     )
-    parser.add_place("data", "Hub id, parquet, imagefolder or json, as for training")
+    parser.add_place("data", "Hub id, table, imagefolder or json, as for training")
     parser.add(
         "--vision",
         "--image",

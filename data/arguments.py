@@ -16,7 +16,10 @@ def underscored(word: str) -> str:
 class DataArguments:
     """Where image-text pairs come from and how they are read."""
 
-    data: str = field(default="", metadata={"help": "Hub id, parquet, imagefolder, Karpathy json or official folder."})
+    data: str = field(
+        default="",
+        metadata={"help": "Hub id, table (parquet, CSV, JSON lines), imagefolder, Karpathy json or official folder."},
+    )
     image_root: str | None = field(default=None, metadata={"help": "Folder of the image files that a manifest names."})
     data_config: str | None = field(
         default=None, metadata={"help": "Which configuration, of a dataset that has several."}

@@ -213,6 +213,8 @@ def _what_there_is(data: str, split: str, data_config: str | None, options: dict
 
 def _plain(data: str, split: str, error: Exception) -> str:
     reason = error.__cause__ or error
+    if "corresponds to no data" in str(reason):
+        return f"{data}: split {split!r} has no rows"
     return f"{data}: split {split!r} cannot be read ({type(reason).__name__}: {reason})"
 
 

@@ -2,7 +2,7 @@
 
 - a folder of pictures: all of them, or those below the subfolder of the split, if all lie in such ones;
 - a Hub id, a folder of parquet files, a folder of pictures with metadata: through `datasets.load_dataset`;
-- one parquet or jsonl file;
+- one parquet, jsonl, CSV or TSV file;
 - a Karpathy json (`dataset_flickr30k.json`, `dataset_rsicd.json`) with an image root;
 - PIR's annotations of RSICD and RSITMD, one json a split (`rsitmd_{split}.json`), with an image root;
 - the official layout of D2S-VSE: `SPLIT_caps.txt`, `SPLIT_ids.txt`, `id_mapping.json`, `NAME_SPLIT.jsonl`.
@@ -13,6 +13,7 @@ Images stay undecoded (bytes or a path) until they are used.
 import glob
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,14 @@ from .class_names import with_class_names
 from .columns import in_order, parts_of, with_column
 from .folders import holds_pictures, list_folder
 from .loading import literal, load_split
+from .text_tables import SEPARATORS, read_json_lines, read_text_table
 
 SPLIT_FOLDERS = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val", "dev"),
     "test": ("test", "testing"),
 }
+TABLES = (".parquet", ".jsonl", *SEPARATORS)
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 logger = logging.get_logger(__name__)
 
@@ -46,8 +49,9 @@ def read_source(
 ) -> Dataset:
     """Read one split of `data`; columns keep the names that the source gives them, and numbered classes become texts.
 
-    A single parquet or jsonl file, or a json list, holds one split, whatever it is called; `{split}` in the path stands
-    for the split's name. Names of files in `image_column` are names under `image_root`, if that is given.
+    A single table, or a json list, holds one split, whatever it is called; `{split}` in the path stands for the split's
+    name. Names of files in `image_column` are names under `image_root`, if that is given; without one, a table's names
+    are those of files beside the table, or else count from the working directory.
 
     Args:
         data, split: which source, and which part of it: a split, or a slice of one (`train[:10%]`).
@@ -62,13 +66,13 @@ def read_source(
     path, name = path_of(data, split), split.partition("[")[0]
     if data_config is not None and (path.is_file() or (path.is_dir() and is_folder_of_pictures(path))):
         raise ValueError(f"--data_config {data_config}: {data} has no configurations; leave it out")
-    if path.suffix in (".parquet", ".jsonl", ".json"):
+    if path.suffix in (*TABLES, ".json"):
         if not path.exists():
             raise FileNotFoundError(f"{data}: no such file")
     elif data.startswith((".", "/", "~")) and not path.exists():
         raise FileNotFoundError(f"{data}: no such file or folder")
     elif path.is_file():
-        raise ValueError(f"{data}: a source is a folder, a .parquet, .jsonl or .json file, or a Hub id")
+        raise ValueError(f"{data}: a source is a folder, a .parquet, .jsonl, .json, .csv or .tsv file, or a Hub id")
     rows = _whole(data, path, name, image_root, image_column, any_split or "{split}" in data)
     if rows is None:
         rows = load_split(data, split, data_config)
@@ -78,8 +82,12 @@ def read_source(
         rows = _sliced(rows, data, split)
     rows = with_class_names(rows, data)
     feature = rows.features.get(image_column)
-    if image_root is not None and feature is not None and getattr(feature, "dtype", None) == "string":
-        return _under_root(in_order(rows), image_column, _root(image_root, data))
+    if feature is not None and getattr(feature, "dtype", None) == "string":
+        if image_root is not None:
+            root = _root(image_root, data)
+            return _with_paths(rows, image_column, lambda name: resolve_image(root, name))
+        if path.suffix in TABLES and _are_beside(rows, image_column, path):
+            return _with_paths(rows, image_column, lambda name: os.path.join(os.path.abspath(path.parent), name))
     if image_root is not None and feature is not None and not _names_files(path, name):
         text = "%s: --image_root is not used, since column %r holds no names of files: leave it out"
         logger.warning(text, printable(data), image_column)
@@ -97,9 +105,12 @@ def _whole(
         return (_annotations if isinstance(content, list) else _karpathy)(path, content, split, root)
     if _names_files(path, split):
         return _official(path, split, _root(image_root, data))
-    if path.suffix in (".parquet", ".jsonl"):
-        kind = "parquet" if path.suffix == ".parquet" else "json"
-        return load_split(data, "train", path=kind, data_files=literal(path))
+    if path.suffix in SEPARATORS:
+        return read_text_table(path, data)
+    if path.suffix == ".jsonl":
+        return read_json_lines(path, data)
+    if path.suffix == ".parquet":
+        return load_split(data, "train", path="parquet", data_files=literal(path))
     if not path.is_dir():
         return None
     if is_folder_of_pictures(path):
@@ -152,10 +163,17 @@ def _relative(images: pa.Array, root: Path) -> pa.Array | None:
     return pa.array([path.relative_to(root).as_posix() for path in paths], pa.string())
 
 
-def _under_root(rows: Dataset, image_column: str, root: Path) -> Dataset:
-    """Turn names of files into paths under the root."""
+def _are_beside(rows: Dataset, image_column: str, table: Path) -> bool:
+    """Whether the first file that a table names lies beside it; if not, names count from the working directory."""
+    first = next((name for name in rows[:100][image_column] if name), None)
+    return first is not None and os.path.exists(os.path.join(table.parent, first))
+
+
+def _with_paths(rows: Dataset, image_column: str, path_of_name: Callable[[str], str]) -> Dataset:
+    """Turn names of files into paths."""
+    rows = in_order(rows)
     paths = (
-        pa.array([None if name is None else resolve_image(root, name) for name in part.to_pylist()], pa.string())
+        pa.array([path_of_name(name) if name else None for name in part.to_pylist()], pa.string())
         for part in parts_of(rows, image_column)
     )
     names = f"{image_column} as named"  # removed when the paths are there: without columns there are no rows
