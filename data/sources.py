@@ -2,7 +2,7 @@
 
 - a folder of pictures: all of them, or those below the subfolder of the split, if all lie in such ones;
 - a Hub id, a folder of parquet files, a folder of pictures with metadata: through `datasets.load_dataset`;
-- one parquet, jsonl, CSV or TSV file;
+- one table: parquet, Arrow, JSON lines, CSV, TSV; or a webdataset tar;
 - a Karpathy json (`dataset_flickr30k.json`, `dataset_rsicd.json`) with an image root;
 - PIR's annotations of RSICD and RSITMD, one json a split (`rsitmd_{split}.json`), with an image root;
 - the official layout of D2S-VSE: `SPLIT_caps.txt`, `SPLIT_ids.txt`, `id_mapping.json`, `NAME_SPLIT.jsonl`.
@@ -34,7 +34,8 @@ SPLIT_FOLDERS = {
     "validation": ("validation", "valid", "val", "dev"),
     "test": ("test", "testing"),
 }
-TABLES = (".parquet", ".jsonl", *SEPARATORS)
+BINARY = {".parquet": "parquet", ".arrow": "arrow", ".tar": "webdataset"}  # tables, by the names that `datasets` has
+TABLES = (*BINARY, ".jsonl", *SEPARATORS)
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 logger = logging.get_logger(__name__)
 
@@ -72,7 +73,7 @@ def read_source(
     elif data.startswith((".", "/", "~")) and not path.exists():
         raise FileNotFoundError(f"{data}: no such file or folder")
     elif path.is_file():
-        raise ValueError(f"{data}: a source is a folder, a .parquet, .jsonl, .json, .csv or .tsv file, or a Hub id")
+        raise ValueError(f"{data}: a source is a folder, a file ({', '.join(TABLES)}, .json), or a Hub id")
     rows = _whole(data, path, name, image_root, image_column, any_split or "{split}" in data)
     if rows is None:
         rows = load_split(data, split, data_config)
@@ -82,12 +83,13 @@ def read_source(
         rows = _sliced(rows, data, split)
     rows = with_class_names(rows, data)
     feature = rows.features.get(image_column)
-    if feature is not None and getattr(feature, "dtype", None) == "string":
+    if getattr(feature, "dtype", None) in ("string", "large_string", "string_view"):
         if image_root is not None:
             root = _root(image_root, data)
             return _with_paths(rows, image_column, lambda name: resolve_image(root, name))
-        if path.suffix in TABLES and _are_beside(rows, image_column, path):
-            return _with_paths(rows, image_column, lambda name: os.path.join(os.path.abspath(path.parent), name))
+        folder = path if path.is_dir() else path.parent
+        if path.exists() and _are_in(folder, rows, image_column):
+            return _with_paths(rows, image_column, lambda name: os.path.join(os.path.abspath(folder), name))
     if image_root is not None and feature is not None and not _names_files(path, name):
         text = "%s: --image_root is not used, since column %r holds no names of files: leave it out"
         logger.warning(text, printable(data), image_column)
@@ -109,8 +111,8 @@ def _whole(
         return read_text_table(path, data)
     if path.suffix == ".jsonl":
         return read_json_lines(path, data)
-    if path.suffix == ".parquet":
-        return load_split(data, "train", path="parquet", data_files=literal(path))
+    if path.suffix in BINARY:
+        return load_split(data, "train", path=BINARY[path.suffix], data_files=literal(path))
     if not path.is_dir():
         return None
     if is_folder_of_pictures(path):
@@ -163,10 +165,10 @@ def _relative(images: pa.Array, root: Path) -> pa.Array | None:
     return pa.array([path.relative_to(root).as_posix() for path in paths], pa.string())
 
 
-def _are_beside(rows: Dataset, image_column: str, table: Path) -> bool:
-    """Whether the first file that a table names lies beside it; if not, names count from the working directory."""
+def _are_in(folder: Path, rows: Dataset, image_column: str) -> bool:
+    """Whether names count from the folder of their table, where the first one lies, or from the working directory."""
     first = next((name for name in rows[:100][image_column] if name), None)
-    return first is not None and os.path.exists(os.path.join(table.parent, first))
+    return first is not None and os.path.exists(os.path.join(folder, first))
 
 
 def _with_paths(rows: Dataset, image_column: str, path_of_name: Callable[[str], str]) -> Dataset:
@@ -238,7 +240,9 @@ def _pictures(path: Path, root: Path | None, image_column: str) -> Dataset:
     for problem in (f"{bad}: {why}" for bad, why in folder.refused.items()):
         logger.warning("left out: %s", printable(problem))
     if folder.others:
-        logger.warning("left out: %s: no pictures (%s)", printable(root or path), printable(folder.told))
+        tables = {".csv", ".tsv", ".jsonl", ".json"} & set(folder.others)
+        remedy = f"; where captions stand in a table, name that as the data: {path}/NAME{min(tables)}" if tables else ""
+        logger.warning("left out: %s", printable(f"{root or path}: no pictures ({folder.told}){remedy}"))
     paths = [os.path.abspath(name) for name in folder.pictures if _is_unicode(name)]
     if len(paths) < len(folder.pictures):
         logger.warning("left out: %d files whose names are not Unicode: rename them", len(folder.pictures) - len(paths))

@@ -1,9 +1,14 @@
 """CSV, TSV and JSON lines: values stay as they are written; what would be lost or guessed is refused."""
 
+import io
 import json
+import os
+import tarfile
 
+import pyarrow as pa
 import pytest
 from photos import jpeg
+from pyarrow import parquet
 
 from vsehub.data.arguments import DataArguments
 from vsehub.data.rows import prepare_rows
@@ -102,3 +107,40 @@ def test_a_missing_value_as_python_writes_it_does_not_hide_the_texts(tmp_path, t
     path = table(tmp_path, "rows.jsonl", "\n".join(lines))
     rows = read_source(str(path), "train")
     assert rows["captions"][:] == [None, texts] and "Json" not in str(rows.features["captions"])
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view()])
+def test_files_of_a_folder_of_tables_are_found_in_it_or_below_the_image_root(tmp_path, kind):
+    (tmp_path / "a.jpg").write_bytes(jpeg())
+    (tmp_path / "tables").mkdir()
+    names = pa.array(["../a.jpg"], kind)
+    parquet.write_table(pa.table({"image": names, "captions": ["a dog"]}), tmp_path / "tables" / "train.parquet")
+    (path,) = read(tmp_path / "tables")["image"]
+    assert os.path.samefile(path, tmp_path / "a.jpg")
+    parquet.write_table(pa.table({"image": pa.array(["a.jpg"], kind)}), tmp_path / "rows.parquet")
+    (path,) = read(tmp_path / "rows.parquet", image_root=str(tmp_path))["image"]
+    assert os.path.samefile(path, tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("kind", ["arrow", "tar"])
+def test_arrow_files_and_webdataset_tars_are_tables(tmp_path, kind):
+    path = tmp_path / f"rows.{kind}"
+    if kind == "arrow":
+        rows = pa.table({"jpg": [jpeg()], "txt": ["a dog"]})
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, rows.schema) as writer:
+            writer.write_table(rows)
+    else:
+        with tarfile.open(path, "w") as tar:
+            for name, content in (("0.jpg", jpeg()), ("0.txt", b"a dog")):
+                entry = tarfile.TarInfo(name)
+                entry.size = len(content)
+                tar.addfile(entry, io.BytesIO(content))
+    args = DataArguments(data=str(path), image_column="jpg", captions_column="txt")
+    assert prepare_rows(args, "train", None, need_dense=False)["captions"] == [["a dog"]]
+
+
+def test_a_folder_of_pictures_with_a_table_says_how_to_read_the_table(tmp_path, caplog):
+    (tmp_path / "a.jpg").write_bytes(jpeg())
+    (tmp_path / "captions.csv").write_text("image,captions\na.jpg,a dog\n")
+    assert read(tmp_path).keys() == {"image"}
+    assert f"name that as the data: {tmp_path}/NAME.csv" in caplog.text
