@@ -1,5 +1,6 @@
 """`vsehub search INDEX "a red boat"`: the pictures nearest to a text, a picture, or a picture changed by a text."""
 
+import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,6 +66,17 @@ def parser() -> Parser:
     return parser
 
 
+class Once(argparse.Action):
+    """Keep a condition, and refuse a second one: it would take the place of the first, and seem to be added to it."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        """Keep a value."""
+        if getattr(namespace, self.dest) is not None:
+            join = ", with `and` between the conditions" if self.dest == "where" else ""
+            parser.error(f"--{self.dest} is given twice: give it once{join}")
+        setattr(namespace, self.dest, values)
+
+
 def add_parts(parser: Parser):
     """Add the flags of queries with several parts, and of conditions."""
     more = {"action": "append", "default": []}
@@ -72,9 +84,10 @@ def add_parts(parser: Parser):
     parser.add("--minus", **more, metavar="TEXT", help="a text to take from the query")
     parser.add("--plus_image", **more, metavar="FILE", help="a picture to add; with a weight: q.jpg:0.5")
     parser.add("--minus_image", **more, metavar="FILE", help="a picture to take from the query")
-    parser.add("--like", metavar="ID", help="an item of the index as the query, which is itself no hit")
-    parser.add("--where", metavar="CONDITION", help="on fields of the hits: \"width >= 1000 and collection != 'old'\"")
-    parser.add("--path", metavar="PATTERN", help='of the files of the hits: "2024/*"')
+    parser.add("--like", action=Once, metavar="ID", help="an item of the index as the query, which is itself no hit")
+    about = "on fields of the hits: \"width >= 1000 and collection != 'old'\""
+    parser.add("--where", action=Once, metavar="CONDITION", help=about)
+    parser.add("--path", action=Once, metavar="PATTERN", help='of the files of the hits: "2024/*"')
 
 
 def parts_of(args) -> dict:

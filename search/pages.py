@@ -49,21 +49,21 @@ def html_page(
     cells = []
     for place, hit in enumerate(hits, 1):
         link = link_of(hit)
-        name = html.escape(hit.id if link is None else link)
+        name = _escaped(hit.id if link is None else link)
         target = None if link is None else quote(link)  # a name with a colon would be an address
         try:
             image = picture_of(hit)
             picture = "" if image is None else _thumbnail(image, hit.caption or link or hit.id)
         except (BadImageError, OSError) as error:  # moved or damaged since it was indexed
-            picture, target = f"<p>{html.escape(str(error))}</p>", None
+            picture, target = f"<p>{_escaped(error)}</p>", None
         if target is not None:
             picture, name = (f'<a href="{target}">{part}</a>' if part else "" for part in (picture, name))
-        caption = f"<br>{html.escape(hit.caption)}" if hit.caption else ""
+        caption = f"<br>{_escaped(hit.caption)}" if hit.caption else ""
         cells.append(f"<li>{picture}<b>{place}. {hit.score:.3f}</b>{caption}<br><small>{name}</small></li>")
-    title = html.escape(query)
+    title = _escaped(query)
     asked = _thumbnail(query_image, "the picture that was searched for") if query_image is not None else ""
-    body = f"<ol>\n{chr(10).join(cells)}\n</ol>" if cells else f"<p>{html.escape(nothing)}</p>"
-    below = f"<p><small>{html.escape(about)}</small></p>" if about else ""
+    body = f"<ol>\n{chr(10).join(cells)}\n</ol>" if cells else f"<p>{_escaped(nothing)}</p>"
+    below = f"<p><small>{_escaped(about)}</small></p>" if about else ""
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -248,7 +248,12 @@ def _places(settings: dict) -> list[str]:
 
 def _thumbnail(image, alternative: str) -> str:
     data = base64.b64encode(small_jpeg(image)).decode()
-    return f'<img alt="{html.escape(alternative)}" src="data:image/jpeg;base64,{data}">'
+    return f'<img alt="{_escaped(alternative)}" src="data:image/jpeg;base64,{data}">'
+
+
+def _escaped(text: object) -> str:
+    """A text that a page shows, and neither it nor the direction of its writing obeys."""
+    return html.escape(printable(text))
 
 
 def small_jpeg(image, side: int = THUMBNAIL) -> bytes:

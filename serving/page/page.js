@@ -4,6 +4,8 @@
 const at = (id) => document.getElementById(id);
 const ORIGINS = { model: ", which is the model's default, from its validation", index: ", calibrated for this index" };
 const LARGEST = 4_000_000; // bytes of a picture that is sent as it is; a larger one is made smaller first
+// characters that the page would obey: controls but tab and newline, and marks that turn the writing direction
+const CONTROLS = /[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]/g;
 let kept = null; // the token, where the browser keeps nothing for this page (in a frame, for instance)
 let picture = null; // of the query: a data URL
 let like = null; // {id, name} of the hit that is the query
@@ -118,7 +120,8 @@ async function search() {
 function draw(found) {
   urls.forEach(URL.revokeObjectURL);
   urls = [];
-  at("hits").replaceChildren(...found.hits.map(card));
+  const hits = found.hits.map((hit) => ({ ...hit, name: shown(hit.name), caption: hit.caption && shown(hit.caption) }));
+  at("hits").replaceChildren(...hits.map(card));
   if (found.hits.length) return tell(`${found.hits.length} of ${found.rows.toLocaleString()}, nearest first`);
   if (found.cutoff === null || !found.rows) return tell("The index is empty.");
   tell(`Nothing comes nearer than the cut-off, ${found.cutoff.toFixed(3)}${ORIGINS[found.cutoff_from] ?? ""}. `);
@@ -127,6 +130,10 @@ function draw(found) {
     at("cutoff").onchange();
     search();
   }));
+}
+
+function shown(text) {
+  return text.replace(CONTROLS, (one) => `\\u${one.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
 function card(hit, place) {
@@ -256,7 +263,7 @@ async function start() {
     at("cutoff").options[0].textContent = about.cutoff === null ? "none is calibrated"
       : about.cutoff_from === "model" ? "the model's default" : "as calibrated";
     at("count").max = about.limits.hits;
-    at("examples").append(...about.examples.map((text) => button(text, () => {
+    at("examples").append(...about.examples.map((text) => button(shown(text), () => {
       setLike(null);
       setPicture(null);
       at("words").value = text;

@@ -9,6 +9,7 @@ from markup import tags_of
 from PIL import Image
 from rasters import write_raster
 
+from vsehub.files.text import CONTROLS
 from vsehub.processing.pixels import BadImageError
 from vsehub.processing.places import NoPlaceError
 from vsehub.search.cutoff import Cutoff
@@ -62,6 +63,7 @@ def test_nothing_in_a_name_or_caption_becomes_markup(name):
         "a",
     }
     assert not any(attribute.startswith("on") for attribute, _ in tags.attributes)
+    assert CONTROLS.search(page) is None
     nothing = html_page(name, [], gone, nothing=f"Nothing: {name}")
     assert "Nothing: " in nothing and tags_of(nothing).found <= tags.found
 

@@ -170,12 +170,12 @@ def test_a_server_with_a_token_asks_for_it_once(opened, index_folder):
 def test_nothing_in_a_name_or_caption_becomes_markup(opened, tmp_path, tiny_folder, tiny_pictures):
     hostile = "<img src=x onerror=\"document.title='owned'\"><b>bold</b>"
     retriever = Retriever.from_pretrained(tiny_folder)
-    tiny_pictures[0].save(tmp_path / "<b>a&amp;'.png")
-    retriever.add_images([tmp_path / "<b>a&amp;'.png"], captions=[hostile])
+    tiny_pictures[0].save(tmp_path / "<b>a&amp;'\u202e.png")
+    retriever.add_images([tmp_path / "<b>a&amp;'\u202e.png"], captions=[hostile])
     retriever.save(tmp_path / "index")
     with running(tmp_path / "index") as address:
         page = opened(f"{address}/?q=%3Cb%3Edog")
-        assert hits_of(page, 1)[0][0] == "<b>a&amp;'.png"
+        assert hits_of(page, 1)[0][0] == "<b>a&amp;'\\u202e.png"
         assert hostile in page.locator("#hits li").inner_text() and page.title() == "Search pictures"
         page.goto("about:blank")
 
