@@ -128,6 +128,14 @@ def _names_files(path: Path, split: str) -> bool:
     return path.suffix == ".json" or (path / f"{split}_caps.txt").exists() or (path / "id_mapping.json").exists()
 
 
+def is_one_table(data: str, *splits: str) -> bool:
+    """Whether these splits, or slices of them, are all read from one file that has no splits of its own."""
+    path = path_of(data, splits[0])
+    if any(path_of(data, split) != path for split in splits) or not path.is_file():
+        return False
+    return path.suffix in TABLES or (path.suffix == ".json" and isinstance(_json(path), list))
+
+
 def _sliced(rows: Dataset, data: str, split: str) -> Dataset:
     """The rows of a slice, cut as `datasets` cuts it.
 

@@ -27,6 +27,7 @@ from ..hub_cards.model_card import write_model_card
 from .arguments import RetrievalTrainingArguments, TowerArguments
 from .bad_pictures import tell_bad_pictures
 from .checkpoints import refuse_non_finite
+from .held_out import parts_of_one_split, without_pictures_of
 from .limits import check_fsdp, check_lora, check_metric_of_rows, check_settings, metric_of
 from .progress import is_silent, places_lines, say
 from .recipe import given_names, parse_stages
@@ -214,6 +215,7 @@ def read_splits(
     """
     reports = str(args.root) if args.training.process_index == 0 else None  # one process writes bad_samples.jsonl
     data = args.data
+    of_one_split = parts_of_one_split(data)
     needs = {"need_captions": need_captions}
     later = {"pictures_later": pictures_later, "keep_report": pictures_later and args.resume is not None}
     if data.streaming:
@@ -226,6 +228,8 @@ def read_splits(
             data, data.train_split, reports, need_dense, data.max_train_images, need_label, **needs, **later
         )
     evaluation = prepare_rows(data, data.eval_split, reports, False, data.max_eval_images, **needs)
+    if of_one_split and isinstance(train, Dataset):
+        train = without_pictures_of(train, evaluation, told=reports is not None)
     if need_captions and len(evaluation) <= FEWEST and reports is not None:
         print(
             f"{data.eval_split}: {len(evaluation)} picture{'s' * (len(evaluation) > 1)} to evaluate on; among so few "
