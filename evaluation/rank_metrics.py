@@ -68,15 +68,6 @@ def average_precisions_at_r(groups: TieGroups) -> np.ndarray:
     return _per_query(groups, groups.positives / groups.tied * precision / relevant)
 
 
-def binary_ndcgs(groups: TieGroups, k: int) -> np.ndarray:
-    """NDCG@k with gain 1 and discount log2(rank + 1), (Q,); graded gains are in `graded.py`."""
-    discounts = np.cumsum(np.r_[0.0, 1 / np.log2(np.arange(k) + 2)])
-    start, end = np.minimum(groups.above, k), np.minimum(groups.above + groups.tied, k)
-    gain = groups.positives / groups.tied * (discounts[end] - discounts[start])
-    ideal = discounts[np.minimum(_relevant(groups), k)]
-    return _per_query(groups, gain / ideal[groups.query])
-
-
 def _relevant(groups: TieGroups) -> np.ndarray:
     """How many positives each query has, (Q,)."""
     return np.bincount(groups.query, groups.positives, groups.num_queries).astype(np.int64)
@@ -89,7 +80,6 @@ def _per_query(groups: TieGroups, values: np.ndarray) -> np.ndarray:
 __all__ = [
     "average_precisions_at_r",
     "best_groups",
-    "binary_ndcgs",
     "first_ranks",
     "r_precisions",
     "recalls",

@@ -33,7 +33,7 @@ def embedding_facts(source: str, rows, split: str, dtype: str, max_length: int |
     """
     return {
         "model": Path(source).resolve().name if Path(source).is_dir() else source,
-        "revision": model_revision(source, **loading),
+        "revision": model_revision(source, loading["revision"]),
         "data": data_fingerprint(rows),
         "split": split,
         "dtype": dtype,
@@ -42,10 +42,10 @@ def embedding_facts(source: str, rows, split: str, dtype: str, max_length: int |
     }
 
 
-def model_revision(source: str, revision: str | None = None, trust_remote_code: bool = False) -> str:
+def model_revision(source: str, revision: str | None = None) -> str:
     """The commit of a Hub repository that was loaded, or a digest of all weights and settings of a folder."""
     if not Path(source).is_dir():
-        return str(Path(snapshot_of(source, revision=revision) or "None").name)
+        return Path(snapshot_of(source, revision=revision) or "None").name
     return remembered(source, folder_state(source), ["folder"], lambda: folder_digest(source))
 
 

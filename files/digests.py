@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 CHUNK = 1 << 22  # bytes read at a time
-ENDS = 1 << 16  # bytes at both ends of a file that `sampled_digest` reads
+ENDS = 1 << 16  # bytes at both ends of a picture that `picture_digest` reads
 
 
 def fingerprint(model, digest: str | None = None, source: str | None = None, revision: str | None = None) -> dict:
@@ -74,21 +74,6 @@ def folder_digest(folder: str | Path) -> str:
         digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size} ".encode())
         _read_into(digest, path)
     return f"sha256:{digest.hexdigest()[:16]}"
-
-
-def sampled_digest(folder: str | Path) -> str:
-    """Digest of names, sizes, first and last 64 KB of a folder's files, 12 digits: all of a 26 GB model is minutes."""
-    digest = hashlib.sha256()
-    for name in sorted(os.listdir(folder)):
-        path = os.path.join(folder, name)
-        if name.startswith(".") or not os.path.isfile(path):
-            continue
-        with open(path, "rb") as file:
-            size = os.path.getsize(path)
-            digest.update(f"{name} {size} ".encode("utf-8", "backslashreplace") + file.read(ENDS))
-            file.seek(max(0, size - ENDS))
-            digest.update(file.read())
-    return digest.hexdigest()[:12]
 
 
 def file_digest(path: str | Path) -> str:
@@ -160,7 +145,6 @@ __all__ = [
     "pictures_digest",
     "row_digest",
     "rows_digest",
-    "sampled_digest",
     "settings_digest",
     "tower_digest",
     "weights_digest",

@@ -65,7 +65,7 @@ def files_to_ship(folder: str | Path) -> list[tuple[str, Path]]:
     names = [path.relative_to(folder).as_posix() for path in sorted([*folder.glob("*"), *folder.glob("*/*")])]
     files = [(name, folder / name) for name in names if is_listed(name, shown) and (folder / name).is_file()]
     for name, path in files:
-        _check_place(name, path, folder)
+        _check_place(path, folder)
         _check_content(name, path)
     return files
 
@@ -82,7 +82,7 @@ def is_listed(name: str, shown: Iterable[str] = ()) -> bool:
     return name.endswith(".py") and CODE.fullmatch(name.removesuffix(".py")) is not None
 
 
-def _check_place(name: str, path: Path, folder: Path):
+def _check_place(path: Path, folder: Path):
     """Refuse a link out of the folder; links of a snapshot in the Hub's cache to its blobs are allowed."""
     place, home = path.resolve(), folder.resolve()
     blobs = home.parent.parent / "blobs" if home.parent.name == "snapshots" else None

@@ -36,7 +36,7 @@ _width, _share_or_steps = whole(1, 65_536), number(0, 2**31 - 1)
 RANGES = {  # flag -> the type that reads it
     **dict.fromkeys(("projection_dim", "lora_rank", "matryoshka"), _width),
     **dict.fromkeys(("num_mask_tokens", "decoder_heads", "attention_heads", "filter_size"), whole(1, 65_536)),
-    **dict.fromkeys(("decoder_layers",), whole(1, 1024)),
+    "decoder_layers": whole(1, 1024),
     **dict.fromkeys(("instruction_layers", "cycles"), whole(0, 1024)),
     "image_size": pixels,
     "bands": positive_int,
@@ -151,7 +151,7 @@ def check_settings(stage: str, training: TrainingArguments):
     check_reports(training)
     check_schedule(training)
     table = REFUSED if stage == "prior" else {**REFUSED, **REFUSED_FOR_PAIRS}
-    plain = unset(type(training))
+    plain = default_settings(type(training))
     for name, reason in table.items():
         if hasattr(training, name) and getattr(training, name) != plain[name]:
             raise ValueError(f"--{name} {getattr(training, name)}: {reason}")
@@ -311,8 +311,8 @@ def check_fsdp(training: TrainingArguments, cached_tail: bool = False):
             raise ValueError(f"--fsdp and {flag}: weights are not whole when it needs them; leave one of the two out")
 
 
-def unset(kind: type[TrainingArguments]) -> dict:
-    """Each setting as it is when it was not given."""
+def default_settings(kind: type[TrainingArguments]) -> dict:
+    """The default of each setting."""
     # TrainingArguments set up the processes anew when they are made: those of the run must stay as they are.
     states = [(state, dict(state._shared_state)) for state in (PartialState, AcceleratorState)]
     plain = kind(output_dir="unset", use_cpu=True, eval_strategy="no", save_strategy="no", load_best_model_at_end=False)

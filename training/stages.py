@@ -74,17 +74,15 @@ class StageArguments:
         Raises:
             ValueError, FileNotFoundError: with the flag and the remedy.
         """
-        if not self.data.data:
+        data = self.data
+        if not data.data:
             raise ValueError("say what to train on: --data PATH or Hub id")
-        if self.data.data.startswith(("/", ".", "~")) and not path_of(self.data.data, self.data.train_split).exists():
-            raise FileNotFoundError(f"--data {self.data.data}: no such file or folder")
+        if data.data.startswith(("/", ".", "~")) and not path_of(data.data, data.train_split).exists():
+            raise FileNotFoundError(f"--data {data.data}: no such file or folder")
         for name in ("vision", "text", *self.model.sources):
             source = getattr(self.model, name)
             if source and source.startswith(("/", ".", "~")) and not Path(source).is_dir():
                 raise FileNotFoundError(f"--{name} {source}: no such folder")
-        data = self.data
-        if data.data.startswith(("/", ".", "~")) and "{split}" not in data.data and not Path(data.data).exists():
-            raise FileNotFoundError(f"--data {data.data}: no such file or folder")
         if TEST.search(data.eval_split.lower()):
             raise ValueError(
                 f"--eval_split {data.eval_split}: the best epoch is chosen there, so it cannot be a test split; name a "

@@ -60,10 +60,6 @@ class TwoViewModel(nn.Module):
         return {"loss": nt_xent(one, other, self.temperature)}
 
 
-class TwoViewTrainer(SealedCheckpoints):
-    """A Trainer whose checkpoints are whole or absent."""
-
-
 def pool_image(backbone: nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     """Mean of the image's tokens, (N, G_I)."""
     return image_tokens(backbone, inputs["pixel_values"]).mean(1)
@@ -77,7 +73,19 @@ def pool_text(backbone: nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Ten
 
 
 def train_image_teacher(source: str, rows: Rows, out: Path, size: int, augmentation: str, settings: dict) -> str:
-    """Fine-tune a vision backbone on two views of each image; return its folder."""
+    """Fine-tune a vision backbone on two views of each image; return its folder.
+
+    Args:
+        source: Hub id or folder of the backbone.
+        rows: prepared rows.
+        out: where it is saved; a backbone that is there is not trained again.
+        size: pixels of a side of the augmented views.
+        augmentation: a name of `AUGMENTATIONS`, not `none`.
+        settings: `epochs`, `batch_size`, `learning_rate`, `temperature`, `seed`, `use_cpu`.
+
+    Raises:
+        ValueError: an augmentation that changes nothing.
+    """
     processor = AutoImageProcessor.from_pretrained(source, backend="pil", trust_remote_code=False)
     augment = AUGMENTATIONS[augmentation]
     if augment is None:
@@ -88,8 +96,8 @@ def train_image_teacher(source: str, rows: Rows, out: Path, size: int, augmentat
         return augment(picture, size, rng), augment(picture, size, rng)
 
     def collate(items: list[tuple]) -> dict[str, dict[str, torch.Tensor]]:
-        pixels = (processor(list(images), return_tensors="pt")["pixel_values"] for images in zip(*items))
-        return dict(zip(("first", "second"), ({"pixel_values": x} for x in pixels)))
+        first, second = (processor(list(images), return_tensors="pt")["pixel_values"] for images in zip(*items))
+        return {"first": {"pixel_values": first}, "second": {"pixel_values": second}}
 
     model = TwoViewModel(load_tower(source, "vision_config"), pool_image, settings["temperature"])
     return _fit(model, TwoViews(rows, draw, settings["seed"]), collate, processor, out, settings)
@@ -111,7 +119,10 @@ def several_captions(rows: Rows) -> list[list[str]]:
 
 
 def train_text_teacher(source: str, rows: Rows, out: Path, settings: dict) -> str:
-    """Fine-tune a text backbone on two captions of each image; return its folder."""
+    """Fine-tune a text backbone on two captions of each image; return its folder.
+
+    Arguments are those of `train_image_teacher`, errors those of `several_captions`.
+    """
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     several = several_captions(rows)
 
@@ -119,9 +130,11 @@ def train_text_teacher(source: str, rows: Rows, out: Path, settings: dict) -> st
         return tuple(rng.choice(sorted(set(captions)), 2, replace=False).tolist())
 
     def collate(items: list[tuple]) -> dict[str, dict[str, torch.Tensor]]:
-        tokens = (tokenize(tokenizer, texts, max_length=128) for texts in zip(*items))
-        names = ("input_ids", "attention_mask")
-        return dict(zip(("first", "second"), ({name: x[name] for name in names} for x in tokens)))
+        views = {}
+        for name, texts in zip(("first", "second"), zip(*items)):
+            tokens = tokenize(tokenizer, texts, max_length=128)
+            views[name] = {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"]}
+        return views
 
     model = TwoViewModel(load_tower(source, "text_config"), pool_text, settings["temperature"])
     return _fit(model, TwoViews(several, draw, settings["seed"]), collate, tokenizer, out, settings)
@@ -151,7 +164,7 @@ def _fit(model: TwoViewModel, dataset: TwoViews, collate: Callable, preparation:
             report_to="none",
         )
         check_launch(arguments)
-        trainer = TwoViewTrainer(model=model, args=arguments, train_dataset=dataset, data_collator=collate)
+        trainer = SealedCheckpoints(model=model, args=arguments, train_dataset=dataset, data_collator=collate)
         newest = newest_whole(work)
         trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
         refuse_non_finite([model])

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import MISSING, fields
 from typing import Any, NamedTuple
 
-from .limits import unset
+from .limits import default_settings
 from .own_arguments import (
     PIRModelArguments,
     PIRObjectiveArguments,
@@ -45,8 +45,7 @@ class Void(NamedTuple):
 
     Args:
         names: of the settings.
-        where: name -> value of the others; a bool stands for every value that is as true, a function for those of which
-            it is true.
+        where: name -> value of the others; True stands for every value that counts as true, False for every other.
         remedy: what to do instead of leaving it out; none: one of the two has to go.
         allowed: a value that says the same as the others do.
     """
@@ -111,7 +110,7 @@ def refuse_without_effect(stages: Mapping[str, Any], given: Collection[str], own
         ValueError: with the flag, what makes it void, and the remedy.
     """
     _refuse_of_other_stages(stages, own)
-    before = {stage: _unset(args) for stage, args in stages.items()}
+    before = {stage: _defaults(args) for stage, args in stages.items()}
     read = {stage: _settings(args) | {name: before[stage][name] for name in UNUSED[stage] & before[stage].keys()}
             for stage, args in stages.items()}  # fmt: skip
     for rule in VOID:
@@ -147,7 +146,7 @@ def _refuse_clashes(stage: str, settings: Mapping[str, Any], given: Collection[s
 def _refuse_of_other_stages(stages: Mapping[str, Any], own: Mapping[str, Collection[str]]):
     """Refuse what was written for one stage (`--pretrain.distance l1`) which does not read it."""
     for stage, args in stages.items():
-        settings, before = _settings(args), _unset(args)
+        settings, before = _settings(args), _defaults(args)
         for name in sorted(UNUSED.get(stage, set()) & set(own.get(stage, ()))):
             if name in settings and settings[name] != before[name]:
                 raise ValueError(
@@ -161,9 +160,9 @@ def _settings(args: Any) -> dict[str, Any]:
     return {item.name: getattr(part, item.name) for part in parts for item in fields(part)}
 
 
-def _unset(args: Any) -> dict[str, Any]:
-    """Each setting as it is where nobody gave it."""
-    found = unset(type(args.training))
+def _defaults(args: Any) -> dict[str, Any]:
+    """The default of each setting of a stage."""
+    found = default_settings(type(args.training))
     own = (*fields(args.model), *fields(args.data), *fields(args.objective), *fields(RetrievalArguments))
     return found | {item.name: item.default for item in own if item.default is not MISSING}
 
@@ -178,7 +177,7 @@ def _holds(rule: Void, settings: Mapping[str, Any]) -> bool:
 def _is(actual: Any, wanted: Any) -> bool:
     if isinstance(wanted, bool):
         return bool(actual) == wanted
-    return wanted(actual) if callable(wanted) else getattr(actual, "value", actual) == wanted
+    return getattr(actual, "value", actual) == wanted
 
 
 def _told(name: str, value: Any, rule: Void, settings: Mapping[str, Any]) -> str:

@@ -14,7 +14,6 @@ from vsehub.evaluation import counting, rank_metrics
 from vsehub.evaluation.counting import tie_groups, unique_pairs
 from vsehub.evaluation.rank_metrics import (
     average_precisions_at_r,
-    binary_ndcgs,
     first_ranks,
     r_precisions,
     recalls,
@@ -28,13 +27,11 @@ def in_order(right, k):
     """Each metric of one ranked list of hits (1) and misses (0), by its definition."""
     wanted = sum(right)
     precision = [sum(right[: r + 1]) / (r + 1) for r in range(len(right))]
-    ideal = sum(1 / math.log2(r + 2) for r in range(min(k, wanted)))
     return {
         "recall": float(any(right[:k])),
         "rank": right.index(1) + 1,
         "r_precision": sum(right[:wanted]) / wanted,
         "map": sum(p for p, hit in zip(precision[:wanted], right) if hit) / wanted,
-        "ndcg": sum(hit / math.log2(r + 2) for r, hit in enumerate(right[:k])) / ideal,
     }
 
 
@@ -59,7 +56,6 @@ def test_every_metric_equals_all_orders(seed, gallery, k):
         "rank": first_ranks(groups),
         "r_precision": r_precisions(groups),
         "map": average_precisions_at_r(groups),
-        "ndcg": binary_ndcgs(groups, k),
     }
     for query in range(2):
         expected = in_all_orders(scores[query].tolist(), right[query].astype(int).tolist(), k)

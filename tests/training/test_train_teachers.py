@@ -29,7 +29,7 @@ def test_teachers_learn_from_the_data_first_and_only_once(taught, monkeypatch, c
     teacher = teachers.TextTeacher(str(folder / "text"), "cpu")
     text = teacher.embed(teacher.prepare(rows[5]["captions"][:1]))[0]
     assert torch.allclose(read_teachers(rows).text[5][0].float(), torch.from_numpy(text).float(), atol=2e-3)
-    monkeypatch.setattr(train_teachers, "TwoViewTrainer", None)  # training again would fail
+    monkeypatch.setattr(train_teachers, "SealedCheckpoints", None)  # training again would fail
     assert main([*teachers_command(root, "learned"), *flags]) == 0
     losses = []
     for path in (root / "vit", folder / "image"):  # what it was trained for: views of one image are alike
