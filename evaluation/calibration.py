@@ -6,8 +6,7 @@ from torch.nn import functional as F
 
 
 def calibrate_logit_scale(image_embeds, text_embeds, text_to_image, candidates: int = 10, seed: int = 0) -> float:
-    """Find the factor on cosines that maximises the likelihood of the right caption in a softmax with random wrong
-    ones.
+    """Find the factor on cosines with which a softmax over one right and some random wrong captions is calibrated.
 
     Every image is compared with one of its captions and `candidates - 1` captions of other images; the factor minimises
     the mean cross-entropy, which is convex in it. It changes no ranking.

@@ -97,7 +97,8 @@ def separability(image_embeds, text_embeds) -> float:
     Mean of the two modalities; a tie counts half. 50 where the means are equal, 100 where a plane between them keeps
     images and texts apart.
     """
-    images, texts = (finite_embeddings(e, n).double() for e, n in ((image_embeds, "image"), (text_embeds, "text")))
+    images = finite_embeddings(image_embeds, "image").double()
+    texts = finite_embeddings(text_embeds, "text").double()
     between = images.mean(0) - texts.mean(0)
     middle = (images.mean(0) + texts.mean(0)) @ between / 2
     sides = (images @ between - middle).sign(), (middle - texts @ between).sign()

@@ -23,10 +23,11 @@ def same_words(text: str) -> str:
 
 def captions_are_shared(texts, text_to_image) -> bool:
     """Whether two images have a caption in common."""
-    owner = {}
-    return any(
-        owner.setdefault(same_words(text), int(image)) != int(image) for text, image in zip(texts, text_to_image)
-    )
+    first_image: dict[str, int] = {}
+    for text, image in zip(texts, text_to_image):
+        if first_image.setdefault(same_words(text), int(image)) != int(image):
+            return True
+    return False
 
 
 def add_duplicate_aware(outcomes: Outcomes, image_embeds, text_embeds, text_to_image, texts, ks=(1, 5, 10)):
@@ -58,6 +59,7 @@ def duplicate_aware_metrics(image_embeds, text_embeds, text_to_image, texts, ks=
         text_embeds: (T, D).
         text_to_image: (T,) row of the image that each text belongs to.
         texts: the T captions.
+        ks: of the recalls.
 
     Returns:
         `duplicate_aware_image_to_text_recall@k`, `duplicate_aware_text_to_image_recall@k` and
@@ -90,6 +92,7 @@ def scene_precision(
         queries: (Q, D).
         gallery: (G, D).
         query_labels, gallery_labels: classes, (Q,) and (G,), of any kind.
+        ks: numbers of hits, each at most the size of the gallery.
         exclude_self: query i is item i of the gallery and never counts as a hit.
 
     Returns:

@@ -114,7 +114,8 @@ def _entries(path: Path) -> list[dict]:
             entry = json.loads(line) if line.strip() else None
         except ValueError:
             continue
-        entries += [entry] if isinstance(entry, dict) else []
+        if isinstance(entry, dict):
+            entries.append(entry)
     return entries
 
 

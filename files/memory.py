@@ -12,7 +12,7 @@ NEVER, SPARE = 2**31 - 1, 64 * 2**20  # bytes
 
 
 def reuse_memory() -> bool:
-    """Tell the C library to keep freed memory for the next layer; the process stays as large as it will once have been.
+    """Tell the C library to keep freed memory for the next layer; from then on, the process only grows.
 
     What was freed before goes back to the system first: reading a data set can leave hundreds of megabytes.
 

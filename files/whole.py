@@ -24,8 +24,8 @@ from typing import IO, Any
 
 from .outputs import STREAMS, output_file, output_folder
 
-DRAFT = ".draft"  # how the name of the hidden folder ends; the others lie in it
-LOCK, OLD, MOVED = ".lock", ".old", ".moved"
+DRAFT = ".draft"  # how the name of the hidden folder ends
+LOCK, OLD, MOVED = ".lock", ".old", ".moved"  # in it: the lock, the folder that is replaced, one that was
 NO_SUCH_CALL = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EBADF)  # file systems that cannot flush a folder
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EINVAL)  # nor lock a file
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
@@ -103,7 +103,10 @@ def new_file(path: str | Path) -> Iterator[Path]:
     """Make an empty file that nothing refers to yet, for a writer that takes a name; on leaving it is on the disk.
 
     Whatever has this name is removed before, a link too. The file has the permissions that the umask gives, whatever
-    its writer does. If the writer fails, the file is removed; a disk that is full is told with its name.
+    its writer does. If the writer fails, the file is removed.
+
+    Raises:
+        OSError: the disk is full; the error has the name of the file, also where the writer's own has none.
     """
     path = Path(path)
     with contextlib.suppress(FileNotFoundError):
@@ -280,6 +283,11 @@ def _remove(folder: Path, lock):
 
 
 def _locked_draft(target: Path):
+    """Make a hidden folder beside the target and lock it; the folder and its lock.
+
+    Raises:
+        BusyError: other processes took or removed every name that was tried.
+    """
     from filelock import FileLock, Timeout
 
     for _ in range(100):
@@ -382,7 +390,7 @@ def _cannot_be_renamed(folder: Path) -> bool:
 
 
 def _move_into(draft: Path, target: Path, old: Path):
-    """Move what is in a draft into a folder, whatever says that it is whole last."""
+    """Move what is in a draft into a folder, `config.json` last: where it is, the rest is there, too."""
     for entry in sorted(draft.iterdir(), key=lambda path: (path.name == "config.json", path.name)):
         if entry.is_dir():
             _swap(entry, target / entry.name, old)

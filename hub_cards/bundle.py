@@ -55,10 +55,8 @@ def reachable_sources(module: str) -> dict[str, str]:
 
 def _flatten(source: str, module: str) -> tuple[str, list[str]]:
     """Rewrite first-party imports of one file to `from .stem import`; also return the modules it imports."""
-    lines, needs = (
-        source.split("\n"),
-        [],
-    )  # splitlines() would also split at characters that are no end of line for the parser
+    lines = source.split("\n")  # splitlines() would also split at characters that are no end of line for the parser
+    needs = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import) and any(alias.name.split(".")[0] == PACKAGE for alias in node.names):
             raise ValueError(f"{module}:{node.lineno}: write `from .file import name` in shipped code")
@@ -95,7 +93,12 @@ def write_sources(cls: type, folder: str | Path, beside: str | None = None):
     """Write the flat sources of an installed class into `folder`.
 
     Args:
+        cls: a model or processor class of vsehub.
+        folder: where its files are written, flat; files of the same names are replaced.
         beside: a further module to write; the class's file names it, so that a later save writes it, too.
+
+    Raises:
+        ValueError: an import that cannot be flattened, see `reachable_sources`.
     """
     sources = reachable_sources(cls.__module__)
     if beside is not None:

@@ -164,10 +164,18 @@ def _refusing(row: int):
         ) from None
 
 
+def _listed(given) -> list:
+    """What a request gives once, several times or not at all, as a list."""
+    if given is None:
+        return []
+    return given if isinstance(given, list) else [given]
+
+
 def pictures_of(given, deadline: float, most: int | None = None, most_pixels: int | None = None) -> list:
-    """Decode the base64 pictures (or PIL images) of a request: one, a list, or None.
+    """Decode the base64 pictures (or PIL images) of a request.
 
     Args:
+        given: one, a list, or None.
         deadline: of the request, as `time.monotonic` counts.
         most, most_pixels: number of pictures, and pixels of all of them (default: `MOST`, `PIXELS`).
 
@@ -175,7 +183,7 @@ def pictures_of(given, deadline: float, most: int | None = None, most_pixels: in
         ValueError: no such pictures; TooMuchError: too many or too large; TimeoutError: after the deadline.
     """
     most, most_pixels = MOST if most is None else most, PIXELS if most_pixels is None else most_pixels
-    given = [] if given is None else given if isinstance(given, list) else [given]
+    given = _listed(given)
     if len(given) > most:
         raise TooMuchError(f"at most {most} images a request, got {len(given)}")
     if sum(len(image) for image in given if isinstance(image, str)) > ENCODED:
@@ -192,13 +200,18 @@ def pictures_of(given, deadline: float, most: int | None = None, most_pixels: in
 
 
 def texts_of(given, name: str, most: int | None = None) -> list[str]:
-    """Check the texts of a request: one, a list, or None.
+    """Check the texts of a request.
+
+    Args:
+        given: one, a list, or None.
+        name: what errors call them.
+        most: how many there may be (default: `MOST`).
 
     Raises:
         ValueError: something else than strings with words; TooMuchError: too many or too long.
     """
     most = MOST if most is None else most
-    given = [] if given is None else given if isinstance(given, list) else [given]
+    given = _listed(given)
     if len(given) > most:
         raise TooMuchError(f"at most {most} texts a request, got {len(given)}")
     for row, text in enumerate(given):

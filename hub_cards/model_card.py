@@ -156,8 +156,10 @@ def _main(results: list[dict]) -> dict | None:
 def _cell(row: dict, metric: str) -> str:
     """A figure with its interval, if there are any."""
     value = row["metrics"].get(metric)
+    if value is None:
+        return ""
     span = row["intervals"].get(metric)
-    return "" if value is None else f"{value:.1f} ({span})" if span else f"{value:.1f}"
+    return f"{value:.1f} ({span})" if span else f"{value:.1f}"
 
 
 def _example(number, src="", labels=(), output=()) -> dict:
@@ -174,15 +176,16 @@ def _example(number, src="", labels=(), output=()) -> dict:
 def _metadata(folder, name, system, results, bases, terms, license, languages, examples) -> ModelCardData:
     """Metadata for the Hub: ids, tags, and the figures as `model-index`. Names that are no ids are only in the text."""
     tags = ["image-text-retrieval", "cross-modal-retrieval", system.lower(), "custom_code"]
-    tags += ["remote-sensing"] * (system == "PIR")
-    tags += ["sentence-transformers"] * (folder / "modules.json").exists()
-    ids = [[x for x in names if REPO_ID.fullmatch(x or "") and public_name(x) == x] for names in (bases, terms)]
-    bases, datasets = ids
-    named = bool(license) and not LICENSE_ID.fullmatch(one_line(license))
+    if system == "PIR":
+        tags.append("remote-sensing")
+    if (folder / "modules.json").exists():
+        tags.append("sentence-transformers")
+    bases, datasets = _hub_ids(bases), _hub_ids(terms)
+    license_id, license_name = _license(license)
     return ModelCardData(
         language=[one_line(language) for language in languages],
-        license="other" if named else one_line(license or "") or None,
-        license_name=NOT_IN_LICENSE_ID.sub("-", one_line(license).lower()).strip("-.") or "unnamed" if named else None,
+        license=license_id,
+        license_name=license_name,
         library_name="transformers",
         pipeline_tag="zero-shot-image-classification",
         tags=tags,
@@ -197,6 +200,21 @@ def _metadata(folder, name, system, results, bases, terms, license, languages, e
         or None,
         eval_results=[_eval_result(row, *metric) for row in results for metric in row["metrics"].items()] or None,
     )
+
+
+def _hub_ids(names) -> list[str]:
+    """Those of the names that may be ids of the Hub, and no paths of this machine."""
+    return [name for name in names if REPO_ID.fullmatch(name or "") and public_name(name) == name]
+
+
+def _license(text: str | None) -> tuple[str | None, str | None]:
+    """`license` and `license_name` of the metadata; a licence that the Hub has no id for is `other`, with its name."""
+    if not text:
+        return None, None
+    name = one_line(text)
+    if LICENSE_ID.fullmatch(name):
+        return name, None
+    return "other", NOT_IN_LICENSE_ID.sub("-", name.lower()).strip("-.") or "unnamed"
 
 
 def _eval_result(row, metric, value) -> EvalResult:

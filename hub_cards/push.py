@@ -25,7 +25,9 @@ OURS = ("D2SVSEModel", "PIRModel")
 logger = logging.get_logger(__name__)
 
 
-def push(folder: str | Path, repo_id: str, private: bool = False, tag: str | None = None, message: str | None = None):
+def push(
+    folder: str | Path, repo_id: str, private: bool = False, tag: str | None = None, message: str | None = None
+) -> str:
     """Upload a saved model's folder; return the commit's address.
 
     Args:

@@ -43,7 +43,7 @@ logger = logging.get_logger(__name__)
 
 
 class SealedCheckpoints(AveragedTrainer):
-    """A `Trainer` whose checkpoints get their names when all of them is on the disk; older ones go after that."""
+    """A `Trainer` whose checkpoints get their names once they are whole on the disk; older ones are removed then."""
 
     _draft: str | None = None  # where a checkpoint is being written
 
@@ -100,7 +100,7 @@ class SealedCheckpoints(AveragedTrainer):
 
 
 class WholeCheckpoints(SealedCheckpoints):
-    """One that also resumes and loads the best model through `from_pretrained`, so that no weight is lost."""
+    """`SealedCheckpoints` that also resumes and loads the best model through `from_pretrained`: no weight is lost."""
 
     def train(self, resume_from_checkpoint=None, *args, **kwargs):
         """Train; a checkpoint that has all `max_steps` is only loaded, where the stock Trainer takes one step more."""
@@ -317,7 +317,7 @@ def refuse_non_finite(modules: Iterable[nn.Module], optimizer=None, step: int | 
     """
     named = list(_saved_tensors(list(modules), optimizer))
     finite = [tensor.isfinite().all() for _, tensor in named]
-    if all(torch.stack([each.cpu() for each in finite]).tolist()) if finite else True:
+    if not finite or torch.stack([each.cpu() for each in finite]).all():
         return
     name = next(name for (name, _), ok in zip(named, finite) if not ok)
     after = "" if step is None else f" after step {step}"
@@ -335,7 +335,9 @@ def _saved_tensors(modules: list[nn.Module], optimizer) -> Iterator[tuple[str, t
             names[tensor] = name
             yield name, _local(tensor)
         yield from ((name, _local(tensor)) for name, tensor in module.named_buffers() if is_statistic(name))
-    for parameter, state in optimizer.state.items() if optimizer is not None else ():
+    if optimizer is None:
+        return
+    for parameter, state in optimizer.state.items():
         for key, value in state.items():
             if torch.is_tensor(value) and value.is_floating_point():
                 yield f"the optimizer's {key} of {names.get(parameter, 'a parameter')}", _local(value)

@@ -38,13 +38,13 @@ def tower_targets(model: DualEncoderPreTrainedModel) -> str:
 
 
 def _leaves(backbone: nn.Module, kind: type[nn.Module], but: tuple[type[nn.Module], ...] = ()) -> set[str]:
-    """Last names of the modules of one class."""
-    return {
-        name.rpartition(".")[2]
-        for name, module in backbone.named_modules()
-        if name and isinstance(module, kind) and not isinstance(module, but)
-        and getattr(module, "groups", 1) == 1  # adapters of grouped convolutions are wasteful
-    }  # fmt: skip
+    """Last parts of the names of the modules of class `kind` and not of `but`; grouped convolutions are left out."""
+    names = set()
+    for name, module in backbone.named_modules():
+        grouped = getattr(module, "groups", 1) != 1  # their adapters would be wasteful
+        if name and isinstance(module, kind) and not isinstance(module, but) and not grouped:
+            names.add(name.rpartition(".")[2])
+    return names
 
 
 def lora_config(model: DualEncoderPreTrainedModel, rank: int = 16, alpha: int | None = None) -> "LoraConfig":

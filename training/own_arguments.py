@@ -55,13 +55,13 @@ class TowerArguments:
     )
     lora_rank: int = field(default=16, metadata={"help": "Rank of the adapters."})
 
+    sources: ClassVar[tuple[str, ...]] = ()  # fields of a subclass that name models
+
     def numbers(self) -> dict:
         """The fields that are also fields of the model's configuration."""
         mine = {item.name for item in fields(self)} - {item.name for item in fields(TowerArguments)}
         common = {"projection_dim", "image_size", "legacy", "freeze_vision_batch_norm", "matryoshka"}
         return {name: getattr(self, name) for name in sorted(common | mine) if name not in self.sources}
-
-    sources: ClassVar[tuple[str, ...]] = ()  # fields of a subclass that name models
 
 
 @dataclass

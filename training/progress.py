@@ -132,9 +132,7 @@ class Table:
         self.shown = {key: value for key, value in known.items() if "recall" in key or key in SHORT}
         if same:
             return []
-        if selected:
-            return [*head, table_line(stage, end, self._with_loss(known))]
-        return [*head, table_line(stage, step, self._with_loss(known))]
+        return [*head, table_line(stage, end if selected else step, self._with_loss(known))]
 
     def _with_loss(self, metrics: dict) -> dict:
         return metrics if self.loss is None else {"loss": self.loss, **metrics}

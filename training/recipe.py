@@ -142,7 +142,7 @@ def _check_setting(where: str, key: str, value: Any, known: Mapping[str, Action]
 
 def _check_words(stage: str, words: Sequence[str], known: Mapping[str, Action]):
     """Refuse a flag of the command line that is none, or has more values than one."""
-    before, left = "", 0.0  # the last flag, and how many values it takes still
+    before, left = "", 0.0  # the last flag, and how many more values it takes
     for word in words:
         if word.startswith("--"):
             before, equals, _ = word.partition("=")
@@ -150,13 +150,19 @@ def _check_words(stage: str, words: Sequence[str], known: Mapping[str, Action]):
             if before not in known:
                 names = [f"--{stage}.{flag[2:]}" if stage else flag for flag in known]
                 raise ValueError(f"no flag {said}{_meant(said, names)}")
-            nargs = known[before].nargs
-            left = 0 if equals or nargs == 0 else math.inf if nargs in ("+", "*") else 1
+            left = 0 if equals else _most_values(known[before])
         elif before and not left:
             takes = "none" if known[before].nargs == 0 else "one value"
             raise ValueError(f"{said} takes {takes}, and {word!r} follows it: leave that out")
         else:
             left -= 1
+
+
+def _most_values(flag: Action) -> float:
+    """How many values a flag may have."""
+    if flag.nargs in ("+", "*"):
+        return math.inf
+    return 0 if flag.nargs == 0 else 1
 
 
 def _meant(name: str, names: Sequence[str]) -> str:

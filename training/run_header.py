@@ -64,8 +64,13 @@ def _device(args: TrainingArguments) -> str:
 
 def _tower(tower: nn.Module) -> str:
     weights, trained = _count(tower), _count(tower, trained=True)
-    kind = "frozen" if not trained else "trained" if 2 * trained > weights else f"{_millions(trained)} trained"
-    return f"{tower.config.model_type} ({_millions(weights)}, {kind})"
+    if not trained:
+        how = "frozen"
+    elif 2 * trained > weights:
+        how = "trained"
+    else:
+        how = f"{_millions(trained)} trained"
+    return f"{tower.config.model_type} ({_millions(weights)}, {how})"
 
 
 def _count(model: nn.Module, trained: bool = False) -> int:

@@ -69,7 +69,7 @@ def publish_run(
     if args.training.process_index != 0:
         return
     for stage, each in stages.items():
-        write_json(each.folder / TRAINING_FILE, {stage: _length(each, results[stage])})
+        write_json(each.folder / TRAINING_FILE, {stage: _training_fact(each, results[stage])})
     examples = partial(widget_examples, model=model, processor=processor, rows=rows, count=args.training.card_images)
     publish(args.root, model, processor, card_of(stages, results, args.root.name), results, examples)
 
@@ -100,7 +100,7 @@ def widget_examples(
 def _facts(stages: dict[str, StageArguments], results: dict) -> dict[str, str]:
     """Training in a few lines: each stage, also one that an earlier run finished, the objective, the data."""
     args = list(stages.values())[-1]
-    facts = _earlier_stages(args) | {stage: _length(each, results[stage]) for stage, each in stages.items()}
+    facts = _earlier_stages(args) | {stage: _training_fact(each, results[stage]) for stage, each in stages.items()}
     facts["objective"] = _objective(args.objective)
     data = [f"augmentation of pictures: {args.data.image_augmentation}"]
     if "pretrain" in facts or "finetune" in facts:
@@ -111,7 +111,8 @@ def _facts(stages: dict[str, StageArguments], results: dict) -> dict[str, str]:
     return facts
 
 
-def _length(args: StageArguments, metrics: dict) -> str:
+def _training_fact(args: StageArguments, metrics: dict) -> str:
+    """How a stage was trained, in one line: its length, its rates and, of the prior, its accuracy."""
     training = args.training
     length = f"{training.max_steps} steps" if training.max_steps > 0 else f"{training.num_train_epochs:g} epochs"
     fact = (

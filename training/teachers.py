@@ -38,7 +38,7 @@ CAPTIONS = "captions"  # in the place of a vision backbone: an image is taught b
 
 @dataclass
 class TeacherOptions:
-    """What `write_teachers` makes; the fields are flags of `vsehub teachers`."""
+    """What `write_teachers` makes; the fields are flags of `vsehub teachers`, where `image` is `--vision`."""
 
     out: str  # folder of the parquet files
     image: str | None = None  # folder or Hub id of a vision backbone, or CAPTIONS
@@ -268,50 +268,51 @@ def _facts(options: TeacherOptions, rows: Dataset) -> list:
     return facts
 
 
-def _check(data: DataArguments, args: TeacherOptions):
+def _check(data: DataArguments, options: TeacherOptions):
     """Refuse wrong options, and an `out` that holds something else, such as the data.
 
     Raises:
         ValueError, OSError: with the flag and the remedy.
     """
-    if not (args.image or args.text):
+    if not (options.image or options.text):
         raise ValueError("no teacher is named: set --vision, --text or both")
-    if args.image == CAPTIONS and not args.text:
+    if options.image == CAPTIONS and not options.text:
         raise ValueError(f"--vision {CAPTIONS} needs --text: the text teacher reads the captions")
-    sizes = {"views": args.views, "batch_size": args.batch_size, "train_batch_size": args.train_batch_size}
+    sizes = {name: getattr(options, name) for name in ("views", "batch_size", "train_batch_size")}
     wrong = [f"--{name} must be at least 1, not {value}" for name, value in sizes.items() if value < 1]
-    if not 0 <= args.train_teachers < float("inf"):
-        wrong.append(f"--train_teachers is a number of epochs, not {args.train_teachers}")
-    if not args.temperature > 0:
-        wrong.append(f"--temperature must be above 0, not {args.temperature}")
+    if not 0 <= options.train_teachers < float("inf"):
+        wrong.append(f"--train_teachers is a number of epochs, not {options.train_teachers}")
+    if not options.temperature > 0:
+        wrong.append(f"--temperature must be above 0, not {options.temperature}")
     if wrong:
         raise ValueError("; ".join(wrong))
-    out = output_folder(args.out)
+    out = output_folder(options.out)
     if out.is_dir() and not (out / PARTS).is_dir() and any(BAD_SAMPLES not in path.name for path in out.iterdir()):
         raise FileExistsError(f"{out} holds other files: name a new folder with --out")
     if out.is_dir() and Path(data.data).is_dir() and out.samefile(data.data):
         raise ValueError(f"{out} is the data itself: name another folder with --out")
 
 
-def trained(rows: Dataset, folder: Path, args: TeacherOptions) -> tuple[str | None, str | None]:
+def trained(rows: Dataset, folder: Path, options: TeacherOptions) -> tuple[str | None, str | None]:
     """Fine-tune the image teacher on the rows' pictures, the text teacher on their captions; return their folders."""
-    settings, image, text = _settings(args) | {"use_cpu": str(args.device) == "cpu"}, None, None
-    vision = None if args.image == CAPTIONS else args.image
-    if args.text:
-        several_captions(rows)  # before hours of the other teacher
+    settings, image, text = _settings(options) | {"use_cpu": str(options.device) == "cpu"}, None, None
+    vision = None if options.image == CAPTIONS else options.image
+    if options.text:
+        several_captions(rows)  # refused now, not after hours of the other teacher
     if vision:
         size = ImageTeacher(vision, "cpu").size
-        image = train_image_teacher(vision, rows, folder / "image", size, args.image_augmentation, settings)
-    if args.text:
-        text = train_text_teacher(args.text, rows, folder / "text", settings)
+        image = train_image_teacher(vision, rows, folder / "image", size, options.image_augmentation, settings)
+    if options.text:
+        text = train_text_teacher(options.text, rows, folder / "text", settings)
     return image, text
 
 
-def _settings(args: TeacherOptions) -> dict:
+def _settings(options: TeacherOptions) -> dict:
+    """What `train_image_teacher` and `train_text_teacher` follow from."""
     return {
-        "epochs": args.train_teachers,
-        "batch_size": args.train_batch_size,
-        "learning_rate": args.learning_rate,
-        "temperature": args.temperature,
-        "seed": args.seed,
+        "epochs": options.train_teachers,
+        "batch_size": options.train_batch_size,
+        "learning_rate": options.learning_rate,
+        "temperature": options.temperature,
+        "seed": options.seed,
     }

@@ -144,7 +144,11 @@ def _check_folders(out, teacher_out):
 
 
 def true_image_size(asked: int | None, options: dict, checkpoint) -> tuple[int, str, list[str]]:
-    """Decide the size of the images, which no tensor tells: (size, its source, warnings)."""
+    """Decide the side of the images in pixels, which no tensor tells: (size, its source, warnings).
+
+    Raises:
+        CheckpointError: neither the file nor the caller says it, or it is no number of pixels.
+    """
     if asked is None and "img_res" not in options:
         raise CheckpointError(
             f"{checkpoint}: nothing in it tells the size of the images; pass --image_size (the paper's '224' "

@@ -98,15 +98,18 @@ def export_onnx(model: DualEncoderPreTrainedModel, processor, out: Path) -> dict
     longest = _longest(model, processor.tokenizer)
     with torch.no_grad():
         expected = {
-            name: [side(*inputs) for inputs in looks] for name, side, looks in _looks(originals, processor, longest)
+            name: [side(*inputs) for inputs in samples]
+            for name, side, samples in _sample_inputs(originals, processor, longest)
         }
         pools = [(name, module) for name, module in model.named_modules() if isinstance(module, GPO)]
         tokens = model.vision_tokens(torch.zeros(1, 3, model.config.image_size, model.config.image_size)).shape[1]
         for name, module in pools:
             setattr(model, name, RankTable(module, tokens if name.startswith("image") else longest))
     try:
-        report = {name: _export(side, looks, expected[name], out / name, longest) for name, side, looks in
-                  _looks(originals, processor, longest)}  # fmt: skip
+        report = {
+            name: _export(side, samples, expected[name], out / name, longest)
+            for name, side, samples in _sample_inputs(originals, processor, longest)
+        }
     finally:
         for name, module in pools:
             setattr(model, name, module)
@@ -118,7 +121,7 @@ def export_onnx(model: DualEncoderPreTrainedModel, processor, out: Path) -> dict
     return report
 
 
-def _looks(sides, processor, longest: int):
+def _sample_inputs(sides, processor, longest: int):
     """Name, side and inputs of both: the first to trace with, the others of other batch sizes and lengths."""
     size, torch_generator = sides[0].model.config.image_size, torch.Generator().manual_seed(0)
     pixels = [(torch.randn(n, 3, size, size, generator=torch_generator),) for n in (3, 1, 2)]
@@ -132,7 +135,7 @@ def _looks(sides, processor, longest: int):
     )
 
 
-def _export(side: Side, looks, expected, folder: Path, longest: int) -> float:
+def _export(side: Side, samples, expected, folder: Path, longest: int) -> float:
     """Trace with the first inputs, write, and return the largest difference over all inputs."""
     import onnxruntime
 
@@ -142,7 +145,7 @@ def _export(side: Side, looks, expected, folder: Path, longest: int) -> float:
     free = tuple({0: batch} if side.visual else {0: batch, 1: length} for _ in names)
     torch.onnx.export(
         side,
-        looks[0],
+        samples[0],
         str(folder / "model.onnx"),
         input_names=names,
         output_names=["embeds"],
@@ -152,7 +155,7 @@ def _export(side: Side, looks, expected, folder: Path, longest: int) -> float:
         verbose=False,
     )
     session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
-    outputs = [session.run(None, {n: x.numpy() for n, x in zip(names, inputs)})[0] for inputs in looks]
+    outputs = [session.run(None, {n: x.numpy() for n, x in zip(names, inputs)})[0] for inputs in samples]
     return max(float(np.abs(a - b.numpy()).max()) for a, b in zip(outputs, expected))
 
 
@@ -219,11 +222,11 @@ def _write_preparation(model, processor, out: Path, longest: int, prepared: dict
 def export_dtype(model: DualEncoderPreTrainedModel, processor, out: Path, dtype: torch.dtype) -> dict:
     """Save the model in another number format; returns the mean cosine of its embeddings with the float32 ones."""
     sides = Side(model.float().eval(), True), Side(model, False)
-    looks = _looks(sides, processor, _longest(model, processor.tokenizer))
+    samples = _sample_inputs(sides, processor, _longest(model, processor.tokenizer))
     with torch.no_grad():
-        exact = {name: torch.cat([side(*x) for x in inputs]) for name, side, inputs in looks}
+        exact = {name: torch.cat([side(*x) for x in inputs]) for name, side, inputs in samples}
         model.to(dtype)
-        rough = {name: torch.cat([side(*x).float() for x in inputs]) for name, side, inputs in looks}
+        rough = {name: torch.cat([side(*x).float() for x in inputs]) for name, side, inputs in samples}
     model.save_pretrained(out)
     processor.save_pretrained(out)
     return {name: float((exact[name] * F.normalize(rough[name], dim=-1)).sum(-1).mean()) for name in exact}

@@ -26,7 +26,7 @@ from ...processing.processing_dual_encoder import forget_last_call, no_words, te
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.int32)  # the last count
 COUNTER = "num_batches_tracked"  # the one weight that is used and holds whole numbers
-LARGEST_IMAGE = 4096  # pixels of a side, eight times what was published
+LARGEST_IMAGE = 4096  # pixels of a side; published models read 480 at most
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # every vocab.txt of BERT has them
 
 
@@ -124,14 +124,11 @@ def translator(names: dict[str, str]):
     slot = re.compile(r"\{(\w)(?:\+(\d+))?\}")
 
     def compiled(pairs):
-        return [
-            (
-                re.compile("(\\d+)".join(re.escape(part) for part in re.split(r"\{.*?\}", theirs))),
-                slot.findall(theirs),
-                ours,
-            )
-            for theirs, ours in pairs
-        ]
+        rules = []
+        for theirs, ours in pairs:
+            literal = [re.escape(part) for part in re.split(r"\{.*?\}", theirs)]
+            rules.append((re.compile(r"(\d+)".join(literal)), slot.findall(theirs), ours))
+        return rules
 
     def translate(rules, name):
         for pattern, slots, template in rules:
@@ -157,7 +154,19 @@ def renamed(to_ours, key: str, system: str) -> str:
 
 
 def sort_out(state: dict[str, torch.Tensor], unused: dict[str, str], our_name) -> tuple[dict, Counter]:
-    """Rename what is used, and count what is not: `unused` maps labels to patterns of official names."""
+    """Rename what is used, and count what is not.
+
+    Args:
+        state: tensors by official name.
+        unused: label -> pattern of the official names that it counts.
+        our_name: official name -> ours.
+
+    Returns:
+        Tensors by our name, and the number of unused ones by label.
+
+    Raises:
+        CheckpointError: a name that is not known, one that is there twice, or a weight of whole numbers.
+    """
     used, dropped = {}, Counter()
     for key, value in state.items():
         label = next((label for label, pattern in unused.items() if re.match(pattern, key)), None)
@@ -443,8 +452,9 @@ def _disk_names(model, folder):
     model.save_pretrained(f"{folder}/again", max_shard_size="1TB")
     with safe_open(f"{folder}/again/model.safetensors", framework="pt") as file:
         names = list(file.keys())
-    names = [re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name) for name in names]  # 5.0 writes the names of
-    names = [re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name) for name in names]  # TensorFlow's BERT
+    # transformers 5.0 writes the names that TensorFlow's BERT had.
+    names = [re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name) for name in names]
+    names = [re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name) for name in names]
     return set(names)
 
 
