@@ -182,9 +182,8 @@ def _probed(rows, columns, pairs: np.ndarray, pairs_back: np.ndarray) -> tuple[n
     scores, fill = np.empty(len(every), np.float32), np.arange(THIN)
     for start in range(0, len(rows), PROBED):
         part = slice(*np.searchsorted(row, [start, start + PROBED]))
-        first = max(
-            0, min(start, len(rows) - PROBED)
-        )  # the last product overlaps the one before rather than being thin
+        # The last product overlaps the one before, because a thin one may sum in another order.
+        first = max(0, min(start, len(rows) - PROBED))
         wanted, place = np.unique(column[part], return_inverse=True)
         taken = columns[torch.from_numpy(np.r_[wanted, fill[: max(0, THIN - len(wanted))]]).to(columns.device)]
         small = (rows[first : first + PROBED] @ taken.t()).cpu().numpy()

@@ -72,7 +72,11 @@ class GroundTruth:
 
 
 def coco_id(name) -> int:
-    """The number at the end of a name, before a suffix."""
+    """The number at the end of a name, before a suffix.
+
+    Raises:
+        ValueError: there is none.
+    """
     match = re.search(r"(\d+)(?:\.[A-Za-z]+)?$", str(name))
     if not match:
         raise ValueError(f"image id {name!r} does not end in a COCO id, which this ground truth needs")

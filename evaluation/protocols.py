@@ -137,9 +137,8 @@ def _folded(folds: int, images, texts, owners) -> Outcomes:
         for way in WAYS:
             images_of[way].append(parts[-1].images[way] + rows.start)
     whole.images = {way: np.concatenate(rows) for way, rows in images_of.items()}
-    means = [
-        name for name in parts[0].values if "median" not in name
-    ]  # a median over all folds is not the mean of their medians
+    # No medians: that over all folds is not the mean of the medians of the folds.
+    means = [name for name in parts[0].values if "median" not in name]
     whole.values = {name: np.concatenate([part.values[name] for part in parts]) for name in means}
     whole.sums = parts[0].sums
     return whole

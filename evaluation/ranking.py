@@ -90,6 +90,9 @@ def image_text_outcomes(
         text_to_image: (T,) row of the image that each text belongs to.
         ks: of the recalls.
         all_positives: also MAP@R and R-Precision, for which every positive is ranked.
+
+    Raises:
+        ValueError: NaN or infinity, a text without an image, or an image without a text; rows are named.
     """
     images, texts = finite_embeddings(image_embeds, "image"), finite_embeddings(text_embeds, "text")
     owners, rows = np.asarray(text_to_image).astype(np.int64).reshape(-1), np.arange(len(images))

@@ -53,7 +53,7 @@ class AffiliationLoss(nn.Module):
     def _target_scores(
         self, images: torch.Tensor, texts: torch.Tensor, labels: torch.Tensor, of_class: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean scores (N,) of each image, and of the image centre of each row, with what the targets name."""
+        """Mean score of each image with its targets, and of each row's image centre with its targets, both (N,)."""
         image_centres, _, centre = group_means(images, of_class)
         if self.one_to_one:
             wanted_centres, wanted_texts = group_means(texts, of_class)[0][centre], texts

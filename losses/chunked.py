@@ -30,7 +30,7 @@ class Part:
     processes: int = 1
 
     def blocks(self, rows: int, columns: int) -> list[slice]:
-        """The own ones of the blocks of rows whose matrix with all columns has about `BLOCK` entries."""
+        """The blocks of rows that this process computes: at most `BLOCK` entries each, but at least one row."""
         size = max(1, min(BLOCK // max(1, columns), -(-rows // self.processes)))
         blocks = [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
         return blocks[self.rank :: self.processes]
@@ -53,7 +53,7 @@ def own_part() -> Part:
 
 @contextmanager
 def rows_are_shared() -> Iterator[None]:
-    """Say that all processes compute the same losses of the same rows, inside, and share the work."""
+    """Within this context, all processes hold the same rows, so that the losses divide the work among them."""
     ready = dist.is_available() and dist.is_initialized()
     token = _part.set(Part(dist.get_rank(), dist.get_world_size()) if ready else None)
     try:

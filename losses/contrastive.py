@@ -14,6 +14,10 @@ from .chunked import log_sums, recomputed
 def new_temperature(initial: float, learned: bool = True) -> nn.Parameter:
     """A temperature, of shape (1,), because FSDP2 cannot shard scalars.
 
+    Args:
+        initial: its value at the start.
+        learned: whether the optimizer may change it.
+
     Raises:
         ValueError: outside [0.01, 1].
     """

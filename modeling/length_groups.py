@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 GROUPS = 4
-WORTH_IT = 0.85  # of a padded batch is left, or less
+WORTH_IT = 0.85  # split only where at most this share of the padded batch's tokens is left; every call costs something
 
 
 class LengthGroups:

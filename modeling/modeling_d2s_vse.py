@@ -264,7 +264,11 @@ class D2SVSEModel(DualEncoderPreTrainedModel):
         return parts.pooled + decoded if self.config.residual else decoded
 
     def _surviving(self, tokens: torch.Tensor) -> torch.Tensor | None:
-        """Size augmentation: which tokens (B, N) are pooled. None, meaning all, outside training."""
+        """Size augmentation: which tokens (B, N) are pooled. None, meaning all, outside training.
+
+        Each image draws a strength of its own; up to 0.2 it keeps all its tokens. See `size_augmentation` in the
+        configuration.
+        """
         rate = self.config.size_augmentation
         if not self.training or not rate:
             return None

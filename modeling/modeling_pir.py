@@ -181,7 +181,10 @@ class PIRModel(DualEncoderPreTrainedModel):
 
     @classmethod
     def measured(cls, vision: VisionProbe, text: TextProbe) -> dict:
-        """The width, and for a causal text tower that a text is read at its end: what no list of names knows."""
+        """The width and, for a causal text tower, that a text is read at its last token.
+
+        The configuration knows some causal towers by their `model_type`; the dry run finds all of them.
+        """
         return super().measured(vision, text) | ({"text_readout": "last"} if text.causal else {})
 
     def towers(self) -> list[nn.Module]:
@@ -208,7 +211,16 @@ class PIRModel(DualEncoderPreTrainedModel):
     def image_parts(
         self, hidden: torch.Tensor, pixel_values: torch.Tensor | None, scene: torch.Tensor | None = None
     ) -> ImageParts:
-        """Run the image side above the tower: hidden states (B, N, C), pixels or `scene` vectors (B, C)."""
+        """Run the image side above the tower.
+
+        Args:
+            hidden: the vision tower's hidden states (B, N, C).
+            pixel_values: (B, 3, H, W), for the instruction encoder.
+            scene: its vectors (B, C), as `instruct` gives, in place of the pixels.
+
+        Raises:
+            ValueError: the model has an instruction encoder, and neither pixels nor its vectors are given.
+        """
         hidden = with_class_token(hidden, self.config.vision_prefix_tokens)
         tokens = self.vision_projection(hidden.to(self.vision_projection.weight.dtype))
         instruction = None

@@ -140,7 +140,7 @@ def check_vocabulary(tokenizer, vocabulary: int, name: str = "text tower"):
     """Compare a tokenizer with the rows of the word embedding that it indexes.
 
     Raises:
-        ValueError: the tokenizer gives numbers that the embedding has no row for, or has no padding token.
+        ValueError: the tokenizer gives numbers that the embedding has no row for.
     """
     if len(tokenizer) > vocabulary:
         raise ValueError(

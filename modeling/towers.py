@@ -174,7 +174,7 @@ def load_complete(model_class, source: str | os.PathLike, **loading) -> nn.Modul
     loading |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # errors below, with one line
     model, info = model_class.from_pretrained(source, **loading)
     towers = {name: part.config.model_type for name, part in model.named_children() if name in TOWERS}
-    freezes = hasattr(model, "freeze_for_good")  # CLIP's towers also pool
+    freezes = hasattr(model, "freeze_for_good")  # ours; CLIP itself reads the pooling of its towers
     computed = {name for name, buffer in model.named_buffers() if not buffer.is_floating_point()}  # position_ids
 
     def is_read(key: str) -> bool:
@@ -239,7 +239,16 @@ def load_tower(source: str, part: str) -> nn.Module:
 
 
 def copy_tower(source: nn.Module, target: nn.Module, name: str):
-    """Copy every weight that `target` has; a weight that `source` lacks is an error, not a warning."""
+    """Copy every weight that `target` has.
+
+    Args:
+        source: a loaded tower.
+        target: the same architecture, perhaps without its own pooling.
+        name: of the source, for the error.
+
+    Raises:
+        ValueError: `source` lacks a weight of `target`, or has one that `target` has no place for.
+    """
     report = target.load_state_dict(source.state_dict(), strict=False)
     left = [key for key in report.unexpected_keys if not _is_unused(key, source.config.model_type)]
     if report.missing_keys or left:

@@ -140,7 +140,7 @@ def moving(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 
 @torch.no_grad()
 def write(model: nn.Module, tensors: dict[str, torch.Tensor]):
-    """Put tensors in the place of what `moving` names.
+    """Write tensors over the weights and statistics that `moving` gives, by name.
 
     Raises:
         ValueError: they are of another model.

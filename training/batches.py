@@ -72,8 +72,8 @@ class PairBatch:
 
     Args:
         image_ids: (B,) row numbers of the images, the same for captions of one image.
-        pixel_values: (B, 3, S, S), of a batch that was loaded bytes, until `to` makes them floats by `pixel_scale`; or
-            (B, N, C), what enters the first trained block of a vision tower (`VisionTail`).
+        pixel_values: (B, 3, S, S): bytes as they were loaded, which `to` makes floats by `pixel_scale`; or (B, N, C):
+            what enters the first trained block of a vision tower (`VisionTail`).
         vision_hidden_states: (B, N, C) of a cached vision tower, instead of `pixel_values`.
         scene_states: (B, C) of PIR's prior, cached with the vision tower.
         input_ids: (B, L).

@@ -68,7 +68,7 @@ def train_stage(
 
 
 def load(stage: str, folder: Path | str) -> tuple[D2SVSEModel, D2SVSEProcessor]:
-    """Read what a finished stage saved."""
+    """Read what a finished stage saved; all stages of D2S-VSE save the same kind of model, whatever `stage` is."""
     with load_errors(folder):
         return load_complete(D2SVSEModel, folder), D2SVSEProcessor.from_pretrained(folder)
 

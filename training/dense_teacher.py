@@ -1,6 +1,7 @@
 """D2S-VSE's dense teacher: the frozen text side of stage 1, which embeds the dense text of each pair.
 
-Its vectors are computed once and become a column of the training rows, or in each step on augmented dense text.
+Its vectors are either computed once, and become a column of the training rows (`--dense_teacher cached`), or computed
+in each step, on augmented dense text (`online`).
 """
 
 from collections.abc import Sequence

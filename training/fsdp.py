@@ -55,7 +55,10 @@ class ShardedTrainer(StderrTrainer):
         self.accelerator.prepare = functools.partial(self._prepared, self.accelerator.prepare)
 
     def _prepared(self, prepare: Callable, *objects, **kwargs):
-        """`Accelerator.prepare`, which expects of an optimizer that all its parameters are the model's."""
+        """`Accelerator.prepare`, which expects that all parameters of an optimizer are the model's.
+
+        Groups of other parameters (those of the objective) are taken out before, and put back afterwards.
+        """
         if len(objects) != 2 or not isinstance(objects[1], Optimizer):
             return prepare(*objects, **kwargs)
         model, optimizer = objects
@@ -89,7 +92,7 @@ class ShardedTrainer(StderrTrainer):
         return result
 
     def stay_whole(self):
-        """Train no more, if the run has all its steps: the model is only evaluated."""
+        """Do not shard the model of a run that has all its steps already: it is only evaluated."""
         if self.is_fsdp_enabled:
             self.is_fsdp_enabled = False
             self.model.to(self.args.device)

@@ -101,11 +101,14 @@ class PairDataset(Pairs):
         seed: of all randomness here.
         bad_pictures: what becomes of an item whose picture cannot be read; by default, an error.
 
-    Items are dictionaries of `image_id` (an integer row number, the same for captions of one image) and, as the
-    arguments, caches and columns say, `image` or `vision_hidden_states` (or, for a tower that is trained from a block
-    on, `pixel_values`: what enters the block) and `scene_states`, `input_ids` or
-    `text_hidden_states`, `scene_label` (the class's number among the sorted names), `image_teacher` and
-    `text_teacher`, `dense_text_embeds`, `dense_input_ids`.
+    Items are dictionaries. Which keys they have follows from the arguments, caches and columns:
+
+    - `image_id`: a row number, the same for captions of one image;
+    - `image`, or of a cached tower `vision_hidden_states` (`pixel_values` where the cache holds what enters the first
+      trained block) and `scene_states`;
+    - `input_ids`, or of a cached tower `text_hidden_states`;
+    - `scene_label`: the class's number among the sorted names;
+    - `image_teacher` and `text_teacher`; `dense_text_embeds`; `dense_input_ids`.
     """
 
     def __init__(

@@ -136,7 +136,11 @@ def labelled(rows: Dataset) -> Dataset:
 
 
 def build_classifier(source: str, classes: list[str], image_size: int) -> tuple[PreTrainedModel, BaseImageProcessor]:
-    """A classifier on a pretrained backbone, every weight of which is loaded, and its image processor."""
+    """A classifier on a pretrained backbone, every weight of which is loaded, and its image processor.
+
+    Raises:
+        ValueError: weights that do not load, or a backbone of which transformers has no classifier.
+    """
     tower = load_tower(source, "vision_config")
     config = tower.config
     config.num_labels = len(classes)

@@ -68,12 +68,15 @@ def is_finished(resume: Resume, folder: Path, before: str | None, settings: dict
 
 
 def begin(resume: Resume, folder: Path, before: str | None, settings: dict[str, Any], writes: bool):
-    """Make a stage's folder that of this run: it keeps on being, where the run goes on; else older checkpoints, and the
-    sign that the stage is finished, no longer count. What was published stays until there is something in its place.
+    """Make a stage's folder that of this run.
+
+    A run that goes on from a checkpoint in this folder keeps the name of the run that wrote it. Any other run gets a
+    new name, so that older checkpoints no longer count. The sign that the stage is finished is removed; what was
+    published stays until something takes its place.
 
     Args:
         resume, folder, before, settings: as for `is_finished`.
-        writes: whether this process does.
+        writes: whether this process writes the folder's record.
 
     Raises:
         ValueError: it would go on from a checkpoint of other settings.

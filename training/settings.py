@@ -1,4 +1,4 @@
-"""Whose a stage's folder is, and with what settings: to go on with others would publish what was not trained.
+"""Which run a stage's folder belongs to, and its settings: with others, a run would publish what it did not train.
 
 The folder of a stage has a record: the run that writes there now, the run of the stage before, and the settings. Each
 checkpoint has a copy. A checkpoint of another run does not count, and stays until its place is needed. Folders of
@@ -29,7 +29,7 @@ EARLIER = ""  # the run of folders and checkpoints that have no record
 ROWS = "the number of training rows"
 OPEN = ("num_train_epochs", "max_steps", "load_best_model_at_end")  # may be changed as long as a stage is not finished
 PATHS = ("data", "image_root", "dense_text", "vision", "text", "instruction", "stage1_model")
-MOST_TOLD = 8
+MOST_TOLD = 8  # differences that an error names
 # Not settings of what is learned: places, memory, reports, and what a stopped run is told to change.
 NO_DATA = {"on_bad_sample"}
 NO_TRAINING = set(

@@ -76,7 +76,11 @@ def _check_rows(rows: Dataset):
 
 
 def teacher_views(rows: Dataset) -> Views:
-    """The views of each image that the image teacher saw; the plain image if the data have no image teacher."""
+    """The views of each image that the image teacher saw; the plain image if the data have no image teacher.
+
+    Raises:
+        ValueError: the column that says so is missing or damaged.
+    """
     if IMAGE not in rows.column_names:
         return PLAIN
     try:

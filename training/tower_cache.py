@@ -59,7 +59,7 @@ class Caches:
     """The caches of one split; None where a tower is not cached."""
 
     vision: TowerCache | None = None  # the tower's tokens, or what enters its first trained block
-    below: bool = False  # whether `vision` holds the latter
+    below: bool = False  # whether `vision` holds what enters the first trained block
     text: TowerCache | None = None
     scene: TowerCache | None = None  # one vector per image and view, of PIR's prior
 

@@ -143,7 +143,11 @@ class RetrievalTrainer(WholeCheckpoints):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, DualEncoderOutput]:
-        """Embed the local batch, gather the global one with gradients, and compute the objective."""
+        """Embed the local batch, gather the global one with gradients, and compute the objective.
+
+        Raises:
+            FloatingPointError: the loss is NaN or infinite, or has been exactly 0 for `ZERO_STEPS` steps.
+        """
         dense_text_embeds = self._dense_text_embeds(inputs)
         outputs, embeds = self._embed(model, inputs)
         pairs = PairEmbeddings(
@@ -258,7 +262,11 @@ class RetrievalTrainer(WholeCheckpoints):
         return self.lr_scheduler
 
     def get_eval_dataloader(self, eval_dataset: Dataset | None = None) -> Dataset:
-        """Return the rows: `evaluation_loop` batches images and captions separately, each image once."""
+        """Return the rows: `evaluation_loop` batches images and captions separately, each image once.
+
+        Raises:
+            ValueError: there are none.
+        """
         rows = self.eval_dataset if eval_dataset is None else eval_dataset
         if rows is None:
             raise ValueError("evaluate needs rows: pass eval_rows to the trainer")
