@@ -62,7 +62,7 @@ def ahead(
             while len(waiting) <= 2 * workers and sum(weight(item) for item, _ in waiting) < most:
                 if (item := next(items, END)) is END:
                     break
-                waiting.append((item, pool.submit(function, item)))
+                waiting.append((item, pool.submit(function, item)))  # type: ignore[arg-type]  # END is no item
             if not waiting:
                 return
             item, future = waiting.popleft()
