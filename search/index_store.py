@@ -37,10 +37,20 @@ class Store:
 
     Args:
         folder: of the index; the first commit makes it.
+
+    Raises:
+        IndexFolderError: its name is not Unicode, and Arrow opens no such file.
     """
 
     def __init__(self, folder):
         self.folder = Path(folder)
+        try:
+            str(self.folder).encode()
+        except UnicodeEncodeError:
+            raise IndexFolderError(
+                f"{self.folder}: the name of an index and of the folders above it must be Unicode: rename the folder, "
+                "or name another place"
+            ) from None
         self._lock = None
         self._place: tuple[int, int] | None = None  # device and inode of the folder, as long as it is locked
 

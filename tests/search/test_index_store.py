@@ -29,6 +29,11 @@ def content(store):
     return store.load(lambda manifest: [(store.folder / name).read_bytes() for name in manifest["files"]])[1]
 
 
+def test_a_place_whose_name_is_not_unicode_is_refused_before_the_work(tmp_path):
+    with pytest.raises(IndexFolderError, match="must be Unicode: rename the folder"):
+        Store(tmp_path / "index\udcff")
+
+
 def test_a_commit_is_read_and_removes_what_it_no_longer_names(store):
     assert store.exists() and content(store) == [b"one"]
     (store.folder / "vectors-mine.npy").write_text("of others")
