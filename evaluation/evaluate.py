@@ -106,7 +106,7 @@ def evaluation(source: str, data: DataArguments, split: str, options: Evaluation
         "texts": len(owners),
         "ties": "expected",
     }
-    about["data_fingerprint"] = about.pop("data")
+    about["data_fingerprint"] = about.pop("data")  # `facts` call it `data`; in a record, `source` names the data
     return metrics, evaluation_record(outcomes, about)
 
 

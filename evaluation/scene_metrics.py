@@ -42,11 +42,12 @@ def add_duplicate_aware(outcomes: Outcomes, image_embeds, text_embeds, text_to_i
     for word, image in zip(words, text_to_image):
         of_images[image].update(places[word])
     of_texts = [sorted(images[word]) for word in words]
-    for way, (queries, gallery, query_ids, gallery_ids, name, also) in (
-        ("image_to_text", (image_embeds, text_embeds, rows, text_to_image, "image", list(map(sorted, of_images)))),
-        ("text_to_image", (text_embeds, image_embeds, text_to_image, rows, "text", of_texts)),
-    ):
-        groups = retrieval_groups(queries, gallery, query_ids, gallery_ids, name, also, best_only=True)
+    ways = {
+        "image_to_text": (image_embeds, text_embeds, rows, text_to_image, "image", list(map(sorted, of_images))),
+        "text_to_image": (text_embeds, image_embeds, text_to_image, rows, "text", of_texts),
+    }
+    for way, inputs in ways.items():
+        groups = retrieval_groups(*inputs, best_only=True)
         outcomes.values |= {f"duplicate_aware_{way}_recall@{k}": 100 * recalls(groups, k) for k in ks}
     outcomes.sums["duplicate_aware_mean_recall"] = [name for name in outcomes.values if "duplicate_aware" in name]
 

@@ -31,11 +31,9 @@ def further_lines(metrics: dict) -> list[str]:
                 "".join(f"{metrics.get(f'{prefix}_{way}_{what}@{k}', float('nan')):7.1f}" for k in (1, 5, 10))
                 for way in ways
             ]
-            total = (
-                f"{metrics['duplicate_aware_mean_recall']:15.2f}"
-                if prefix == "duplicate_aware"
-                else f"  {what}@1, 5, 10"
-            )
+            total = f"  {what}@1, 5, 10"
+            if prefix == "duplicate_aware":
+                total = f"{metrics['duplicate_aware_mean_recall']:15.2f}"
             lines.append(f"{name:24}{cells[0]} {cells[1]} {total}")
     for task in ("image_to_image", "text_to_text", "image_to_mixed", "text_to_mixed"):
         if f"{task}_ndcg@10" in metrics:

@@ -18,6 +18,11 @@ BAD_INPUT = (ValueError, TypeError, OSError, ImportError, FloatingPointError, Re
 LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Socket closed", "monitoredBarrier")
 
 
+def several_processes() -> bool:
+    """Whether this process is one of several that train together."""
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+
+
 class Meeting:
     """Where the processes of a run meet; nothing for a single process.
 
@@ -27,7 +32,7 @@ class Meeting:
 
     def __init__(self):
         self.group = None
-        if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
+        if several_processes():
             self.group = distributed.new_group(backend="gloo")  # only gloo says who is missing
 
     def wait(self, step: int):
@@ -55,7 +60,7 @@ def ending_together() -> Iterator[None]:
     Raises:
         ValueError: this process or another one has failed; the line names it and the cause.
     """
-    if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
+    if not several_processes():
         yield
         return
     store = distributed.distributed_c10d._get_default_store()  # there is no public way to it

@@ -186,11 +186,11 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         names = [_plain(key.value) for key, _ in node.value]
-        twice = next((key for (key, _), name in zip(node.value, names) if names.count(name) > 1 and name != "<<"), None)
-        if twice is not None:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"the key {_plain(twice.value)!r} is there twice: leave one out", twice.start_mark
-            )
+        for (key, _), name in zip(node.value, names):
+            if names.count(name) > 1 and name != "<<":  # which merges another mapping, and may be repeated
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {name!r} is there twice: leave one out", key.start_mark
+                )
         return super().construct_mapping(node, deep)
 
 
