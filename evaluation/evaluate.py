@@ -121,7 +121,7 @@ def _check(options: EvaluationOptions):
     if options.save_embeddings:
         output_file(options.save_embeddings)
     if options.graded == "captions":
-        load_rapidfuzz()  # a missing one is told before hours of embedding
+        load_rapidfuzz()  # if it is missing, that is an error now, not after hours of embedding
 
 
 def _check_labels(rows, data: DataArguments, options: EvaluationOptions):
@@ -146,7 +146,7 @@ def _check_labels(rows, data: DataArguments, options: EvaluationOptions):
 
 
 def _embeds(encoder: Encoder, rows, accelerator, dtype: str, batch_size: int):
-    """Embed as a user of the model does; captions are cut where its processor cuts them, and that is told."""
+    """Embed as a user of the model does; captions are cut where its processor cuts them, and a warning counts them."""
     inputs = EncoderRows(encoder, rows)
     if accelerator.is_main_process:
         encoder.warn_of_cuts(inputs.captions)

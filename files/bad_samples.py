@@ -75,7 +75,7 @@ def note_bad_sample(folder: str | Path, source: str, sample: BadSample):
     """Add a sample to the list while work goes on; `report_bad_samples` of all of them removes repeated ones.
 
     Args:
-        folder, source: as there.
+        folder, source: as for `report_bad_samples`.
         sample: what could not be used.
     """
     path = Path(folder) / BAD_SAMPLES

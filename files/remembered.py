@@ -43,7 +43,7 @@ def remembered(folder: str | Path, before: list | None, what: list, compute: Cal
     Args:
         folder: what `compute` depends on.
         before: its `folder_state` before anything was read; what changes meanwhile is not remembered.
-        what: is computed, and what else it depends on.
+        what: names what is computed, and everything else that it depends on.
         compute: makes a text.
     """
     if before is None or folder_state(folder) != before:

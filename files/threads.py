@@ -12,7 +12,7 @@ CHOSEN = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")  # what a user may have set
 
 
 def wait_asleep():
-    """Set it for this process and those that it starts; it counts if PyTorch was not imported before.
+    """Let waiting threads sleep soon in this process and those that it starts; only before PyTorch is imported.
 
     What the user has set stays.
     """

@@ -41,7 +41,7 @@ class BadPictures:
         """Load an item, or one in its place.
 
         Args:
-            position: of the item, or what else names it.
+            position: of the item, or another key that `load` and `row_of` take.
             others: positions of items that may take its place.
             load: position -> item.
             row_of: position -> its prepared row.

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or absent: written aside, sealed, renamed; a damaged one is told, and passed over.
+"""Checkpoints that are whole or absent: written aside, sealed, renamed; a damaged one is reported and skipped.
 
 The seal lists the files of a checkpoint and their sizes, and is written last. Checkpoints of earlier versions have
 none: their parts are looked at one by one.

@@ -142,7 +142,7 @@ class ShardedTrainer(StderrTrainer):
 
 
 def blocks_of(model: nn.Module) -> list[str]:
-    """Classes of the blocks that are gathered one after the other: those that towers name, and that are here.
+    """Names of the classes whose modules are gathered one at a time: those in `_no_split_modules` that the model has.
 
     The word embeddings are a unit of their own, and cannot be in one of these blocks.
     """

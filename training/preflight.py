@@ -1,4 +1,4 @@
-"""One dry run of the towers before any data are read: what they are is told, what cannot work is refused."""
+"""One dry run of the towers before any data are read: it prints what they are, and refuses what cannot work."""
 
 import itertools
 import sys

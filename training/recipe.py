@@ -245,7 +245,7 @@ def load_recipe(path: str, given: Sequence[str] = (), staged: Mapping[str, Seque
     Args:
         path: of the recipe.
         given: the command line; keys whose flag it holds are left out, and so need no variable.
-        staged: stage -> the flags that the command line gives for it alone, likewise.
+        staged: stage -> the flags that the command line gives for it alone; they are left out of its section.
 
     Raises:
         ValueError: not a mapping, or a `$NAME` that is not set.
