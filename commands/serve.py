@@ -10,6 +10,8 @@ from ..files.text import text_of
 from .flags import Parser, add_device, add_images, add_trust, chosen_device, loading_options, remark, tell_images
 from .quiet import calm
 
+LARGEST = 178_956_970  # pixels; Pillow opens no larger picture
+
 
 def parser() -> Parser:
     """The flags."""
@@ -28,7 +30,7 @@ def parser() -> Parser:
     parser.add("--no_means", action="store_true", help="as in `vsehub search`: do not subtract the modalities' means")
     parser.add("--example", action="append", default=[], metavar="TEXT", help="a query that the page offers")
     parser.add("--max_body", type=positive_int, default=32, help="megabytes of a request (default: %(default)s)")
-    parser.add("--max_pixels", type=positive_int, default=64_000_000, help="of a request (default: %(default)s)")
+    parser.add("--max_pixels", type=whole(1, LARGEST), default=64_000_000, help="of a request (default: %(default)s)")
     parser.add("--max_batch", type=positive_int, default=64, help="inputs of /v1/embeddings (default: %(default)s)")
     parser.add("--max_requests", type=positive_int, default=64, help="answered at once (default: %(default)s)")
     add_images(parser)

@@ -89,6 +89,7 @@ def test_a_public_server_needs_no_token_and_may_be_framed(index, served):
         (["--framed_by", "https://a.b; script-src *"], "is no address of a site"),
         (["--token_file", "absent"], "absent: no such file"),
         (["--port", "70000"], "must be a whole number from 0 to 65535"),
+        (["--max_pixels", "178956971"], "must be a whole number from 1 to 178956970"),
         (["--max_requests", "0"], "must be a whole number of at least 1"),
         (["--model", "./nowhere"], "no such folder"),
         (["--trust_remote_code"], "goes with --model"),
