@@ -201,6 +201,7 @@ CLAIMS = {
     **_headlines(),
     **_trained(),
 }
+BLOCKS = (*MOVING, "--projection_dim", "128")
 MAIN_ARMS = {
     "d2s-one": ("sparse only", "sparse only, equal time", "D2S-VSE"),
     "pir": ("two plain towers", "two plain towers, equal time", "PIR, corrected"),
@@ -210,6 +211,16 @@ for _claim in (
     _again(CLAIMS["pir"], "again", MAIN_ARMS["pir"], seeds=20, first_seed=110),
 ):
     CLAIMS[_claim.name] = _claim
+
+
+def _with_blocks_trained(claim: Claim) -> Claim:
+    """The arms of a claim with the last vision blocks trained, where PIR costs less beside the plain towers."""
+    plain = "two plain towers, equal time"
+    arms = claim.arms | {plain: replace(claim.arms[plain], stages=(("retrieval", 570),))}
+    return replace(claim, name="pir-blocks", arms=arms, further=(*claim.further, *BLOCKS), first_seed=140)
+
+
+CLAIMS["pir-blocks"] = _with_blocks_trained(CLAIMS["pir-averaged"])
 
 
 class Bench:
