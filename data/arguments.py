@@ -18,9 +18,14 @@ class DataArguments:
 
     data: str = field(
         default="",
-        metadata={"help": "Hub id, table (parquet, CSV, JSON lines), imagefolder, Karpathy json or official folder."},
+        metadata={
+            "help": "Hub id, table (parquet, CSV, JSON lines), imagefolder, json (Karpathy, COCO) or official folder."
+        },
     )
-    image_root: str | None = field(default=None, metadata={"help": "Folder of the image files that a manifest names."})
+    image_root: str | None = field(
+        default=None,
+        metadata={"help": "Folder of the image files that a manifest names; `{split}` in it is the split."},
+    )
     data_config: str | None = field(
         default=None, metadata={"help": "Which configuration, of a dataset that has several."}
     )

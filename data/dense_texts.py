@@ -12,7 +12,7 @@ from datasets import Dataset
 from .arguments import DataArguments
 from .columns import chosen_of, in_order, is_text, lengths_of, parts_of, scattered, with_column
 from .loading import literal, load_split
-from .sources import dense_lines
+from .manifests import dense_lines
 from .written_lists import refuse_written_lists
 
 

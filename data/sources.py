@@ -3,30 +3,28 @@
 - a folder of pictures: all of them, or those below the subfolder of the split, if all lie in such ones;
 - a Hub id, a folder of parquet files, a folder of pictures with metadata: through `datasets.load_dataset`;
 - one table: parquet, Arrow, JSON lines, CSV, TSV; or a webdataset tar;
-- a Karpathy json (`dataset_flickr30k.json`, `dataset_rsicd.json`) with an image root;
-- PIR's annotations of RSICD and RSITMD, one json a split (`rsitmd_{split}.json`), with an image root;
+- a json with an image root: Karpathy's (`dataset_flickr30k.json`, `dataset_rsicd.json`), COCO's annotations
+  (`captions_{split}2017.json`), PIR's annotations of RSICD and RSITMD (`rsitmd_{split}.json`);
 - the official layout of D2S-VSE: `SPLIT_caps.txt`, `SPLIT_ids.txt`, `id_mapping.json`, `NAME_SPLIT.jsonl`.
 
 Images stay undecoded (bytes or a path) until they are used.
 """
 
-import glob
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset, Image, ReadInstruction
 from transformers.utils import logging
 
-from ..files.text import printable, text_of
+from ..files.text import printable
 from .class_names import with_class_names
 from .columns import in_order, parts_of, with_column
 from .folders import holds_pictures, list_folder
 from .loading import literal, load_split
+from .manifests import has_splits, read_json, read_official, resolve_image
 from .text_tables import SEPARATORS, read_json_lines, read_text_table
 
 SPLIT_FOLDERS = {
@@ -50,9 +48,9 @@ def read_source(
 ) -> Dataset:
     """Read one split of `data`; columns keep the names that the source gives them, and numbered classes become texts.
 
-    A single table, or a json list, holds one split, whatever it is called; `{split}` in the path stands for the split's
-    name. Names of files in `image_column` are names under `image_root`, if that is given; without one, a table's names
-    are those of files beside the table, or else count from the working directory.
+    A single table, or a json of COCO or PIR, holds one split, whatever it is called; `{split}` in the path, or in the
+    image root, stands for the split's name. Names of files in `image_column` are names under `image_root`, if that is
+    given; without one, a table's names are those of files beside the table, or else count from the working directory.
 
     Args:
         data, split: which source, and which part of it: a split, or a slice of one (`train[:10%]`).
@@ -85,7 +83,7 @@ def read_source(
     feature = rows.features.get(image_column)
     if getattr(feature, "dtype", None) in ("string", "large_string", "string_view"):
         if image_root is not None:
-            root = _root(image_root, data)
+            root = _root(image_root, data, split)
             return _with_paths(rows, image_column, lambda name: resolve_image(root, name))
         folder = path if path.is_dir() else path.parent
         if path.exists() and _are_in(folder, rows, image_column):
@@ -103,10 +101,9 @@ def _whole(
 ) -> Dataset | None:
     """A whole split of a source whose splits `datasets` does not know; None for one that it reads by itself."""
     if path.suffix == ".json":
-        content, root = _json(path), _root(image_root, data)
-        return (_annotations if isinstance(content, list) else _karpathy)(path, content, split, root)
+        return read_json(path, split, _root(image_root, data, split))
     if _names_files(path, split):
-        return _official(path, split, _root(image_root, data))
+        return read_official(path, split, _root(image_root, data, split))
     if path.suffix in SEPARATORS:
         return read_text_table(path, data)
     if path.suffix == ".jsonl":
@@ -133,7 +130,7 @@ def is_one_table(data: str, *splits: str) -> bool:
     path = path_of(data, splits[0])
     if any(path_of(data, split) != path for split in splits) or not path.is_file():
         return False
-    return path.suffix in TABLES or (path.suffix == ".json" and isinstance(_json(path), list))
+    return path.suffix in TABLES or (path.suffix == ".json" and not has_splits(path))
 
 
 def _sliced(rows: Dataset, data: str, split: str) -> Dataset:
@@ -269,40 +266,13 @@ def _is_unicode(name: str) -> bool:
     return True
 
 
-def resolve_image(root: Path, name: str) -> str:
-    """Return the path of `name` under `root`.
-
-    Raises:
-        ValueError: the name leads out of the root (absolute, `..`, or through a symbolic link).
-    """
-    if "\0" in name or not (root / name).resolve().is_relative_to(root.resolve()):
-        raise ValueError(f"{name!r} leads out of the image root {root}: fix the manifest")
-    return str((root / name).resolve())
-
-
-def dense_lines(path: str | Path, count: int) -> list[str | None]:
-    """Read dense captions, line k for image k of `count`; None (`null`) where an image has none.
-
-    Raises:
-        ValueError: a torn or missing line, after which all captions would shift; the message names it.
-    """
-    texts: list[str | None] = []
-    for number, line in enumerate(_lines(Path(path)), 1):
-        try:
-            texts.append(_field(json.loads(line), "text", str, type(None)))
-        except ValueError as error:
-            raise ValueError(f"{path}:{number}: not a dense caption ({error}); later captions would shift") from None
-    if len(texts) != count:
-        raise ValueError(f"{path}: {len(texts)} dense captions for {count} images")
-    return texts
-
-
-def _root(image_root: str | None, data: str) -> Path:
+def _root(image_root: str | None, data: str, split: str) -> Path:
     if image_root is None:
         raise ValueError(f"{data} names image files: say where they lie with --image_root FOLDER")
-    if not Path(image_root).is_dir():
-        raise FileNotFoundError(f"image root {image_root}: no such folder")
-    return Path(image_root)
+    root = path_of(image_root, split)
+    if not root.is_dir():
+        raise FileNotFoundError(f"image root {root}: no such folder")
+    return root
 
 
 def path_of(data: str, split: str) -> Path:
@@ -311,113 +281,3 @@ def path_of(data: str, split: str) -> Path:
     path = Path(data.replace("{split}", split))
     short = Path(data.replace("{split}", "val"))
     return short if split == "validation" and not path.exists() and short.exists() else path
-
-
-def _annotations(path: Path, content: list, split: str, root: Path) -> Dataset:
-    """PIR's lists: a row is a caption (training) or an image with all its captions; rows of one image are joined."""
-    rows: dict[str, dict] = {}
-    for number, entry in enumerate(content):
-        try:
-            name, caption = _field(entry, "image", str), _field(entry, "caption", str, list)
-            captions = [caption] if isinstance(caption, str) else _texts(caption)
-        except ValueError as error:
-            raise ValueError(f"{path}: row {number} is not as in PIR's annotations ({error})") from None
-        row = rows.setdefault(name, {"captions": [], "image_id": name})
-        row["captions"] += captions
-        if "label_name" in entry:
-            row["label"] = str(entry["label_name"])
-    if not rows:
-        raise ValueError(f"{path}: no rows")
-    labelled = all("label" in row for row in rows.values())
-    placed = [{**row, "image": {"bytes": None, "path": resolve_image(root, name)}} for name, row in rows.items()]
-    return Dataset.from_list([row if labelled else {k: v for k, v in row.items() if k != "label"} for row in placed])
-
-
-def _karpathy(path: Path, content, split: str, root: Path) -> Dataset:
-    """Karpathy's json; `train` includes COCO's `restval`."""
-    wanted = {split, "restval"} if split == "train" else {"val"} if split == "validation" else {split}
-    rows: list[dict[str, Any]] = []
-    images = content.get("images") if isinstance(content, dict) else None
-    if not images or not isinstance(images, list):
-        raise ValueError(f"{path}: not a Karpathy json: it has no 'images'")
-    for number, entry in enumerate(images):
-        try:
-            if _field(entry, "split", str) in wanted:
-                file = _field(entry, "filename", str)
-                name = str(Path(_field({"filepath": "", **entry}, "filepath", str)) / file)
-                captions = [_field(each, "raw", str, type(None)) for each in _field(entry, "sentences", list)]
-                rows.append({"image": name, "captions": captions, "image_id": str(entry.get("cocoid", file))})
-        except ValueError as error:
-            raise ValueError(f"{path}: image {number} is not as in a Karpathy json ({error})") from None
-    if not rows:
-        raise ValueError(f"{path}: no image of split {split!r}; there are {sorted({e['split'] for e in images})}")
-    return Dataset.from_list(
-        [{**row, "image": {"bytes": None, "path": resolve_image(root, row["image"])}} for row in rows]
-    )
-
-
-def _official(folder: Path, split: str, root: Path) -> Dataset:
-    """The official text files: ids are one per image or one per caption; captions of an image are consecutive."""
-    names = _json(folder / "id_mapping.json")
-    if not isinstance(names, dict):
-        raise ValueError(f"{folder}/id_mapping.json: no object whose keys are ids and whose values names of files")
-    captions = _lines(folder / f"{split}_caps.txt")
-    ids = _lines(folder / f"{split}_ids.txt")
-    if not ids or len(captions) % len(ids):
-        raise ValueError(f"{folder}: {len(captions)} captions do not divide among {len(ids)} ids of {split}")
-    per_id = len(captions) // len(ids)
-    grouped: dict[str, list[str]] = {}
-    for line, caption in enumerate(captions):
-        grouped.setdefault(ids[line // per_id], []).append(caption)
-    unknown = [image_id for image_id in grouped if image_id not in names]
-    if unknown:
-        raise ValueError(f"{folder}/id_mapping.json lacks {len(unknown)} ids of {split}, first {unknown[0]!r}")
-    if wrong := next((image_id for image_id in grouped if not isinstance(names[image_id], str)), None):
-        raise ValueError(f"{folder}/id_mapping.json: id {wrong!r} has {names[wrong]!r} in place of the name of a file")
-    dense_files = sorted(folder.glob(f"*_{glob.escape(split)}.jsonl"))
-    dense = dense_lines(dense_files[0], len(grouped)) if dense_files else None
-    return Dataset.from_list(
-        [
-            {
-                "image": {"bytes": None, "path": resolve_image(root, names[image_id])},
-                "captions": texts,
-                "image_id": image_id,
-                **({"dense_text": dense[row]} if dense else {}),
-            }
-            for row, (image_id, texts) in enumerate(grouped.items())
-        ]
-    )
-
-
-def _lines(path: Path) -> list[str]:
-    """Lines of a file. `splitlines` would also split at U+2028 and U+0085, and shift all that follows."""
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file (the official layout has one per split)")
-    lines = text_of(path).split("\n")
-    return lines[:-1] if not lines[-1] else lines
-
-
-def _json(path: Path):
-    try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not JSON, or half of a file ({error})") from None
-
-
-def _field(entry, name: str, *kinds: type):
-    """A field of an object of a JSON file; ValueError if the entry is none, lacks it, or holds another kind there."""
-    if not isinstance(entry, dict):
-        raise ValueError(f"{entry!r:.80} is no object with fields")
-    if name not in entry:
-        raise ValueError(f"it has no {name!r}")
-    if not isinstance(entry[name], kinds):
-        raise ValueError(f"{name!r} is {entry[name]!r:.80}, not {'a text' if str in kinds else 'a list'}")
-    return entry[name]
-
-
-def _texts(captions: list) -> list[str | None]:
-    """The captions of a list; an empty place (`null`) is for the check of the rows."""
-    wrong = next((text for text in captions if not isinstance(text, (str, type(None)))), None)
-    if wrong is not None:
-        raise ValueError(f"a caption is {wrong!r:.80}, not a text")
-    return captions
