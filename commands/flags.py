@@ -214,7 +214,7 @@ def remark(args: argparse.Namespace, text: str):
 def add_data_flags(parser: Parser, split: str):
     """Add what says which rows are read, and how: DATA, `--split`, columns, what to do with bad rows."""
     parser.add_place(
-        "data", "Hub id, table (parquet, CSV, JSON lines), imagefolder, json (Karpathy, COCO) or official folder"
+        "data", "Hub id, table (parquet, CSV, JSON lines), imagefolder, json (Karpathy, COCO), official folder"
     )
     parser.add("--split", default=split, help="default: %(default)s")
     add_row_flags(parser)

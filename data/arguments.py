@@ -19,7 +19,7 @@ class DataArguments:
     data: str = field(
         default="",
         metadata={
-            "help": "Hub id, table (parquet, CSV, JSON lines), imagefolder, json (Karpathy, COCO) or official folder."
+            "help": "Hub id, table (parquet, CSV, JSON lines), imagefolder, json (Karpathy, COCO), official folder."
         },
     )
     image_root: str | None = field(
