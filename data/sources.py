@@ -11,6 +11,7 @@ Images stay undecoded (bytes or a path) until they are used.
 """
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -85,8 +86,13 @@ def read_source(
         if image_root is not None:
             root = _root(image_root, data, split)
             return _with_paths(rows, image_column, lambda name: resolve_image(root, name))
-        folder = path if path.is_dir() else path.parent
-        if path.exists() and _are_in(folder, rows, image_column):
+        folder, first = path if path.is_dir() else path.parent, _first_name(rows, image_column)
+        if re.match(r"[a-z][a-z0-9+.-]+://", first, re.IGNORECASE):
+            raise ValueError(
+                f"{data}: column {image_column!r} holds addresses ({first[:60]!r}), and nothing is fetched: download "
+                "the pictures first, as with img2dataset, or name another --image_column"
+            )
+        if path.exists() and first and os.path.exists(os.path.join(folder, first)):
             return _with_paths(rows, image_column, lambda name: os.path.join(os.path.abspath(folder), name))
     if image_root is not None and feature is not None and not _names_files(path, name):
         text = "%s: --image_root is not used, since column %r holds no names of files: leave it out"
@@ -170,10 +176,9 @@ def _relative(images: pa.Array, root: Path) -> pa.Array | None:
     return pa.array([path.relative_to(root).as_posix() for path in paths], pa.string())
 
 
-def _are_in(folder: Path, rows: Dataset, image_column: str) -> bool:
-    """Whether names count from the folder of their table, where the first one lies, or from the working directory."""
-    first = next((name for name in rows[:100][image_column] if name), None)
-    return first is not None and os.path.exists(os.path.join(folder, first))
+def _first_name(rows: Dataset, image_column: str) -> str:
+    """The first name of a file; a table's names count from its folder if this one lies there."""
+    return next((name for name in rows.select_columns([image_column])[:1000][image_column] if name), "")
 
 
 def _with_paths(rows: Dataset, image_column: str, path_of_name: Callable[[str], str]) -> Dataset:

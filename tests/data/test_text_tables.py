@@ -122,6 +122,13 @@ def test_files_of_a_folder_of_tables_are_found_in_it_or_below_the_image_root(tmp
     assert os.path.samefile(path, tmp_path / "a.jpg")
 
 
+@pytest.mark.parametrize("address", ["https://a.b/c.jpg", "S3://bucket/c.jpg", "file:///c.jpg"])
+def test_addresses_of_pictures_are_not_fetched(tmp_path, address):
+    path = table(tmp_path, "rows.csv", f"image,captions\n,a cat\n{address},a dog\n")
+    with pytest.raises(ValueError, match="column 'image' holds addresses .*, and nothing is fetched: download"):
+        read(path)
+
+
 @pytest.mark.parametrize("kind", ["arrow", "tar"])
 def test_arrow_files_and_webdataset_tars_are_tables(tmp_path, kind):
     path = tmp_path / f"rows.{kind}"
