@@ -83,17 +83,9 @@ def read_source(
     rows = with_class_names(rows, data)
     feature = rows.features.get(image_column)
     if getattr(feature, "dtype", None) in ("string", "large_string", "string_view"):
-        if image_root is not None:
-            root = _root(image_root, data, split)
-            return _with_paths(rows, image_column, lambda name: resolve_image(root, name))
-        folder, first = path if path.is_dir() else path.parent, _first_name(rows, image_column)
-        if re.match(r"[a-z][a-z0-9+.-]+://", first, re.IGNORECASE):
-            raise ValueError(
-                f"{data}: column {image_column!r} holds addresses ({first[:60]!r}), and nothing is fetched: download "
-                "the pictures first, as with img2dataset, or name another --image_column"
-            )
-        if path.exists() and first and os.path.exists(os.path.join(folder, first)):
-            return _with_paths(rows, image_column, lambda name: os.path.join(os.path.abspath(folder), name))
+        return _with_files(
+            rows, image_column, data, path, None if image_root is None else _root(image_root, data, split)
+        )
     if image_root is not None and feature is not None and not _names_files(path, name):
         text = "%s: --image_root is not used, since column %r holds no names of files: leave it out"
         logger.warning(text, printable(data), image_column)
@@ -176,9 +168,24 @@ def _relative(images: pa.Array, root: Path) -> pa.Array | None:
     return pa.array([path.relative_to(root).as_posix() for path in paths], pa.string())
 
 
-def _first_name(rows: Dataset, image_column: str) -> str:
-    """The first name of a file; a table's names count from its folder if this one lies there."""
-    return next((name for name in rows.select_columns([image_column])[:1000][image_column] if name), "")
+def _with_files(rows: Dataset, image_column: str, data: str, path: Path, root: Path | None) -> Dataset:
+    """Turn names of files into paths: below the root, or in the folder of the table if the first one lies there.
+
+    Raises:
+        ValueError: addresses, which are not fetched, or a name that leads out of the root.
+    """
+    if root is not None:
+        return _with_paths(rows, image_column, lambda name: resolve_image(root, name))
+    first = next((name for name in rows.select_columns([image_column])[:1000][image_column] if name), "")
+    if re.match(r"[a-z][a-z0-9+.-]+://", first, re.IGNORECASE):
+        raise ValueError(
+            f"{data}: column {image_column!r} holds addresses ({first[:60]!r}), and nothing is fetched: download "
+            "the pictures first, as with img2dataset, or name another --image_column"
+        )
+    folder = os.path.abspath(path if path.is_dir() else path.parent)
+    if path.exists() and first and os.path.exists(os.path.join(folder, first)):
+        return _with_paths(rows, image_column, lambda name: os.path.join(folder, name))
+    return rows
 
 
 def _with_paths(rows: Dataset, image_column: str, path_of_name: Callable[[str], str]) -> Dataset:
