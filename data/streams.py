@@ -228,9 +228,11 @@ def _table(args: DataArguments, split: str) -> IterableDataset:
     path = path_of(args.data, split)
     if "[" in split:
         raise ValueError(f"--streaming reads whole splits, not {split!r}: see --max_train_images, --max_eval_images")
-    if path.is_file() and path.suffix in KINDS:
-        table = load_split(args.data, "train", path=KINDS[path.suffix], data_files=literal(path), streaming=True)
-    elif path.exists() and not any(each.suffix in KINDS for each in path.rglob("*")):
+    if path.is_file() and path.suffix.lower() in KINDS:
+        table = load_split(
+            args.data, "train", path=KINDS[path.suffix.lower()], data_files=literal(path), streaming=True
+        )
+    elif path.exists() and not any(each.suffix.lower() in KINDS for each in path.rglob("*")):
         raise ValueError(f"--streaming reads parquet, webdataset (.tar) and Hub ids; {args.data} is none: leave it out")
     else:
         table = load_split(args.data, split, args.data_config, streaming=True)

@@ -55,7 +55,7 @@ def _header(path: Path, data: str) -> tuple[list[str], str]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             line = file.readline()
-            separator = max(SEPARATORS[path.suffix], key=line.count)
+            separator = max(SEPARATORS[path.suffix.lower()], key=line.count)
             file.seek(0)
             names = [name.strip() for name in next(csv.reader(file, delimiter=separator, skipinitialspace=True), [])]
     except UnicodeDecodeError:

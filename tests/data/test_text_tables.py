@@ -31,6 +31,7 @@ def read(path, **columns):
         ("rows.csv", 'image,captions\na.jpg,"a dog, running"\n'),
         ("rows.csv", '\ufeffimage , captions\r\na.jpg, "a dog, running"\r\n'),
         ("rows.csv", "image;captions\na.jpg;a dog, running\n"),
+        ("ROWS.CSV", 'image,captions\na.jpg,"a dog, running"\n'),
         ("rows.tsv", "image\tcaptions\na.jpg\ta dog, running\n"),
     ],
 )
