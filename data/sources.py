@@ -285,7 +285,7 @@ def _is_unicode(name: str) -> bool:
 def _root(image_root: str | None, data: str, split: str) -> Path:
     if image_root is None:
         raise ValueError(f"{data} names image files: say where they lie with --image_root FOLDER")
-    root = path_of(image_root, split)
+    root = path_of(str(image_root), split)
     if not root.is_dir():
         raise FileNotFoundError(f"image root {root}: no such folder")
     return root

@@ -17,7 +17,7 @@ from ...files.digests import picture_digest
 from ...files.text import printable
 from ...processing.pixels import BadImageError
 from ...processing.scenes import open_any
-from ..columns import in_order, with_column
+from ..columns import in_order, spans, with_column
 from ..folders import list_folder
 from ..grouping import first_rows
 from ..picture_checks import image_source
@@ -42,6 +42,7 @@ class FolderImages:
     """
 
     def __init__(self, root, part=None):
+        self.twins: dict[str, str] = {}  # each file is there once
         self.root, self.identity = Path(root), {}  # ids are relative paths: the folder may be moved and get more files
         folder = list_folder(part or root)
         self.refused = {self._id(path): why for path, why in folder.refused.items()}
@@ -83,6 +84,7 @@ class TableImages:
         rows = in_order(rows)
         paths = None if folder is None or id_column in rows.column_names else paths_below(rows, image_column, folder)
         self.rows, self.column, self.identity = rows.select_columns([image_column]), image_column, {}
+        self.twins: dict[str, str] = {}  # id of a row -> id of the first row that names the same file
         if paths is not None:
             self.ids = [path for part in paths for path in part.to_pylist()]
         elif id_column in rows.column_names:
@@ -93,9 +95,19 @@ class TableImages:
         else:  # indices identify images only within their dataset
             self.ids = [str(index) for index in range(len(rows))]
             self.identity = {"images": name, "rows": len(rows)}
+            self._find_twins()
         self.index = {image_id: index for index, image_id in reversed(list(enumerate(self.ids)))}
         if len(self.index) < len(self.ids):
             self._join(name, id_column)
+
+    def _find_twins(self):
+        """Find the rows whose file an earlier one names: with a caption a row, each picture is there several times."""
+        first: dict[str, str] = {}
+        for start, stop in spans(self.rows):
+            for row, image in enumerate(self.rows[start:stop][self.column], start):
+                source = image_source(image)
+                if isinstance(source, str) and first.setdefault(source, str(row)) != str(row):
+                    self.twins[str(row)] = first[source]
 
     def _join(self, name, id_column):
         """Make the rows of each id one image; CaptionError where they show several."""
@@ -179,13 +191,21 @@ class Job:
             raise CaptionError(f"{self.out} has captions of {gone}: give another --out, or pass --restart")
         self._forget_replaced()
         before = len(self.captions)
-        pending = [i for i in self.images.ids if i not in self.captions and i not in self.problems]
+        known = self.captions.keys() | self.problems.keys() | self.images.twins.keys()
+        pending = [image_id for image_id in self.images.ids if image_id not in known]
         complete = not pending and os.path.exists(self.out) and not self.journal.path.exists()
         if pending:
             try:
                 self._caption(pending)
             finally:
                 self.journal.close()
+        for image_id, first in self.images.twins.items():
+            if image_id in self.captions:
+                continue
+            if first in self.captions:
+                self.captions[image_id] = replace(self.captions[first], image_id=image_id)
+            elif first in self.problems:
+                self.problems[image_id] = self.problems[first]
         self.problems = {i: why for i, why in self.problems.items() if i in ids and i not in self.captions}
         captions = [self.captions[image_id] for image_id in self.images.ids if image_id in self.captions]
         if not complete:

@@ -280,6 +280,32 @@ def test_captions_find_their_rows_in_training(tmp_path, data, captioned, columns
     assert sorted(rows["dense_text"]) == [f"this is picture {index}" for index in range(3)]
 
 
+def test_a_picture_with_several_rows_of_a_table_is_captioned_once_and_found_in_training(tmp_path):
+    for index in range(2):
+        paint(index).save(tmp_path / f"{index}.png")
+    lines = [f"{index}.png,text {index} {turn}\n" for index in range(2) for turn in range(3)]
+    (tmp_path / "pairs.csv").write_text("image,captions\n" + "".join(lines))
+    stub, out = Stub(), tmp_path / "d.parquet"
+    assert caption_images(tmp_path / "pairs.csv", out, stub)["captions"] == 6
+    assert sorted(stub.seen.elements()) == ["0", "3"]  # the first row of each
+    args = DataArguments(data=str(tmp_path / "pairs.csv"), dense_text=str(out))
+    rows = prepare_rows(args, "train", None, need_dense=True)
+    assert rows["dense_text"][:] == ["this is picture 0", "this is picture 1"]
+    assert caption_images(tmp_path / "pairs.csv", out, stub)["was_complete"]
+    paint(5).save(tmp_path / "1.png")
+    os.utime(tmp_path / "1.png", (0, 0))
+    caption_images(tmp_path / "pairs.csv", out, stub)
+    assert [row["dense_text"][-1] for row in rows_of(out)] == list("000555")
+
+
+def test_the_rows_of_a_bad_picture_are_all_left_out(tmp_path):
+    paint(0).save(tmp_path / "0.png")
+    (tmp_path / "1.png").write_bytes(b"torn")
+    (tmp_path / "pairs.csv").write_text("image,captions\n0.png,a\n1.png,b\n1.png,c\n")
+    counts = caption_images(tmp_path / "pairs.csv", tmp_path / "d.parquet", Stub(), on_bad_sample="quarantine")
+    assert (counts["captions"], counts["bad"]) == (1, 2)
+
+
 def test_a_picture_beside_the_tables_of_a_dataset_is_none_of_it(tmp_path):
     (tmp_path / "set" / "data").mkdir(parents=True)
     table(image_id=list("abcde")).to_parquet(tmp_path / "set" / "data" / "train-0.parquet")
