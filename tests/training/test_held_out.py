@@ -3,6 +3,7 @@
 import pytest
 from datasets import Dataset
 from photos import jpeg
+from small_runs import run
 
 from vsehub.data.arguments import DataArguments
 from vsehub.data.rows import SOURCE_ROW
@@ -56,3 +57,28 @@ def test_pictures_of_the_evaluation_do_not_train_and_rows_keep_their_numbers(ima
     assert without_pictures_of(evaluation, train.select([0])) is evaluation
     with pytest.raises(ValueError, match="each picture that trains is evaluated on, too"):
         without_pictures_of(evaluation, train)
+
+
+def test_pairs_of_a_csv_train_beside_their_pictures_and_none_of_those_that_are_evaluated(scenes, tmp_path, capsys):
+    """The rows of a picture lie apart in the table, so both parts of it hold the first three."""
+    for index in range(10):
+        (tmp_path / f"{index}.jpg").write_bytes(jpeg(index))
+    numbers = [*range(9), *range(10)]
+    lines = ["picture,text", *(f'{number}.jpg,"a dog, number {row}"' for row, number in enumerate(numbers))]
+    (tmp_path / "pairs.csv").write_text("\n".join(lines))
+    words = [
+        "--data",
+        str(tmp_path / "pairs.csv"),
+        *scenes[2:],
+        "--image_column",
+        "picture",
+        "--captions_column",
+        "text",
+    ]
+    words += ["--stages", "baseline", "--per_device_train_batch_size", "4"]
+    with pytest.raises(ValueError, match="is one table without splits"):
+        run(words, tmp_path / "out")
+    run([*words, "--train_split", "train[3:]", "--eval_split", "train[:3]"], tmp_path / "out")
+    said = capsys.readouterr()
+    assert "3 picture(s) of both splits are evaluated on, and left out of training" in said.err
+    assert "7 pictures, 13 texts; 3 pictures to evaluate" in said.out + said.err
