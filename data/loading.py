@@ -25,7 +25,13 @@ from .columns import is_list, is_text
 from .parquet_parts import ROWS, read_in_parts
 
 SPLIT_FLAGS = "--train_split, --eval_split or --split"
+READERS = ("csv", "json", "parquet")  # of `datasets`, that log what they raise
 FAILURES = (ValueError, RuntimeError, OSError, TypeError, KeyError, AttributeError)
+
+
+def ending_of(path: Path) -> str:
+    """The ending of a file's name, in small letters: `.csv` of `PAIRS.CSV`."""
+    return path.suffix.lower()
 
 
 def literal(path: str | Path) -> str:
@@ -101,14 +107,16 @@ def _loaded(path: str, split: str, data_config: str | None, streaming: bool = Fa
 
 @contextmanager
 def told_once() -> Iterator[None]:
-    """Keep the reader of parquet from logging, over several lines, what it raises as well."""
-    reader = logging.getLogger("datasets.packaged_modules.parquet.parquet")
-    level = reader.level
-    reader.setLevel(logging.CRITICAL)
+    """Keep the readers of `datasets` from logging, over several lines, what they raise as well."""
+    readers = [logging.getLogger(f"datasets.packaged_modules.{kind}.{kind}") for kind in READERS]
+    levels = [reader.level for reader in readers]
+    for reader in readers:
+        reader.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        reader.setLevel(level)
+        for reader, level in zip(readers, levels):
+            reader.setLevel(level)
 
 
 @contextmanager
@@ -218,4 +226,4 @@ def _plain(data: str, split: str, error: Exception) -> str:
     return f"{data}: split {split!r} cannot be read ({type(reason).__name__}: {reason})"
 
 
-__all__ = ["literal", "load_split", "told_of_columns", "told_once"]
+__all__ = ["ending_of", "literal", "load_split", "told_of_columns", "told_once"]

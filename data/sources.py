@@ -24,7 +24,7 @@ from ..files.text import printable
 from .class_names import with_class_names
 from .columns import in_order, parts_of, with_column
 from .folders import holds_pictures, list_folder
-from .loading import literal, load_split
+from .loading import ending_of, literal, load_split
 from .manifests import has_splits, read_json, read_official, resolve_image
 from .text_tables import SEPARATORS, read_json_lines, read_text_table
 
@@ -66,7 +66,7 @@ def read_source(
     path, name = path_of(data, split), split.partition("[")[0]
     if data_config is not None and (path.is_file() or (path.is_dir() and is_folder_of_pictures(path))):
         raise ValueError(f"--data_config {data_config}: {data} has no configurations; leave it out")
-    if path.suffix.lower() in (*TABLES, ".json"):
+    if ending_of(path) in (*TABLES, ".json"):
         if not path.exists():
             raise FileNotFoundError(f"{data}: no such file")
     elif data.startswith((".", "/", "~")) and not path.exists():
@@ -83,9 +83,8 @@ def read_source(
     rows = with_class_names(rows, data)
     feature = rows.features.get(image_column)
     if getattr(feature, "dtype", None) in ("string", "large_string", "string_view"):
-        return _with_files(
-            rows, image_column, data, path, None if image_root is None else _root(image_root, data, split)
-        )
+        root = None if image_root is None else _root(image_root, data, split)
+        return _with_files(rows, image_column, data, path, root)
     if image_root is not None and feature is not None and not _names_files(path, name):
         text = "%s: --image_root is not used, since column %r holds no names of files: leave it out"
         logger.warning(text, printable(data), image_column)
@@ -98,16 +97,16 @@ def _whole(
     data: str, path: Path, split: str, image_root: str | None, image_column: str, any_split: bool
 ) -> Dataset | None:
     """A whole split of a source whose splits `datasets` does not know; None for one that it reads by itself."""
-    if path.suffix.lower() == ".json":
+    if ending_of(path) == ".json":
         return read_json(path, split, _root(image_root, data, split))
     if _names_files(path, split):
         return read_official(path, split, _root(image_root, data, split))
-    if path.suffix.lower() in SEPARATORS:
+    if ending_of(path) in SEPARATORS:
         return read_text_table(path, data)
-    if path.suffix.lower() == ".jsonl":
+    if ending_of(path) == ".jsonl":
         return read_json_lines(path, data)
-    if path.suffix.lower() in BINARY:
-        return load_split(data, "train", path=BINARY[path.suffix.lower()], data_files=literal(path))
+    if ending_of(path) in BINARY:
+        return load_split(data, "train", path=BINARY[ending_of(path)], data_files=literal(path))
     if not path.is_dir():
         return None
     if is_folder_of_pictures(path):
@@ -120,9 +119,7 @@ def _whole(
 
 def _names_files(path: Path, split: str) -> bool:
     """Whether a source is a list of pictures below an image root: annotations in a json, or the official layout."""
-    return (
-        path.suffix.lower() == ".json" or (path / f"{split}_caps.txt").exists() or (path / "id_mapping.json").exists()
-    )
+    return ending_of(path) == ".json" or (path / f"{split}_caps.txt").exists() or (path / "id_mapping.json").exists()
 
 
 def is_one_table(data: str, *splits: str) -> bool:
@@ -130,7 +127,7 @@ def is_one_table(data: str, *splits: str) -> bool:
     path = path_of(data, splits[0])
     if any(path_of(data, split) != path for split in splits) or not path.is_file():
         return False
-    return path.suffix.lower() in TABLES or (path.suffix == ".json" and not has_splits(path))
+    return ending_of(path) in TABLES or (ending_of(path) == ".json" and not has_splits(path))
 
 
 def _sliced(rows: Dataset, data: str, split: str) -> Dataset:
@@ -205,7 +202,7 @@ def _with_paths(rows: Dataset, image_column: str, path_of_name: Callable[[str], 
 def is_folder_of_pictures(path: Path, except_for: Path | None = None) -> bool:
     """Whether a folder holds pictures and no other data; the table `except_for` (resolved) does not count."""
     tables = any(
-        child.suffix.lower() in (".parquet", ".arrow") and child.resolve() != except_for for child in path.rglob("*")
+        ending_of(child) in (".parquet", ".arrow") and child.resolve() != except_for for child in path.rglob("*")
     )
     return not tables and not _has_metadata(path) and not (path / "README.md").exists() and holds_pictures(path)
 

@@ -22,14 +22,14 @@ from ..files.whole import write_text
 from .arguments import DataArguments
 from .class_names import class_name, holds_classes, named_class
 from .columns import table_of
-from .loading import literal, load_split, told_of_columns, told_once
-from .sources import path_of
+from .loading import ending_of, literal, load_split, told_of_columns, told_once
+from .sources import BINARY, path_of
 from .written_lists import refuse_written_lists
 
 MANY = 16  # files for each share, from which on shares have whole files
 AT_ONCE = 32  # rows that are read together
 SPREAD = 8  # files that a sample of the rows is taken from
-KINDS = {".parquet": "parquet", ".tar": "webdataset"}
+KINDS = {ending: BINARY[ending] for ending in (".parquet", ".tar")}
 
 
 @dataclass
@@ -228,11 +228,9 @@ def _table(args: DataArguments, split: str) -> IterableDataset:
     path = path_of(args.data, split)
     if "[" in split:
         raise ValueError(f"--streaming reads whole splits, not {split!r}: see --max_train_images, --max_eval_images")
-    if path.is_file() and path.suffix.lower() in KINDS:
-        table = load_split(
-            args.data, "train", path=KINDS[path.suffix.lower()], data_files=literal(path), streaming=True
-        )
-    elif path.exists() and not any(each.suffix.lower() in KINDS for each in path.rglob("*")):
+    if path.is_file() and ending_of(path) in KINDS:
+        table = load_split(args.data, "train", path=KINDS[ending_of(path)], data_files=literal(path), streaming=True)
+    elif path.exists() and not any(ending_of(each) in KINDS for each in path.rglob("*")):
         raise ValueError(f"--streaming reads parquet, webdataset (.tar) and Hub ids; {args.data} is none: leave it out")
     else:
         table = load_split(args.data, split, args.data_config, streaming=True)

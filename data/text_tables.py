@@ -5,6 +5,7 @@ caption `NA` and a class `true` stay as they are, whatever the first rows look l
 """
 
 import csv
+import re
 import warnings
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from datasets import Dataset, Features, Value
 from pandas.errors import ParserWarning
 
 from .columns import TEXTS, in_order, parts_of, spans, with_column
-from .loading import literal, load_split
+from .loading import ending_of, literal, load_split
 
 SEPARATORS = {".csv": ",;\t", ".tsv": "\t"}  # by the ending of the name; of several, the commonest in the first line
 WHOLE = "^-?(0|[1-9][0-9]{0,17})$"
@@ -39,7 +40,7 @@ def read_text_table(path: Path, data: str) -> Dataset:
         try:
             rows = in_order(load_split(data, "train", path="csv", data_files=literal(path), **options))
         except ValueError as error:
-            if any(said in str(error) for said in ("Length of header", "Error tokenizing data")):
+            if re.search(r"Length of header|Expected \d+ fields", str(error)):
                 more = f"{data}: a row has more values than the first line has names"
                 raise ValueError(f'{more}: write "..." around values that hold a {separator!r}') from None
             raise
@@ -55,7 +56,7 @@ def _header(path: Path, data: str) -> tuple[list[str], str]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             line = file.readline()
-            separator = max(SEPARATORS[path.suffix.lower()], key=line.count)
+            separator = max(SEPARATORS[ending_of(path)], key=line.count)
             file.seek(0)
             names = [name.strip() for name in next(csv.reader(file, delimiter=separator, skipinitialspace=True), [])]
     except UnicodeDecodeError:

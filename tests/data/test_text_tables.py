@@ -59,16 +59,18 @@ def test_only_columns_of_plain_numbers_become_numbers(tmp_path):
         ("image,captions\n", "split 'train' has no rows"),
         ("image,captions\na.jpg,a dog, running\n", "a row has more values than the first line has names: write"),
         ("image,captions\na.jpg,a dog\nb.jpg,a cat, too\n", "a row has more values than the first line has names"),
+        ('image,captions\na.jpg,a dog\nb.jpg,"a cat\n', "cannot be read .*EOF inside string"),
         ("image,text,text\na.jpg,a dog,a cat\n", "several columns have the name text: rename all but one"),
         ("image,captions\na.jpg,chien assoiffé\n".encode("latin-1"), "is not in UTF-8: save it again"),
         ("image,captions\na.jpg,a dog\n".encode("utf-16"), "is not in UTF-8: save it again"),
     ],
 )
-def test_what_would_be_lost_is_refused_in_one_line(tmp_path, content, said):
+def test_what_would_be_lost_is_refused_in_one_line(tmp_path, caplog, content, said):
     path = table(tmp_path, "rows.csv", content)
     with pytest.raises(ValueError, match=said) as info:
         read(path)
     assert str(path) in str(info.value) and "\n" not in str(info.value)
+    assert not caplog.records  # what the reader logs would be said twice
 
 
 def test_bytes_that_are_no_text_are_refused_wherever_they_stand(tmp_path):

@@ -28,10 +28,10 @@ def test_a_table_without_splits_is_refused_with_the_remedies(table, splits):
 
 @pytest.mark.parametrize("content", ["[]", '\ufeff [{"image": "a.jpg"}]', '{"images": [], "annotations" : []}'])
 def test_a_json_list_and_cocos_annotations_are_a_table_and_karpathys_json_has_splits(tmp_path, content):
-    (tmp_path / "list.json").write_text(content)
+    (tmp_path / "list.JSON").write_text(content)
     (tmp_path / "splits.json").write_text('{"images": []}')
     with pytest.raises(ValueError, match="is one table without splits"):
-        parts_of_one_split(arguments(tmp_path / "list.json"))
+        parts_of_one_split(arguments(tmp_path / "list.JSON"))
     assert not parts_of_one_split(arguments(tmp_path / "splits.json"))
 
 
