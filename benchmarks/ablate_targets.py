@@ -2,25 +2,21 @@
 
     python benchmarks/ablate_targets.py --data $DATA --backbones $BACKBONES --text $MINILM --sets rsicd_aid
 
-Two plain towers on all five captions, frozen and cached as in docs/protocol.md, 300 steps of 128 pairs. How alike two
-captions are is the cosine of the mean of their tokens in the frozen text tower. A finished run is a line of
-`OUT/results.jsonl`, so a killed script goes on. `--report` prints the tables alone.
+Two plain towers on all five captions, as in `ways.py`, 300 steps of 128 pairs. How alike two captions are is the cosine
+of the mean of their tokens in the frozen text tower.
 """
 
-import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from unittest.mock import patch
 
 import torch
-from ablation import metrics_table, report, run_once
 from arms import PLAIN, Arm, Bench, Claim
 from torch.nn import functional as F
-from transformers.utils import logging
+from ways import run_ways
 
 from vsehub.evaluation.protocols import protocol_outcomes
-from vsehub.files.memory import reuse_memory
 from vsehub.losses.contrastive import ContrastiveLoss, clamped
 from vsehub.training.trainer import RetrievalTrainer
 
@@ -63,43 +59,36 @@ WAYS: dict[str, Callable] = {
 }
 
 
-class Targets:
-    """Puts a way in the place of InfoNCE's targets, while a trainer runs.
+@contextmanager
+def targets_of(way: Callable) -> Iterator[None]:
+    """Put a way in the place of InfoNCE's targets, while a trainer runs.
 
     Args:
-        way: how alike the captions are (N, N) and which belong to one picture to targets and what is added to the
-            scores, both (N, N).
+        way: how alike the captions are (N, N) and which belong to one picture (N, N) -> the targets and what is added
+            to the scores, both (N, N).
     """
+    alike = torch.empty(0)
+    compute = RetrievalTrainer.compute_loss
 
-    def __init__(self, way: Callable):
-        self.way, self.alike = way, torch.empty(0)
+    def compute_loss(trainer, model, inputs, *args, **kwargs):
+        nonlocal alike
+        mask = inputs.attention_mask[..., None].float()
+        means = F.normalize((inputs.text_hidden_states.float() * mask).sum(1) / mask.sum(1), dim=-1)
+        alike = means @ means.t()
+        return compute(trainer, model, inputs, *args, **kwargs)
 
-    def __enter__(self):
-        compute, targets = RetrievalTrainer.compute_loss, self
+    def forward(loss, image_embeds, text_embeds, image_ids):
+        scores = image_embeds @ text_embeds.t() / clamped(loss.temperature)
+        target, added = way(alike, image_ids[:, None] == image_ids)
+        target = target / target.sum(1, keepdim=True)
+        ways = (both - (both + added).logsumexp(1, keepdim=True) for both in (scores, scores.t()))
+        return -sum((target * each).sum(1).mean() for each in ways) / 2
 
-        def compute_loss(trainer, model, inputs, *args, **kwargs):
-            mask = inputs.attention_mask[..., None].float()
-            means = F.normalize((inputs.text_hidden_states.float() * mask).sum(1) / mask.sum(1), dim=-1)
-            targets.alike = means @ means.t()
-            return compute(trainer, model, inputs, *args, **kwargs)
-
-        def forward(loss, image_embeds, text_embeds, image_ids):
-            scores = image_embeds @ text_embeds.t() / clamped(loss.temperature)
-            target, added = targets.way(targets.alike, image_ids[:, None] == image_ids)
-            target = target / target.sum(1, keepdim=True)
-            ways = (both - (both + added).logsumexp(1, keepdim=True) for both in (scores, scores.t()))
-            return -sum((target * way).sum(1).mean() for way in ways) / 2
-
-        self.patches = (
-            patch.object(RetrievalTrainer, "compute_loss", compute_loss),
-            patch.object(ContrastiveLoss, "forward", forward),
-        )
-        for each in self.patches:
-            each.start()
-
-    def __exit__(self, *error):
-        for each in self.patches:
-            each.stop()
+    with (
+        patch.object(RetrievalTrainer, "compute_loss", compute_loss),
+        patch.object(ContrastiveLoss, "forward", forward),
+    ):
+        yield
 
 
 def train(bench: Bench, data: str, way: str, seed: int) -> dict:
@@ -107,37 +96,12 @@ def train(bench: Bench, data: str, way: str, seed: int) -> dict:
     system, stage = ("pir", "retrieval") if data == "rsicd_aid" else ("d2s", "baseline")
     arm = Arm(((stage, 300),), PLAIN if system == "pir" else ())
     claim = Claim(f"targets-{data}", data, system, "rsum", "", {"way": arm})
-    with Targets(WAYS[way]):
+    with targets_of(WAYS[way]):
         trainer = bench.train(claim, "way", 100 + seed)
     trainer.evaluate()
     texts = [text for captions in bench.splits[data, 5].evaluation["captions"] for text in captions]
     return protocol_outcomes("recall", *trainer.last_embeds, texts=texts).metrics()
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", help="folder that holds flickr8k/ and rsicd_aid/ in parquet")
-    parser.add_argument("--backbones", help="folder that holds mobilenet_v2/")
-    parser.add_argument("--text", help="folder of all-MiniLM-L6-v2")
-    parser.add_argument("--out", default="runs/ablate_targets")
-    parser.add_argument("--caches", default="runs/results", help="the --out of results.py, whose caches are used again")
-    parser.add_argument("--sets", nargs="+", default=["rsicd_aid", "flickr8k"])
-    parser.add_argument("--only", nargs="*", help="names of ways")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--report", action="store_true")
-    args = parser.parse_args()
-    logging.set_verbosity_error()
-    reuse_memory()
-    torch.set_num_threads(1)
-    bench = Bench(args.data, args.backbones, args.text, args.caches)
-    for data in args.sets:
-        results = Path(args.out) / data / "results.jsonl"
-        jobs = [(name, seed) for seed in range(args.seeds) for name in WAYS if not args.only or name in args.only]
-        for name, seed in () if args.report else jobs:
-            run_once(results, name, seed, partial(train, bench, data, name, seed))
-        print(data, report(results, "mean_recall", "plain"), metrics_table(results, METRICS), sep="\n")
-    return 0
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_ways(__doc__, WAYS, train, ["rsicd_aid", "flickr8k"], "mean_recall", METRICS)

@@ -199,13 +199,7 @@ class Job:
                 self._caption(pending)
             finally:
                 self.journal.close()
-        for image_id, first in self.images.twins.items():
-            if image_id in self.captions:
-                continue
-            if first in self.captions:
-                self.captions[image_id] = replace(self.captions[first], image_id=image_id)
-            elif first in self.problems:
-                self.problems[image_id] = self.problems[first]
+        self._copy_to_twins()
         self.problems = {i: why for i, why in self.problems.items() if i in ids and i not in self.captions}
         captions = [self.captions[image_id] for image_id in self.images.ids if image_id in self.captions]
         if not complete:
@@ -219,6 +213,16 @@ class Job:
             "was_complete": complete,
             "revisions": sorted({caption.revision for caption in captions}),
         }
+
+    def _copy_to_twins(self):
+        """Give the other rows of a picture what its first row was given."""
+        for image_id, first in self.images.twins.items():
+            if image_id in self.captions:
+                continue
+            if first in self.captions:
+                self.captions[image_id] = replace(self.captions[first], image_id=image_id)
+            elif first in self.problems:
+                self.problems[image_id] = self.problems[first]
 
     def _forget_replaced(self):
         """Drop the captions of pictures that were replaced; CaptionError if all were."""
