@@ -17,10 +17,10 @@ from transformers import set_seed
 from transformers.utils import logging
 
 from vsehub import D2SVSEModel, D2SVSEProcessor
-from vsehub.training.arguments import D2S_ARGUMENTS
 from vsehub.training.d2s_stages import STAGES, add_decoder, fresh_model, run_stage
-from vsehub.training.dense_teacher import add_dense_text_embeds
-from vsehub.training.recipe import parse_stages
+from vsehub.training.flags.arguments import D2S_ARGUMENTS
+from vsehub.training.flags.recipe import parse_stages
+from vsehub.training.inputs.dense_teacher import add_dense_text_embeds
 from vsehub.training.stages import Splits, StageArguments, read_splits, save
 
 COMMON = """--image_size 224 --dense_text union --freeze_vision True --freeze_text True --cache_vision True

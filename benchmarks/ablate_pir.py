@@ -16,10 +16,10 @@ from ablation import report, results_file, run_once
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, ResNetConfig, set_seed
 from transformers.utils import logging
 
-from vsehub.training.arguments import PIR_ARGUMENTS
+from vsehub.training.flags.arguments import PIR_ARGUMENTS
+from vsehub.training.flags.recipe import parse_stages
 from vsehub.training.pir_stages import STAGES, load, train_retrieval, train_stage
-from vsehub.training.recipe import parse_stages
-from vsehub.training.resume import NEWEST
+from vsehub.training.saving.resume import NEWEST
 from vsehub.training.stages import StageArguments, read_splits, run_stages
 
 COMMON = """--image_size 224 --freeze_vision True --freeze_text True --cache_vision True --cache_text True

@@ -25,16 +25,16 @@ from transformers.utils import logging
 from vsehub.data.arguments import DataArguments
 from vsehub.data.rows import prepare_rows
 from vsehub.evaluation.graded import class_relevance, graded_metrics, rouge_l_relevance
-from vsehub.training.arguments import D2S_ARGUMENTS, PIR_ARGUMENTS
 from vsehub.training.d2s_stages import STAGES as D2S_STAGES
 from vsehub.training.d2s_stages import fresh_model, objective_of
+from vsehub.training.flags.arguments import D2S_ARGUMENTS, PIR_ARGUMENTS
+from vsehub.training.flags.recipe import parse_stages
+from vsehub.training.inputs.teacher_columns import IMAGE, TEXT
 from vsehub.training.pair_stage import train_pairs
 from vsehub.training.pir_stages import STAGES as PIR_STAGES
 from vsehub.training.pir_stages import fresh_model as fresh_pir_model
 from vsehub.training.pir_stages import objective_of as pir_objective_of
-from vsehub.training.recipe import parse_stages
 from vsehub.training.stages import StageArguments
-from vsehub.training.teacher_columns import IMAGE, TEXT
 from vsehub.training.teachers import ImageTeacher, TextTeacher, add_teachers
 
 COMMON = """--image_size 224 --projection_dim 128 --max_text_length 40 --text_augmentation 0 --image_augmentation none

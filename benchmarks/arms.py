@@ -15,15 +15,15 @@ from transformers import set_seed
 
 from vsehub.data.rows import prepare_rows
 from vsehub.evaluation.graded import graded_metrics, rouge_l_relevance
-from vsehub.training.arguments import D2S_ARGUMENTS, PIR_ARGUMENTS
 from vsehub.training.d2s_stages import STAGES as D2S_STAGES
 from vsehub.training.d2s_stages import add_decoder, run_stage
 from vsehub.training.d2s_stages import fresh_model as fresh_d2s
+from vsehub.training.flags.arguments import D2S_ARGUMENTS, PIR_ARGUMENTS
+from vsehub.training.flags.recipe import parse_stages
 from vsehub.training.pair_stage import train_pairs
 from vsehub.training.pir_stages import STAGES as PIR_STAGES
 from vsehub.training.pir_stages import fresh_model as fresh_pir
 from vsehub.training.pir_stages import objective_of
-from vsehub.training.recipe import parse_stages
 from vsehub.training.stages import Splits, StageArguments, read_splits
 from vsehub.training.teachers import CaptionTeacher, TextTeacher, add_teachers
 from vsehub.training.trainer import RetrievalTrainer

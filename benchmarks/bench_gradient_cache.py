@@ -25,8 +25,8 @@ from transformers import BertConfig, ViTConfig
 
 from vsehub import D2SVSEModel, PIRModel
 from vsehub.losses.objectives import D2SObjective, PairEmbeddings, PIRObjective
-from vsehub.training.batches import PairBatch
 from vsehub.training.gradient_cache import GradientCache
+from vsehub.training.inputs.batches import PairBatch
 
 SYSTEMS = ("D2S-VSE, stage 1", "D2S-VSE, stage 2", "PIR")
 SIDE, LENGTH = 96, 20  # pixels, tokens

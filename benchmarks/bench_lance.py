@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from vsehub.benchmarks.bench_search import MODEL, clustered, items
-from vsehub.search.export import export_schema, vector_batches
+from vsehub.search.exported_rows import export_schema, vector_batches
 from vsehub.search.filters import chosen_rows
 from vsehub.search.stores.copies import kept_in
 from vsehub.search.stores.places import open_index

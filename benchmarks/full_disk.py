@@ -27,7 +27,7 @@ from transformers import AutoModel
 
 from vsehub.__main__ import main as vsehub
 from vsehub.demos.generated_scenes import write_dataset, write_towers
-from vsehub.training import checkpoints
+from vsehub.training.saving import checkpoints
 
 FLAGS = """--stages baseline --image_size 32 --num_mask_tokens 4 --decoder_layers 1 --decoder_heads 2
 --per_device_train_batch_size 8 --max_steps 1 --logging_steps 1 --eval_strategy steps --save_strategy steps

@@ -30,7 +30,8 @@ import torch
 from safetensors.torch import load_file
 
 from vsehub.demos.generated_scenes import write_dataset, write_towers
-from vsehub.training import checkpoints, run_d2s, stages
+from vsehub.training import run_d2s, stages
+from vsehub.training.saving import checkpoints
 from vsehub.training.trainer import RetrievalTrainer
 
 CALLS = ("fsync", "rename", "replace", "mkdir", "open", "unlink", "rmdir")

@@ -1,9 +1,9 @@
 """The ledger of results: one line of JSON for each training run, `docs/runs.jsonl`, from which every table is made.
 
 A line says which code made it. `code` is a digest of the syntax trees of the files that decide a result, without
-comments and docstrings: rewording changes nothing, any other edit makes the line stale. A stale line becomes current
-again when `results.py --recheck` trains one of its seeds with today's code and gets the same figure. Processors round
-differently, so only runs on equal ones are compared.
+comments, docstrings and the places of our files: to reword or to move them changes nothing, any other edit makes the
+line stale. A stale line becomes current again when `results.py --recheck` trains one of its seeds with today's code and
+gets the same figure. Processors round differently, so only runs on equal ones are compared.
 """
 
 import ast
@@ -41,22 +41,22 @@ CODE = (  # the files whose edits can move a figure
     "evaluation/ranking.py",
     "evaluation/seeds.py",
     "evaluation/significance.py",
-    "training/augmentation.py",
-    "training/batches.py",
+    "training/inputs/augmentation.py",
+    "training/inputs/batches.py",
     "training/d2s_stages.py",
-    "training/dense_teacher.py",
+    "training/inputs/dense_teacher.py",
     "training/pair_stage.py",
-    "training/pairs.py",
+    "training/inputs/pairs.py",
     "training/pir_stages.py",
     "training/prior.py",
-    "training/random_order.py",
-    "training/sentences.py",
-    "training/tower_cache.py",
+    "training/inputs/random_order.py",
+    "training/inputs/sentences.py",
+    "training/inputs/tower_cache.py",
     "training/trainer.py",
-    "training/views.py",
-    "training/vision_tail.py",
+    "training/inputs/views.py",
+    "training/inputs/vision_tail.py",
 )
-CODE_OF = {"--average_weights": "training/averaged.py"}  # what only arms with this flag run
+CODE_OF = {"--average_weights": "training/saving/averaged.py"}  # what only arms with this flag run
 
 
 @cache
@@ -71,8 +71,8 @@ def code_digest(root: Path = ROOT, settings: str = "") -> str:
 
 
 def _meaning(source: str) -> str:
-    """The syntax tree without docstrings, in the same words on every Python: that of 3.11."""
-    tree = ast.parse(source)
+    """The syntax tree without docstrings and without the places of our files, in the same words on every Python."""
+    tree = _without_places(ast.parse(source))
     for node in ast.walk(tree):
         if not getattr(node, "type_params", True):  # 3.12 knows them
             del node.type_params
@@ -83,6 +83,20 @@ def _meaning(source: str) -> str:
         if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
             node.body = body[1:]
     return ast.dump(tree, **({"show_empty": True} if sys.version_info >= (3, 13) else {}))
+
+
+def _without_places(tree: ast.Module) -> ast.Module:
+    """Count an import from a file of ours by the names that it brings: a file that moves changes no figure."""
+    ours = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level]
+    for node in ours:
+        node.module, node.level = None, 1
+    above = [node for node in tree.body if node in ours]
+    names = sorted(
+        (alias for node in above for alias in node.names), key=lambda alias: (alias.name, alias.asname or "")
+    )
+    others = [node for node in tree.body if node not in above]
+    tree.body = [*others, *([ast.ImportFrom(None, names, 1)] if names else [])]
+    return tree
 
 
 def read(path: Path | None = None) -> list[dict]:

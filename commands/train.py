@@ -50,7 +50,7 @@ def _recipe_first(argv: list[str]) -> list[str]:
 def _system_of(argv: list[str]) -> str:
     if argv[0].startswith("-"):
         return "d2s"
-    from ..training.recipe import read_recipe
+    from ..training.flags.recipe import read_recipe
 
     system = read_recipe(argv[0]).get("system", "d2s")
     if not isinstance(system, str) or system not in SYSTEMS:

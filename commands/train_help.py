@@ -7,7 +7,7 @@ from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from ..training import own_arguments
+from ..training.flags import own_arguments
 from .recipes import FOLDER, described
 
 SYSTEMS = {  # what each trains, and its stages

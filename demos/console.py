@@ -14,7 +14,7 @@ from tqdm import tqdm
 from transformers import TrainerCallback
 from transformers.utils import logging
 
-from ..training.progress import Table, places_lines, reported_by
+from ..training.reports.progress import Table, places_lines, reported_by
 
 WIDTH = 78  # characters of a rule
 

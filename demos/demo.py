@@ -24,7 +24,7 @@ from ..evaluation.tables import table
 from ..files.whole import whole_folder, write_json, write_text
 from ..search.off_topic import off_topic_queries
 from ..training import run_d2s
-from ..training.recipe import read_recipe
+from ..training.flags.recipe import read_recipe
 from .console import Console
 from .generated_scenes import CLEAR, CROWDED, QUERIES, World, write_dataset, write_towers
 from .page import Figures, Picture, recall_figures, write_page

@@ -13,7 +13,7 @@ from ..evaluation.evaluate import evaluate_model
 from ..evaluation.tables import further_lines, table
 from ..files.whole import write_json
 from ..training import run_pir
-from ..training.recipe import read_recipe
+from ..training.flags.recipe import read_recipe
 from .console import Console
 from .demo import in_a_clean_process, save_pictures, tell_tolerance, vsehub_command
 from .generated_overhead import CLASSES, captions, object_mask, scene_of, seed_of, true_of, write_dataset, write_towers

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..files.short_names import names_of
 from ..files.whole import whole_path
-from ..training.checkpoints import HISTORY, NAME, STATE, own_checkpoints
+from ..training.saving.checkpoints import HISTORY, NAME, STATE, own_checkpoints
 
 MAIN = ("rsum", "mean_recall", "accuracy")  # without a choice, the first of these that is there is drawn
 PANEL = (6.4, 3.4)  # inches

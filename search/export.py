@@ -7,8 +7,9 @@ import pyarrow.parquet as pq
 
 from ..files.outputs import output_file, output_folder
 from ..files.whole import whole_file
+from .exported_rows import export_schema, vector_batches
+from .geoparquet import to_geoparquet
 from .index import Index
-from .index_segments import SCHEMA
 from .index_store import IndexFolderError
 from .stores.address import is_address
 from .stores.copies import kept_in
@@ -16,19 +17,6 @@ from .stores.lance import LanceTable
 from .stores.places import open_index
 
 FORMATS = ("parquet", "geoparquet", "lance")
-
-
-def vector_batches(index: Index):
-    """Yield the rows of an index as Arrow record batches: its items and `vector`, a list of fixed size."""
-    schema = export_schema(index)
-    for vectors, items in index.batches():
-        column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), index.dimension)
-        yield from items.append_column(schema.field("vector"), column).combine_chunks().to_batches()
-
-
-def export_schema(index: Index) -> pa.Schema:
-    """The columns of an export."""
-    return SCHEMA.append(pa.field("vector", pa.list_(pa.float32(), index.dimension)))
 
 
 def to_parquet(index: Index, out):
@@ -89,12 +77,10 @@ def export_index(folder, out, to: str = "parquet", table: str = "images", images
     if to == "parquet":
         to_parquet(index, out)
     elif to == "geoparquet":
-        from .geoparquet import to_geoparquet
-
         to_geoparquet(index, out, images)
     else:
         to_lance(index, out, table)
     return index
 
 
-__all__ = ["FORMATS", "export_index", "to_lance", "to_parquet", "vector_batches"]
+__all__ = ["FORMATS", "export_index", "to_lance", "to_parquet"]

@@ -14,7 +14,7 @@ from transformers.utils import logging
 from ..files.whole import whole_file
 from ..processing.pixels import BadImageError
 from ..processing.places import NoPlaceError
-from .export import export_schema, vector_batches
+from .exported_rows import export_schema, vector_batches
 from .index import Index
 from .pages import outline, place_finder
 

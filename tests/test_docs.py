@@ -75,7 +75,7 @@ def flags_of_training() -> frozenset[str]:
     """The flags of `vsehub train`: ours, and those of transformers."""
     from transformers import TrainingArguments
 
-    from vsehub.training.own_arguments import OURS
+    from vsehub.training.flags.own_arguments import OURS
 
     ours = {item.name for kinds in OURS.values() for kind in kinds for item in fields(kind)}
     return frozenset(ours | {item.name for item in fields(TrainingArguments)} | {"stages", "quiet", "recipe", "help"})

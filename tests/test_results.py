@@ -140,6 +140,19 @@ def test_the_digest_of_the_code_changes_with_the_code_and_not_with_its_words(tmp
     ledger.code_digest.cache_clear()
 
 
+def test_a_file_that_moves_changes_no_digest_and_another_name_does():
+    source = "from .pairs import Pairs, View\nfrom . import workers\nimport torch\n\n\ndef f():\n    from .a import b\n"
+    head = "import torch\n\nfrom ..inputs.pairs import Pairs\nfrom ..rooms import workers\nfrom .views import View\n"
+    moved = f"{head}\n\ndef f():\n    from ..c.a import b\n"
+    assert ledger._meaning(source) == ledger._meaning(moved)
+    for other in (
+        "from .pairs import Pair, View",
+        "from .pairs import Pairs as Rows, View",
+        "from pairs import Pairs, View",
+    ):
+        assert ledger._meaning(source) != ledger._meaning(source.replace("from .pairs import Pairs, View", other))
+
+
 def test_a_table_has_gains_in_bold_only_where_the_whole_interval_is_above_zero():
     claim = next(iter(CLAIMS.values()))
     rng, lines = np.random.default_rng(0), []

@@ -2,6 +2,8 @@
 
 import ast
 import statistics
+from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ SOURCES = [path for folder in LADDER for path in sorted((ROOT / folder).rglob("*
 COVERED_ELSEWHERE = {
     "processing/processing_d2s_vse.py": "processing/test_processing_dual_encoder.py",
     "processing/processing_pir.py": "processing/test_processing_dual_encoder.py",
+    "search/exported_rows.py": "search/test_export.py",
     "search/geoparquet.py": "search/test_export.py",
     "search/index.py": "search/stores/test_table_index.py",
     "search/rows.py": "search/stores/test_table_snapshot.py",
@@ -32,19 +35,31 @@ COVERED_ELSEWHERE = {
 }
 
 
-def imported_folders(path: Path) -> set[str]:
-    """The folders of vsehub that a file imports from, its own excluded."""
+TRAINING = "flags reports processes inputs saving".split()  # its rooms; the files above them import from all
+
+
+@cache
+def imported_files(path: Path) -> set[Path]:
+    """The files of vsehub that a file imports from, at its head or in a function."""
     package = ("vsehub", *path.relative_to(ROOT).parts[:-1])
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         names = []
         if isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else ()
-            names = [".".join((*base, node.module or ""))]
+            module = ".".join((*base, *filter(None, [node.module])))
+            names = [module, *(f"{module}.{alias.name}" for alias in node.names)]  # `from .inputs import pairs`
         elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
-        found |= {name.split(".")[1] for name in names if name.startswith("vsehub.") and len(name.split(".")) > 1}
-    return found - {path.relative_to(ROOT).parts[0]}
+        places = [ROOT.joinpath(*name.split(".")[1:]) for name in names if name.startswith("vsehub.")]
+        files = [file for place in places for file in (place.with_suffix(".py"), place / "__init__.py")]
+        found |= {file for file in files if file.exists()}
+    return found - {path}
+
+
+def imported_folders(path: Path) -> set[str]:
+    """The folders of vsehub that a file imports from, its own excluded."""
+    return {file.relative_to(ROOT).parts[0] for file in imported_files(path)} - {path.relative_to(ROOT).parts[0]}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
@@ -52,6 +67,23 @@ def test_imports_point_down_the_ladder(path):
     rung = LADDER.index(path.relative_to(ROOT).parts[0])
     for folder in imported_folders(path) & set(LADDER):
         assert LADDER.index(folder) < rung, f"{path} imports from {folder}"
+
+
+def test_no_files_import_each_other_in_a_circle():
+    graph = {path: imported_files(path) for path in SOURCES}
+    assert list(TopologicalSorter(graph).static_order())  # raises CycleError with the files
+
+
+def room(path: Path) -> int:
+    """Where a file of training/ stands: in one of its rooms, or above them."""
+    return TRAINING.index(path.parent.name) if path.parent.name in TRAINING else len(TRAINING)
+
+
+def test_imports_point_down_the_rooms_of_training():
+    assert sorted(TRAINING) == sorted(path.parent.name for path in (ROOT / "training").glob("*/__init__.py"))
+    for path in (path for path in SOURCES if path.relative_to(ROOT).parts[0] == "training"):
+        for file in imported_files(path):
+            assert file.relative_to(ROOT).parts[0] != "training" or room(file) <= room(path), f"{path} imports {file}"
 
 
 def shipped() -> list[Path]:

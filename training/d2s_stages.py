@@ -16,12 +16,12 @@ from ..losses.objectives import D2SObjective
 from ..modeling.modeling_d2s_vse import D2SVSEModel
 from ..modeling.towers import load_complete, load_errors
 from ..processing.processing_d2s_vse import D2SVSEProcessor
-from .arguments import D2SModelArguments, D2SObjectiveArguments
-from .dense_teacher import DENSE_TEXT_EMBEDS, add_dense_text_embeds
+from .flags.arguments import D2SModelArguments, D2SObjectiveArguments
+from .inputs.dense_teacher import DENSE_TEXT_EMBEDS, add_dense_text_embeds
+from .inputs.tower_cache import cache_text
 from .pair_stage import selected, train_pairs
 from .preflight import cap_text_length
 from .stages import Splits, StageArguments
-from .tower_cache import cache_text
 from .trainer import RetrievalTrainer
 
 STAGES = ("pretrain", "finetune", "baseline")

@@ -21,7 +21,7 @@ from torch import nn
 
 from ..modeling.modeling_d2s_vse import D2SVSEModel, MaskedBatchNorm1d
 from ..modeling.modeling_dual_encoder import DualEncoderPreTrainedModel
-from .batches import PairBatch
+from .inputs.batches import PairBatch
 
 IMAGE_INPUTS = ("pixel_values", "vision_hidden_states", "scene_states")
 TEXT_INPUTS = ("input_ids", "text_hidden_states", "attention_mask")

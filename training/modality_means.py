@@ -9,7 +9,7 @@ from accelerate import Accelerator
 
 from ..evaluation.embed import embed_items
 from ..processing.batching import by_length
-from .tower_cache import CachedRowInputs
+from .inputs.tower_cache import CachedRowInputs
 
 MOST = 1000  # images; the mean of so many unit vectors is within 0.03 of the mean of all
 

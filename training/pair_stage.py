@@ -18,22 +18,22 @@ from ..evaluation.significance import intervals
 from ..losses.matryoshka import MatryoshkaObjective
 from ..modeling.modeling_dual_encoder import DualEncoderPreTrainedModel
 from ..processing.processing_dual_encoder import DualEncoderProcessor
-from .arguments import RetrievalTrainingArguments, StructureArguments, TowerArguments
-from .bad_pictures import BadPictures
-from .batches import HostBatch, PairBatch, PairCollator
 from .default_cutoff import measured_cutoff
+from .flags.arguments import RetrievalTrainingArguments, StructureArguments, TowerArguments
+from .inputs.bad_pictures import BadPictures
+from .inputs.batches import HostBatch, PairBatch, PairCollator
+from .inputs.pairs import PairDataset
+from .inputs.sentences import sentences
+from .inputs.streamed_pairs import StreamedPairs, keep_order
+from .inputs.structure_teachers import structured
+from .inputs.tower_cache import CachedRowInputs, Caches, cache_images, cache_text
+from .inputs.views import Views
+from .inputs.vision_tail import VisionTail
 from .lora import with_lora
 from .modality_means import MOST, keep_means, modality_means
-from .pairs import PairDataset
 from .preflight import count_cut, freeze_without_gradient
-from .sentences import sentences
 from .stages import StageArguments
-from .streamed_pairs import StreamedPairs, keep_order
-from .structure_teachers import structured
-from .tower_cache import CachedRowInputs, Caches, cache_images, cache_text
 from .trainer import RetrievalTrainer
-from .views import Views
-from .vision_tail import VisionTail
 
 
 def train_pairs(

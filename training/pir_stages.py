@@ -11,7 +11,7 @@ from ..losses.objectives import PIRObjective
 from ..modeling.modeling_pir import PIRModel
 from ..modeling.towers import load_complete, load_errors
 from ..processing.processing_pir import PIRProcessor
-from .arguments import PIRObjectiveArguments
+from .flags.arguments import PIRObjectiveArguments
 from .pair_stage import selected, train_pairs
 from .preflight import cap_text_length
 from .prior import train_prior

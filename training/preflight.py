@@ -12,7 +12,7 @@ from ..modeling.modeling_dual_encoder import DualEncoderPreTrainedModel
 from ..modeling.tower_probe import TextProbe, VisionProbe, check_vocabulary, longest_text, probe_text, probe_vision
 from ..modeling.towers import load_tower
 from ..processing.processing_dual_encoder import DualEncoderProcessor
-from .arguments import PIRModelArguments, TowerArguments
+from .flags.arguments import PIRModelArguments, TowerArguments
 from .stages import StageArguments
 
 CPU_RECIPES = {"d2s": "d2s_vse_flickr8k_cpu", "pir": "pir_rsicd_cpu"}

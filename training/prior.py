@@ -18,9 +18,9 @@ from ..data.rows import row_image
 from ..modeling.towers import copy_tower, hold_batch_norm, load_tower
 from ..processing.pixels import BadImageError
 from ..processing.processing_dual_encoder import square_image_processor
-from .augmentation import AUGMENTATIONS, DrawnDataset
-from .bad_pictures import REMEDY, BadPictures, replacements
-from .checkpoints import WholeCheckpoints
+from .inputs.augmentation import AUGMENTATIONS, DrawnDataset
+from .inputs.bad_pictures import REMEDY, BadPictures, replacements
+from .saving.checkpoints import WholeCheckpoints
 from .stages import Splits, StageArguments
 
 

@@ -11,10 +11,10 @@ selects its best epoch on the evaluation split. The result is a Hub folder, `OUT
 import sys
 from functools import partial
 
-from vsehub.training.arguments import D2S_ARGUMENTS
 from vsehub.training.d2s_stages import STAGES, check_stages, load, needs_dense_text, train_stage
-from vsehub.training.meeting import ending_together
+from vsehub.training.flags.arguments import D2S_ARGUMENTS
 from vsehub.training.preflight import preflight
+from vsehub.training.processes.meeting import ending_together
 from vsehub.training.stage_card import publish_run
 from vsehub.training.stages import pictures_later, read_splits, read_stages, run_stages
 

@@ -15,11 +15,11 @@ from functools import partial
 from datasets import Dataset
 
 from vsehub.data.arguments import DataArguments
-from vsehub.training.arguments import PIR_ARGUMENTS
-from vsehub.training.meeting import ending_together
+from vsehub.training.flags.arguments import PIR_ARGUMENTS
 from vsehub.training.pair_stage import check_batch
 from vsehub.training.pir_stages import STAGES, check_stages, load, needs_label, train_stage
 from vsehub.training.preflight import preflight
+from vsehub.training.processes.meeting import ending_together
 from vsehub.training.stage_card import publish_run
 from vsehub.training.stages import Splits, StageArguments, pictures_later, read_splits, read_stages, run_stages
 

@@ -10,7 +10,7 @@ from ..data.rows import row_image
 from ..files.whole import write_json
 from ..modeling.modeling_dual_encoder import DualEncoderPreTrainedModel
 from ..processing.processing_dual_encoder import DualEncoderProcessor
-from .arguments import D2SObjectiveArguments, PIRObjectiveArguments, RetrievalTrainingArguments
+from .flags.arguments import D2SObjectiveArguments, PIRObjectiveArguments, RetrievalTrainingArguments
 from .stages import TRAINING_FILE, StageArguments, publish
 
 METRICS = ("recall", "rsum", "precision", "accuracy")

@@ -24,17 +24,19 @@ from ..files.bad_samples import report_bad_samples
 from ..files.memory import reuse_memory
 from ..files.whole import recover, whole_folder, write_json
 from ..hub_cards.model_card import write_model_card
-from .arguments import RetrievalTrainingArguments, TowerArguments
-from .bad_pictures import tell_bad_pictures
-from .checkpoints import refuse_non_finite
-from .held_out import parts_of_one_split, without_pictures_of
-from .limits import check_fsdp, check_lora, check_metric_of_rows, check_settings, metric_of
-from .progress import is_silent, places_lines, say
-from .recipe import given_names, parse_stages
-from .resume import FINISHED, Resume, begin, checkpoint_of, is_finished, parse_resume, run_in
-from .settings import digests_of, forget_caches_of_other_bands, settings_of
-from .streamed_pairs import check_streaming
-from .without_effect import refuse_without_effect
+from .flags.arguments import RetrievalTrainingArguments, TowerArguments
+from .flags.launch import check_fsdp
+from .flags.limits import check_lora, check_settings
+from .flags.recipe import given_names, parse_stages
+from .flags.selection import check_metric_of_rows, metric_of
+from .flags.without_effect import refuse_without_effect
+from .inputs.bad_pictures import tell_bad_pictures
+from .inputs.held_out import parts_of_one_split, without_pictures_of
+from .inputs.streamed_pairs import check_streaming
+from .reports.progress import is_silent, places_lines, say
+from .saving.checkpoints import refuse_non_finite
+from .saving.resume import FINISHED, Resume, begin, checkpoint_of, is_finished, parse_resume, run_in
+from .saving.settings import digests_of, forget_caches_of_other_bands, settings_of
 
 TRAINING_FILE = "training.json"  # in the folder of a stage: what a card says of it
 OF_A_STAGE = (  # settings of the data that each stage may have of its own

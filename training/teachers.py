@@ -27,9 +27,9 @@ from ..files.whole import whole_path
 from ..modeling.towers import load_tower
 from ..processing.batching import batches_of, by_length, decoding_threads, run_batches, tokenize
 from ..processing.half_precision import computing_in, resolved_dtype
-from .teacher_columns import CHECKSUM, IMAGE, TEXT, VIEWS, checksum
+from .inputs.teacher_columns import CHECKSUM, IMAGE, TEXT, VIEWS, checksum
+from .inputs.views import PLAIN, Views
 from .train_teachers import pool_image, pool_text, several_captions, train_image_teacher, train_text_teacher
-from .views import PLAIN, Views
 
 PART = 256  # rows
 PARTS = ".parts"  # in the folder of the results: a run was here

@@ -22,9 +22,9 @@ from ..files.whole import recover, whole_folder
 from ..losses.contrastive import nt_xent
 from ..modeling.towers import hold_batch_norm, image_tokens, load_tower, run_text_tower
 from ..processing.batching import tokenize
-from .augmentation import AUGMENTATIONS, DrawnDataset
-from .checkpoints import SealedCheckpoints, newest_whole, refuse_non_finite
-from .limits import check_launch
+from .flags.launch import check_launch
+from .inputs.augmentation import AUGMENTATIONS, DrawnDataset
+from .saving.checkpoints import SealedCheckpoints, newest_whole, refuse_non_finite
 
 
 class TwoViews(DrawnDataset):

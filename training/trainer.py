@@ -28,18 +28,18 @@ from ..losses.chunked import rows_are_shared
 from ..losses.objectives import PairEmbeddings
 from ..modeling.modeling_dual_encoder import DualEncoderOutput
 from ..processing.processing_dual_encoder import DualEncoderProcessor
-from . import workers
-from .batches import PairBatch
-from .checkpoints import WholeCheckpoints
-from .dense_teacher import teach
+from .flags.selection import FOLDED, FOLDS
 from .gradient_cache import GradientCache, average_gradients
-from .limits import FOLDED, FOLDS
-from .meeting import Meeting
-from .random_order import RandomOrder
-from .streamed_pairs import StreamedPairs
-from .tower_cache import CachedRowInputs, Caches
-from .vision_tail import VisionTail
-from .workers import told_in_one_line
+from .inputs.batches import PairBatch
+from .inputs.dense_teacher import teach
+from .inputs.random_order import RandomOrder
+from .inputs.streamed_pairs import StreamedPairs
+from .inputs.tower_cache import CachedRowInputs, Caches
+from .inputs.vision_tail import VisionTail
+from .processes import workers
+from .processes.meeting import Meeting
+from .processes.workers import told_in_one_line
+from .saving.checkpoints import WholeCheckpoints
 
 OBJECTIVE_FILE = "objective.safetensors"
 ZERO_STEPS = 20  # in a row without any loss, after which a run stops

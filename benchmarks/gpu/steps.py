@@ -33,8 +33,8 @@ from transformers import BertConfig, ResNetConfig, SwinConfig, ViTConfig
 
 from vsehub import D2SVSEConfig, D2SVSEModel, PIRConfig, PIRModel
 from vsehub.losses.objectives import D2SObjective, PairEmbeddings, PIRObjective
-from vsehub.training.batches import PairBatch
 from vsehub.training.gradient_cache import GradientCache
+from vsehub.training.inputs.batches import PairBatch
 
 PEAKS = {"H100": 989.4e12, "H200": 989.4e12, "A100": 312e12}  # bfloat16, dense, of the SXM cards
 SIZE, CAPTION, DENSE, CLASSES = 224, 20, 200, 30

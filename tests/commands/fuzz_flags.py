@@ -23,8 +23,8 @@ from pathlib import Path
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoProcessor, AutoTokenizer
 
 from vsehub.__main__ import main
-from vsehub.training.arguments import D2S_ARGUMENTS, PIR_ARGUMENTS
-from vsehub.training.recipe import _Parser
+from vsehub.training.flags.arguments import D2S_ARGUMENTS, PIR_ARGUMENTS
+from vsehub.training.flags.recipe import _Parser
 
 SECONDS = 30  # for one command line; more is a runaway
 LOADERS = (AutoConfig, AutoImageProcessor, AutoModel, AutoProcessor, AutoTokenizer)

@@ -8,7 +8,7 @@ import pytest
 
 from vsehub import commands
 from vsehub.commands import flags
-from vsehub.training.own_arguments import OURS
+from vsehub.training.flags.own_arguments import OURS
 
 VERBS = sorted(path.stem for path in Path(commands.__file__).parent.glob("*.py"))
 OTHERWISE = {  # (verb, flag): why it differs

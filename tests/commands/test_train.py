@@ -4,9 +4,9 @@ import pytest
 
 from vsehub.__main__ import main
 from vsehub.training import run_d2s, run_pir
-from vsehub.training.arguments import D2S_ARGUMENTS
 from vsehub.training.d2s_stages import STAGES
-from vsehub.training.recipe import parse_stages
+from vsehub.training.flags.arguments import D2S_ARGUMENTS
+from vsehub.training.flags.recipe import parse_stages
 
 
 def test_all_flags_are_those_of_transformers_too(capsys):

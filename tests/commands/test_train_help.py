@@ -5,7 +5,7 @@ from dataclasses import fields
 import pytest
 
 from vsehub.__main__ import main
-from vsehub.training import own_arguments
+from vsehub.training.flags import own_arguments
 
 
 @pytest.mark.parametrize(

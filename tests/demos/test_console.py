@@ -7,7 +7,7 @@ import torch
 from transformers import TrainingArguments
 
 from vsehub.demos.console import Console
-from vsehub.training.progress import StderrTrainer
+from vsehub.training.reports.progress import StderrTrainer
 
 
 class Line(torch.nn.Module):

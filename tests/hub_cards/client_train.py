@@ -17,9 +17,9 @@ def main(target: str, source: str):
 
     from vsehub import D2SVSEModel, D2SVSEProcessor
     from vsehub.losses.objectives import D2SObjective
-    from vsehub.training.arguments import RetrievalTrainingArguments
-    from vsehub.training.batches import PairCollator
-    from vsehub.training.pairs import PairDataset
+    from vsehub.training.flags.arguments import RetrievalTrainingArguments
+    from vsehub.training.inputs.batches import PairCollator
+    from vsehub.training.inputs.pairs import PairDataset
     from vsehub.training.trainer import RetrievalTrainer
 
     work = Path(target).parent / "work"

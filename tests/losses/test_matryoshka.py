@@ -8,8 +8,8 @@ from torch.nn import functional as F
 
 from vsehub.losses.matryoshka import MatryoshkaObjective, narrowed
 from vsehub.losses.objectives import D2SObjective, PairEmbeddings, PIRObjective
-from vsehub.training.arguments import StructureArguments
-from vsehub.training.structure_teachers import structured
+from vsehub.training.flags.arguments import StructureArguments
+from vsehub.training.inputs.structure_teachers import structured
 
 
 def draw(*shape, seed):

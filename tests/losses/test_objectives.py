@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from vsehub.losses import HingeLoss
 from vsehub.losses.objectives import D2SObjective, PairEmbeddings, PIRObjective
-from vsehub.training.arguments import StructureArguments
-from vsehub.training.structure_teachers import structured
+from vsehub.training.flags.arguments import StructureArguments
+from vsehub.training.inputs.structure_teachers import structured
 
 
 def unit(*shape, seed=0):

@@ -15,10 +15,10 @@ from vsehub.data.captioning.journal import Journal, read_table
 from vsehub.data.captioning.request import CaptionError
 from vsehub.evaluation.record import FORMAT
 from vsehub.evaluation.saved_embeddings import read_embeddings
-from vsehub.training.recipe import read_recipe
+from vsehub.training.flags.recipe import read_recipe
+from vsehub.training.inputs.teacher_columns import read_teachers
+from vsehub.training.inputs.tower_cache import TowerCache
 from vsehub.training.stages import _finished
-from vsehub.training.teacher_columns import read_teachers
-from vsehub.training.tower_cache import TowerCache
 
 DEEP = "[" * 100_000
 

@@ -16,7 +16,7 @@ from vsehub.__main__ import main
 from vsehub.hub_cards.conversion.official_checkpoint import CheckpointError, open_checkpoint
 from vsehub.modeling.towers import load_tower
 from vsehub.processing.processing_dual_encoder import square_image_processor
-from vsehub.training.checkpoints import WholeCheckpoints
+from vsehub.training.saving.checkpoints import WholeCheckpoints
 from vsehub.training.teachers import ImageTeacher, TextTeacher
 from vsehub.training.trainer import RetrievalTrainer
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from small_runs import SMALL, run
 
-from vsehub.training.arguments import D2S_ARGUMENTS, D2SModelArguments
 from vsehub.training.d2s_stages import STAGES, add_decoder, needs_dense_text
+from vsehub.training.flags.arguments import D2S_ARGUMENTS, D2SModelArguments
 from vsehub.training.stages import read_stages
 
 

@@ -8,8 +8,8 @@ from vsehub import D2SVSEModel, PIRModel
 from vsehub.losses.matryoshka import MatryoshkaObjective
 from vsehub.losses.objectives import D2SObjective, PairEmbeddings, PIRObjective
 from vsehub.modeling.tel import Attention
-from vsehub.training.batches import HostBatch, PairBatch
 from vsehub.training.gradient_cache import GradientCache
+from vsehub.training.inputs.batches import HostBatch, PairBatch
 
 PAIRS = 7
 IDS = torch.tensor([0, 0, 1, 2, 3, 4, 4])

@@ -10,9 +10,9 @@ from transformers import AutoModel
 
 from vsehub.losses.objectives import PIRObjective, StructuredObjective
 from vsehub.training import pair_stage
-from vsehub.training.arguments import D2S_ARGUMENTS, StructureArguments
 from vsehub.training.d2s_stages import STAGES
-from vsehub.training.recipe import parse_stages
+from vsehub.training.flags.arguments import D2S_ARGUMENTS, StructureArguments
+from vsehub.training.flags.recipe import parse_stages
 from vsehub.training.stages import StageArguments
 
 

@@ -8,10 +8,10 @@ from safetensors.torch import load_file, save_file
 from small_runs import PIR_SMALL, equal, run_pir
 from transformers import AutoModel, AutoModelForImageClassification
 
-from vsehub.training.arguments import PIR_ARGUMENTS
+from vsehub.training.flags.arguments import PIR_ARGUMENTS
+from vsehub.training.flags.recipe import parse_stages
 from vsehub.training.pir_stages import STAGES as PIR_STAGES
 from vsehub.training.pir_stages import fresh_model as fresh_pir_model
-from vsehub.training.recipe import parse_stages
 from vsehub.training.stages import StageArguments
 
 

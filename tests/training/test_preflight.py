@@ -12,7 +12,7 @@ from vsehub import D2SVSEConfig, D2SVSEModel
 from vsehub.commands.recipes import FOLDER
 from vsehub.processing.processing_dual_encoder import square_image_processor
 from vsehub.training import stages
-from vsehub.training.arguments import D2SModelArguments, PIRModelArguments
+from vsehub.training.flags.arguments import D2SModelArguments, PIRModelArguments
 from vsehub.training.preflight import (
     CPU_RECIPES,
     advice_for_cpu,

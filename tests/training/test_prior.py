@@ -10,7 +10,7 @@ from transformers import AutoModelForImageClassification, ResNetModel
 from vsehub.data.arguments import DataArguments
 from vsehub.data.rows import prepare_rows
 from vsehub.training import run_pir as run_pir_script
-from vsehub.training.pairs import PairDataset
+from vsehub.training.inputs.pairs import PairDataset
 from vsehub.training.prior import labelled
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from small_runs import SMALL
 
-from vsehub.training.arguments import D2S_ARGUMENTS
 from vsehub.training.d2s_stages import STAGES
+from vsehub.training.flags.arguments import D2S_ARGUMENTS
 from vsehub.training.stage_card import TRAINING_FILE, card_of, publish_run, widget_examples
 from vsehub.training.stages import read_stages
 

@@ -9,9 +9,9 @@ from small_runs import SMALL, equal, run
 from transformers import TrainerCallback
 
 from vsehub.training import stages as of_a_run
-from vsehub.training.arguments import D2S_ARGUMENTS
 from vsehub.training.d2s_stages import STAGES
-from vsehub.training.progress import reported_by
+from vsehub.training.flags.arguments import D2S_ARGUMENTS
+from vsehub.training.reports.progress import reported_by
 from vsehub.training.stages import _finished, read_stages
 
 

@@ -13,8 +13,8 @@ from vsehub.__main__ import main
 from vsehub.data.arguments import DataArguments
 from vsehub.data.rows import prepare_rows, row_image
 from vsehub.training import teachers, train_teachers
-from vsehub.training.teacher_columns import CHECKSUM, IMAGE, TEXT, VIEWS, read_teachers
-from vsehub.training.views import Views
+from vsehub.training.inputs.teacher_columns import CHECKSUM, IMAGE, TEXT, VIEWS, read_teachers
+from vsehub.training.inputs.views import Views
 
 
 def test_every_row_has_the_features_of_its_own_picture_and_captions(taught):

@@ -10,8 +10,8 @@ from vsehub.data.arguments import DataArguments
 from vsehub.data.rows import prepare_rows
 from vsehub.losses.contrastive import nt_xent
 from vsehub.training import teachers, train_teachers
-from vsehub.training.teacher_columns import read_teachers
-from vsehub.training.views import Views
+from vsehub.training.inputs.teacher_columns import read_teachers
+from vsehub.training.inputs.views import Views
 
 
 def test_teachers_learn_from_the_data_first_and_only_once(taught, monkeypatch, capsys):

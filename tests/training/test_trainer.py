@@ -1,6 +1,7 @@
 """RetrievalTrainer: whole and bitwise resume, the loss, the optimizer and its schedule."""
 
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,8 +11,8 @@ from small_trainers import trainer_of
 from transformers import AutoModel, Trainer, TrainingArguments
 
 from vsehub.losses.objectives import D2SObjective, PairEmbeddings
-from vsehub.training.checkpoints import load_whole
-from vsehub.training.trainer import not_finite
+from vsehub.training.saving.checkpoints import load_whole
+from vsehub.training.trainer import ZERO_STEPS, RetrievalTrainer, not_finite
 
 
 @pytest.mark.parametrize("align", [pytest.param("hinge", marks=pytest.mark.slow), "infonce"])
@@ -129,3 +130,23 @@ def test_nan_is_told_with_the_process_and_the_rows_it_comes_from():
     assert not_finite(pairs) == "embeddings are not finite of process 1, image rows [14, 15]"
     texts[0, 0] = torch.nan
     assert not_finite(pairs).endswith("of process 0, image rows [10], process 1, image rows [14, 15]")
+
+
+def test_a_loss_of_exactly_zero_stops_the_run():
+    trainer = SimpleNamespace(state=SimpleNamespace(global_step=500), nonzero_step=None)
+
+    def step(loss):
+        RetrievalTrainer._check_zero(trainer, torch.tensor(loss), pairs=8)
+        trainer.state.global_step += 1
+
+    for loss in [0.0] * ZERO_STEPS + [1e-9] + [0.0] * (ZERO_STEPS - 1):
+        step(loss)
+    with pytest.raises(FloatingPointError, match="exactly 0 for 20 steps.*--per_device_train_batch_size"):
+        step(0.0)
+
+
+def test_a_hinge_without_margin_that_learns_nothing_says_so(scenes, tmp_path):
+    """Two captions of one picture in each batch of two: there is no negative."""
+    flags = ["--stages", "baseline", "--per_device_train_batch_size", "2", "--max_train_images", "1"]
+    with pytest.raises(FloatingPointError, match="the 2 pairs of a step hold no negative"):
+        run(scenes, tmp_path, *flags, "--max_steps", "30", "--eval_steps", "30", "--save_steps", "30")
