@@ -21,7 +21,9 @@ from vsehub.training.d2s_stages import STAGES, add_decoder, fresh_model, run_sta
 from vsehub.training.flags.arguments import D2S_ARGUMENTS
 from vsehub.training.flags.recipe import parse_stages
 from vsehub.training.inputs.dense_teacher import add_dense_text_embeds
-from vsehub.training.stages import Splits, StageArguments, read_splits, save
+from vsehub.training.splits import Splits, read_splits
+from vsehub.training.stage_arguments import StageArguments
+from vsehub.training.stages import save
 
 COMMON = """--image_size 224 --dense_text union --freeze_vision True --freeze_text True --cache_vision True
 --cache_text True --projection_dim 128 --text_dropout 0.1 --size_augmentation 0.2 --num_mask_tokens 20

@@ -20,7 +20,9 @@ from vsehub.training.flags.arguments import PIR_ARGUMENTS
 from vsehub.training.flags.recipe import parse_stages
 from vsehub.training.pir_stages import STAGES, load, train_retrieval, train_stage
 from vsehub.training.saving.resume import NEWEST
-from vsehub.training.stages import StageArguments, read_splits, run_stages
+from vsehub.training.splits import read_splits
+from vsehub.training.stage_arguments import StageArguments
+from vsehub.training.stages import run_stages
 
 COMMON = """--image_size 224 --freeze_vision True --freeze_text True --cache_vision True --cache_text True
 --projection_dim 128 --attention_heads 4 --max_text_length 40 --text_augmentation 0 --image_augmentation

@@ -34,7 +34,7 @@ from vsehub.training.pair_stage import train_pairs
 from vsehub.training.pir_stages import STAGES as PIR_STAGES
 from vsehub.training.pir_stages import fresh_model as fresh_pir_model
 from vsehub.training.pir_stages import objective_of as pir_objective_of
-from vsehub.training.stages import StageArguments
+from vsehub.training.stage_arguments import StageArguments
 from vsehub.training.teachers import ImageTeacher, TextTeacher, add_teachers
 
 COMMON = """--image_size 224 --projection_dim 128 --max_text_length 40 --text_augmentation 0 --image_augmentation none

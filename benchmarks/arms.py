@@ -24,7 +24,8 @@ from vsehub.training.pair_stage import train_pairs
 from vsehub.training.pir_stages import STAGES as PIR_STAGES
 from vsehub.training.pir_stages import fresh_model as fresh_pir
 from vsehub.training.pir_stages import objective_of
-from vsehub.training.stages import Splits, StageArguments, read_splits
+from vsehub.training.splits import Splits, read_splits
+from vsehub.training.stage_arguments import StageArguments
 from vsehub.training.teachers import CaptionTeacher, TextTeacher, add_teachers
 from vsehub.training.trainer import RetrievalTrainer
 

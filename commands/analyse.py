@@ -5,7 +5,6 @@ from pathlib import Path
 from ..files.numbers import positive_int
 from ..files.outputs import output_file
 from .flags import (
-    Parser,
     add_data_flags,
     add_device,
     add_json,
@@ -15,8 +14,8 @@ from .flags import (
     loading_options,
     remark,
     tell,
-    words_first,
 )
+from .parser import Parser, words_first
 from .quiet import calm
 
 PICTURES = ("analysis.png", "analysis.svg")

@@ -3,7 +3,8 @@
 from ..data.captioning.request import CaptionError, CaptionRequest
 from ..files.numbers import number, positive_int, seed, whole, workers
 from ..files.text import printable
-from .flags import Parser, add_data_config, add_device, add_json, dtype_name, remark, tell
+from .flags import add_data_config, add_device, add_json, dtype_name, remark, tell
+from .parser import Parser
 from .quiet import calm
 
 INTERRUPTED = "vsehub caption: interrupted; the same command continues from here"

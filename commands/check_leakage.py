@@ -3,7 +3,8 @@
 from dataclasses import asdict
 
 from ..files.text import printable
-from .flags import Parser, add_json, tell
+from .flags import add_json, tell
+from .parser import Parser
 from .quiet import calm
 
 SHOWN = 20  # pairs

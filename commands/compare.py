@@ -2,7 +2,8 @@
 
 from ..files.numbers import inner_fraction, seed, whole
 from ..files.text import printable
-from .flags import Parser, add_json, tell
+from .flags import add_json, tell
+from .parser import Parser
 
 HINT = "Lower mean ranks are better. With more metrics, more p-values fall below 0.05 by chance."
 

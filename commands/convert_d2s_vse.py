@@ -2,7 +2,8 @@
 
 from ..files.numbers import pixels
 from ..files.text import printable
-from .flags import Parser, add_json, remark, tell
+from .flags import add_json, remark, tell
+from .parser import Parser
 from .quiet import calm
 
 

@@ -1,7 +1,8 @@
 """`vsehub convert pir CKPT OUT`: an official checkpoint of PIR becomes a Hub folder."""
 
 from ..files.text import printable
-from .flags import Parser, add_json, tell
+from .flags import add_json, tell
+from .parser import Parser
 from .quiet import calm
 
 TOWERS = ("vision", "text", "instruction")

@@ -1,7 +1,8 @@
 """`vsehub demo`: D2S-VSE from nothing. Generated scenes, both stages, a Hub folder, a search in a clean process."""
 
 from ..files.numbers import seed, whole
-from .flags import Parser, add_json, tell
+from .flags import add_json, tell
+from .parser import Parser
 from .quiet import hush
 
 

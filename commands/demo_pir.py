@@ -1,7 +1,8 @@
 """`vsehub demo-pir`: PIR from nothing. Generated overhead scenes, the prior, retrieval under it, belief maps."""
 
 from ..files.numbers import seed
-from .flags import Parser, add_json, tell
+from .flags import add_json, tell
+from .parser import Parser
 from .quiet import hush
 
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 from ..files.numbers import natural_int, positive_int
 from .flags import (
-    Parser,
     add_data_flags,
     add_device,
     add_dtype,
@@ -16,6 +15,7 @@ from .flags import (
     remark,
     tell,
 )
+from .parser import Parser
 from .quiet import calm
 
 

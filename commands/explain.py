@@ -4,7 +4,8 @@ from ..files.numbers import positive_int
 from ..files.outputs import output_file
 from ..files.text import lines_of, printable
 from ..files.whole import whole_path
-from .flags import Parser, add_bands, add_device, add_json, add_trust, chosen_device, loading_options, tell
+from .flags import add_bands, add_device, add_json, add_trust, chosen_device, loading_options, tell
+from .parser import Parser
 from .quiet import calm
 
 

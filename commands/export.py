@@ -1,6 +1,7 @@
 """`vsehub export MODEL OUT`: the two sides of a model as two ONNX graphs, or the model in bfloat16."""
 
-from .flags import Parser, add_json, add_trust, dtype_name, loading_options, tell
+from .flags import add_json, add_trust, dtype_name, loading_options, tell
+from .parser import Parser
 from .quiet import calm
 
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from ..files.bad_samples import BAD_SAMPLES
 from ..files.numbers import positive_int, whole, workers
 from .flags import (
-    Parser,
     add_bands,
     add_data_config,
     add_device,
@@ -26,6 +25,7 @@ from .flags import (
     remark,
     tell,
 )
+from .parser import Parser
 from .quiet import calm
 
 if TYPE_CHECKING:

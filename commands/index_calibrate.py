@@ -3,7 +3,6 @@
 from ..files.numbers import fraction, whole
 from ..files.text import lines_of
 from .flags import (
-    Parser,
     add_data_flags,
     add_device,
     add_json,
@@ -14,6 +13,7 @@ from .flags import (
     loading_options,
     tell,
 )
+from .parser import Parser
 from .quiet import calm
 
 

@@ -1,6 +1,7 @@
 """`vsehub index export INDEX --out FILE`: an index for another engine."""
 
-from .flags import Parser, add_images, add_json, tell
+from .flags import add_images, add_json, tell
+from .parser import Parser
 
 
 def parser() -> Parser:

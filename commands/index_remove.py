@@ -1,6 +1,7 @@
 """`vsehub index remove INDEX SOURCE`: forget a folder, picture or dataset that an index holds."""
 
-from .flags import Parser, add_json, add_wait, tell
+from .flags import add_json, add_wait, tell
+from .parser import Parser
 
 
 def parser() -> Parser:

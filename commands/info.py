@@ -4,7 +4,8 @@ import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-from .flags import Parser, add_json, tell
+from .flags import add_json, tell
+from .parser import Parser
 
 PACKAGES = """torch transformers accelerate datasets huggingface-hub evaluate peft Pillow numpy safetensors""".split()
 EXTRAS = """rasterio pillow-heif faiss-cpu matplotlib onnx onnxruntime rapidfuzz lancedb qdrant-client

@@ -3,7 +3,8 @@
 import math
 
 from ..files.outputs import output_file
-from .flags import Parser, add_json, tell, words_first
+from .flags import add_json, tell
+from .parser import Parser, words_first
 
 FORMATS = (".png", ".svg", ".pdf")
 

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from ..files.text import printable
-from .flags import Parser, add_json, tell
+from .flags import add_json, tell
+from .parser import Parser
 
 
 def parser() -> Parser:

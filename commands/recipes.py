@@ -4,7 +4,8 @@ import difflib
 import re
 from pathlib import Path
 
-from .flags import Parser, add_json, tell
+from .flags import add_json, tell
+from .parser import Parser
 
 FOLDER = Path(__file__).resolve().parents[1] / "training" / "recipes"
 KEYS = ("machine", "time", "expected", "measured")

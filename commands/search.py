@@ -9,7 +9,6 @@ from ..files.outputs import output_file
 from ..files.text import printable
 from ..files.whole import write_json, write_text
 from .flags import (
-    Parser,
     add_device,
     add_images,
     add_json,
@@ -20,6 +19,7 @@ from .flags import (
     tell,
     tell_images,
 )
+from .parser import Parser
 from .quiet import calm
 
 if TYPE_CHECKING:

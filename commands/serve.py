@@ -7,7 +7,8 @@ from typing import Any
 
 from ..files.numbers import positive_int, whole
 from ..files.text import text_of
-from .flags import Parser, add_device, add_images, add_trust, chosen_device, loading_options, remark, tell_images
+from .flags import add_device, add_images, add_trust, chosen_device, loading_options, remark, tell_images
+from .parser import Parser
 from .quiet import calm
 
 LARGEST = 178_956_970  # pixels; Pillow opens no larger picture

@@ -1,7 +1,8 @@
 """`vsehub teachers DATA --vision M --text M --out FOLDER`: features of frozen uni-modal models as columns."""
 
 from ..files.numbers import epochs, positive_float, positive_int, seed, whole
-from .flags import Parser, add_device, add_dtype, add_json, add_row_flags, chosen_device, data_arguments, tell
+from .flags import add_device, add_dtype, add_json, add_row_flags, chosen_device, data_arguments, tell
+from .parser import Parser
 from .quiet import calm
 
 NAMES = """image text out splits copy dense_text batch_size dtype views image_augmentation train_teachers

@@ -15,8 +15,8 @@ import pytest
 from package_files import package_files
 
 from vsehub.__main__ import VERBS, main
-from vsehub.commands import flags
 from vsehub.commands.flags import DTYPES
+from vsehub.commands.parser import Parser
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "tests" / "goldens").glob("*.md")]
@@ -173,13 +173,13 @@ class ReadError(Exception):
 
 @pytest.mark.parametrize("page", PRESENT, ids=lambda path: str(path.relative_to(ROOT)))
 def test_commands_of_a_document_are_read_by_their_parser(page, monkeypatch):
-    read = flags.Parser.parse_args
+    read = Parser.parse_args
 
     def read_and_stop(parser, *args, **kwargs):
         read(parser, *args, **kwargs)
         raise ReadError
 
-    monkeypatch.setattr(flags.Parser, "parse_args", read_and_stop)
+    monkeypatch.setattr(Parser, "parse_args", read_and_stop)
     for block in re.findall(r"^ *```bash\n(.*?)^ *```", page.read_text(encoding="utf-8"), re.M | re.S):
         for line in re.sub(r"\\\n\s*", " ", block).splitlines():
             for words in words_of_commands(line):

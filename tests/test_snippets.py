@@ -15,7 +15,7 @@ from transformers import BertModel, MobileNetV2Config, MobileNetV2Model, ViTMode
 from workshop import build
 
 from vsehub.__main__ import main
-from vsehub.commands import flags
+from vsehub.commands.parser import Parser
 from vsehub.processing.processing_dual_encoder import square_image_processor
 from vsehub.training import run_d2s, run_pir
 
@@ -96,7 +96,7 @@ def small(words: list[str]) -> list[str]:
 
 def parse(words: list[str], monkeypatch):
     """Read a command line as its verb does, and stop before the work."""
-    read = flags.Parser.parse_args
+    read = Parser.parse_args
 
     def read_and_stop(parser, *args, **kwargs):
         read(parser, *args, **kwargs)
@@ -106,7 +106,7 @@ def parse(words: list[str], monkeypatch):
         raise ParsedError
 
     with monkeypatch.context() as patch:
-        patch.setattr(flags.Parser, "parse_args", read_and_stop)
+        patch.setattr(Parser, "parse_args", read_and_stop)
         patch.setattr(run_d2s, "preflight", stop)
         patch.setattr(run_pir, "preflight", stop)
         with pytest.raises(ParsedError):

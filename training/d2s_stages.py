@@ -21,7 +21,8 @@ from .inputs.dense_teacher import DENSE_TEXT_EMBEDS, add_dense_text_embeds
 from .inputs.tower_cache import cache_text
 from .pair_stage import selected, train_pairs
 from .preflight import cap_text_length
-from .stages import Splits, StageArguments
+from .splits import Splits
+from .stage_arguments import StageArguments
 from .trainer import RetrievalTrainer
 
 STAGES = ("pretrain", "finetune", "baseline")

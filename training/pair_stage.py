@@ -32,7 +32,7 @@ from .inputs.vision_tail import VisionTail
 from .lora import with_lora
 from .modality_means import MOST, keep_means, modality_means
 from .preflight import count_cut, freeze_without_gradient
-from .stages import StageArguments
+from .stage_arguments import StageArguments
 from .trainer import RetrievalTrainer
 
 

@@ -15,7 +15,8 @@ from .flags.arguments import PIRObjectiveArguments
 from .pair_stage import selected, train_pairs
 from .preflight import cap_text_length
 from .prior import train_prior
-from .stages import Splits, StageArguments
+from .splits import Splits
+from .stage_arguments import StageArguments
 
 STAGES = ("prior", "retrieval")
 

@@ -13,7 +13,7 @@ from ..modeling.tower_probe import TextProbe, VisionProbe, check_vocabulary, lon
 from ..modeling.towers import load_tower
 from ..processing.processing_dual_encoder import DualEncoderProcessor
 from .flags.arguments import PIRModelArguments, TowerArguments
-from .stages import StageArguments
+from .stage_arguments import StageArguments
 
 CPU_RECIPES = {"d2s": "d2s_vse_flickr8k_cpu", "pir": "pir_rsicd_cpu"}
 LARGE_IMAGE = 192  # pixels

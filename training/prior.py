@@ -21,7 +21,8 @@ from ..processing.processing_dual_encoder import square_image_processor
 from .inputs.augmentation import AUGMENTATIONS, DrawnDataset
 from .inputs.bad_pictures import REMEDY, BadPictures, replacements
 from .saving.checkpoints import WholeCheckpoints
-from .stages import Splits, StageArguments
+from .splits import Splits
+from .stage_arguments import StageArguments
 
 
 class SceneDataset(DrawnDataset):

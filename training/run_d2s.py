@@ -15,8 +15,10 @@ from vsehub.training.d2s_stages import STAGES, check_stages, load, needs_dense_t
 from vsehub.training.flags.arguments import D2S_ARGUMENTS
 from vsehub.training.preflight import preflight
 from vsehub.training.processes.meeting import ending_together
+from vsehub.training.splits import pictures_later, read_splits
+from vsehub.training.stage_arguments import read_stages
 from vsehub.training.stage_card import publish_run
-from vsehub.training.stages import pictures_later, read_splits, read_stages, run_stages
+from vsehub.training.stages import run_stages
 
 
 def main(argv: list[str] | None = None, defaults: dict | None = None) -> int:

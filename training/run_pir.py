@@ -20,8 +20,10 @@ from vsehub.training.pair_stage import check_batch
 from vsehub.training.pir_stages import STAGES, check_stages, load, needs_label, train_stage
 from vsehub.training.preflight import preflight
 from vsehub.training.processes.meeting import ending_together
+from vsehub.training.splits import Splits, pictures_later, read_splits
+from vsehub.training.stage_arguments import StageArguments, read_stages
 from vsehub.training.stage_card import publish_run
-from vsehub.training.stages import Splits, StageArguments, pictures_later, read_splits, read_stages, run_stages
+from vsehub.training.stages import run_stages
 
 
 def _classes(rows: Dataset) -> list[str]:

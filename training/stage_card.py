@@ -11,7 +11,8 @@ from ..files.whole import write_json
 from ..modeling.modeling_dual_encoder import DualEncoderPreTrainedModel
 from ..processing.processing_dual_encoder import DualEncoderProcessor
 from .flags.arguments import D2SObjectiveArguments, PIRObjectiveArguments, RetrievalTrainingArguments
-from .stages import TRAINING_FILE, StageArguments, publish
+from .stage_arguments import StageArguments
+from .stages import TRAINING_FILE, publish
 
 METRICS = ("recall", "rsum", "precision", "accuracy")
 

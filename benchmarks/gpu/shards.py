@@ -24,9 +24,9 @@ True --logging_steps 1""".split()
 
 def child(words: list[str]):
     """A run that may have its shards alone."""
-    from vsehub.training import run_d2s, stages
+    from vsehub.training import run_d2s, stage_arguments
 
-    stages.check_fsdp = lambda *args, **kwargs: None
+    stage_arguments.check_fsdp = lambda *args, **kwargs: None
     run_d2s.main(words)
 
 

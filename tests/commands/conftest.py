@@ -6,6 +6,9 @@ import pytest
 from datasets import Dataset
 from photos import jpeg
 
+from vsehub.commands import flags
+from vsehub.commands.parser import Parser
+
 
 @pytest.fixture
 def vsehub_json(vsehub):
@@ -34,3 +37,15 @@ def pairs(tmp_path):
         rows.append({"image": picture, "captions": [f"a {word}", f"the {word}"], "image_id": str(number)})
     Dataset.from_list(rows).to_parquet(str(tmp_path / "pairs.parquet"))
     return tmp_path / "pairs.parquet"
+
+
+@pytest.fixture
+def parser():
+    """The parser of a verb that there is not."""
+    made = Parser("fly", "Fly somewhere.", "fly model.zip --wing_span 3")
+    made.add_place("model", "what flies")
+    made.add_place("out", "where to", required=False)
+    made.add("--wing_span", type=flags.positive_int, default=2)
+    made.add("--pair", nargs=2)
+    flags.add_json(made, "the flight")
+    return made

@@ -8,6 +8,7 @@ import pytest
 
 from vsehub import commands
 from vsehub.commands import flags
+from vsehub.commands.parser import STDOUT, Parser
 from vsehub.training.flags.own_arguments import OURS
 
 VERBS = sorted(path.stem for path in Path(commands.__file__).parent.glob("*.py"))
@@ -34,7 +35,7 @@ def parsers():
 
     by_verb = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(flags.Parser, "parse_args", stop)
+        patch.setattr(Parser, "parse_args", stop)
         for verb in VERBS:
             made, module = [], importlib.import_module(f"vsehub.commands.{verb}")
             if hasattr(module, "main") and verb not in ("train", "convert"):
@@ -83,7 +84,7 @@ def test_what_all_verbs_share(parsers):
         assert "quiet" in actions, verb
         assert ("k" in actions) == ("top" in actions), verb
         if "json" in actions:
-            assert (actions["json"].nargs, actions["json"].const) == ("?", flags.STDOUT), verb
+            assert (actions["json"].nargs, actions["json"].const) == ("?", STDOUT), verb
         if "dtype" in actions:
             assert actions["dtype"].type is flags.dtype_name, verb
         if "device" in actions:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from vsehub.training import run_d2s
 from vsehub.training import run_pir as run_pir_script
 from vsehub.training.flags.arguments import D2S_ARGUMENTS
-from vsehub.training.stages import read_stages
+from vsehub.training.stage_arguments import read_stages
 
 COMMON = """--image_size 32 --projection_dim 16 --per_device_train_batch_size 8 --logging_steps 1 --eval_strategy steps
 --save_strategy steps --eval_steps 2 --save_steps 2 --max_steps 4 --use_cpu True""".split()

@@ -18,7 +18,8 @@ from transformers import AutoModel
 import vsehub
 from vsehub import D2SVSEConfig, D2SVSEProcessor
 from vsehub.__main__ import main
-from vsehub.commands.flags import Parser, add_trust, loading_options
+from vsehub.commands.flags import add_trust, loading_options
+from vsehub.commands.parser import Parser
 from vsehub.configuration.configuration_dual_encoder import refuse_kernels
 from vsehub.modeling.towers import build_tower, load_tower
 from vsehub.search.retriever import Retriever

@@ -6,7 +6,7 @@ from small_runs import SMALL, run
 
 from vsehub.training.d2s_stages import STAGES, add_decoder, needs_dense_text
 from vsehub.training.flags.arguments import D2S_ARGUMENTS, D2SModelArguments
-from vsehub.training.stages import read_stages
+from vsehub.training.stage_arguments import read_stages
 
 
 def test_a_stage_one_model_that_would_not_be_used_is_refused(both_stages, scenes, tmp_path):

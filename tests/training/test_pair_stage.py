@@ -13,7 +13,7 @@ from vsehub.training import pair_stage
 from vsehub.training.d2s_stages import STAGES
 from vsehub.training.flags.arguments import D2S_ARGUMENTS, StructureArguments
 from vsehub.training.flags.recipe import parse_stages
-from vsehub.training.stages import StageArguments
+from vsehub.training.stage_arguments import StageArguments
 
 
 @pytest.mark.parametrize("cached", ["both", *(pytest.param(one, marks=pytest.mark.slow) for one in ("vision", "text"))])

@@ -12,7 +12,7 @@ from vsehub.training.flags.arguments import PIR_ARGUMENTS
 from vsehub.training.flags.recipe import parse_stages
 from vsehub.training.pir_stages import STAGES as PIR_STAGES
 from vsehub.training.pir_stages import fresh_model as fresh_pir_model
-from vsehub.training.stages import StageArguments
+from vsehub.training.stage_arguments import StageArguments
 
 
 def test_the_frozen_encoder_is_the_trained_classifier_with_its_own_normalisation(pir_run):

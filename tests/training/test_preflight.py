@@ -11,7 +11,7 @@ from transformers import BertModel, RobertaConfig, ViTConfig, ViTMAEConfig, ViTM
 from vsehub import D2SVSEConfig, D2SVSEModel
 from vsehub.commands.recipes import FOLDER
 from vsehub.processing.processing_dual_encoder import square_image_processor
-from vsehub.training import stages
+from vsehub.training import splits
 from vsehub.training.flags.arguments import D2SModelArguments, PIRModelArguments
 from vsehub.training.preflight import (
     CPU_RECIPES,
@@ -29,7 +29,7 @@ def no_data(monkeypatch):
     def fail(*args, **kwargs):
         raise AssertionError("data were read")
 
-    monkeypatch.setattr(stages, "prepare_rows", fail)
+    monkeypatch.setattr(splits, "prepare_rows", fail)
 
 
 def saved(model, folder, tokenizer=None):

@@ -7,8 +7,8 @@ from small_runs import SMALL
 
 from vsehub.training.d2s_stages import STAGES
 from vsehub.training.flags.arguments import D2S_ARGUMENTS
+from vsehub.training.stage_arguments import read_stages
 from vsehub.training.stage_card import TRAINING_FILE, card_of, publish_run, widget_examples
-from vsehub.training.stages import read_stages
 
 METRICS = {"eval_rsum": 123.456, "eval_text_to_image_recall@1": 7.891, "eval_loss": 3.0, "eval_runtime": 9.0}
 

@@ -1,18 +1,16 @@
-"""Stages of a run: their folders, what is refused before the first, and where each resumes."""
+"""Stages of a run: where each resumes, and what is published."""
 
 import shutil
 
 import pytest
 from pyarrow import parquet
 from safetensors.torch import load_file
-from small_runs import SMALL, equal, run
+from small_runs import equal, run
 from transformers import TrainerCallback
 
 from vsehub.training import stages as of_a_run
-from vsehub.training.d2s_stages import STAGES
-from vsehub.training.flags.arguments import D2S_ARGUMENTS
 from vsehub.training.reports.progress import reported_by
-from vsehub.training.stages import _finished, read_stages
+from vsehub.training.stages import _finished
 
 
 def test_a_run_killed_after_its_last_checkpoint_takes_no_further_step(scenes, tmp_path):
@@ -28,42 +26,6 @@ def test_memory_is_kept_once_the_rows_are_read(monkeypatch):
     monkeypatch.setattr(of_a_run, "reuse_memory", lambda: called.append(True))
     of_a_run.run_stages({}, train=lambda args, previous: None, load=lambda stage, folder: None)
     assert called
-
-
-def test_one_checkpoint_cannot_resume_both_stages(both_stages, scenes, tmp_path):
-    checkpoint = next((both_stages[0] / "pretrain").glob("checkpoint-*"))
-    with pytest.raises(ValueError, match="cannot be of both pretrain and finetune"):
-        run(scenes, tmp_path, "--resume_from_checkpoint", str(checkpoint))
-    assert not (tmp_path / "pretrain").exists()
-
-
-def test_milestones_are_the_whole_schedule(scenes, tmp_path):
-    with pytest.raises(ValueError, match="--lr_milestones.*leave --warmup_steps"):
-        run(scenes, tmp_path, "--lr_milestones", "1", "--warmup_steps", "5")
-
-
-def test_the_folder_of_the_run_and_of_the_stage_are_two_things(scenes, tmp_path):
-    stages = read_stages([*scenes, *SMALL, "--output_dir", str(tmp_path)], STAGES, D2S_ARGUMENTS)
-    args = stages["finetune"]
-    assert list(stages) == ["pretrain", "finetune"]
-    assert (
-        args.root == tmp_path and args.folder == tmp_path / "finetune" and args.best == tmp_path / "finetune" / "best"
-    )
-    assert args.for_trainer().output_dir == str(tmp_path / "finetune")
-    assert args.training.output_dir == str(tmp_path)  # as it was typed, also after Trainer got its own
-
-
-def test_the_stages_of_a_run_share_a_folder(scenes, tmp_path):
-    words = [*scenes, *SMALL, "--output_dir", str(tmp_path), "--pretrain.output_dir", str(tmp_path / "other")]
-    with pytest.raises(ValueError, match="one run has one --output_dir.*other"):
-        read_stages(words, STAGES, D2S_ARGUMENTS)
-
-
-def test_only_the_stages_that_run_are_checked(scenes, tmp_path):
-    words = [*scenes, *SMALL, "--output_dir", str(tmp_path), "--pretrain.eval_split", "test"]
-    assert list(read_stages([*words, "--stages", "baseline"], STAGES, D2S_ARGUMENTS)) == ["baseline"]
-    with pytest.raises(ValueError, match="--eval_split test"):
-        read_stages(words, STAGES, D2S_ARGUMENTS)
 
 
 def test_what_a_finished_stage_wrote_is_read(both_stages):
@@ -141,34 +103,6 @@ def test_a_stage_that_is_trained_alone_and_anew_takes_the_next_one_with_it(both_
     assert equal(run(scenes, tmp_path / "alone", *flags), run(scenes, out, *flags, *GO_ON))
 
 
-@pytest.mark.parametrize(
-    "flag, values, said",
-    [
-        ("bands", ["3", "2", "1"], r"--bands \[3, 2, 1\] for finetune, None for pretrain"),
-        ("data", ["elsewhere"], "--data elsewhere for finetune, .* for pretrain"),
-        ("max_train_images", ["3"], "--max_train_images 3 for finetune, None for pretrain"),
-        ("dense_text", ["long.jsonl"], "--dense_text long.jsonl for finetune"),
-    ],
-)
-def test_data_that_is_read_once_is_that_of_all_stages(scenes, tmp_path, flag, values, said):
-    words = [*scenes, *SMALL, "--output_dir", str(tmp_path), f"--finetune.{flag}", *values]
-    with pytest.raises(ValueError, match=f"{said}.*: the data of a run is read once"):
-        read_stages(words, STAGES, D2S_ARGUMENTS)
-
-
-def test_each_stage_may_prepare_the_data_in_its_own_way(scenes, tmp_path):
-    own = [
-        "--finetune.image_augmentation",
-        "none",
-        "--pretrain.dense_sampling",
-        "True",
-        "--finetune.text_augmentation",
-        "0",
-    ]
-    stages = read_stages([*scenes, *SMALL, "--output_dir", str(tmp_path), *own], STAGES, D2S_ARGUMENTS)
-    assert [args.data.dense_sampling for args in stages.values()] == [True, False]
-
-
 @pytest.mark.slow
 def test_a_run_with_other_bands_makes_its_caches_anew(scenes, tmp_path):
     flags = ["--stages", "baseline", "--freeze_vision", "True", "--cache_vision", "True", "--max_steps", "2"]
@@ -176,8 +110,3 @@ def test_a_run_with_other_bands_makes_its_caches_anew(scenes, tmp_path):
     anew = [*flags, "--bands", "3", "2", "1"]
     assert equal(run(scenes, tmp_path / "alone", *anew), run(scenes, tmp_path / "run", *anew))
     assert not equal(run(scenes, tmp_path / "run", *flags), load_file(tmp_path / "alone" / "hub" / "model.safetensors"))
-
-
-def test_recall_among_so_few_pictures_that_each_is_found_is_told_to_mean_nothing(scenes, tmp_path, capsys):
-    run(scenes, tmp_path, "--stages", "baseline", "--max_eval_images", "1")
-    assert "1 picture to evaluate on; among so few every model finds the right ones" in capsys.readouterr().err

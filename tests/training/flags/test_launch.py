@@ -8,8 +8,7 @@ import pytest
 import torch
 from small_runs import SMALL, read_flags
 
-from vsehub.training import run_d2s
-from vsehub.training import stages as stages_module
+from vsehub.training import run_d2s, stage_arguments
 from vsehub.training.flags.launch import check_fsdp, check_launch
 
 
@@ -61,7 +60,7 @@ def test_sharding_for_one_process_is_refused():
 
 
 def test_sharding_of_one_stage_of_two_is_refused(monkeypatch):
-    monkeypatch.setattr(stages_module, "check_fsdp", lambda *args: None)
+    monkeypatch.setattr(stage_arguments, "check_fsdp", lambda *args: None)
     with pytest.raises(ValueError, match="--fsdp for some stages"):
         read_flags("--stages", "pretrain", "finetune", "--pretrain.fsdp", "full_shard")
 

@@ -6,7 +6,7 @@ from small_runs import read_flags, run
 
 from vsehub.training.flags.arguments import PIR_ARGUMENTS
 from vsehub.training.flags.selection import check_metric_of_rows
-from vsehub.training.stages import read_stages
+from vsehub.training.stage_arguments import read_stages
 
 
 @pytest.mark.parametrize("name", ["rsum", "eval_rsum", "image_to_text_recall@1", "5_fold_rsum"])

@@ -9,7 +9,7 @@ from vsehub.training.flags.arguments import D2S_ARGUMENTS, PIR_ARGUMENTS
 from vsehub.training.flags.without_effect import UNUSED, VOID
 from vsehub.training.pir_stages import STAGES as PIR_STAGES
 from vsehub.training.run_rebalanced import DEFAULTS
-from vsehub.training.stages import read_stages
+from vsehub.training.stage_arguments import read_stages
 
 SYSTEMS = {"d2s": (D2S_STAGES, D2S_ARGUMENTS), "pir": (PIR_STAGES, PIR_ARGUMENTS)}
 

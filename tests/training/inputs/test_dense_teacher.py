@@ -16,7 +16,7 @@ from vsehub.training.flags.arguments import (
 from vsehub.training.flags.recipe import parse_stages
 from vsehub.training.inputs.dense_teacher import add_dense_text_embeds, teach
 from vsehub.training.inputs.tower_cache import cache_text
-from vsehub.training.stages import StageArguments
+from vsehub.training.stage_arguments import StageArguments
 
 
 def test_a_teacher_column_that_the_data_brings_is_used_or_refused_by_its_width(scenes, both_stages, tmp_path):

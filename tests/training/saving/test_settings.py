@@ -22,7 +22,7 @@ from vsehub.training.saving.settings import (
     run_of,
     write_record,
 )
-from vsehub.training.stages import read_stages
+from vsehub.training.stage_arguments import read_stages
 
 
 def settings(*flags, rows=24, names=STAGES, kinds=D2S_ARGUMENTS):
