@@ -14,6 +14,8 @@ from datasets import Dataset
 
 from ..files.text import text_of
 
+LONGEST_LINE = 1_000_000  # bytes; a longer one is no row of a table
+
 
 def read_json(path: Path, split: str, root: Path) -> Dataset:
     """Read a split of a json in one of the three ways; rows of `image`, `captions`, `image_id`, perhaps `label`.
@@ -34,6 +36,16 @@ def read_json(path: Path, split: str, root: Path) -> Dataset:
     return _karpathy(path, content, split, root)
 
 
+def holds_lines(path: Path) -> bool:
+    """Whether a file holds an object in each line, as `Dataset.to_json` writes it."""
+    with path.open("rb") as file:
+        first, second = file.readline(LONGEST_LINE), file.readline(LONGEST_LINE)
+    try:
+        return isinstance(json.loads(first.decode("utf-8-sig")), dict) and second.lstrip().startswith(b"{")
+    except ValueError:
+        return False
+
+
 def has_splits(path: Path) -> bool:
     """Whether a json has splits of its own, as Karpathy's; the whole file is not parsed for that."""
     content = path.read_bytes()
@@ -45,8 +57,9 @@ def _annotations(path: Path, content: list, root: Path) -> Dataset:
     rows: dict[str, dict] = {}
     for number, entry in enumerate(content):
         try:
-            name, caption = _field(entry, "image", str), _field(entry, "caption", str, list)
-            captions = [caption] if isinstance(caption, str) else _texts(caption)
+            several = "captions" in entry and "caption" not in entry  # as a table of ours that was written as records
+            caption = _field(entry, "captions" if several else "caption", str, list)
+            name, captions = _field(entry, "image", str), [caption] if isinstance(caption, str) else _texts(caption)
         except ValueError as error:
             raise ValueError(f"{path}: row {number} is not as in PIR's annotations ({error})") from None
         row = rows.setdefault(name, {"captions": [], "image_id": name})
@@ -201,4 +214,4 @@ def _texts(captions: list) -> list[str | None]:
     return captions
 
 
-__all__ = ["dense_lines", "has_splits", "read_json", "read_official", "resolve_image"]
+__all__ = ["dense_lines", "has_splits", "holds_lines", "read_json", "read_official", "resolve_image"]

@@ -2,7 +2,7 @@
 
 - a folder of pictures: all of them, or those below the subfolder of the split, if all lie in such ones;
 - a Hub id, a folder of parquet files, a folder of pictures with metadata: through `datasets.load_dataset`;
-- one table: parquet, Arrow, JSON lines, CSV, TSV; or a webdataset tar;
+- one table: parquet, Arrow, JSON lines (also as `.json`), CSV, TSV; or a webdataset tar;
 - a json with an image root: Karpathy's (`dataset_flickr30k.json`, `dataset_rsicd.json`), COCO's annotations
   (`captions_{split}2017.json`), PIR's annotations of RSICD and RSITMD (`rsitmd_{split}.json`);
 - the official layout of D2S-VSE: `SPLIT_caps.txt`, `SPLIT_ids.txt`, `id_mapping.json`, `NAME_SPLIT.jsonl`.
@@ -25,7 +25,7 @@ from .class_names import with_class_names
 from .columns import in_order, parts_of, with_column
 from .folders import holds_pictures, list_folder
 from .loading import ending_of, literal, load_split
-from .manifests import has_splits, read_json, read_official, resolve_image
+from .manifests import has_splits, holds_lines, read_json, read_official, resolve_image
 from .text_tables import SEPARATORS, read_json_lines, read_text_table
 
 SPLIT_FOLDERS = {
@@ -97,16 +97,17 @@ def _whole(
     data: str, path: Path, split: str, image_root: str | None, image_column: str, any_split: bool
 ) -> Dataset | None:
     """A whole split of a source whose splits `datasets` does not know; None for one that it reads by itself."""
-    if ending_of(path) == ".json":
+    kind = _kind(path)
+    if kind == ".json":
         return read_json(path, split, _root(image_root, data, split))
     if _names_files(path, split):
         return read_official(path, split, _root(image_root, data, split))
-    if ending_of(path) in SEPARATORS:
+    if kind in SEPARATORS:
         return read_text_table(path, data)
-    if ending_of(path) == ".jsonl":
+    if kind == ".jsonl":
         return read_json_lines(path, data)
-    if ending_of(path) in BINARY:
-        return load_split(data, "train", path=BINARY[ending_of(path)], data_files=literal(path))
+    if kind in BINARY:
+        return load_split(data, "train", path=BINARY[kind], data_files=literal(path))
     if not path.is_dir():
         return None
     if is_folder_of_pictures(path):
@@ -117,9 +118,15 @@ def _whole(
     return None
 
 
+def _kind(path: Path) -> str:
+    """The ending of a name, in small letters; `.jsonl` also of a `.json` that holds an object in each line."""
+    ending = ending_of(path)
+    return ".jsonl" if ending == ".json" and path.is_file() and holds_lines(path) else ending
+
+
 def _names_files(path: Path, split: str) -> bool:
     """Whether a source is a list of pictures below an image root: annotations in a json, or the official layout."""
-    return ending_of(path) == ".json" or (path / f"{split}_caps.txt").exists() or (path / "id_mapping.json").exists()
+    return _kind(path) == ".json" or (path / f"{split}_caps.txt").exists() or (path / "id_mapping.json").exists()
 
 
 def is_one_table(data: str, *splits: str) -> bool:
@@ -127,7 +134,8 @@ def is_one_table(data: str, *splits: str) -> bool:
     path = path_of(data, splits[0])
     if any(path_of(data, split) != path for split in splits) or not path.is_file():
         return False
-    return ending_of(path) in TABLES or (ending_of(path) == ".json" and not has_splits(path))
+    kind = _kind(path)
+    return kind in TABLES or (kind == ".json" and not has_splits(path))
 
 
 def _sliced(rows: Dataset, data: str, split: str) -> Dataset:

@@ -7,7 +7,7 @@ from official_layout import official
 from photos import jpeg
 
 from vsehub.data.manifests import resolve_image
-from vsehub.data.sources import read_source
+from vsehub.data.sources import is_one_table, read_source
 
 
 def test_karpathy_train_includes_restval(tmp_path, images):
@@ -44,6 +44,18 @@ def test_the_annotations_of_pir_are_read_one_file_a_split(tmp_path, images):
     with pytest.raises(ValueError, match="leads out of the image root"):
         (tmp_path / "rsitmd_val.json").write_text(json.dumps([{"image": "../secret.jpg", "caption": "out"}]))
         read_source(source, "validation", str(images))
+
+
+def test_rows_that_other_tools_write_as_json_are_read(tmp_path, images):
+    """`Dataset.to_json` writes lines, `DataFrame.to_json(orient="records")` a list; people call both `.json`."""
+    rows = [{"image": f"{i}.jpg", "captions": [f"a boat {i}", "a pier"]} for i in range(3)]
+    source = tmp_path / "pairs.json"
+    for content in ("\n".join(map(json.dumps, rows)) + "\n", json.dumps(rows), json.dumps(rows, indent=2)):
+        source.write_text(content)
+        assert read_source(str(source), "train", str(images))["captions"] == [row["captions"] for row in rows]
+        assert is_one_table(str(source), "train", "validation")
+    source.write_text(json.dumps({"images": [KARPATHY]}) + "\n")  # in one line
+    assert read_source(str(source), "train", str(images))["captions"] == [["a dog"]]
 
 
 @pytest.mark.parametrize("ids_per_caption", [True, False])
