@@ -34,7 +34,7 @@ def parser() -> Parser:
     add_data_flags(parser, split="validation")
     parser.add(
         "--dense_text",
-        help="dense texts: a column, a .jsonl, a .parquet, or `union` (default: the column dense_text, if any)",
+        help="dense texts: a column, a table, or `union`, as for training (default: the column dense_text, if any)",
     )
     parser.add(
         "--widths",

@@ -12,6 +12,11 @@ def underscored(word: str) -> str:
     return f"--{name[2:].replace('-', '_')}{equals}{value}"
 
 
+def is_dense_file(dense_text: str) -> bool:
+    """Whether `--dense_text` names a file, by its ending, and not a column of the data."""
+    return dense_text.lower().endswith((".jsonl", ".parquet", ".csv", ".tsv"))
+
+
 @dataclass
 class DataArguments:
     """Where image-text pairs come from and how they are read."""
@@ -45,8 +50,9 @@ class DataArguments:
     dense_text: str = field(
         default="dense_text",
         metadata={
-            "help": "A column, a .jsonl (line k for image k), a .parquet of `vsehub caption`, or `union`: all captions "
-            "of an image in one text. Where the column `dense_text` is missing, `union`."
+            "help": "A column, a table of image_id and dense_text (.parquet of `vsehub caption`, .csv, .jsonl), a "
+            ".jsonl whose line k is for image k, or `union`: all captions of an image in one text, the default where the "
+            "column `dense_text` is missing."
         },
     )
     dense_sampling: bool = field(

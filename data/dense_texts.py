@@ -1,5 +1,6 @@
 """The dense text of each row: a column, a file, or the union of the captions."""
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,10 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
 
-from .arguments import DataArguments
+from .arguments import DataArguments, is_dense_file
 from .columns import chosen_of, in_order, is_text, lengths_of, parts_of, scattered, with_column
-from .loading import literal, load_split
+from .loading import load_split
 from .manifests import dense_lines
+from .sources import read_table
 from .written_lists import refuse_written_lists
 
 
@@ -43,20 +45,21 @@ def with_dense(rows: Dataset, numbers: np.ndarray, dense_text: str) -> Dataset:
 
     Args:
         rows: with captions (lists) and ids.
-        numbers: of the rows that count, ascending: line k of a `.jsonl` is for the k-th of them.
+        numbers: of the rows that count, ascending: line k of a `.jsonl` without ids is for the k-th of them.
         dense_text: the name of a column, a file, or `union`.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: no such column, or a file that does not fit.
     """
-    if dense_text.endswith((".jsonl", ".parquet")) and not ("://" in dense_text or Path(dense_text).is_file()):
+    remote = "://" in dense_text and dense_text.endswith(".parquet")
+    if is_dense_file(dense_text) and not (remote or Path(dense_text).is_file()):
         raise FileNotFoundError(f"--dense_text {dense_text}: no such file (it is one file, not a pattern)")
     if dense_text == "union":
         parts: Iterator[pa.Array] = map(_unions, parts_of(rows, "captions"))
-    elif dense_text.endswith(".jsonl"):
+    elif dense_text.lower().endswith(".jsonl") and not _names_ids(dense_text):
         parts = scattered(rows, numbers, dense_lines(dense_text, len(numbers)), pa.string())
-    elif dense_text.endswith(".parquet"):
+    elif is_dense_file(dense_text):
         parts = _by_id(rows, dense_text)
     elif dense_text in rows.column_names:
         _check_texts(rows, dense_text, f"column {dense_text!r} of the data")
@@ -66,9 +69,20 @@ def with_dense(rows: Dataset, numbers: np.ndarray, dense_text: str) -> Dataset:
     else:
         raise ValueError(
             f"no column {dense_text!r} among {rows.column_names}: dense text comes from --dense_text COLUMN, "
-            "FILE.jsonl, FILE.parquet (made by `vsehub caption`), or `union` (all captions of an image in one text)"
+            "FILE.parquet (made by `vsehub caption`), FILE.csv, FILE.jsonl, or `union` (all captions of an image in "
+            "one text)"
         )
     return with_column(rows, "dense_text", pa.string(), parts)
+
+
+def _names_ids(path: str) -> bool:
+    """Whether the lines of a `.jsonl` say for which image they are; otherwise their order does."""
+    with open(path, encoding="utf-8-sig", errors="replace") as file:
+        first = file.readline()
+    try:
+        return "image_id" in json.loads(first)
+    except (ValueError, TypeError):
+        return False
 
 
 def _check_texts(rows: Dataset, column: str, place: str):
@@ -89,8 +103,9 @@ def _unions(captions: pa.Array) -> pa.Array:
 
 def _by_id(rows: Dataset, path: str) -> Iterator[pa.Array]:
     """The dense texts of a table of `image_id` and `dense_text`; the last one where an id comes back."""
-    file = path if "://" in path else literal(path)
-    table = in_order(load_split(path, "train", path="parquet", data_files=file))
+    remote = "://" in path
+    table = load_split(path, "train", path="parquet", data_files=path) if remote else read_table(Path(path), path)
+    table = in_order(table)
     if not {"image_id", "dense_text"} <= set(table.column_names):
         raise ValueError(f"{path} needs columns image_id and dense_text; it has {table.column_names}")
     _check_texts(table, "dense_text", f"{path}: column dense_text")

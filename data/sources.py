@@ -102,12 +102,8 @@ def _whole(
         return read_json(path, split, _root(image_root, data, split))
     if _names_files(path, split):
         return read_official(path, split, _root(image_root, data, split))
-    if kind in SEPARATORS:
-        return read_text_table(path, data)
-    if kind == ".jsonl":
-        return read_json_lines(path, data)
-    if kind in BINARY:
-        return load_split(data, "train", path=BINARY[kind], data_files=literal(path))
+    if kind in TABLES:
+        return read_table(path, data)
     if not path.is_dir():
         return None
     if is_folder_of_pictures(path):
@@ -116,6 +112,18 @@ def _whole(
         folder = split_folder(path, split, any_split) or path
         return load_split(data, "train", path="imagefolder", data_files=f"{literal(folder.resolve())}/**")
     return None
+
+
+def read_table(path: Path, data: str) -> Dataset:
+    """Read one table, of `TABLES`; `data` is how the user named it.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    kind = _kind(path)
+    if kind in BINARY:
+        return load_split(data, "train", path=BINARY[kind], data_files=literal(path))
+    return read_json_lines(path, data) if kind == ".jsonl" else read_text_table(path, data)
 
 
 def _kind(path: Path) -> str:

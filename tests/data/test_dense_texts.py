@@ -16,6 +16,20 @@ def test_a_table_is_matched_by_id_and_its_last_line_counts(tmp_path, monkeypatch
     assert rows["dense_text"] == ["for a", None, "for c"]
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("d.csv", "image_id,dense_text\nc,for c\na,for a\n"),
+        ("d.TSV", "image_id\tdense_text\nc\tfor c\na\tfor a\n"),
+        ("d.jsonl", '{"image_id": "c", "dense_text": "for c"}\n{"image_id": "a", "dense_text": "for a"}\n'),
+    ],
+)
+def test_every_table_of_ids_is_matched_by_them(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    rows = with_dense(Dataset.from_dict(ROWS), np.arange(3), str(tmp_path / name))
+    assert rows["dense_text"] == ["for a", None, "for c"]
+
+
 def test_line_k_is_for_the_kth_row_that_counts(tmp_path):
     (tmp_path / "d.jsonl").write_text('{"text": "first"}\n{"text": "second"}\n')
     rows = with_dense(Dataset.from_dict(ROWS), np.array([0, 2]), str(tmp_path / "d.jsonl"))
@@ -47,7 +61,7 @@ def test_a_column_that_holds_no_texts_is_one_line(tmp_path, texts, column):
         with_dense(Dataset.from_dict(ROWS), np.arange(3), str(tmp_path / "dense.parquet"))
 
 
-@pytest.mark.parametrize("name", ["nowhere.jsonl", "nowhere.parquet"])
+@pytest.mark.parametrize("name", ["nowhere.jsonl", "nowhere.parquet", "nowhere.csv"])
 def test_a_file_that_is_not_there_is_named(tmp_path, name):
     with pytest.raises(FileNotFoundError, match=f"--dense_text .*{name}: no such file"):
         with_dense(Dataset.from_dict(ROWS), np.arange(3), str(tmp_path / name))

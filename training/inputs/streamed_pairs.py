@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ...data.arguments import DataArguments
+from ...data.arguments import DataArguments, is_dense_file
 from ...data.rows import image_source, row_image
 from ...data.streams import Share, Stream, listed, picture_number
 from ...files.whole import write_json
@@ -145,7 +145,7 @@ def check_streaming(stage: str, data: DataArguments, training, objective):
         "--max_train_images": data.max_train_images is not None,
         "--image_root": data.image_root is not None,
         "--label_column prefix": data.label_column == "prefix",
-        f"--dense_text {data.dense_text}": data.dense_text.endswith((".jsonl", ".parquet")),
+        f"--dense_text {data.dense_text}": is_dense_file(data.dense_text),
     }
     wrong = [name for name, given in refused.items() if given]
     if wrong:

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
 
-from ...data.arguments import DataArguments
+from ...data.arguments import DataArguments, is_dense_file
 from ...data.columns import PART, is_list, lengths_of
 from ...files.whole import write_json
 from ..flags.own_arguments import RetrievalArguments
@@ -74,7 +74,7 @@ def settings_of(
     found |= {item.name: getattr(data, item.name) for item in fields(data) if item.name not in NO_DATA}
     own = [item.name for item in fields(RetrievalArguments) if item.name not in NO_TRAINING]
     found |= {name: getattr(training, name) for name in (*own, *OF_TRAINER) if hasattr(training, name)}
-    files = [name for name in PATHS if name != "dense_text" or data.dense_text.endswith((".jsonl", ".parquet"))]
+    files = [name for name in PATHS if name != "dense_text" or is_dense_file(data.dense_text)]
     found |= {name: _place(found[name], data.train_split) for name in files if name in found}
     if rows is not None:
         found[ROWS] = rows
