@@ -51,8 +51,8 @@ class DataArguments:
         default="dense_text",
         metadata={
             "help": "A column, a table of image_id and dense_text (.parquet of `vsehub caption`, .csv, .jsonl), a "
-            ".jsonl whose line k is for image k, or `union`: all captions of an image in one text, the default where the "
-            "column `dense_text` is missing."
+            ".jsonl whose line k is for image k, or `union`: all captions of an image in one text, the default where "
+            "the column `dense_text` is missing."
         },
     )
     dense_sampling: bool = field(
