@@ -206,7 +206,7 @@ def test_structure_with_a_bank_and_shards(taught, tmp_path):
 def test_two_processes_embed_as_one(tiny_folder, pir_folder, tmp_path):
     (tmp_path / "embed.py").write_text(IN_TWO)
     here = Path(__file__).parent
-    folders = map(str, (here, here.parent / "helpers", tiny_folder, pir_folder))
+    folders = map(str, (here, here.parents[1] / "helpers", tiny_folder, pir_folder))
     lines = [line.split() for line in two(str(tmp_path / "embed.py"), *folders).stdout.splitlines()]
     assert len(lines) == 4 + 5 and all(float(error) < 1e-6 for _, _, error in lines)
 
