@@ -3,8 +3,10 @@
 Search and evaluation know nothing else of a model. `load_encoder.py` says which models there are.
 """
 
+import contextlib
 import copy
 import logging
+import threading
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -26,6 +28,7 @@ from .processing_dual_encoder import text_positions
 
 logger = logging.getLogger(__name__)
 
+TOKENIZING = threading.Lock()  # a tokenizer holds the padding and truncation of its call: two threads would mix theirs
 KINDS = "D2S-VSE, PIR, CLIP, SigLIP, SigLIP 2, ALIGN, or a sentence-transformers model of images and texts"
 
 
@@ -162,7 +165,8 @@ class Encoder:
         kind = "image" if "pixel_values" in inputs else "text"
         dtype = self.model.dtype
         floats = {name: value.to(dtype) for name, value in inputs.items() if _is_float(value)}
-        features = self.features(inputs | floats)
+        with _in_eval_mode(self.model):
+            features = self.features(inputs | floats)
         if features.dim() != 2:
             raise ValueError(
                 f"{self.name}: its features of {kind}s have the shape {tuple(features.shape)}, which is not one vector "
@@ -189,12 +193,17 @@ class Encoder:
         """
         texts = checked_texts(texts)
         self.warn_of_cuts(texts)
-        return self._encode(by_length(texts), batch_size, lambda rows: self.text_inputs([texts[r] for r in rows]))
+        return self._encode(by_length(texts), batch_size, lambda rows: self._tokenized([texts[r] for r in rows]))
+
+    def _tokenized(self, texts: list[str]) -> dict[str, Any]:
+        with TOKENIZING:
+            return self.text_inputs(texts)
 
     def warn_of_cuts(self, texts: list[str]):
         """Log how many texts are longer than the model reads, if any is."""
         if self.text_limit is not None:
-            warn_of_cuts(texts, self.tokenizer, self.text_limit)
+            with TOKENIZING:
+                warn_of_cuts(texts, self.tokenizer, self.text_limit)
 
     def _encode(self, order: Sequence[int], batch_size: int, prepare) -> torch.Tensor:
         if batch_size < 1:
@@ -213,7 +222,20 @@ class Encoder:
     @cached_property
     def identity(self) -> dict:
         """The `files.digests.fingerprint` of the model, and `width` where fewer numbers are kept."""
-        return fingerprint(self.model)
+        return fingerprint(getattr(self.model, "_orig_mod", self.model))  # compiled, its weights have other names
+
+
+@contextlib.contextmanager
+def _in_eval_mode(model):
+    """Eval mode for a while, of a model that is being trained: in training mode, dropout changes every vector."""
+    modes = [(module, module.training) for module in model.modules()] if model.training else []
+    if modes:
+        model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def truncated(vectors: torch.Tensor, width: int | None) -> torch.Tensor:

@@ -37,7 +37,10 @@ def encoder_of(model, processor=None) -> Encoder:
         return model
     if type(model).__name__ == "SentenceTransformer":
         return SentenceEncoder(model)
-    refuse_others(type(model), getattr(getattr(model, "config", None), "_name_or_path", "") or "this model")
+    if isinstance(model, (str, os.PathLike)):
+        raise ValueError(f"{model} is the name of a model, not a model: load it with from_pretrained")
+    if not all(hasattr(model, f"get_{kind}_features") for kind in ("image", "text")):  # wrapped ones do
+        refuse_others(type(model), getattr(getattr(model, "config", None), "_name_or_path", "") or "this model")
     if processor is None and hasattr(model, "_own_processor"):
         processor = model._own_processor()
     elif processor is None:

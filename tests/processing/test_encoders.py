@@ -1,5 +1,7 @@
 """An encoder gives what the library of its model gives: every family, alone and in batches, pictures and texts."""
 
+import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -146,6 +148,43 @@ def test_nothing_and_what_cannot_be_embedded(tiny_model, tiny_processor, dual_fo
     ):
         with pytest.raises(error, match=words):
             call()
+
+
+def test_a_model_that_is_trained_meanwhile_embeds_as_in_eval_mode_and_stays_in_training(
+    make_tiny_model, tiny_processor, tiny_pictures, tiny_captions
+):
+    model = make_tiny_model(text_dropout=0.5)
+    encoder = Encoder(model, tiny_processor)
+    expected = encoder.encode_text(tiny_captions), encoder.encode_image(tiny_pictures)
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    model.train()
+    model.vision_model.eval()
+    assert torch.equal(encoder.encode_text(tiny_captions), expected[0])
+    assert torch.equal(encoder.encode_image(tiny_pictures), expected[1])
+    assert model.training and model.text_head.training and not model.vision_model.training
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+
+def test_threads_that_embed_texts_call_the_tokenizer_one_after_another(tiny_model, tiny_processor, monkeypatch):
+    encoder, inside, most = Encoder(tiny_model, tiny_processor), [], []
+    real = type(tiny_processor.tokenizer)._encode_plus
+
+    def watched(*args, **kwargs):
+        inside.append(1)
+        most.append(len(inside))
+        time.sleep(0.01)  # another thread may come
+        try:
+            return real(*args, **kwargs)
+        finally:
+            inside.pop()
+
+    monkeypatch.setattr(type(tiny_processor.tokenizer), "_encode_plus", watched)
+    threads = [threading.Thread(target=encoder.encode_text, args=([LONG, "a"],)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(most) == 6 and max(most) == 1
 
 
 def test_a_model_whose_features_are_tokens_is_refused(tiny_model, tiny_processor, monkeypatch):

@@ -49,6 +49,23 @@ def test_text_models_and_image_models_are_refused_before_their_weights_are_read(
         encoder_of(BertModel(tiny_text_config))
 
 
+class Wrapped(torch.nn.Module):
+    """As the wrappers of peft and torch.compile: what it lacks is that of the model in it."""
+
+    def __init__(self, model):
+        super().__init__()
+        self._orig_mod = model
+
+    def __getattr__(self, name):
+        return super().__getattr__(name) if name == "_orig_mod" else getattr(self._orig_mod, name)
+
+
+def test_a_wrapped_model_embeds_as_the_model_in_it(tiny_model, tiny_processor):
+    plain, wrapped = encoder_of(tiny_model, tiny_processor), encoder_of(Wrapped(tiny_model), tiny_processor)
+    assert torch.equal(wrapped.encode_text(["a dog"]), plain.encode_text(["a dog"]))
+    assert wrapped.identity["digest"] == plain.identity["digest"]
+
+
 @pytest.mark.parametrize(
     "gone, reason",
     [
