@@ -7,6 +7,8 @@
 A score is a cosine. Queries and gallery may each be texts or PIL images, mixed as well.
 """
 
+import numbers
+
 import torch
 from transformers.pipelines.base import Pipeline
 
@@ -57,9 +59,9 @@ class ImageTextRetrievalPipeline(Pipeline):
     def _sanitize_parameters(self, top_k=None, gallery=None, threshold=None, **kwargs):
         if kwargs:
             raise TypeError(f"image-text-retrieval has no parameter {sorted(kwargs)}; see top_k, gallery, threshold")
-        if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
+        if top_k is not None and (not isinstance(top_k, numbers.Integral) or top_k < 1):
             raise ValueError(f"top_k must be a whole number of at least 1, got {top_k!r}")
-        if threshold is not None and not (isinstance(threshold, (int, float)) and threshold == threshold):
+        if threshold is not None and not (isinstance(threshold, numbers.Real) and threshold == threshold):
             raise ValueError(f"threshold must be a cosine, got {threshold!r}")
         ranking = {"top_k": top_k, "threshold": threshold}
         ranking = {name: value for name, value in ranking.items() if value is not None}
@@ -83,7 +85,7 @@ class ImageTextRetrievalPipeline(Pipeline):
         if gallery is None:
             raise ValueError("there is no gallery yet: call pipe.index(images or texts) or pass gallery=[...]")
         scores = gallery @ model_outputs["embeds"].flatten()
-        best = scores.topk(min(top_k, len(scores)))
+        best = scores.topk(min(int(top_k), len(scores)))
         hits = [{"index": int(row), "score": float(score)} for score, row in zip(best.values, best.indices)]
         return [hit for hit in hits if threshold is None or hit["score"] >= threshold]
 

@@ -42,6 +42,7 @@ def search_mixed(
         Rows and cosines, best first, ties by row.
     """
     check_request(k, cutoff)
+    k = int(k)
     left_out = ~snapshot.alive if chosen is None else ~(snapshot.alive & chosen)
     both = np.stack([means["image"], means["text"]])  # (2, D)
     scores, slack = np.zeros((2, len(left_out)), np.float32)

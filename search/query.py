@@ -1,6 +1,7 @@
 """Queries of several parts: what is looked for, plus and minus other texts and pictures, each with a weight."""
 
 import math
+import numbers
 import os
 import re
 from collections.abc import Iterable
@@ -27,10 +28,12 @@ def checked(part: Any) -> tuple[Any, float]:
     """(query, weight) of a part, which is a query or such a pair.
 
     Raises:
-        ValueError: a weight that is not a number above 0.
+        ValueError: a weight that is not a number above 0, or a number in place of a query.
     """
     query, weight = part if isinstance(part, tuple) else (part, 1.0)
-    if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not (math.isfinite(weight) and weight > 0):
+    if isinstance(query, numbers.Number):  # plus=("sunset", 0.5) is two parts
+        raise ValueError(f'a part of a query is no number, as {query!r}: pairs are in a list, plus=[("sunset", 0.5)]')
+    if isinstance(weight, bool) or not isinstance(weight, numbers.Real) or not (math.isfinite(weight) and weight > 0):
         raise ValueError(f"the weight of {query!r} must be a number above 0, not {weight!r}")
     return query, float(weight)
 

@@ -61,7 +61,7 @@ class Rows(abc.ABC):
         if not len(self):
             return [(np.zeros(0, np.int64), np.zeros(0))] * len(queries)
         self.check_dimension(queries.shape[1], "queries")
-        return self._search(queries, k, cutoff, where, exact)
+        return self._search(queries, int(k), cutoff, where, exact)  # unsigned numbers of numpy wrap around
 
     @abc.abstractmethod
     def _search(self, queries: np.ndarray, k: int, cutoff: float | None, where, exact: bool) -> list:
@@ -121,12 +121,15 @@ class Rows(abc.ABC):
         texts = self.texts[self.alive if chosen is None else self.alive & chosen]
         return bool(texts.any() and not texts.all())
 
-    def row_of(self, name: str) -> int:
+    def row_of(self, name: str | os.PathLike) -> int:
         """The row of the item with this id, or of the file with this path.
 
         Raises:
             ValueError: there is none; the message shows a similar one.
         """
+        if not isinstance(name, (str, os.PathLike)):
+            raise ValueError(f"an item is named by its id, which is a text, or by its path, not by {name!r}")
+        name = os.fspath(name)
         for text in (name, os.path.abspath(name)):
             try:
                 rows = self.not_deleted(self.rows_of(pa.array([text], pa.string())))
@@ -161,10 +164,12 @@ def check_request(k: int, cutoff: float | None):
     """Refuse what no search can mean.
 
     Raises:
-        ValueError: k < 1, or a cut-off that is NaN.
+        ValueError: k < 1, or a cut-off that is a text or NaN.
     """
     if not isinstance(k, (int, np.integer)) or k < 1:
         raise ValueError(f"k must be at least 1, a whole number, not {k!r}")
+    if isinstance(cutoff, str):
+        raise ValueError(f"the cut-off is the text {cutoff!r}: give a cosine, or None for no cut-off")
     if cutoff is not None and not cutoff == cutoff:
         raise ValueError("the cut-off is NaN: give a cosine, or None for no cut-off")
 

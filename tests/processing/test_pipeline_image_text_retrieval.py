@@ -3,6 +3,7 @@
 import math
 import re
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -117,6 +118,11 @@ def test_a_threshold_leaves_out_what_lies_below_it(pipe, tiny_pictures):
         kept = pipe("a dog", top_k=6, threshold=hits[count - 1]["score"])  # a hit at the threshold stays
         assert kept == [hit for hit in hits if hit["score"] >= hits[count - 1]["score"]]
     assert pipe("a dog", threshold=1.01) == [] and len(pipe("a dog", threshold=-1, top_k=6)) == 6
+
+
+def test_numbers_of_numpy_are_numbers(pipe, tiny_pictures):
+    pipe.index(tiny_pictures)
+    assert pipe("a dog", top_k=np.int64(2), threshold=np.float32(-1)) == pipe("a dog", top_k=2, threshold=-1)
 
 
 def test_a_gallery_of_a_call_holds_for_that_call_alone(pipe, embed, tiny_pictures, tiny_captions):

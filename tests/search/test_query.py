@@ -26,6 +26,16 @@ def test_a_weight_is_a_number_above_0(weight):
         with_weight("sunset:0")
 
 
+@pytest.mark.parametrize("weight", [np.float32(0.5), np.int64(2)])
+def test_numbers_of_numpy_are_weights(weight):
+    assert checked(("sunset", weight)) == ("sunset", float(weight))
+
+
+def test_a_pair_outside_a_list_is_told_from_two_parts():
+    with pytest.raises(ValueError, match=r'a part of a query is no number, as 0.5: .*plus=\[\("sunset", 0.5\)\]'):
+        [checked(part) for part in listed(("sunset", 0.5))]
+
+
 @pytest.mark.parametrize("word", ["sunset:-0.5", "sunset:nan", "sunset:-inf", "q.jpg:0"])
 def test_a_number_that_is_no_weight_is_not_taken_for_text(word):
     with pytest.raises(ValueError, match=r"the weight of '(sunset|q.jpg)' must be a number above 0"):
