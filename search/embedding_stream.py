@@ -94,7 +94,7 @@ def _prepared(batch, encoder, resize, bands):
 
 
 def _opened(item, source, resize, bands):
-    if not _is_unicode(item["id"]):  # Arrow tables hold UTF-8 only
+    if not is_unicode(item["id"]):  # Arrow tables hold UTF-8 only
         raise BadImageError(f"{item['id']!r}: the name is not Unicode; rename the file")
     if hasattr(source, "getbands"):
         with opening(item["id"]):
@@ -107,7 +107,8 @@ def _opened(item, source, resize, bands):
     return open_any(source, name=item["id"], bands=bands, least_side=resize and resize.least_side)
 
 
-def _is_unicode(name) -> bool:
+def is_unicode(name) -> bool:
+    """Whether a text can be stored: a name that the system gave may hold bytes that are no UTF-8."""
     try:
         str(name).encode("utf-8")
     except UnicodeEncodeError:
@@ -145,4 +146,4 @@ def _problem(item, error) -> dict:
     return {"id": item["id"], "path": item.get("path"), "problem": str(error)}
 
 
-__all__ = ["embed_stream"]
+__all__ = ["embed_stream", "is_unicode"]

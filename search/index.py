@@ -83,7 +83,7 @@ class Index(abc.ABC):
 
     @abc.abstractmethod
     def delete(self, ids) -> int:
-        """Remove rows by id and return their number; unknown ids are ignored."""
+        """Remove rows by id, or one, and return their number; unknown ids are ignored."""
 
     @abc.abstractmethod
     def compact(self):

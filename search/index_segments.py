@@ -92,13 +92,22 @@ def items_table(items: list[dict]) -> pa.Table:
     unknown = {name for item in items for name in item} - set(SCHEMA.names)
     if unknown:
         raise ValueError(f"items have no field {sorted(unknown)[0]!r}; they have {', '.join(SCHEMA.names)}")
-    ids = [item.get("id") for item in items]
-    if not all(isinstance(name, str) and name for name in ids):
-        raise ValueError("every item needs an id, a text that is not empty")
+    check_ids([item.get("id") for item in items])
+    return pa.Table.from_pylist(items, schema=SCHEMA)
+
+
+def check_ids(ids: list):
+    """Refuse ids that an index cannot have.
+
+    Raises:
+        ValueError: one that is no text, or given twice.
+    """
+    wrong = [name for name in ids if not isinstance(name, str) or not name]
+    if wrong:
+        raise ValueError(f"every item needs an id, a text that is not empty, not {wrong[0]!r}")
     if len(set(ids)) < len(ids):
         twice = next(name for name, times in Counter(ids).items() if times > 1)
         raise ValueError(f"id {twice!r} is given twice; ids are unique in an index")
-    return pa.Table.from_pylist(items, schema=SCHEMA)
 
 
 def unit(vectors, what: str = "vector") -> np.ndarray:
@@ -131,4 +140,4 @@ def write_vectors(path, parts: list[tuple[Any, np.ndarray | None]], dimension: i
                 file.write(encoded(vectors, slice(start, start + BLOCK), kept, name).view(np.uint8).data)
 
 
-__all__ = ["SCHEMA", "Segment", "items_table", "unit", "write_vectors"]
+__all__ = ["SCHEMA", "Segment", "check_ids", "items_table", "unit", "write_vectors"]

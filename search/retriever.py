@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from ..files.text import printable
 from ..modeling.towers import load_errors
@@ -24,9 +25,10 @@ from ..processing.encoders import Encoder
 from ..processing.load_encoder import encoder_of, load_encoder
 from ..processing.scenes import open_any
 from .cutoff import LEAST_KEPT, TOO_HIGH, Cutoff, best_of_others, calibrated_cutoff
-from .embedding_stream import embed_stream
+from .embedding_stream import embed_stream, is_unicode
 from .filters import chosen_rows
 from .index import Index
+from .index_segments import check_ids
 from .mixed import centred, search_mixed
 from .query import checked, combined, listed
 from .rows import Rows
@@ -65,7 +67,7 @@ class Retriever:
     Args:
         model: any dual encoder: of vsehub or transformers, a `SentenceTransformer`, or an `Encoder`.
         processor: its processor; default the one beside its weights.
-        index: what to search; default an empty one in memory.
+        index: what to search, or its folder or address; default an empty one in memory.
         width: keep the first so many numbers of each vector; default as the index says, or all.
         vectors: how a new index stores its vectors (`float32`, `float16`, `int8`); one that is given is checked.
 
@@ -82,10 +84,12 @@ class Retriever:
         self,
         model,
         processor=None,
-        index: Index | None = None,
+        index: Index | str | os.PathLike | None = None,
         width: int | None = None,
         vectors: str | None = None,
     ):
+        if isinstance(index, (str, os.PathLike)):
+            index = open_index(index)
         if width is None and index is not None:
             width = (index.model or {}).get("width")
         self.encoder: Encoder = encoder_of(model, processor).eval().with_width(width)
@@ -119,8 +123,6 @@ class Retriever:
                 )
             with load_errors(source):
                 model = load_encoder(source, processor, **kwargs)
-        if isinstance(index, (str, os.PathLike)):
-            index = open_index(index)
         retriever = cls(model, processor, index, width, vectors)
         retriever.index.wait = wait or retriever.index.wait
         return retriever
@@ -165,23 +167,30 @@ class Retriever:
 
         Args:
             images: paths, PIL images, or bytes of encoded ones.
-            ids: one for each; default the absolute path, and `image-N` for a picture in memory.
+            ids: a text for each; default the absolute path, and `image-N` for a picture in memory.
             captions: shown with hits; not searched.
             batch_size, fast: of `embedding_stream.embed_stream`.
 
         Returns:
             What could not be used, as dictionaries of `id`, `path` and `problem`.
+
+        Raises:
+            TypeError: something else than a picture.
+            ValueError: ids or captions of another number, that are no texts, or ids that are given twice.
         """
         images = [images] if isinstance(images, (str, os.PathLike)) or _in_memory(images) else list(images)
+        for row, image in enumerate(images):
+            if not _in_memory(image) and not isinstance(image, (str, os.PathLike)):
+                raise TypeError(f"add_images takes paths, PIL images and bytes; item {row} is a {type(image).__name__}")
         items = [_image_item(image, name) for image, name in zip(images, self._free_names("image", len(images)))]
-        for name, given in ("id", ids), ("caption", captions):
-            items = [{**item, name: value} for item, value in _paired(items, given, name)] if given else items
+        items = _with(_with(items, ids, "id"), captions, "caption")
+        check_ids([item["id"] for item in items])  # now, not after hours of embedding
         sources = [image if _in_memory(image) else os.fspath(image) for image in images]
         stream = embed_stream(self.encoder, zip(items, sources), batch_size, fast=fast)
         batches = list(stream)
         vectors = np.concatenate([part for _, part, _ in batches]) if batches else np.zeros((0, 0), np.float32)
         self.index.allow({os.path.dirname(item["path"]) for item in items if item.get("path")})
-        self.index.add(vectors, [item for items, _, _ in batches for item in items])
+        self._add(vectors, [item for items, _, _ in batches for item in items], ids is None)
         return [problem for *_, problems in batches for problem in problems]
 
     def add_texts(self, texts, ids=None):
@@ -189,8 +198,22 @@ class Retriever:
         texts = [texts] if isinstance(texts, str) else list(texts)
         names = self._free_names("text", len(texts))
         items = [{"id": name, "caption": text, "modality": "text"} for name, text in zip(names, texts)]
-        items = [{**item, "id": value} for item, value in _paired(items, ids, "id")] if ids else items
-        self.index.add(self.encoder.encode_text(texts).numpy(), items)
+        items = _with(items, ids, "id")
+        check_ids([item["id"] for item in items])
+        self._add(self.encoder.encode_text(texts).numpy(), items, ids is None)
+
+    def _add(self, vectors: np.ndarray, items: list[dict], named: bool):
+        """Add rows; items without a path that were `named` here get other names where theirs were taken meanwhile.
+
+        Another thread, or another process that this one waits for, may have added pictures while these were embedded.
+        """
+        with self.index.lock():
+            mine = [item for item in items if named and not item.get("path")]
+            now = self.index.snapshot
+            if mine and len(now.not_deleted(now.rows_of(pa.array([item["id"] for item in mine], pa.string())))):
+                for item, name in zip(mine, self._free_names(mine[0]["modality"], len(mine))):
+                    item["id"] = name
+            self.index.add(vectors, items)
 
     def search(
         self,
@@ -370,6 +393,7 @@ class Retriever:
             ValueError: owners that do not fit, a picture that cannot be used, a cut-off that hides most right answers,
                 or what `calibrated_cutoff` refuses.
         """
+        images, texts = list(images), list(texts)
         owners = np.arange(len(texts)) if owners is None else np.asarray(owners, np.int64)
         if len(owners) != len(texts) or not len(texts) or owners.min() < 0 or owners.max() >= len(images):
             raise ValueError(f"owners must number, for each of {len(texts)} texts, one of {len(images)} images")
@@ -380,6 +404,7 @@ class Retriever:
         if problems:
             raise ValueError(f"{problems[0]} (and {len(problems) - 1} more): leave such validation images out")
         image_embeds = np.concatenate([part for _, part, _ in batches])
+        off_topic = [] if off_topic is None else listed(off_topic)
         if off_topic:
             answers = self.index.search(self.encoder.encode_text(off_topic).numpy(), 1)
             noise = [scores[0] for _, scores in answers if len(scores)]
@@ -417,10 +442,23 @@ def _image_item(image, name: str) -> dict:
     return {"id": path, "path": path, "modality": "image", "size": status.st_size, "stamp": status.st_mtime_ns}
 
 
-def _paired(items, given, name):
+def _with(items: list[dict], given, name: str) -> list[dict]:
+    """Items with what was given for each under a name; None leaves them as they are.
+
+    Raises:
+        ValueError: another number of values, or one that is no text or no Unicode.
+    """
+    if given is None:
+        return items
+    given = [given] if isinstance(given, str) else list(given)
     if len(given) != len(items):
         raise ValueError(f"{len(given)} {name}s for {len(items)} items")
-    return zip(items, given)
+    for row, value in enumerate(given):
+        if not isinstance(value, str) and (value is not None or name == "id"):
+            raise ValueError(f"{name} {row} is {value!r}, a {type(value).__name__}: make it a text, str(...)")
+        if value is not None and not is_unicode(value):
+            raise ValueError(f"{name} {row} is not Unicode text: {value!r}")
+    return [{**item, name: value} for item, value in zip(items, given)]
 
 
 __all__ = ["Answer", "Hit", "Retriever"]

@@ -42,6 +42,11 @@ class VectorIndex(Index):
     """
 
     def __init__(self, model: dict | None = None, kind: str = "flat", wait: float = 0.0, vectors: str = "float32"):
+        if model is not None and not isinstance(model, dict):  # it would be an empty index that nothing stores
+            raise TypeError(
+                f"model is a dictionary, not {model!r}: VectorIndex.open(folder) opens an index, and "
+                "VectorIndex.create(folder) makes one"
+            )
         search_graph.kind_for(kind, 0)
         check_type(vectors)
         self.vector_type = vectors
@@ -172,9 +177,10 @@ class VectorIndex(Index):
 
     def delete(self, ids) -> int:
         """See `Index`."""
+        ids = [ids] if isinstance(ids, str) else list(ids)
         with self._changing():
             deleted = self._now.deleted.copy()
-            deleted[self._now.rows_of(pa.array(list(ids), pa.string()))] = True
+            deleted[self._now.rows_of(pa.array(ids, pa.string()))] = True
             count = int(deleted.sum() - self._now.deleted.sum())
             if count:
                 self._rewrite(0 if deleted.mean() > DEAD_SHARE else None, deleted)

@@ -153,6 +153,7 @@ class TableIndex(Index):
 
     def delete(self, ids) -> int:
         """See `Index`."""
+        ids = [ids] if isinstance(ids, str) else ids
         ids = [name for name in dict.fromkeys(ids) if name]  # no row has an empty id
         with self._changing():
             if self._stamp is None or not ids:

@@ -36,7 +36,7 @@ def test_a_table_of_many_row_groups_is_one_chunk_of_which_rows_are_taken_at_once
         ([{"id": "a", "colour": "red"}], "no field 'colour'; they have id, path"),
         ([{"path": "a"}], "every item needs an id"),
         ([{"id": ""}], "every item needs an id"),
-        ([{"id": 3}], "every item needs an id"),
+        ([{"id": 3}], "every item needs an id, a text that is not empty, not 3"),
         ([{"id": "a"}, {"id": "b"}, {"id": "c"}, {"id": "b"}], "id 'b' is given twice"),
     ],
 )

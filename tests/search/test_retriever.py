@@ -1,6 +1,8 @@
 """The retriever: what it finds is what the model's own embeddings say; nothing is guessed, no other model fits."""
 
 import shutil
+import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from vsehub.processing import load_encoder
 from vsehub.search.cutoff import Cutoff
 from vsehub.search.index_store import IndexFolderError
 from vsehub.search.retriever import Retriever
+from vsehub.search.vector_index import VectorIndex
 
 
 @pytest.fixture
@@ -70,10 +73,12 @@ def test_an_item_is_a_query_and_no_hit_of_itself(retriever, tiny_pictures):
     assert by_picture[0].id == "2.png"
     assert [hit.id for hit in retriever.search(like="2.png")] == [hit.id for hit in by_picture[1:]]
     assert len(retriever.search(like="2.png", k=2)) == 2
-    retriever.index.delete(["3.png"])
+    assert retriever.search(like=Path("2.png")) == retriever.search(like="2.png")
+    assert retriever.index.delete("3.png") == 1  # one name, not five of a letter
     for wrong, said in [
         ({"like": "3.png"}, "no item with the id '3.png'"),
         ({"like": "2.pgn"}, "did you mean '2.png'"),
+        ({"like": 2}, "named by its id, which is a text, or by its path, not by 2"),
         ({"like": "2.png", "text": "a"}, "like is a query of its own"),
         ({"text": "a", "minus": ["a"]}, "cancel each other"),
         ({"minus": ["a"]}, "a text, an image, or both"),
@@ -237,6 +242,70 @@ def test_a_text_that_names_a_file_is_a_text(retriever, photos):
         retriever.add_images([photos[0]], ids=["a", "b"])
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"ids": [7, 8]}, r"id 0 is 7, a int: make it a text"),
+        ({"ids": ["a", "a"]}, "'a' is given twice"),
+        ({"ids": ["a", None]}, "id 1 is None"),
+        ({"captions": ["a boat", 3]}, "caption 1 is 3, a int"),
+        ({"captions": []}, "0 captions for 2 items"),
+        ({"captions": ["a", "\udcff"]}, "caption 1 is not Unicode text"),
+    ],
+)
+def test_ids_and_captions_are_looked_at_before_anything_is_embedded(retriever, tiny_pictures, given, said, monkeypatch):
+    monkeypatch.setattr("vsehub.search.retriever.embed_stream", None)
+    with pytest.raises(ValueError, match=said):
+        retriever.add_images(tiny_pictures[:2], **given)
+    if "ids" in given:
+        monkeypatch.setattr(retriever.encoder, "encode_text", None)
+        with pytest.raises(ValueError, match=said):
+            retriever.add_texts(["a dog", "a cat"], **given)
+
+
+def test_ids_may_be_an_array_a_tuple_or_one_text(retriever, tiny_pictures):
+    retriever.add_images(tiny_pictures[:2], ids=np.array(["x", "y"]), captions=np.array(["a boat", "a dog"]))
+    retriever.add_images(tiny_pictures[2], ids="the one", captions=(None,))
+    retriever.add_texts(np.array(["a dog", "a cat"]), ids=("p", "q"))
+    retriever.add_texts("a boat", ids="boat")
+    assert {"x", "y", "the one", "p", "q", "boat"} <= set(retriever.index.column("id"))
+
+
+@pytest.mark.parametrize("thing", [None, 3, np.zeros((8, 8, 3), np.uint8), ["a.png"]], ids=type)
+def test_what_is_no_picture_is_named_by_its_place(retriever, tiny_pictures, thing):
+    with pytest.raises(TypeError, match=f"paths, PIL images and bytes; item 1 is a {type(thing).__name__}"):
+        retriever.add_images([tiny_pictures[0], thing])
+    assert len(retriever.index) == 6
+
+
+def test_threads_that_add_pictures_replace_none_of_each_other(retriever, tiny_pictures, monkeypatch):
+    meeting, chosen = threading.Barrier(2), retriever._free_names
+
+    def met(kind, count):
+        names = chosen(kind, count)
+        if not meeting.broken and threading.current_thread() in threads:
+            threads.discard(threading.current_thread())
+            meeting.wait(20)  # until both have chosen names
+        return names
+
+    monkeypatch.setattr(retriever, "_free_names", met)
+    both = [threading.Thread(target=retriever.add_images, args=(tiny_pictures[n : n + 2],)) for n in (0, 2)]
+    threads = set(both)
+    for thread in both:
+        thread.start()
+    for thread in both:
+        thread.join()
+    assert len(retriever.index) == 10
+    assert {f"image-{n}" for n in range(4)} <= set(retriever.index.column("id"))
+
+
+def test_the_path_of_an_index_opens_it_and_is_no_model(retriever, tmp_path):
+    retriever.save(tmp_path / "index")
+    assert len(Retriever(retriever.model, retriever.processor, tmp_path / "index").index) == 6
+    with pytest.raises(TypeError, match=r"VectorIndex.open\(folder\) opens an index"):
+        VectorIndex(str(tmp_path / "index"))
+
+
 def test_a_calibrated_search_may_find_nothing(retriever, photos, tiny_captions, tmp_path):
     retriever.save(tmp_path / "index")
     found = retriever.calibrate(
@@ -245,7 +314,7 @@ def test_a_calibrated_search_may_find_nothing(retriever, photos, tiny_captions, 
     assert retriever.search(text="the") == [] and retriever.search(text="white street") == []
     assert len(retriever.search(text="the", cutoff=None)) == 6 and len(retriever.search(image=photos[0])) == 6
     assert Retriever.open(tmp_path / "index").index.cutoff == found
-    told = retriever.calibrate(photos, tiny_captions, force=True)
+    told = retriever.calibrate(iter(photos), np.array(tiny_captions), off_topic=np.array([]), force=True)
     assert set(told) == {"text", "rejected", "kept", "pairs", "off_topic"}
     with pytest.raises(ValueError, match="no such file"):
         retriever.calibrate(["absent.png"], ["a"])
@@ -275,6 +344,8 @@ def test_hostile_calls_say_what_is_wrong(retriever, tiny_pictures, tmp_path, tin
     for call, said in [
         (lambda: retriever.search(text="a", cutoff=float("nan")), "NaN"),
         (lambda: retriever.search(text="a", k=2.5), "whole number"),
+        (lambda: retriever.search(text="a", cutoff="0.3"), "the cut-off is the text '0.3'"),
+        (lambda: Retriever("org/model"), "org/model is the name of a model, not a model: load it with from_pretrained"),
         (lambda: retriever.search(text="a", among="pictures"), "among is"),
         (lambda: retriever.search(text="\udcff"), "not Unicode"),
         (lambda: retriever.add_images(pictures, batch_size=0), "at least 1"),
