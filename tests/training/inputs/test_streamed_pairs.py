@@ -152,7 +152,7 @@ def test_what_needs_all_rows_is_refused(scenes, tmp_path, flags, said):
 READ_BY = """
 import os, pathlib, sys
 from vsehub.__main__ import main
-from vsehub.training import streamed_pairs
+from vsehub.training.inputs import streamed_pairs
 
 row_image = streamed_pairs.row_image
 

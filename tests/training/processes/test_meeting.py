@@ -17,7 +17,7 @@ from vsehub.training.processes.meeting import Meeting, ending_together, line_of,
 TWO = """
 import sys, time
 from torch import distributed
-from vsehub.training import meeting
+from vsehub.training.processes import meeting
 
 distributed.init_process_group("gloo")
 meeting.SECONDS = 3
@@ -36,7 +36,7 @@ OTHER_FAULT = """
 import sys
 from torch import distributed
 from vsehub.__main__ import main
-from vsehub.training import pairs
+from vsehub.training.inputs import pairs
 from vsehub.training.trainer import RetrievalTrainer
 
 row_image, embed = pairs.row_image, RetrievalTrainer._embed
@@ -68,7 +68,7 @@ sys.exit(main(["train", "d2s", *sys.argv[1:]]))
 ONE_OF_TWO = """
 import sys, time
 from torch import distributed
-from vsehub.training import meeting
+from vsehub.training.processes import meeting
 
 distributed.init_process_group("gloo")
 meeting.GRACE = 2

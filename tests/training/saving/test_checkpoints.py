@@ -156,7 +156,8 @@ def test_a_full_disk_inside_a_save_leaves_the_checkpoint_before(finished, scenes
 
 CHILD = """
 import os, signal, sys
-from vsehub.training import checkpoints, run_d2s
+from vsehub.training import run_d2s
+from vsehub.training.saving import checkpoints
 at, place, real, steps = int(sys.argv[1]), sys.argv[2], {}, [0]
 
 def counted(name):
