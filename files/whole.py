@@ -159,9 +159,17 @@ class WriterLock:
     """
 
     def __init__(self, path: str | Path, what: str):
+        self.path, self.what = Path(path), what
+        self._locks: dict[int, Any] = {}  # by process
+
+    @property
+    def _lock(self):
+        """The lock of this process: a forked one inherits that of its parent, and holds nothing."""
         from filelock import FileLock
 
-        self.path, self.what, self._lock = Path(path), what, FileLock(path)
+        if os.getpid() not in self._locks:
+            self._locks[os.getpid()] = FileLock(self.path)
+        return self._locks[os.getpid()]
 
     @contextlib.contextmanager
     def hold(self, wait: float = 0.0) -> Iterator[None]:

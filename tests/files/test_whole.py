@@ -1,5 +1,6 @@
 """Files and folders are whole or absent: a fault or a kill at every step, full disks, planted links, many writers."""
 
+import contextlib
 import errno
 import json
 import multiprocessing
@@ -13,7 +14,16 @@ from unittest.mock import patch
 import pytest
 
 from vsehub.files import whole
-from vsehub.files.whole import BusyError, new_file, one_writer, recover, whole_file, whole_folder, whole_path
+from vsehub.files.whole import (
+    BusyError,
+    WriterLock,
+    new_file,
+    one_writer,
+    recover,
+    whole_file,
+    whole_folder,
+    whole_path,
+)
 
 fork = multiprocessing.get_context("fork")
 EXCHANGE = whole._exchange
@@ -197,6 +207,26 @@ def test_a_write_that_the_system_refuses_is_told_by_the_name_of_the_target(kind,
     child.join(60)
     assert here.recv() == (errno.EFBIG, str(tmp_path / "target"))
     assert read(tmp_path / "target") == "old" and left(tmp_path) == ["target"]
+
+
+def try_to_hold(lock, pipe):
+    try:
+        with lock.hold():
+            pipe.send("held")
+    except BusyError:
+        pipe.send("busy")
+
+
+def test_a_forked_process_has_a_lock_of_its_own(tmp_path):
+    lock, (here, there) = WriterLock(tmp_path / "lock", "it"), fork.Pipe()
+    with lock.hold():
+        pass
+    for held, expected in (contextlib.nullcontext(), "held"), (lock.hold(), "busy"):
+        with held:
+            child = fork.Process(target=try_to_hold, args=(lock, there))
+            child.start()
+            child.join(60)
+            assert here.poll(1) and here.recv() == expected
 
 
 def test_an_error_of_a_library_on_a_full_disk_is_told_as_one(tmp_path, monkeypatch):
