@@ -48,33 +48,35 @@ def with_tables(text: str, lines: list[dict], code: str | None = None) -> str:
 
 
 def table(claim: Claim, lines: list[dict], code: str | None = None) -> str:
-    """One line an arm: mean and deviation over seeds, and the gain over the base with its interval."""
-    base = ledger.runs_of(lines, claim.name, claim.base)
+    """One line an arm: mean and deviation over seeds, and the gains over the base and its control of equal time."""
+    others = [claim.base, *(arm for arm in claim.arms if arm == f"{claim.base}, equal time")]
     clock = "time on a GPU" if claim.gpu else "CPU time"
-    shown = f"| arm | seeds | {claim.metric} | gain over *{claim.base}* ({LEVEL:.0%} interval) | steps | {clock} |"
-    rows = [shown, "|---|---|---|---|---|---|"]
+    gains = " | ".join([f"gain over *{claim.base}* ({LEVEL:.0%} interval)", *(f"over *{arm}*" for arm in others[1:])])
+    rows = [f"| arm | seeds | {claim.metric} | {gains} | steps | {clock} |", "|---" * (5 + len(others)) + "|"]
     for arm in claim.arms:
         runs = ledger.runs_of(lines, claim.name, arm)
         if not runs:
-            rows.append(f"| {arm} | 0 | not yet measured | | | |")
+            rows.append(f"| {arm} | 0 | not yet measured |" + " |" * (2 + len(others)))
             continue
         values = [run["metrics"][claim.metric] for run in runs]
         spread = f" +- {statistics.stdev(values):.2f}" if len(values) > 1 else ""
         stale = " *(older than the code)*" if ledger.is_stale(runs, lines, code or code_of(claim, arm)) else ""
         seconds = statistics.median(run["wall_seconds" if claim.gpu else "cpu_seconds"] for run in runs)
+        gained = " | ".join(_gain(lines, claim, arm, other) for other in others)
         rows.append(
-            f"| {arm}{stale} | {len(runs)} | {statistics.mean(values):.2f}{spread} | {_gain(base, runs, arm, claim)} | "
-            f"{runs[0]['steps']} | {seconds:.0f} s |"
+            f"| {arm}{stale} | {len(runs)} | {statistics.mean(values):.2f}{spread} | {gained} | {runs[0]['steps']} | "
+            f"{seconds:.0f} s |"
         )
     return "\n".join(rows)
 
 
-def _gain(base: list[dict], runs: list[dict], arm: str, claim: Claim) -> str:
-    """The gain over the base and its interval, over the seeds that both have."""
-    common = {run["seed"] for run in base} & {run["seed"] for run in runs}
-    if arm == claim.base or len(common) < 2:
+def _gain(lines: list[dict], claim: Claim, arm: str, other: str) -> str:
+    """The gain over another arm and its interval, over the seeds that both have."""
+    both = [ledger.runs_of(lines, claim.name, name) for name in (other, arm)]
+    common = set.intersection(*({run["seed"] for run in runs} for runs in both))
+    if arm in (claim.base, other) or len(common) < 2:
         return ""
-    shares = [np.array([run["shares"] for run in both if run["seed"] in common]) for both in (base, runs)]
+    shares = [np.array([run["shares"] for run in runs if run["seed"] in common]) for runs in both]
     result = gain(*shares, level=LEVEL)
     text = f"{result.mean:+.2f} ({result.low:+.2f} to {result.high:+.2f})"
     return f"**{text}**" if result.holds else text
