@@ -47,10 +47,10 @@ class ImageTextRetrievalPipeline(Pipeline):
 
     def __call__(self, inputs, **kwargs):
         """Rank the gallery for one query, or for each of a list."""
-        single = not isinstance(inputs, (list, tuple))
-        if not single and not inputs:
-            return []
+        single = not _is_several(inputs)
         queries = [inputs] if single else list(inputs)
+        if not queries:
+            return []
         for row, query in enumerate(queries):
             _parts(query, row)
         results = super().__call__(queries, **kwargs)
@@ -91,7 +91,7 @@ class ImageTextRetrievalPipeline(Pipeline):
 
     def _embed(self, items, batch_size: int) -> torch.Tensor:
         """Unit vectors of texts and images in the order given, (N, D)."""
-        items = list(items) if isinstance(items, (list, tuple)) else [items]
+        items = list(items) if _is_several(items) else [items]
         if not items:
             raise ValueError("the gallery is empty")
         is_text = [isinstance(item, str) for item in items]
@@ -104,6 +104,11 @@ class ImageTextRetrievalPipeline(Pipeline):
             if rows := rows_of[wanted]:
                 embeds[rows] = encode([items[row] for row in rows], batch_size, processor=self.processor)
         return embeds
+
+
+def _is_several(items) -> bool:
+    """Whether these are several items: a list, an array of texts, a column of pandas; a picture cannot be iterated."""
+    return hasattr(items, "__iter__") and not isinstance(items, (str, bytes, dict))
 
 
 def _parts(query, row: int) -> list:

@@ -120,6 +120,14 @@ def test_a_threshold_leaves_out_what_lies_below_it(pipe, tiny_pictures):
     assert pipe("a dog", threshold=1.01) == [] and len(pipe("a dog", threshold=-1, top_k=6)) == 6
 
 
+def test_several_may_be_an_array_or_whatever_can_be_iterated(pipe, tiny_pictures, tiny_captions):
+    expected = pipe.index(tiny_pictures)(tiny_captions)
+    assert pipe.index(picture for picture in tiny_pictures)(np.array(tiny_captions)) == expected
+    assert pipe(iter(())) == []
+    with pytest.raises(TypeError, match="item 0 is a dict"):
+        pipe.index({"text": "a dog"})
+
+
 def test_numbers_of_numpy_are_numbers(pipe, tiny_pictures):
     pipe.index(tiny_pictures)
     assert pipe("a dog", top_k=np.int64(2), threshold=np.float32(-1)) == pipe("a dog", top_k=2, threshold=-1)
