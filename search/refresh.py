@@ -126,6 +126,7 @@ def _opened(
         if not update:
             _check_begun(collection, out, raced=not there)
         retriever = Retriever.open(out, model, **loading)
+        _check_apart(collection, retriever.index.sources, out)
         if kind is not None and kind != retriever.index.kind and accelerator.is_main_process:
             retriever.index.note(kind=kind)
     retriever.encoder.to(accelerator.device)
@@ -141,6 +142,20 @@ def _check_begun(collection: Collection, out, raced: bool):
     if not mine or (len(begun) and not begun.unfinished and not raced):
         raise IndexFolderError(f"{out} holds an index: --update brings it up to date, or name another --out")
     logger.info("going on with %s, which was not finished", out)
+
+
+def _check_apart(collection: Collection, sources: dict[str, dict], out):
+    """Refuse files that lie in a folder of the index, or around one: each update would take their rows to and fro."""
+    if not collection.files or collection.name in sources:
+        return
+    mine = Path(collection.name)
+    for name, kept in sources.items():
+        inside = mine.is_relative_to(name) or Path(name).is_relative_to(mine)
+        if inside and kept.get("split") is None and kept.get("tile") == collection.settings["tile"]:
+            raise IndexFolderError(
+                f"{mine} and {name}, which is in {out}, share pictures: --update {name} reads those that are new; or "
+                f"take it out first (`vsehub index remove {out} {name}`), or name another --out"
+            )
 
 
 def _made(out, model: str | None, kind: str | None, accelerator, loading: dict) -> Retriever | None:
