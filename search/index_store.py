@@ -43,7 +43,7 @@ class Store:
     """
 
     def __init__(self, folder):
-        self.folder = Path(folder)
+        self.folder = Path(folder).absolute()  # a program may change its working folder
         try:
             str(self.folder).encode()
         except UnicodeEncodeError:

@@ -118,6 +118,15 @@ def test_it_is_saved_opened_and_goes_on(retriever, tiny_folder, tmp_path, tiny_p
     assert len(other.index) == 12
 
 
+def test_another_working_folder_changes_nothing(retriever, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    retriever.save("index")
+    monkeypatch.chdir("elsewhere")
+    retriever.add_texts("a dog")
+    assert len(Retriever.open(tmp_path / "index").index) == 7 and list(Path().iterdir()) == []
+
+
 def test_other_weights_are_refused(retriever, make_tiny_model, tiny_processor, tmp_path):
     retriever.save(tmp_path / "index")
     with pytest.raises(IndexFolderError, match="was made with .* not with .*another index"):
