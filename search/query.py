@@ -33,9 +33,10 @@ def checked(part: Any) -> tuple[Any, float]:
     query, weight = part if isinstance(part, tuple) else (part, 1.0)
     if isinstance(query, numbers.Number):  # plus=("sunset", 0.5) is two parts
         raise ValueError(f'a part of a query is no number, as {query!r}: pairs are in a list, plus=[("sunset", 0.5)]')
-    if isinstance(weight, bool) or not isinstance(weight, numbers.Real) or not (math.isfinite(weight) and weight > 0):
+    number = float(weight) if isinstance(weight, numbers.Real) and not isinstance(weight, bool) else math.nan
+    if not (math.isfinite(number) and number > 0):
         raise ValueError(f"the weight of {query!r} must be a number above 0, not {weight!r}")
-    return query, float(weight)
+    return query, number
 
 
 def listed(parts: Any) -> list:
