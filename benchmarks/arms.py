@@ -218,6 +218,8 @@ def _with_blocks_trained(claim: Claim) -> Claim:
     """The arms of a claim with the last vision blocks trained, where PIR costs less beside the plain towers."""
     steps = {"two plain towers": 600, "two plain towers, equal time": 1130, "PIR, corrected": 600}
     arms = {arm: replace(claim.arms[arm], stages=(("retrieval", count),)) for arm, count in steps.items()}
+    parts = {"affiliation alone": (*PLAIN[:-1], CORRECTED[-1]), "PIR without affiliation": (*CORRECTED[:-1], "0")}
+    arms |= {part: Arm((("retrieval", 600),), flags) for part, flags in parts.items()}
     return replace(claim, name="pir-blocks", arms=arms, further=(*claim.further, *BLOCKS), first_seed=150)
 
 
