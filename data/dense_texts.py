@@ -52,8 +52,7 @@ def with_dense(rows: Dataset, numbers: np.ndarray, dense_text: str) -> Dataset:
         FileNotFoundError: no such file.
         ValueError: no such column, or a file that does not fit.
     """
-    remote = "://" in dense_text and dense_text.endswith(".parquet")
-    if is_dense_file(dense_text) and not (remote or Path(dense_text).is_file()):
+    if is_dense_file(dense_text) and not (_is_address(dense_text) or Path(dense_text).is_file()):
         raise FileNotFoundError(f"--dense_text {dense_text}: no such file (it is one file, not a pattern)")
     if dense_text == "union":
         parts: Iterator[pa.Array] = map(_unions, parts_of(rows, "captions"))
@@ -73,6 +72,11 @@ def with_dense(rows: Dataset, numbers: np.ndarray, dense_text: str) -> Dataset:
             "one text)"
         )
     return with_column(rows, "dense_text", pa.string(), parts)
+
+
+def _is_address(name: str) -> bool:
+    """Whether a table lies elsewhere; `datasets` fetches parquet alone."""
+    return "://" in name and name.endswith(".parquet")
 
 
 def _names_ids(path: str) -> bool:
@@ -103,9 +107,10 @@ def _unions(captions: pa.Array) -> pa.Array:
 
 def _by_id(rows: Dataset, path: str) -> Iterator[pa.Array]:
     """The dense texts of a table of `image_id` and `dense_text`; the last one where an id comes back."""
-    remote = "://" in path
-    table = load_split(path, "train", path="parquet", data_files=path) if remote else read_table(Path(path), path)
-    table = in_order(table)
+    if _is_address(path):
+        table = in_order(load_split(path, "train", path="parquet", data_files=path))
+    else:
+        table = in_order(read_table(Path(path), path))
     if not {"image_id", "dense_text"} <= set(table.column_names):
         raise ValueError(f"{path} needs columns image_id and dense_text; it has {table.column_names}")
     _check_texts(table, "dense_text", f"{path}: column dense_text")

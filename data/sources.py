@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from datasets import Dataset, Image, ReadInstruction
 from transformers.utils import logging
 
-from ..files.text import printable
+from ..files.text import is_unicode, printable
 from .class_names import with_class_names
 from .columns import in_order, parts_of, with_column
 from .folders import holds_pictures, list_folder
@@ -277,7 +277,7 @@ def _pictures(path: Path, root: Path | None, image_column: str) -> Dataset:
         tables = {".csv", ".tsv", ".jsonl", ".json"} & set(folder.others)
         remedy = f"; where captions stand in a table, name that as the data: {path}/NAME{min(tables)}" if tables else ""
         logger.warning("left out: %s", printable(f"{root or path}: no pictures ({folder.told}){remedy}"))
-    paths = [os.path.abspath(name) for name in folder.pictures if _is_unicode(name)]
+    paths = [os.path.abspath(name) for name in folder.pictures if is_unicode(name)]
     if len(paths) < len(folder.pictures):
         logger.warning("left out: %d files whose names are not Unicode: rename them", len(folder.pictures) - len(paths))
     rows = [{image_column: {"bytes": None, "path": name}} for name in paths]
@@ -285,14 +285,6 @@ def _pictures(path: Path, root: Path | None, image_column: str) -> Dataset:
     if len(set(labels)) > 1 and all(len(parts) == 1 for parts in labels):
         rows = [{**row, "label": parts[0]} for row, parts in zip(rows, labels)]
     return Dataset.from_list(rows)
-
-
-def _is_unicode(name: str) -> bool:
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _root(image_root: str | None, data: str, split: str) -> Path:

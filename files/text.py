@@ -29,6 +29,15 @@ def clean_text(text: str) -> str:
     return CONTROLS.sub("", LINE_ENDS.sub("\n", SEQUENCES.sub("", text)))
 
 
+def is_unicode(text: str) -> bool:
+    """Whether a text can be stored as UTF-8: a name that the system gave may hold other bytes."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def printable(message: object) -> str:
     r"""Return `str(message)` as one line that shows control characters (`\x1b`, `\u202e`) instead of obeying them.
 
@@ -86,4 +95,4 @@ def _escaped(match: re.Match) -> str:
     return ascii(match.group())[1:-1]
 
 
-__all__ = ["clean_text", "lines_of", "printable", "printable_lines", "text_of", "without_secrets"]
+__all__ = ["clean_text", "is_unicode", "lines_of", "printable", "printable_lines", "text_of", "without_secrets"]

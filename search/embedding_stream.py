@@ -8,6 +8,7 @@ from itertools import islice
 
 import torch
 
+from ..files.text import is_unicode
 from ..processing.batching import ahead, decoding_threads, on_device
 from ..processing.encoders import Encoder
 from ..processing.pixels import BadImageError, opening, to_rgb
@@ -94,7 +95,7 @@ def _prepared(batch, encoder, resize, bands):
 
 
 def _opened(item, source, resize, bands):
-    if not is_unicode(item["id"]):  # Arrow tables hold UTF-8 only
+    if not is_unicode(str(item["id"])):  # Arrow tables hold UTF-8 only
         raise BadImageError(f"{item['id']!r}: the name is not Unicode; rename the file")
     if hasattr(source, "getbands"):
         with opening(item["id"]):
@@ -105,15 +106,6 @@ def _opened(item, source, resize, bands):
     if source is None:
         raise BadImageError("there is no picture in this row")
     return open_any(source, name=item["id"], bands=bands, least_side=resize and resize.least_side)
-
-
-def is_unicode(name) -> bool:
-    """Whether a text can be stored: a name that the system gave may hold bytes that are no UTF-8."""
-    try:
-        str(name).encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _inputs(images, encoder, resize) -> dict:
@@ -146,4 +138,4 @@ def _problem(item, error) -> dict:
     return {"id": item["id"], "path": item.get("path"), "problem": str(error)}
 
 
-__all__ = ["embed_stream", "is_unicode"]
+__all__ = ["embed_stream"]

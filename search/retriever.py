@@ -19,13 +19,13 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from ..files.text import printable
+from ..files.text import is_unicode, printable
 from ..modeling.towers import load_errors
 from ..processing.encoders import Encoder
 from ..processing.load_encoder import encoder_of, load_encoder
 from ..processing.scenes import open_any
 from .cutoff import LEAST_KEPT, TOO_HIGH, Cutoff, best_of_others, calibrated_cutoff
-from .embedding_stream import embed_stream, is_unicode
+from .embedding_stream import embed_stream
 from .filters import chosen_rows
 from .index import Index
 from .index_segments import check_ids

@@ -6,7 +6,7 @@ import unicodedata
 
 import pytest
 
-from vsehub.files.text import clean_text, lines_of, printable, text_of
+from vsehub.files.text import clean_text, is_unicode, lines_of, printable, text_of
 
 STORED = {
     "plain": ("A red boat, 20 °C.", "A red boat, 20 °C."),
@@ -77,3 +77,7 @@ def test_a_file_in_another_encoding_is_named(tmp_path):
     path.write_text(" \n")
     with pytest.raises(ValueError, match="latin.txt: no line of text"):
         lines_of(path)
+
+
+def test_a_name_of_other_bytes_than_utf8_is_told_apart():
+    assert is_unicode("photo é 👩.jpg") and not is_unicode(b"photo \xe9.jpg".decode("utf-8", "surrogateescape"))
