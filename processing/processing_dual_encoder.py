@@ -56,7 +56,7 @@ class DualEncoderProcessor(ProcessorMixin):
 
     Calling it with `images=` (PIL, a list, arrays) and/or `text=` returns `pixel_values` (B, 3, S, S), `input_ids` and
     `attention_mask` (T, L). Pictures are made upright RGB first, see `pixels.py`. A string is never opened as a path or
-    an address, and arrays hold 8-bit numbers.
+    an address, and arrays hold numbers of 0 to 255 (of 0 to 1 with `do_rescale=False`).
     """
 
     valid_processor_kwargs = DualEncoderProcessorKwargs
@@ -87,13 +87,15 @@ class DualEncoderProcessor(ProcessorMixin):
         """Prepare pictures, captions or both; see the class.
 
         Raises:
-            ValueError: an empty list, or a picture without pixels.
+            ValueError: an empty list, a picture without pixels, or an array of another range.
         """
         for name, items in (("images", images), ("text", text)):
             if isinstance(items, (list, tuple)) and not items:
                 raise ValueError(f"{name} is an empty list: put something into it, or leave it out")
         if images is not None:
-            images = _upright(images)
+            settings = {"do_rescale": getattr(self.image_processor, "do_rescale", True)} | kwargs
+            settings |= kwargs.get("images_kwargs") or {}
+            images = _upright(images, bool(settings["do_rescale"]))
         return super().__call__(images=images, text=text, **kwargs)
 
     @classmethod
@@ -137,15 +139,19 @@ class DualEncoderProcessor(ProcessorMixin):
         return cls(square_image_processor(image_size, mean, std), tokenizer)
 
 
-def _upright(images):
+def _upright(images, rescaled: bool = True):
     """PIL images, also in lists of lists, as upright RGB; arrays stay.
+
+    Args:
+        images: what a processor is called with.
+        rescaled: whether numbers are divided by 255 afterwards.
 
     Raises:
         TypeError: a path, an address or bytes: transformers would open it, without its alpha and its 16 bits.
-        ValueError: an array of more than 8 bits.
+        ValueError: an array of more than 8 bits, or one that was divided by 255 or normalised already.
     """
     if isinstance(images, (list, tuple)):
-        return [_upright(image) for image in images]
+        return [_upright(image, rescaled) for image in images]
     if hasattr(images, "getbands"):
         return to_rgb(images)
     if isinstance(images, (str, bytes)) or hasattr(images, "__fspath__"):
@@ -157,6 +163,13 @@ def _upright(images):
     wide = kind in ("int16", "uint16", "int32", "uint32", "int64", "uint64")
     if wide and 0 not in images.shape and images.max() > 255:
         raise ValueError(f"images= holds a {kind} array with numbers above 255: scale them to 0...255 as uint8")
+    if rescaled and kind.startswith(("bool", "float", "bfloat")) and 0 not in images.shape:
+        low, high = float(images.min()), float(images.max())
+        if not (low >= 0 and (high > 1 or high == 0)):  # as ToTensor of torchvision makes them, or normalised, or NaN
+            raise ValueError(
+                f"images= holds a {kind} array with numbers from {low:.3g} to {high:.3g}, which would be divided by "
+                "255: scale it to 0...255, or pass do_rescale=False (and do_normalize=False if it is normalised)"
+            )
     return images
 
 

@@ -177,3 +177,18 @@ def test_nothing_to_prepare_and_what_no_processor_takes_are_refused(tiny_process
             tiny_processor(**inputs, return_tensors="pt")
     with pytest.raises(TypeError, match="max_lenght"):
         D2SVSEProcessor(tiny_processor.image_processor, tiny_processor.tokenizer, max_lenght=3)
+
+
+@pytest.mark.parametrize("array", [np.float32, np.float64, torch.tensor])
+def test_pixels_that_were_scaled_are_refused_where_they_would_be_divided_by_255_again(
+    tiny_processor, tiny_pictures, array
+):
+    pixels = np.asarray(tiny_pictures[0], np.float32) / 255
+    said = r"would be divided by 255: scale it to 0\.\.\.255, or pass do_rescale=False"
+    for scaled in (pixels, (pixels - 0.5) * 500, pixels * np.nan):
+        with pytest.raises(ValueError, match=said):
+            tiny_processor(images=[tiny_pictures[0], array(scaled)], return_tensors="pt")
+    found = tiny_processor(images=array(pixels), do_rescale=False, return_tensors="pt")["pixel_values"]
+    expected = tiny_processor(images=tiny_pictures[0], return_tensors="pt")["pixel_values"]
+    assert (found - expected).abs().max() < 0.05
+    assert tiny_processor(images=array(np.zeros_like(pixels)))  # a black picture
