@@ -126,6 +126,10 @@ class DualEncoderConfig(PreTrainedConfig):
         self.text_cutoff = checked_cutoff(text_cutoff)
         super().__init__(**kwargs)
 
+    def to_dict(self) -> dict[str, Any]:
+        """All settings, with Python's numbers in place of numpy's, which config.json could not hold."""
+        return _plain(super().to_dict())
+
     @classmethod
     def settings(cls) -> set[str]:
         """Names of the settings of this class, without those of every configuration of transformers."""
@@ -170,6 +174,15 @@ class DualEncoderConfig(PreTrainedConfig):
     def from_vision_text_configs(cls, vision_config, text_config, **kwargs):
         """Compose the configuration from the configurations of two towers."""
         return cls(vision_config=vision_config.to_dict(), text_config=text_config.to_dict(), **kwargs)
+
+
+def _plain(value):
+    """Numbers and arrays of numpy or torch as Python's numbers and lists, wherever they stand in a value."""
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def is_list_of(values, size: int) -> bool:

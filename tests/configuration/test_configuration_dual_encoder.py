@@ -37,6 +37,17 @@ def test_a_width_that_is_given_wins_over_what_the_tower_says():
     assert D2SVSEConfig(vision_width=7).vision_width == 7
 
 
+@pytest.mark.parametrize("cls", [D2SVSEConfig, PIRConfig])
+def test_numbers_of_numpy_are_saved_as_numbers(cls, tmp_path):
+    means = {"image_embeds_mean": list(np.zeros(64)), "text_embeds_mean": list(np.ones(64, np.float32))}
+    config = cls(projection_dim=np.int64(64), logit_scale=np.float32(7.5), matryoshka=[np.int32(8)], **means)
+    config.image_size = np.int16(96)
+    config.save_pretrained(tmp_path)
+    loaded = cls.from_pretrained(tmp_path)
+    assert (loaded.projection_dim, loaded.logit_scale, loaded.matryoshka, loaded.image_size) == (64, 7.5, [8], 96)
+    assert loaded.text_embeds_mean == [1.0] * 64 and "64" in repr(config)
+
+
 def test_a_tower_that_does_not_say_its_width_is_told_the_argument():
     config = PreTrainedConfig()
     config.model_type = "odd"
