@@ -5,9 +5,11 @@ A subclass sets `vision_model` and `text_model` and implements `pool_image` and 
 Shapes: B images, T texts, N image tokens, L text tokens, C tower channels, D shared space.
 """
 
+import contextlib
 import math
 import os
 import stat
+import threading
 from dataclasses import dataclass
 
 import torch
@@ -33,6 +35,7 @@ from .towers import (
 
 logger = logging.get_logger(__name__)
 
+TOKENIZING = threading.Lock()  # a tokenizer holds the padding and truncation of its call: two threads would mix theirs
 OF_TOWERS = ("output_attentions", "output_hidden_states")  # what a call or a tower's configuration may ask for
 
 
@@ -297,6 +300,8 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
             )
         if image is None and text is None:
             raise ValueError("give pixel_values, input_ids, or both")
+        if image is None and image_inputs:  # a mask under a misspelt name would be left out without a word
+            raise TypeError(f"no text is embedded with {', '.join(sorted(image_inputs))}: see the arguments of forward")
         return self._output(image, text, return_loss)
 
     def _output(self, image, text, return_loss) -> DualEncoderOutput:
@@ -338,11 +343,14 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
         """
         texts = checked_texts(texts)
         processor = processor or self._own_processor()
-        warn_of_cuts(texts, processor.tokenizer, processor.tokenizer.model_max_length)
-        order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
-        return self._encode(
-            order, batch_size, lambda rows: processor(text=[texts[row] for row in rows], return_tensors="pt")
-        )
+        with TOKENIZING:
+            warn_of_cuts(texts, processor.tokenizer, processor.tokenizer.model_max_length)
+
+        def prepare(rows):
+            with TOKENIZING:
+                return processor(text=[texts[row] for row in rows], return_tensors="pt")
+
+        return self._encode(sorted(range(len(texts)), key=lambda row: len(texts[row])), batch_size, prepare)
 
     def encode_image(self, images, batch_size: int = 32, processor=None) -> torch.Tensor:
         """Embed pictures: a list of N `PIL.Image.Image` to unit vectors (N, D), float32 on the CPU.
@@ -366,17 +374,12 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
         embeds = torch.empty(len(order), self.config.projection_dim, dtype=torch.float32, device="cpu")
         # Weights that accelerate offloaded lie on `meta`; it moves inputs to where they are computed.
         device = "cpu" if self.device.type == "meta" else self.device
-        modes = [(module, module.training) for module in self.modules()]
-        self.eval()
-        try:
+        with eval_mode(self):
             for start in range(0, len(order), batch_size):
                 rows = order[start : start + batch_size]
                 output = self(**prepare(rows).to(device))
                 vectors = output.image_embeds if output.text_embeds is None else output.text_embeds
                 embeds[torch.tensor(rows)] = F.normalize(vectors.float(), dim=-1).cpu()  # bfloat16 is off by 0.4 %
-        finally:
-            for module, training in modes:  # train() would also switch what the caller had put in eval mode
-                module.training = training
         return embeds
 
     def _own_processor(self):
@@ -391,6 +394,19 @@ class DualEncoderPreTrainedModel(PreTrainedModel):
             source = folder or self.config._name_or_path
             self._processor = AutoProcessor.from_pretrained(source, trust_remote_code=remote, **self._origin)
         return self._processor
+
+
+@contextlib.contextmanager
+def eval_mode(model: nn.Module):
+    """Eval mode for a while, since dropout changes every vector; what was in eval mode before stays in it."""
+    trained = [module for module in model.modules() if module.training]
+    if trained:
+        model.eval()
+    try:
+        yield
+    finally:
+        for module in trained:  # train() would switch all of them
+            module.training = True
 
 
 def checked_texts(texts, rows=None) -> list[str]:
@@ -452,4 +468,12 @@ def _features(hidden: torch.Tensor, pooled: torch.Tensor, tower) -> BaseModelOut
     )
 
 
-__all__ = ["DualEncoderOutput", "DualEncoderPreTrainedModel", "checked_images", "checked_texts", "warn_of_cuts"]
+__all__ = [
+    "TOKENIZING",
+    "DualEncoderOutput",
+    "DualEncoderPreTrainedModel",
+    "checked_images",
+    "checked_texts",
+    "eval_mode",
+    "warn_of_cuts",
+]

@@ -140,7 +140,7 @@ def load_errors(source: str | os.PathLike):
             if os.path.isfile(os.path.join(source, "adapter_config.json")):
                 raise ValueError(
                     f"{source} is an adapter of another model: merge them and save the whole, "
-                    f'AutoPeftModel.from_pretrained("{source}").merge_and_unload().save_pretrained(...)'
+                    f'PeftModel.from_pretrained(AutoModel.from_pretrained(BASE), "{source}").merge_and_unload()'
                 ) from None
             said = "there is no config.json"
         elif "`model_type`" in said and os.path.isfile(os.path.join(source, "visual", "model.onnx")):

@@ -3,10 +3,8 @@
 Search and evaluation know nothing else of a model. `load_encoder.py` says which models there are.
 """
 
-import contextlib
 import copy
 import logging
-import threading
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -16,10 +14,12 @@ from torch.nn import functional as F
 
 from ..files.digests import fingerprint
 from ..modeling.modeling_dual_encoder import (
+    TOKENIZING,
     DualEncoderOutput,
     DualEncoderPreTrainedModel,
     checked_images,
     checked_texts,
+    eval_mode,
     warn_of_cuts,
 )
 from .batching import batches_of, by_length, run_batches
@@ -28,7 +28,6 @@ from .processing_dual_encoder import text_positions
 
 logger = logging.getLogger(__name__)
 
-TOKENIZING = threading.Lock()  # a tokenizer holds the padding and truncation of its call: two threads would mix theirs
 KINDS = "D2S-VSE, PIR, CLIP, SigLIP, SigLIP 2, ALIGN, or a sentence-transformers model of images and texts"
 
 
@@ -165,7 +164,7 @@ class Encoder:
         kind = "image" if "pixel_values" in inputs else "text"
         dtype = self.model.dtype
         floats = {name: value.to(dtype) for name, value in inputs.items() if _is_float(value)}
-        with _in_eval_mode(self.model):
+        with eval_mode(self.model):
             features = self.features(inputs | floats)
         if features.dim() != 2:
             raise ValueError(
@@ -223,19 +222,6 @@ class Encoder:
     def identity(self) -> dict:
         """The `files.digests.fingerprint` of the model, and `width` where fewer numbers are kept."""
         return fingerprint(getattr(self.model, "_orig_mod", self.model))  # compiled, its weights have other names
-
-
-@contextlib.contextmanager
-def _in_eval_mode(model):
-    """Eval mode for a while, of a model that is being trained: in training mode, dropout changes every vector."""
-    modes = [(module, module.training) for module in model.modules()] if model.training else []
-    if modes:
-        model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def truncated(vectors: torch.Tensor, width: int | None) -> torch.Tensor:

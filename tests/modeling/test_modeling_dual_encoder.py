@@ -244,3 +244,10 @@ def test_hidden_states_alone_are_not_enough_for_an_instruction_encoder(make_tiny
     with pytest.raises(ValueError, match="give pixel_values, or scene_states, beside"):
         make_tiny_pir_model()(vision_hidden_states=states)
     assert make_tiny_pir_model(use_instruction=False)(vision_hidden_states=states).image_embeds.shape == (1, 16)
+
+
+def test_a_misspelt_argument_beside_texts_alone_is_no_silence(tiny_model, tiny_text_batch):
+    inputs = dict(tiny_text_batch)
+    mask = inputs.pop("attention_mask")
+    with pytest.raises(TypeError, match="attention_maks"):
+        tiny_model(**inputs, attention_maks=mask)

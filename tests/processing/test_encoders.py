@@ -179,7 +179,9 @@ def test_threads_that_embed_texts_call_the_tokenizer_one_after_another(tiny_mode
             inside.pop()
 
     monkeypatch.setattr(type(tiny_processor.tokenizer), "_encode_plus", watched)
-    threads = [threading.Thread(target=encoder.encode_text, args=([LONG, "a"],)) for _ in range(3)]
+    monkeypatch.setattr(tiny_model, "_processor", tiny_processor, raising=False)
+    calls = encoder.encode_text, tiny_model.encode_text, encoder.encode_text
+    threads = [threading.Thread(target=call, args=([LONG, "a"],)) for call in calls]
     for thread in threads:
         thread.start()
     for thread in threads:
