@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from vsehub.data.arguments import DataArguments
 from vsehub.data.rows import prepare_rows
-from vsehub.evaluation.embed import EncoderRows, embed_rows
+from vsehub.evaluation.embed import Embeds, EncoderRows, embed_rows
 from vsehub.evaluation.protocols import protocol_outcomes
 from vsehub.evaluation.seeds import gain, shares_of_images
 from vsehub.files.memory import reuse_memory
@@ -69,8 +69,8 @@ def write_soup(models: list[str], out: Path):
 def measured(models: list[str], rows):
     """What each picture adds to rSum, in each model; prints the sums of each and of all together."""
     embeds = [embedded(model, rows) for model in models]
-    owners = embeds[0][2]
-    outcomes = [protocol_outcomes("recall", images, texts, owners) for images, texts, _ in embeds]
+    owners = embeds[0].text_to_image
+    outcomes = [protocol_outcomes("recall", *each) for each in embeds]
     for model, outcome in zip(models, outcomes):
         print(f"{outcome.metrics()['rsum']:.1f}  {model}", flush=True)
     if len(models) > 1:
@@ -79,13 +79,13 @@ def measured(models: list[str], rows):
     return [shares_of_images(outcome, "rsum") for outcome in outcomes]
 
 
-def embedded(model: str, rows) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Images, texts and the rows of the texts, as `vsehub evaluate` embeds them; the embeddings have length 1."""
+def embedded(model: str, rows) -> Embeds:
+    """The embeddings of a model, as `vsehub evaluate` makes them."""
     accelerator = Accelerator(cpu=True)
     encoder = load_encoder(model, trust_remote_code=True).to(accelerator.device)
     with computing_in("float32", encoder.model, accelerator.device):
         images, texts, owners = embed_rows(encoder, EncoderRows(encoder, rows), accelerator, 64)
-    return F.normalize(images, dim=1), F.normalize(texts, dim=1), owners
+    return Embeds(F.normalize(images, dim=1), F.normalize(texts, dim=1), owners)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from ..modeling.towers import load_errors
 from ..processing.encoders import Encoder, truncated
 from ..processing.load_encoder import load_encoder
 from .breakdown import content_words, recall_by, word_count
-from .embed import EncoderRows, embed_rows
+from .embed import Embeds, EncoderRows, embed_rows
 from .geometry import (
     alignment,
     directions_for,
@@ -99,20 +99,20 @@ def _dense_texts(rows) -> list[str]:
     return [] if missing else texts
 
 
-def _embedded(encoder: Encoder, rows, accelerator: Accelerator, batch_size: int):
-    """Unit vectors of images and captions on the accelerator, and the row of each caption's image."""
+def _embedded(encoder: Encoder, rows, accelerator: Accelerator, batch_size: int) -> Embeds:
+    """The embeddings on the accelerator."""
     inputs = EncoderRows(encoder, rows)
     if accelerator.is_main_process:
         encoder.warn_of_cuts(inputs.captions)
     images, texts, owners = embed_rows(encoder, inputs, accelerator, batch_size)
-    return images.to(accelerator.device), texts.to(accelerator.device), owners
+    return Embeds(images.to(accelerator.device), texts.to(accelerator.device), owners)
 
 
-def describe(embeds, captions: list[str], dense_embeds=None, widths: tuple[int, ...] = ()) -> dict:
+def describe(embeds: Embeds, captions: list[str], dense_embeds=None, widths: tuple[int, ...] = ()) -> dict:
     """Describe the embeddings of one model.
 
     Args:
-        embeds: image_embeds (N, D), text_embeds (T, D), text_to_image (T,), as `embed_rows` gives them.
+        embeds: of the images and captions.
         captions: the T texts.
         dense_embeds: of the dense text of each image (N, D), or None.
         widths: of `recall_by_width`.

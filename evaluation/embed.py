@@ -1,7 +1,7 @@
 """Embed an evaluation split, each image once, and rank it. The work is shared among processes."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -14,6 +14,20 @@ from ..processing.encoders import Encoder
 from .protocols import protocol_outcomes
 from .ranking import folded_metrics
 from .scene_metrics import scene_precision
+
+
+class Embeds(NamedTuple):
+    """The embeddings of an evaluation split, float32.
+
+    Args:
+        image_embeds: unit vectors (N, D).
+        text_embeds: unit vectors (T, D) of all captions.
+        text_to_image: the row of the image of each caption (T,).
+    """
+
+    image_embeds: torch.Tensor
+    text_embeds: torch.Tensor
+    text_to_image: torch.Tensor
 
 
 class RowInputs:
@@ -61,9 +75,7 @@ class EncoderRows(RowInputs):
         return self.encoder.text_inputs([self.captions[index] for index in indices])
 
 
-def embed_rows(
-    model, inputs: RowInputs, accelerator: Accelerator, batch_size: int = 64
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def embed_rows(model, inputs: RowInputs, accelerator: Accelerator, batch_size: int = 64) -> Embeds:
     """Embed the images and all captions of prepared rows.
 
     Args:
@@ -73,7 +85,7 @@ def embed_rows(
         batch_size: images, or texts, at a time.
 
     Returns:
-        image_embeds (N, D), text_embeds (T, D), text_to_image (T,), float32 on the CPU, equal on every process.
+        Embeddings on the CPU, equal on every process.
     """
     model.eval()
     captions = inputs.captions
@@ -85,7 +97,7 @@ def embed_rows(
         model, accelerator, rows, inputs.images, batch_size, "image_embeds", workers=decoding_threads()
     )
     text_embeds = embed_items(model, accelerator, order, inputs.texts, batch_size, "text_embeds")
-    return image_embeds, text_embeds[[first[text] for text in captions]], inputs.owners
+    return Embeds(image_embeds, text_embeds[[first[text] for text in captions]], inputs.owners)
 
 
 def embed_items(
@@ -153,9 +165,8 @@ def further_metrics(image_embeds, text_embeds, text_to_image, folds: int = 0, la
     return metrics
 
 
-def row_metrics(rows, embeds, folds: int = 0) -> dict[str, float]:
+def row_metrics(rows, embeds: Embeds, folds: int = 0) -> dict[str, float]:
     """Recalls of prepared rows and their embeddings, and all further metrics that the data allow."""
     texts = [text for captions in rows["captions"] for text in captions]
     outcomes = protocol_outcomes("recall", *embeds, texts=texts)
-    images, captions, owners = embeds
-    return outcomes.metrics() | further_metrics(images, captions, owners, folds=folds, labels=labels_of(rows))
+    return outcomes.metrics() | further_metrics(*embeds, folds=folds, labels=labels_of(rows))

@@ -13,7 +13,7 @@ from ..modeling.towers import load_errors
 from ..processing.encoders import Encoder, truncated
 from ..processing.half_precision import computing_in, resolved_dtype
 from ..processing.load_encoder import load_encoder
-from .embed import EncoderRows, embed_rows, further_metrics, labels_of
+from .embed import Embeds, EncoderRows, embed_rows, further_metrics, labels_of
 from .graded import class_relevance, graded_metrics, rouge_l_relevance
 from .ground_truth import read_ground_truth
 from .outcomes import Outcomes
@@ -145,7 +145,7 @@ def _check_labels(rows, data: DataArguments, options: EvaluationOptions):
         )
 
 
-def _embeds(encoder: Encoder, rows, accelerator, dtype: str, batch_size: int):
+def _embeds(encoder: Encoder, rows, accelerator, dtype: str, batch_size: int) -> Embeds:
     """Embed as a user of the model does; captions are cut where its processor cuts them, and a warning counts them."""
     inputs = EncoderRows(encoder, rows)
     if accelerator.is_main_process:
@@ -156,22 +156,23 @@ def _embeds(encoder: Encoder, rows, accelerator, dtype: str, batch_size: int):
 
 def _read_or_embed(
     encoder: Encoder, rows, accelerator: Accelerator, dtype: str, options: EvaluationOptions, facts: dict
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+) -> Embeds:
     """The embeddings on the accelerator, of `options.width` numbers; those that are saved are whole."""
     if options.embeddings:
         embeds = read_embeddings(options.embeddings, facts)
-        if options.width is not None and options.width < embeds[0].shape[1]:
+        if options.width is not None and options.width < embeds.image_embeds.shape[1]:
             encoder.warn_of_width(options.width)
     else:
         encoder.with_width(options.width)  # refused or warned of before the embedding
         embeds = _embeds(encoder.to(accelerator.device), rows, accelerator, dtype, options.batch_size)
         if options.save_embeddings and accelerator.is_main_process:
             write_embeddings(options.save_embeddings, embeds, facts)
-    images, texts = (truncated(side.to(accelerator.device), options.width) for side in embeds[:2])
-    return images, texts, embeds[2]
+    images, texts, owners = embeds
+    images, texts = (truncated(side.to(accelerator.device), options.width) for side in (images, texts))
+    return Embeds(images, texts, owners)
 
 
-def _outcomes(rows, embeds, truths: dict) -> dict[str, Outcomes]:
+def _outcomes(rows, embeds: Embeds, truths: dict) -> dict[str, Outcomes]:
     texts = [text for captions in rows["captions"] for text in captions]
     ids = None
     if "caption_ids" in rows.column_names:
@@ -180,7 +181,7 @@ def _outcomes(rows, embeds, truths: dict) -> dict[str, Outcomes]:
     return protocols_outcomes(truths, *embeds, **given)
 
 
-def _graded(rows, embeds, by: str | None, means: dict[str, torch.Tensor] | None) -> dict[str, float]:
+def _graded(rows, embeds: Embeds, by: str | None, means: dict[str, torch.Tensor] | None) -> dict[str, float]:
     """NDCG within and across modalities, by captions or classes."""
     images, texts, owners = embeds
     if by == "captions":

@@ -15,9 +15,9 @@ from ..files.digests import folder_digest, rows_digest
 from ..files.remembered import folder_state, remembered
 from ..files.whole import whole_path
 from ..processing.load_encoder import snapshot_of
+from .embed import Embeds
 
 BANDS = "bands"  # of scenes, where some are chosen; files of earlier versions do not say theirs
-TENSORS = ("image_embeds", "text_embeds", "text_to_image")
 
 
 def embedding_facts(source: str, rows, split: str, dtype: str, max_length: int | None, loading: dict) -> dict[str, str]:
@@ -54,14 +54,14 @@ def data_fingerprint(rows) -> str:
     return rows_digest(map(image_source, rows["image"]), rows["image_id"], rows["captions"])
 
 
-def write_embeddings(path: str | Path, embeds, facts: dict[str, str]):
+def write_embeddings(path: str | Path, embeds: Embeds, facts: dict[str, str]):
     """Write a file; after an error there is none."""
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in zip(TENSORS, embeds)}
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in embeds._asdict().items()}
     with whole_path(path) as draft:
         save_file(tensors, draft, metadata=facts)
 
 
-def read_embeddings(path: str | Path, facts: dict[str, str]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def read_embeddings(path: str | Path, facts: dict[str, str]) -> Embeds:
     """Read what `write_embeddings` wrote.
 
     Raises:
@@ -73,8 +73,8 @@ def read_embeddings(path: str | Path, facts: dict[str, str]) -> tuple[torch.Tens
     try:
         with safe_open(path, "pt") as file:
             saved = file.metadata() or {}
-            embeds = tuple(file.get_tensor(name) for name in TENSORS)
-        _check_embeddings(*embeds)
+            embeds = Embeds(*(file.get_tensor(name) for name in Embeds._fields))
+        _check_embeddings(embeds)
     except (SafetensorError, ValueError) as error:
         raise ValueError(f"{path}: not a file of embeddings ({error}); write it with --save_embeddings") from None
     other = [name for name in {**facts, BANDS: None} if saved.get(name) != facts.get(name)]
@@ -84,12 +84,13 @@ def read_embeddings(path: str | Path, facts: dict[str, str]) -> tuple[torch.Tens
     return embeds
 
 
-def _check_embeddings(images: torch.Tensor, texts: torch.Tensor, owners: torch.Tensor):
+def _check_embeddings(embeds: Embeds):
     """Refuse tensors that are not embeddings and the row of the image of each text.
 
     Raises:
         ValueError: other numbers or shapes, NaN, or an image that does not exist.
     """
+    images, texts, owners = embeds
     if images.ndim != 2 or texts.ndim != 2 or images.shape[1] != texts.shape[1] or owners.shape != texts.shape[:1]:
         raise ValueError(f"shapes {[tuple(tensor.shape) for tensor in (images, texts, owners)]}")
     if not (images.is_floating_point() and texts.is_floating_point() and owners.dtype == torch.long):

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from ..evaluation.embed import Embeds
 from ..modeling.modeling_dual_encoder import DualEncoderPreTrainedModel
 from ..processing.processing_dual_encoder import DualEncoderProcessor
 from ..search.cutoff import default_cutoff
@@ -13,7 +14,7 @@ def measured_cutoff(
     model: DualEncoderPreTrainedModel,
     processor: DualEncoderProcessor,
     captions: list[str],
-    embeds: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    embeds: Embeds,
 ) -> dict | None:
     """`text_cutoff` of a configuration, see `search.cutoff.default_cutoff`.
 
@@ -24,7 +25,7 @@ def measured_cutoff(
     Args:
         model, processor: after training.
         captions: of the validation split, all.
-        embeds: of the last evaluation: pictures (N, D), captions (T, D), and the row of each caption's picture (T,).
+        embeds: of the last evaluation.
     """
     images, texts, owners = embeds
     queries = off_topic_queries(captions)

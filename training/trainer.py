@@ -21,7 +21,7 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput, HubStrategy
 
 from ..evaluation.calibration import calibrate_logit_scale
-from ..evaluation.embed import embed_rows, row_metrics
+from ..evaluation.embed import Embeds, embed_rows, row_metrics
 from ..hub_cards.model_card import write_model_card
 from ..hub_cards.shipped import files_to_ship
 from ..losses.chunked import rows_are_shared
@@ -100,7 +100,7 @@ class RetrievalTrainer(WholeCheckpoints):
         self.meeting = Meeting()
         self.card = card or {}
         self.nonzero_step: int | None = None  # the last step whose loss was not 0
-        self.last_embeds: tuple | None = None  # of the last evaluation: images, texts, rows of the images
+        self.last_embeds: Embeds | None = None  # of the last evaluation
         self.loss_parts: dict[str, list[torch.Tensor]] = {}
         self.add_callback(_Epochs(self))
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from vsehub.data.arguments import DataArguments
 from vsehub.data.rows import prepare_rows
+from vsehub.evaluation.embed import Embeds
 from vsehub.evaluation.saved_embeddings import data_fingerprint, model_revision, read_embeddings, write_embeddings
 
 FACTS = {"model": "a", "data": "sha256:1", "split": "test"}
@@ -18,11 +19,12 @@ FACTS = {"model": "a", "data": "sha256:1", "split": "test"}
 @pytest.fixture
 def embeds():
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(3, 4, generator=generator), torch.randn(5, 4, generator=generator), torch.tensor([0, 0, 1, 2, 2])
+    images, texts = (torch.randn(count, 4, generator=generator) for count in (3, 5))
+    return Embeds(images, texts, torch.tensor([0, 0, 1, 2, 2]))
 
 
 def test_what_is_read_is_what_was_written(tmp_path, embeds):
-    transposed = embeds[0], torch.randn(4, 5).t(), embeds[2]  # not contiguous
+    transposed = embeds._replace(text_embeds=torch.randn(4, 5).t())  # not contiguous
     write_embeddings(tmp_path / "deep" / "a.safetensors", transposed, FACTS)
     found = read_embeddings(tmp_path / "deep" / "a.safetensors", FACTS)
     assert all(torch.equal(one, other) for one, other in zip(found, transposed))

@@ -8,6 +8,7 @@ from transformers import AutoModel
 
 from vsehub.data.arguments import DataArguments
 from vsehub.data.rows import prepare_rows
+from vsehub.evaluation.embed import Embeds
 from vsehub.search import cutoff
 from vsehub.search.off_topic import off_topic_queries
 from vsehub.training.default_cutoff import measured_cutoff
@@ -21,14 +22,14 @@ def test_it_equals_its_loop(tiny_model, tiny_processor):
     noise = torch.nn.functional.normalize(torch.randn(25, 16, generator=torch.Generator().manual_seed(0)), dim=-1)
     images = torch.cat([texts[::2][:5], noise])  # five pictures are right
     owners = torch.arange(40) % 30
-    facts = measured_cutoff(tiny_model, tiny_processor, captions, (images, texts, owners))
+    facts = measured_cutoff(tiny_model, tiny_processor, captions, Embeds(images, texts, owners))
     queries = off_topic_queries(captions)
     vectors = tiny_model.encode_text(queries, processor=tiny_processor)
     noise = [[float(vector @ image) for image in images] for vector in vectors]
     own = [float(texts[place] @ images[owners[place]]) for place in range(40)]
     assert facts == cutoff.default_cutoff(own, noise)
     assert (facts["images"], facts["captions"], facts["queries"]) == (30, 40, len(queries))
-    assert measured_cutoff(tiny_model, tiny_processor, ["ein Hund"] * 40, (images, texts, owners)) is None
+    assert measured_cutoff(tiny_model, tiny_processor, ["ein Hund"] * 40, Embeds(images, texts, owners)) is None
 
 
 def test_a_stage_measures_it_on_its_validation_pictures(scenes, tmp_path, monkeypatch):

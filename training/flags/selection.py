@@ -7,7 +7,7 @@ import torch
 from datasets import Dataset
 from transformers import TrainingArguments
 
-from ...evaluation.embed import labels_of, row_metrics
+from ...evaluation.embed import Embeds, labels_of, row_metrics
 from ...evaluation.scene_metrics import captions_are_shared
 
 FOLDS, FOLDED = 5, 5000  # the 1K protocol of COCO
@@ -18,7 +18,7 @@ def metric_names() -> tuple[str, ...]:
     """The metrics that an evaluation of pairs can give: those of an evaluation of ten pictures with all that may be."""
     texts = ["one text of two pictures", "one text of two pictures", *(f"text {row}" for row in range(8))]
     rows = Dataset.from_dict({"captions": [[text] for text in texts], "label": ["a", "b"] * 5})
-    return tuple(row_metrics(rows, (torch.eye(10), torch.eye(10), torch.arange(10)), folds=FOLDS))
+    return tuple(row_metrics(rows, Embeds(torch.eye(10), torch.eye(10), torch.arange(10)), folds=FOLDS))
 
 
 def metric_of(training: TrainingArguments, stage: str) -> str:
