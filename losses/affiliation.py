@@ -5,6 +5,7 @@ from torch import nn
 
 from .chunked import log_sums, recomputed
 from .contrastive import clamped, group_means, new_temperature
+from .pairs import checked_pairs
 
 
 class AffiliationLoss(nn.Module):
@@ -40,6 +41,7 @@ class AffiliationLoss(nn.Module):
         With `groups` (N,), a row's centre is the mean of its class within its own group; in the official code, a group
         is a process.
         """
+        image_embeds, text_embeds = checked_pairs(image_embeds, text_embeds, labels)
         tau = clamped(self.temperature)
         of_class = labels if groups is None else torch.stack([labels, groups], dim=1)
         text_centres, counts, centre = group_means(text_embeds, of_class)  # C centres, each standing for its rows

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .chunked import log_sums, recomputed
+from .pairs import checked_pairs
 
 
 def new_temperature(initial: float, learned: bool = True) -> nn.Parameter:
@@ -67,6 +68,7 @@ class ContrastiveLoss(nn.Module):
 
     def forward(self, image_embeds: torch.Tensor, text_embeds: torch.Tensor, image_ids: torch.Tensor) -> torch.Tensor:
         """Return the scalar loss of unit vectors (N, D), (N, D) and ids (N,)."""
+        image_embeds, text_embeds = checked_pairs(image_embeds, text_embeds, image_ids)
         tau = clamped(self.temperature)
         sums_of_images, sums_of_texts = log_sums(image_embeds, text_embeds, tau)
         of_images = recomputed(target_scores, image_embeds, text_embeds, image_ids)

@@ -19,7 +19,15 @@ class EmbeddingDistillationLoss(nn.Module):
         self.distance = distance
 
     def forward(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-        """Return the scalar distance of raw vectors (N, D), (N, D); no gradient reaches the teacher."""
+        """Return the scalar distance of raw vectors (N, D), (N, D); no gradient reaches the teacher.
+
+        Raises:
+            ValueError: they have other shapes.
+        """
+        if student.shape != teacher.shape:
+            said = f"{tuple(student.shape)} and {tuple(teacher.shape)}"
+            raise ValueError(f"the vectors of student and teacher must have one shape (N, D), not {said}")
+        student = student.to(torch.promote_types(student.dtype, torch.float32))  # half precision has too few digits
         teacher = teacher.detach().to(student.dtype)
         if self.distance == "cosine":
             return 1 - F.cosine_similarity(student, teacher, dim=-1).mean()

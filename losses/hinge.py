@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from .chunked import chunked_sum, own_part, recomputed
+from .pairs import checked_pairs
 
 
 class HingeLoss(nn.Module):
@@ -30,6 +31,7 @@ class HingeLoss(nn.Module):
         self, image_embeds: torch.Tensor, text_embeds: torch.Tensor, image_ids: torch.Tensor, hardest: bool = True
     ) -> torch.Tensor:
         """Return the scalar loss of unit vectors (N, D), (N, D) and ids (N,)."""
+        image_embeds, text_embeds = checked_pairs(image_embeds, text_embeds, image_ids)
         if not hardest:
             share = partial(_hinge_of_rows, self.margin, image_ids)
             return chunked_sum(share, len(image_ids), len(image_ids), image_embeds, text_embeds)

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from .chunked import chunked_sum, log_sums, recomputed
 from .contrastive import clamped, new_temperature, target_scores
+from .pairs import checked_pairs
 
 RELATIONS = ("own", "fused")
 DISTANCES = ("mae", "mse")
@@ -82,7 +83,14 @@ class StructureDistillationLoss(nn.Module):
         Args:
             image_embeds, text_embeds: the student's (N, D), normalised here.
             image_teacher, text_teacher: raw features (N, G_I), (N, G_T); no gradient reaches them.
+
+        Raises:
+            ValueError: not all have N rows.
         """
+        counts = [len(side) for side in (image_embeds, text_embeds, image_teacher, text_teacher)]
+        if len(set(counts)) > 1:
+            said = ", ".join(map(str, counts))
+            raise ValueError(f"the rows of the student and of both teachers must be as many, not {said}")
         rows = [
             image_embeds,
             text_embeds,
@@ -199,13 +207,14 @@ class RepresentationLoss(nn.Module):
     def forward(self, embeds: torch.Tensor, teacher: torch.Tensor, image_ids: torch.Tensor) -> torch.Tensor:
         """Return the scalar loss of unit vectors (N, D), features (N, G) and ids (N,)."""
         projected = F.normalize(self.projection(teacher.detach().float()), dim=-1)
-        return soft_positive_contrast(embeds.float(), projected, image_ids, clamped(self.temperature))
+        return soft_positive_contrast(embeds, projected, image_ids, clamped(self.temperature))
 
 
 def soft_positive_contrast(
     rows: torch.Tensor, columns: torch.Tensor, image_ids: torch.Tensor, temperature: torch.Tensor | float
 ) -> torch.Tensor:
     """Cross-entropy of each row over the columns; rows and columns of one image share the target equally."""
+    rows, columns = checked_pairs(rows, columns, image_ids)
     temperature = torch.as_tensor(temperature, dtype=rows.dtype, device=rows.device).reshape(1)
     sums, _ = log_sums(rows, columns, temperature)
     return (sums - recomputed(target_scores, rows, columns, image_ids) / temperature).mean()
