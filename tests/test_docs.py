@@ -20,6 +20,7 @@ from vsehub.commands.parser import Parser
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "tests" / "goldens").glob("*.md")]
+DOCUMENTS.append(ROOT / "benchmarks" / "README.md")
 PRESENT = [page for page in DOCUMENTS if page.name != "CHANGELOG.md"]  # which also names what is gone
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 FILE = re.compile(r"(?<![\w./~$-])(?:[\w.-]+/)*[\w-]+\.(?:py|yaml|md|svg)\b(?![\w*])")
@@ -245,3 +246,9 @@ def test_the_navigation_of_the_site_names_pages_that_exist():
     listed = {page for group in site["nav"] for pages in group.values() for page in pages}
     made = {"index.md", "notebook.md", "changelog.md", "contributing.md"}  # by docs/hooks.py
     assert made <= listed <= made | {path.name for path in (ROOT / "docs").glob("*.md")}
+
+
+def test_every_script_that_measures_is_in_the_list_of_its_folder():
+    folder = ROOT / "benchmarks"
+    listed = set(re.findall(r"`([\w/]+\.py)`", (folder / "README.md").read_text(encoding="utf-8")))
+    assert listed == {path.relative_to(folder).as_posix() for path in folder.rglob("*.py")}
