@@ -28,12 +28,17 @@ def checked(part: Any) -> tuple[Any, float]:
     """(query, weight) of a part, which is a query or such a pair.
 
     Raises:
-        ValueError: a weight that is not a number above 0, or a number in place of a query.
+        ValueError: a weight that is not a number above 0, a number in place of a query, or a tuple that is no pair.
     """
+    if isinstance(part, tuple) and len(part) != 2:
+        raise ValueError(f'a part with its weight is a pair, as ("sunset", 0.5), not a tuple of {len(part)}')
     query, weight = part if isinstance(part, tuple) else (part, 1.0)
     if isinstance(query, numbers.Number):  # plus=("sunset", 0.5) is two parts
         raise ValueError(f'a part of a query is no number, as {query!r}: pairs are in a list, plus=[("sunset", 0.5)]')
-    number = float(weight) if isinstance(weight, numbers.Real) and not isinstance(weight, bool) else math.nan
+    try:
+        number = float(weight) if isinstance(weight, numbers.Real) and not isinstance(weight, bool) else math.nan
+    except OverflowError:  # JSON has integers of any length
+        number = weight = math.inf
     if not (math.isfinite(number) and number > 0):
         raise ValueError(f"the weight of {query!r} must be a number above 0, not {weight!r}")
     return query, number

@@ -143,7 +143,12 @@ class VectorIndex(Index):
 
         Methods that change the index enter it. Another thread that changes this object waits; whoever has opened the
         folder in another object is refused, or waits (see `wait`).
+
+        Raises:
+            IndexFolderError: the folder was moved or deleted; to lock it would make an empty one.
         """
+        if self._store is not None and not self._store.exists():
+            raise IndexFolderError(f"{self.folder} was moved or deleted since it was opened: open it where it is now")
         with self._mutex, contextlib.nullcontext() if self._store is None else self._store.lock(self.wait):
             self._catch_up()
             yield

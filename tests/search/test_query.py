@@ -1,5 +1,7 @@
 """Queries of several parts: weights, and the sum against its definition."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 
@@ -18,7 +20,7 @@ def test_a_weight_stands_behind_the_last_colon(word, expected):
     assert with_weight(word) == expected
 
 
-@pytest.mark.parametrize("weight", [0, -1, float("nan"), float("inf"), "2", None, True])
+@pytest.mark.parametrize("weight", [0, -1, float("nan"), float("inf"), 10**400, Fraction(10**400), "2", None, True])
 def test_a_weight_is_a_number_above_0(weight):
     with pytest.raises(ValueError, match="must be a number above 0"):
         checked(("sunset", weight))
@@ -34,6 +36,12 @@ def test_numbers_of_numpy_are_weights(weight):
 def test_a_pair_outside_a_list_is_told_from_two_parts():
     with pytest.raises(ValueError, match=r'a part of a query is no number, as 0.5: .*plus=\[\("sunset", 0.5\)\]'):
         [checked(part) for part in listed(("sunset", 0.5))]
+
+
+@pytest.mark.parametrize("part", [(), ("sunset",), ("sunset", 0.5, 1)])
+def test_a_tuple_that_is_no_pair_is_told(part):
+    with pytest.raises(ValueError, match=f"is a pair, .* not a tuple of {len(part)}"):
+        checked(part)
 
 
 @pytest.mark.parametrize("word", ["sunset:-0.5", "sunset:nan", "sunset:-inf", "q.jpg:0"])

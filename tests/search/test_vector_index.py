@@ -248,6 +248,16 @@ def test_another_model_is_refused_by_name_and_remedy(tmp_path):
         VectorIndex.create(tmp_path, MODEL)
 
 
+@pytest.mark.parametrize("wait", [0.0, 1.0])
+def test_a_change_after_the_folder_was_moved_makes_no_new_one(wait, tmp_path):
+    VectorIndex.create(tmp_path / "old", MODEL)
+    index = VectorIndex.open(tmp_path / "old", wait)
+    (tmp_path / "old").rename(tmp_path / "new")
+    with pytest.raises(IndexFolderError, match="old was moved or deleted since it was opened: open it where it is now"):
+        index.add(cloud(3), items(range(3)))
+    assert not (tmp_path / "old").exists()
+
+
 def test_damage_is_one_error_that_names_the_file(tmp_path):
     with pytest.raises(IndexFolderError, match="holds no index"):
         VectorIndex.open(tmp_path / "nowhere")
