@@ -60,8 +60,14 @@ def recall_by(outcomes: Outcomes, numbers, ks=(1, 5, 10)) -> list[dict[str, floa
 
     Returns:
         For each bin `from`, `to` (both included), `texts` (how many captions) and `recall@k` in per cent.
+
+    Raises:
+        ValueError: another number of numbers than of captions, or numbers that are not whole.
     """
-    numbers, rows = np.asarray(numbers), []
+    numbers, rows, texts = np.asarray(numbers), [], len(outcomes.images["text_to_image"])
+    if numbers.shape != (texts,) or not np.issubdtype(numbers.dtype, np.integer):
+        found = f"an array {numbers.shape} of {numbers.dtype}"
+        raise ValueError(f"numbers must be {texts} whole numbers, one for each caption, not {found}")
     for first, last in bins_of(numbers):
         inside = (numbers >= first) & (numbers <= last)
         recalls = {f"recall@{k}": float(outcomes.values[f"text_to_image_recall@{k}"][inside].mean()) for k in ks}

@@ -4,6 +4,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from .owners import checked_owners
+
 
 def calibrate_logit_scale(image_embeds, text_embeds, text_to_image, candidates: int = 10, seed: int = 0) -> float:
     """Find the factor on cosines with which a softmax over one right and some random wrong captions is calibrated.
@@ -19,9 +21,16 @@ def calibrate_logit_scale(image_embeds, text_embeds, text_to_image, candidates: 
 
     Returns:
         A factor within [1, 200].
+
+    Raises:
+        ValueError: NaN or infinity, or what `checked_owners` refuses; rows are named.
     """
-    images, texts = (torch.as_tensor(np.asarray(x), device="cpu").double() for x in (image_embeds, text_embeds))
-    owners, rng = np.asarray(text_to_image), np.random.default_rng(seed)
+    images, texts = (torch.as_tensor(x, device="cpu").detach().double() for x in (image_embeds, text_embeds))
+    for name, side in (("image", images), ("text", texts)):
+        bad = (~torch.isfinite(side).all(1)).nonzero().flatten()
+        if len(bad):
+            raise ValueError(f"{name}: {len(bad)} embeddings hold NaN or infinity, rows {bad[:10].tolist()}")
+    owners, rng = checked_owners(text_to_image, len(images), len(texts)), np.random.default_rng(seed)
     by_image = [np.flatnonzero(owners == row) for row in range(len(images))]
     known = [row for row, captions in enumerate(by_image) if len(captions)]
     count = min(candidates, len(known))

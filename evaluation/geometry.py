@@ -13,6 +13,7 @@ import torch
 
 from . import counting
 from .counting import finite_embeddings
+from .owners import checked_owners
 
 
 def singular_values(embeds) -> torch.Tensor:
@@ -53,9 +54,12 @@ def alignment(image_embeds, text_embeds, text_to_image) -> float:
     Args:
         image_embeds, text_embeds: unit vectors (N, D), (T, D).
         text_to_image: (T,) row of each text's image.
+
+    Raises:
+        ValueError: NaN or infinity, or what `checked_owners` refuses; rows are named.
     """
     images, texts = finite_embeddings(image_embeds, "image"), finite_embeddings(text_embeds, "text")
-    owners = torch.as_tensor(text_to_image).to(images.device)
+    owners = torch.from_numpy(checked_owners(text_to_image, len(images), len(texts))).to(images.device)
     return float((images[owners] - texts).double().square().sum(1).mean())
 
 

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from . import counting
 from .counting import finite_embeddings
+from .owners import checked_owners
 from .rouge import rouge_l_relevance
 
 KS = (10, 20, 50)
@@ -33,9 +34,11 @@ def ndcg(scores: np.ndarray, relevance: np.ndarray, k: int) -> np.ndarray:
         k: number of hits that count, at most the size of the gallery.
 
     Raises:
-        ValueError: NaN or infinity; rows are named.
+        ValueError: NaN or infinity (rows are named), or arrays of two shapes.
     """
     scores, relevance = (torch.as_tensor(np.asarray(x), device="cpu") for x in (scores, relevance))
+    if scores.shape != relevance.shape or scores.dim() != 2:
+        raise ValueError(f"scores {tuple(scores.shape)} and relevance {tuple(relevance.shape)} must both be (Q, G)")
     relevance = relevance.double() if relevance.dtype == torch.bool else relevance  # torch ranks no truth values
     _refuse(torch.isnan(scores) | (scores == torch.inf), "scores")
     _refuse(~torch.isfinite(relevance), "relevance")
@@ -100,10 +103,14 @@ def graded_metrics(
             before they are normalised again; None: nothing is subtracted.
 
     Raises:
-        ValueError: NaN or infinity, or an image without a caption; rows are named.
+        ValueError: NaN or infinity, an image without a caption, or what `checked_owners` refuses (rows are named); a
+            relevance of another shape.
     """
     images, texts = finite_embeddings(image_embeds, "image"), finite_embeddings(text_embeds, "text")
-    owners, relevance = np.asarray(text_to_image), torch.as_tensor(np.asarray(relevance)).to(images.device)
+    owners, size = checked_owners(text_to_image, len(images), len(texts)), (len(texts), len(images))
+    relevance = torch.as_tensor(np.asarray(relevance)).to(images.device)
+    if relevance.shape != size:
+        raise ValueError(f"relevance is {tuple(relevance.shape)}, and must be (texts, images), {size}")
     _refuse(~torch.isfinite(relevance), "relevance")
     known, first = np.unique(owners, return_index=True)
     if not np.array_equal(known, np.arange(len(images))):

@@ -22,7 +22,12 @@ def same_words(text: str) -> str:
 
 
 def captions_are_shared(texts, text_to_image) -> bool:
-    """Whether two images have a caption in common."""
+    """Whether two images have a caption in common.
+
+    Raises:
+        ValueError: another number of texts than of owners.
+    """
+    _check_lengths(texts, text_to_image)
     first_image: dict[str, int] = {}
     for text, image in zip(texts, text_to_image):
         if first_image.setdefault(same_words(text), int(image)) != int(image):
@@ -33,6 +38,7 @@ def captions_are_shared(texts, text_to_image) -> bool:
 def add_duplicate_aware(outcomes: Outcomes, image_embeds, text_embeds, text_to_image, texts, ks=(1, 5, 10)):
     """Add the recalls of `duplicate_aware_metrics`, query by query."""
     text_to_image, rows = np.asarray(text_to_image), np.arange(len(image_embeds))
+    _check_lengths(texts, text_to_image)
     words = [same_words(text) for text in texts]
     places, images = defaultdict(list), defaultdict(set)
     for place, (word, image) in enumerate(zip(words, text_to_image)):
@@ -76,7 +82,11 @@ def text_to_image_ceiling(texts, text_to_image, ks=(1, 5, 10)) -> dict[int, floa
 
     Such captions rank all images alike; at best they put their own images first, the most frequent one at the
     top.
+
+    Raises:
+        ValueError: another number of texts than of owners.
     """
+    _check_lengths(texts, text_to_image)
     owners = defaultdict(Counter)
     for text, image in zip(texts, text_to_image):
         owners[same_words(text)][int(image)] += 1
@@ -100,7 +110,8 @@ def scene_precision(
         `precision@k` for each k.
 
     Raises:
-        ValueError: a k that is larger than the gallery, NaN or infinity, or unequal lengths with `exclude_self`.
+        ValueError: a k that is larger than the gallery, NaN or infinity, labels of another number, or unequal lengths
+            with `exclude_self`.
     """
     queries, gallery = finite_embeddings(queries, "query"), finite_embeddings(gallery, "gallery")
     size = len(gallery) - exclude_self
@@ -108,6 +119,9 @@ def scene_precision(
         raise ValueError(f"precision@{max(ks)} of a gallery of {size}: choose a smaller k")
     if exclude_self and len(queries) != len(gallery):
         raise ValueError(f"exclude_self needs queries and gallery of one length, got {len(queries)} and {len(gallery)}")
+    for name, embeds, labels in (("query", queries, query_labels), ("gallery", gallery, gallery_labels)):
+        if len(labels) != len(embeds):
+            raise ValueError(f"{len(labels)} {name}_labels for {len(embeds)} embeddings: give each its class")
     numbers = {label: number for number, label in enumerate(dict.fromkeys([*query_labels, *gallery_labels]))}
     of_queries, of_gallery = (
         torch.tensor([numbers[label] for label in labels], device=queries.device)
@@ -129,6 +143,11 @@ def scene_precision(
                 share[tied] = _expected_share(scores[tied], asked[tied, None] == of_gallery, best[tied, k - 1, None], k)
             shares[k].append(share)
     return {f"precision@{k}": 100.0 * float(torch.cat(parts).mean()) for k, parts in shares.items()}
+
+
+def _check_lengths(texts, text_to_image):
+    if len(texts) != len(text_to_image):
+        raise ValueError(f"{len(texts)} texts, and text_to_image has {len(text_to_image)} rows: name the image of each")
 
 
 def _expected_share(scores: torch.Tensor, right: torch.Tensor, edge: torch.Tensor, k: int) -> torch.Tensor:

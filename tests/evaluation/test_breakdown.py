@@ -51,3 +51,10 @@ def test_recalls_of_bins_are_means_over_their_captions_and_weigh_up_to_the_whole
     for k in (1, 5, 10):
         whole = sum(row["texts"] * row[f"recall@{k}"] for row in rows) / 36
         assert whole == pytest.approx(outcomes.metrics()[f"text_to_image_recall@{k}"])
+
+
+@pytest.mark.parametrize("numbers", [[1, 2], [0.5, 1.5, 2.5], [[1, 2, 3]]])
+def test_numbers_are_whole_and_one_a_caption(numbers):
+    outcomes = image_text_outcomes(np.eye(3), np.eye(3), range(3))
+    with pytest.raises(ValueError, match="must be 3 whole numbers, one for each caption"):
+        recall_by(outcomes, numbers)

@@ -37,3 +37,20 @@ def test_the_default_device_changes_nothing():
     with torch.device("meta"):
         found = calibrate_logit_scale(*world(0.8))
     assert found == calibrate_logit_scale(*world(0.8))
+
+
+def test_nan_and_owners_that_do_not_fit_are_no_factor():
+    images, texts, owners = world(0.8)
+    with pytest.raises(ValueError, match="399 rows for 400 texts"):
+        calibrate_logit_scale(images, texts, owners[:-1])
+    images[3, 0] = np.nan
+    with pytest.raises(ValueError, match=r"image: .* rows \[3\]"):
+        calibrate_logit_scale(images, texts, owners)
+
+
+def test_half_precision_is_read():
+    images, texts, owners = world(0.8)
+    halves = [torch.tensor(side).bfloat16() for side in (images, texts)]
+    assert calibrate_logit_scale(*halves, owners) == pytest.approx(
+        calibrate_logit_scale(images, texts, owners), rel=0.02
+    )

@@ -105,3 +105,8 @@ def test_nan_is_named():
     for measure in (singular_values, uniformity):
         with pytest.raises(ValueError, match=r"rows \[1\]"):
             measure(bad)
+
+
+def test_an_owner_that_is_no_image_is_refused():
+    with pytest.raises(ValueError, match=r"texts \[1\] is no row of an image"):
+        alignment(torch.eye(3), torch.eye(3), [0, -1, 2])

@@ -161,3 +161,11 @@ def test_gains_are_counted_on_the_cpu_whatever_the_default_device():
     with torch.device("meta"):
         found = ndcg(scores, gains, 3)
     assert found == pytest.approx(ndcg(scores, gains, 3))
+
+
+@pytest.mark.parametrize("shape", [(6, 12), (13, 6), (12, 7), (12,)])
+def test_relevance_of_another_shape_is_refused(shape):
+    with pytest.raises(ValueError, match=r"relevance is .*must be \(texts, images\), \(12, 6\)"):
+        graded_metrics(unit(6, 8, seed=1), unit(12, 8, seed=2), np.repeat(np.arange(6), 2), np.ones(shape))
+    with pytest.raises(ValueError, match=r"must both be \(Q, G\)"):
+        ndcg(np.ones((12, 6)), np.ones(shape), 3)

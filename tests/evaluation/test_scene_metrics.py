@@ -10,7 +10,12 @@ from hypothesis import strategies as st
 
 from vsehub.evaluation import counting, scene_metrics
 from vsehub.evaluation.ranking import image_text_metrics
-from vsehub.evaluation.scene_metrics import duplicate_aware_metrics, scene_precision, text_to_image_ceiling
+from vsehub.evaluation.scene_metrics import (
+    captions_are_shared,
+    duplicate_aware_metrics,
+    scene_precision,
+    text_to_image_ceiling,
+)
 
 
 def small(draw_from, *shape):
@@ -108,3 +113,14 @@ def test_bad_input_is_refused():
         scene_precision(torch.full((2, 2), torch.nan), torch.zeros(2, 2), [0, 1], [0, 1], ks=(1,))
     with pytest.raises(ValueError, match="one length"):
         scene_precision(torch.zeros(3, 2), torch.zeros(2, 2), [0, 1, 1], [0, 1], ks=(1,), exclude_self=True)
+
+
+def test_texts_without_owners_and_embeddings_without_classes_are_refused():
+    for metric in (text_to_image_ceiling, captions_are_shared):
+        with pytest.raises(ValueError, match="1 texts, and text_to_image has 2 rows"):
+            metric(["a"], [0, 1])
+    with pytest.raises(ValueError, match="1 texts, and text_to_image has 2 rows"):
+        duplicate_aware_metrics(np.eye(2), np.eye(2), [0, 1], ["a"])
+    for name, labels in (("query", ([0, 1, 1], [0, 1])), ("gallery", ([0, 1], [0, 1, 1]))):
+        with pytest.raises(ValueError, match=f"3 {name}_labels for 2 embeddings"):
+            scene_precision(torch.eye(2), torch.eye(2), *labels, ks=(1,))
