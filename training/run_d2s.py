@@ -23,7 +23,7 @@ from vsehub.training.stages import run_stages
 
 def main(argv: list[str] | None = None, defaults: dict | None = None) -> int:
     """Run the stages one after the other and write the Hub folder; `defaults` are as for `parse_stages`."""
-    stages = read_stages(argv, STAGES, D2S_ARGUMENTS, defaults)
+    stages = read_stages(argv, STAGES, D2S_ARGUMENTS, defaults or {"system": "d2s"})
     with ending_together():
         check_stages(stages)
         preflight(stages)

@@ -54,7 +54,7 @@ def _check_prior(splits: Splits, args: StageArguments):
 
 def main(argv: list[str] | None = None) -> int:
     """Run the stages one after the other and, if there is a retrieval model, write the Hub folder."""
-    stages = read_stages(argv, STAGES, PIR_ARGUMENTS)
+    stages = read_stages(argv, STAGES, PIR_ARGUMENTS, {"system": "pir"})
     for name in ("dense_sampling", "dense_text"):
         if any(getattr(args.data, name) != getattr(DataArguments, name) for args in stages.values()):
             raise ValueError(f"--{name} is of D2S-VSE: PIR reads no dense text; leave it out")

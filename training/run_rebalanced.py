@@ -11,7 +11,7 @@ import sys
 
 from vsehub.training import run_d2s
 
-DEFAULTS = {"stages": "baseline", "align": "infonce", "ramp_epochs": 0, "structure_weight": 2}
+DEFAULTS = {"system": "rebalanced", "stages": "baseline", "align": "infonce", "ramp_epochs": 0, "structure_weight": 2}
 
 
 def main(argv: list[str] | None = None) -> int:

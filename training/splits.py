@@ -71,6 +71,7 @@ def read_splits(
     if isinstance(train, Dataset):
         digests |= digests_of(train, "captions", "the captions that train")
         digests |= digests_of(train, "dense_text", "the dense texts that train") if need_dense else {}
+        digests |= digests_of(train, "label", "the scene classes that train") if need_label else {}
     return Splits(train, evaluation, digests)
 
 

@@ -1,6 +1,7 @@
 """The arguments of each stage of a run, checked before anything is read."""
 
 import copy
+import os
 import re
 import sys
 from dataclasses import dataclass, field, fields
@@ -83,9 +84,11 @@ class StageArguments:
         self.resume = parse_resume(self.training.resume_from_checkpoint)
         if self.training.lr_milestones and self.training.warmup_steps:
             raise ValueError("--lr_milestones are the whole schedule, without a warm-up: leave --warmup_steps out")
-        taken = next((path for path in (self.root, *self.root.parents) if path.is_file()), None)
+        above = (self.root, *self.root.parents)
+        taken = next((path for path in above if os.path.lexists(path) and not path.is_dir()), None)
         if taken is not None:
-            raise FileExistsError(f"--output_dir: {taken} is a file; choose a folder")
+            what = "a file" if taken.exists() else "a link to what is not there"
+            raise FileExistsError(f"--output_dir: {taken} is {what}; choose a folder")
 
     @property
     def root(self) -> Path:

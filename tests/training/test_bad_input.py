@@ -45,6 +45,7 @@ def world(tmp_path_factory, tiny_vision_config):
         path.unlink()
     (root / "empty").mkdir()
     (root / "file").write_text("no folder")
+    (root / "link").symlink_to(root / "gone")
     return root
 
 
@@ -90,6 +91,8 @@ ALONE = ["--stages", "finetune", "--stage1_model"]
         (["--eval_split", "train"], "both 'train'"),
         (["--lora", "True", "--freeze_vision_batch_norm", "False"], "--lora True and --freeze_vision_batch_norm False"),
         (["--output_dir", "@file"], "file is a file; choose a folder"),
+        (["--output_dir", "@link"], "link is a link to what is not there; choose a folder"),
+        (["--output_dir", "/dev/null"], "/dev/null is a file; choose a folder"),
         (["--resume_from_checkpoint", "@empty"], "empty: no checkpoint of a run"),
         (["--max_steps", "many"], "--max_steps.*a whole number .*, not many"),
         (["--decoder_heads", "3"], "decoder_heads=3 does not divide projection_dim=16"),

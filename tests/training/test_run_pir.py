@@ -39,6 +39,23 @@ def test_a_finished_prior_is_loaded_and_an_interrupted_retrieval_resumes(overhea
     assert equal(whole, run_pir(overhead, tmp_path / "broken", *flags, "--resume_from_checkpoint", "true"))
 
 
+def test_a_prior_does_not_go_on_after_its_classes_were_renamed(overhead, tmp_path):
+    """The classes are numbered by their names, and the head of a checkpoint would take one for another."""
+    shutil.copytree(overhead[1], tmp_path / "data")
+    words = ["--data", str(tmp_path / "data"), *overhead[2:], *PIR_SMALL, "--stages", "prior", "--max_steps", "2"]
+    words += ["--output_dir", str(tmp_path / "out"), "--resume_from_checkpoint", "true"]
+    for names in (["field", "river", "street"], ["meadow", "river", "a street"]):
+        for split in ("train", "validation"):
+            (path,) = (tmp_path / "data").glob(f"{split}-*.parquet")
+            rows = parquet.read_table(path).replace_schema_metadata(None)
+            labels = pa.array([names[row % 3] for row in range(len(rows))])
+            parquet.write_table(rows.set_column(rows.column_names.index("label"), "label", labels), path)
+        if names[0] == "field":
+            assert run_pir_script.main(words) == 0
+    with pytest.raises(ValueError, match="the digest of the scene classes that train was .*: set them as they were"):
+        run_pir_script.main(words)
+
+
 @pytest.mark.parametrize(
     ("train", "validation", "said"),
     [

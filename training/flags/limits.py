@@ -61,8 +61,9 @@ def check_settings(stage: str, training: TrainingArguments):
     for name, reason in table.items():
         if hasattr(training, name) and getattr(training, name) != plain[name]:
             raise ValueError(f"--{name} {getattr(training, name)}: {reason}")
-    if str(getattr(training, "train_sampling_strategy", "random")) == "group_by_length":
-        raise ValueError(f"--train_sampling_strategy group_by_length: {REFUSED['group_by_length']}")
+    strategy = str(getattr(training, "train_sampling_strategy", "random"))
+    if strategy not in ("random", "sequential"):  # the others sort by length
+        raise ValueError(f"--train_sampling_strategy {strategy}: {REFUSED['group_by_length']}")
     check_optimizer(training)
     if stage != "prior" and training.chunk_size and training.torch_compile:
         raise ValueError(

@@ -43,19 +43,20 @@ def parse_stages(
         argv: the command line.
         stages: names of the sections a recipe may have; the first two are the default of `--stages`.
         kinds: dataclasses of arguments (`arguments.py`).
-        defaults: settings of the system; the recipe and the flags override them.
+        defaults: settings of the system, and its name as `system`; the recipe and the flags override them.
 
     Returns:
         For each stage the parsed argument objects, in the order of `kinds`, and the stages to run.
 
     Raises:
-        ValueError: an unknown key, or a stage that does not exist.
+        ValueError: an unknown key, a stage that does not exist, or a recipe of another system.
     """
     argv, common, sections = [underscored(word) for word in argv], {}, {stage: {} for stage in stages}
     path = argv.pop(0) if argv and not argv[0].startswith("-") else None
     flags, staged, wanted = _split_flags(argv, stages)
     if path is not None:
         common = load_recipe(path, given=flags, staged=staged)
+        _check_system(path, common.pop("system", None), (defaults or {}).get("system"))
         sections = {stage: common.pop(stage, None) or {} for stage in stages}
     common = {**(defaults or {}), **common}
     numbers = [stage for stage, section in sections.items() if not isinstance(section, dict)]
@@ -66,7 +67,7 @@ def parse_stages(
     wanted = wanted or ([stages[0], stages[1]] if listed is None else listed)
     if not (wanted and isinstance(wanted, list) and all(isinstance(stage, str) for stage in wanted)):
         raise ValueError(f"{path}: stages are names, as `stages: [{stages[0]}, {stages[1]}]`, not {wanted}")
-    common.pop("system", None)
+    common.pop("system", None)  # of the defaults
     unknown = set(wanted) - set(stages)
     if unknown:
         raise ValueError(f"unknown stages {sorted(unknown)}; there are {list(stages)}")
@@ -117,6 +118,12 @@ def _with_remedy(error: str) -> str:
         return f"{error}; YAML reads `no` as false: write it in quotes, 'no'"
     last = "; to keep the last model in place of the best: --load_best_model_at_end False"
     return error.rstrip(".") + last if "load_best_model_at_end requires" in error else error
+
+
+def _check_system(path: str, asked: Any, own: str | None):
+    """Refuse a recipe of another system: what that one sets by itself would be left out without a word."""
+    if own is not None and asked not in (None, own):
+        raise ValueError(f"{path} is a recipe of the system {asked}, not of {own}: `vsehub train {path}` trains it")
 
 
 def _check_setting(where: str, key: str, value: Any, known: Mapping[str, Action], stages: Sequence[str]):
@@ -289,9 +296,10 @@ def _split_flags(argv: list[str], stages: Sequence[str]) -> tuple[list[str], dic
             if dot and stage in stages:
                 target, word = staged[stage], f"--{name}"
             else:
-                target = wanted if word == "--stages" else flags
-            if word == "--stages":
+                target = wanted if word.partition("=")[0] == "--stages" else flags
+            if target is wanted:
                 wanted.clear()  # the last one counts, as of any flag
+                wanted += [word.partition("=")[2]] if "=" in word else []
                 continue
         (flags if target is None else target).append(word)
     return flags, staged, wanted

@@ -106,7 +106,7 @@ def keep_order(folder: Path, settings: dict[str, int], resumed: bool, written: b
         written: whether this process writes.
 
     Raises:
-        ValueError: the run that wrote the checkpoint had others.
+        ValueError: the run that wrote the checkpoint had others, or wrote it in another folder.
     """
     path = folder / SETTINGS
     if not resumed:
@@ -114,7 +114,12 @@ def keep_order(folder: Path, settings: dict[str, int], resumed: bool, written: b
             folder.mkdir(parents=True, exist_ok=True)
             write_json(path, settings)
         return
-    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if not path.exists():
+        raise ValueError(
+            f"{folder} does not say in which order its stream came, so a run cannot go on there: name the "
+            "--output_dir of the run that wrote the checkpoint, or leave --resume_from_checkpoint out"
+        )
+    before = json.loads(path.read_text(encoding="utf-8"))
     other = [f"{name} was {before.get(name, 'not set')}, and is {now}" for name, now in settings.items()
              if before.get(name) != now]  # fmt: skip
     if other:

@@ -37,7 +37,8 @@ NO_TRAINING = set(
     remove_unused_columns save_total_limit eval_strategy save_strategy logging_steps""".split()
 )
 OF_TRAINER = """lr_scheduler_type lr_scheduler_kwargs warmup_steps warmup_ratio optim optim_args adam_beta1 adam_beta2
-adam_epsilon max_steps gradient_accumulation_steps seed data_seed""".split()
+adam_epsilon max_steps gradient_accumulation_steps seed data_seed label_smoothing_factor
+train_sampling_strategy""".split()
 
 
 @dataclass

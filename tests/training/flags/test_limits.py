@@ -53,6 +53,7 @@ def test_what_has_no_effect_is_refused_with_its_name(name):
     ("flags", "said"),
     [
         (["--train_sampling_strategy", "group_by_length"], "drawn at random"),
+        (["--train_sampling_strategy", "batch_rebalance"], "drawn at random"),
         (["--optim", "galore_adamw"], "groups of parameters"),
         (["--optim_args", "x"], "--optim_args x: write NAME=VALUE"),
         (["--optim", "schedule_free_adamw"], "groups of parameters"),

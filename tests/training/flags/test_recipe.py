@@ -43,10 +43,18 @@ def test_a_recipe_and_flags_win_over_what_the_rebalanced_system_sets(tmp_path, m
         assert (objective.align, objective.structure_weight) == expected
 
 
+@pytest.mark.parametrize(("system", "script"), [("rebalanced", "d2s"), ("d2s", "rebalanced"), ("pir", "d2s")])
+def test_a_recipe_of_another_system_is_refused_and_not_trained_without_its_settings(tmp_path, system, script):
+    (tmp_path / "recipe.yaml").write_text(f"system: {system}")
+    with pytest.raises(ValueError, match=f"is a recipe of the system {system}, not of {script}: `vsehub train /"):
+        train.main([script, str(tmp_path / "recipe.yaml"), "--data", "org/pairs"])
+
+
 def test_stages_are_chosen_and_checked(tmp_path):
     assert parse(tmp_path, "stages: [baseline]")[1] == ["baseline"]
     assert parse(tmp_path, "margin: 0.2", "--stages", "finetune")[1] == ["finetune"]
     assert parse(tmp_path, "margin: 0.2", "--stages", "finetune", "--stages", "pretrain")[1] == ["pretrain"]
+    assert parse(tmp_path, "margin: 0.2", "--stages=finetune")[1] == ["finetune"]
     with pytest.raises(ValueError, match="unknown stages"):
         parse(tmp_path, "margin: 0.2", "--stages", "distil")
 

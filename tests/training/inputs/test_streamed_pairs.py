@@ -92,6 +92,8 @@ def test_too_short_an_epoch_and_another_order_are_refused(rows, tiny_processor, 
     keep_order(tmp_path, {"files": 3}, resumed=True)
     with pytest.raises(ValueError, match="another order .files was 3, and is 4.: set it as it was"):
         keep_order(tmp_path, {"files": 4}, resumed=True)
+    with pytest.raises(ValueError, match="other does not say in which order.*name the --output_dir of the run that"):
+        keep_order(tmp_path / "other", {"files": 3}, resumed=True)
 
 
 def losses(folder):

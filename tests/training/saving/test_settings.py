@@ -46,6 +46,7 @@ def refusal(then, now, finished=False):
         ["--image_augmentation", "none"], ["--bands", "3", "2", "1"], ["--max_train_images", "9"], ["--lora", "True"],
         ["--train_split", "more"], ["--per_device_train_batch_size", "4"], ["--optim", "sgd"],
         ["--metric_for_best_model", "eval_mean_recall"], ["--lr_scheduler_type", "cosine"],
+        ["--train_sampling_strategy", "sequential"],
     ],
     ids=lambda flags: flags[0],
 )  # fmt: skip
@@ -67,6 +68,12 @@ def test_what_weights_follow_from_is_compared(flags):
 )  # fmt: skip
 def test_what_they_do_not_follow_from_may_change(flags):
     assert refusal(settings(), settings(*flags), finished=True) == ""
+
+
+def test_a_prior_does_not_go_on_with_other_smoothing():
+    prior = {"names": PIR_STAGES, "kinds": PIR_ARGUMENTS}
+    then, now = (settings("--stages", "prior", "--label_smoothing_factor", value, **prior) for value in "01")
+    assert "--label_smoothing_factor was 0.0, and is 1.0" in refusal(then, now)
 
 
 def test_a_run_may_be_made_longer_until_it_is_finished():
