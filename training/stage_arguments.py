@@ -19,7 +19,7 @@ from .flags.selection import metric_of
 from .flags.without_effect import refuse_without_effect
 from .inputs.streamed_pairs import check_streaming
 from .saving.resume import Resume, checkpoint_of, parse_resume
-from .saving.settings import settings_of
+from .saving.settings import digest_of_stage1, settings_of
 
 OF_A_STAGE = (  # settings of the data that each stage may have of its own
     "dense_sampling",
@@ -112,6 +112,7 @@ class StageArguments:
 
     def settings(self, rows: int | None, digests: dict[str, str] | None = None) -> dict[str, Any]:
         """What the weights follow from, with the number of training rows and digests of texts where they are known."""
+        digests = {**(digests or {}), **digest_of_stage1(getattr(self.model, "stage1_model", None))}
         return settings_of(self.model, self.data, self.objective, self.training, rows, digests)
 
     def for_trainer(self) -> RetrievalTrainingArguments:

@@ -1,8 +1,10 @@
 """What every training script does: stages one after the other, each finished, saved and resumable."""
 
+import errno
 import json
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from accelerate import PartialState
 from transformers import PreTrainedModel, set_seed
 
 from ..files.memory import reuse_memory
-from ..files.whole import recover, whole_folder, write_json
+from ..files.whole import NO_LOCKS, BusyError, one_writer, recover, whole_folder, write_json
 from ..hub_cards.model_card import write_model_card
 from .inputs.bad_pictures import tell_bad_pictures
 from .reports.progress import is_silent, places_lines, say
@@ -20,6 +22,8 @@ from .saving.settings import forget_caches_of_other_bands
 from .stage_arguments import StageArguments
 
 TRAINING_FILE = "training.json"  # in the folder of a stage: what a card says of it
+LOCK = ".lock"  # in the folder of a stage, while it is trained
+SECONDS = 30  # for which processes that load items may outlive the run that was killed, and hold its lock
 
 
 def run_stages(
@@ -46,6 +50,7 @@ def run_stages(
 
     Raises:
         ValueError: a stage would go on, or be published, with other settings or texts than it was trained with.
+        BusyError: another run is training a stage in the same folder.
     """
     reuse_memory()  # not before the rows are read: what reading frees goes back to the system
     previous, before, results = None, None, {}
@@ -55,10 +60,26 @@ def run_stages(
             recover(args.best)
             previous, results[stage] = load(stage, args.best), _finished(args.folder / FINISHED)
         else:
-            begin(*where, writes=args.training.should_save)
-            previous, results[stage] = _trained(args, train, previous)
+            with _alone(args):
+                begin(*where, writes=args.training.should_save)
+                previous, results[stage] = _trained(args, train, previous)
         before = run_in(args.folder)
     return previous, results
+
+
+@contextmanager
+def _alone(args: StageArguments) -> Iterator[None]:
+    """Keep other runs out of a stage's folder: each would remove the other's checkpoints, or publish one as its own."""
+    with ExitStack() as held:
+        if args.training.process_index == 0:
+            try:
+                held.enter_context(one_writer(args.folder / LOCK, str(args.folder), wait=SECONDS))
+            except BusyError as error:
+                raise BusyError(f"{error}, or name another --output_dir") from None
+            except (OSError, NotImplementedError) as error:  # a file system without locks: nobody can be kept out
+                if getattr(error, "errno", errno.ENOSYS) not in NO_LOCKS:
+                    raise
+        yield
 
 
 def _trained(args: StageArguments, train: Callable[..., tuple], previous: tuple | None) -> tuple[tuple, dict]:

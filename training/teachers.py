@@ -278,6 +278,12 @@ def _check(data: DataArguments, options: TeacherOptions):
         raise ValueError("no teacher is named: set --vision, --text or both")
     if options.image == CAPTIONS and not options.text:
         raise ValueError(f"--vision {CAPTIONS} needs --text: the text teacher reads the captions")
+    slices = [split for split in (*options.splits, *options.copy) if "[" in split]
+    if slices:  # the name of a split is that of its file, by which training finds it
+        raise ValueError(
+            f"--splits and --copy: {', '.join(slices)}: features are made of whole splits; name "
+            f"{slices[0].partition('[')[0]}, and the parts when you train (--train_split, --eval_split)"
+        )
     sizes = {name: getattr(options, name) for name in ("views", "batch_size", "train_batch_size")}
     wrong = [f"--{name} must be at least 1, not {value}" for name, value in sizes.items() if value < 1]
     if not 0 <= options.train_teachers < float("inf"):

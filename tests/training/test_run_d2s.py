@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from small_runs import SMALL, equal, run
 from transformers import AutoModel
 
@@ -43,6 +43,16 @@ def test_stage_two_alone_continues_from_a_stage_one_folder(both_stages, scenes, 
     out, weights = both_stages
     again = run(scenes, tmp_path, "--stages", "finetune", "--stage1_model", str(out / "pretrain" / "best"))
     assert equal(weights, again)
+
+
+def test_stage_two_does_not_go_on_under_another_stage_one_of_the_same_folder(both_stages, scenes, tmp_path):
+    shutil.copytree(both_stages[0] / "pretrain" / "best", tmp_path / "stage1")
+    flags = ["--stages", "finetune", "--stage1_model", str(tmp_path / "stage1"), "--resume_from_checkpoint", "true"]
+    run(scenes, tmp_path / "out", *flags)
+    weights = load_file(tmp_path / "stage1" / "model.safetensors")
+    save_file({name: 2 * tensor for name, tensor in weights.items()}, tmp_path / "stage1" / "model.safetensors")
+    with pytest.raises(ValueError, match="the digest of --stage1_model was .*: set them as they were"):
+        run(scenes, tmp_path / "out", *flags)
 
 
 def test_resuming_a_finished_run_changes_nothing(scenes, tmp_path):

@@ -70,7 +70,11 @@ def test_two_processes_relate_all_pairs_as_one_does(taught, tmp_path):
 
 @pytest.mark.parametrize(
     "extra",
-    [["fused", "--learn_text_share", "True"], pytest.param(["own", "--structure_bank", "20"], marks=pytest.mark.slow)],
+    [
+        ["fused", "--learn_text_share", "True"],
+        ["own", "--matryoshka", "4"],
+        pytest.param(["own", "--structure_bank", "20"], marks=pytest.mark.slow),
+    ],
 )
 def test_structure_resumes_bitwise(taught, tmp_path, extra):
     _, student = taught

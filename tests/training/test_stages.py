@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from small_runs import equal, run
 from transformers import TrainerCallback
 
+from vsehub.files.whole import BusyError, one_writer
 from vsehub.training import stages as of_a_run
 from vsehub.training.reports.progress import reported_by
 from vsehub.training.stages import _finished
@@ -26,6 +27,16 @@ def test_memory_is_kept_once_the_rows_are_read(monkeypatch):
     monkeypatch.setattr(of_a_run, "reuse_memory", lambda: called.append(True))
     of_a_run.run_stages({}, train=lambda args, previous: None, load=lambda stage, folder: None)
     assert called
+
+
+def test_two_runs_do_not_train_in_one_folder_at_once(scenes, tmp_path, monkeypatch):
+    monkeypatch.setattr(of_a_run, "SECONDS", 0.1)
+    with (
+        one_writer(tmp_path / "baseline" / ".lock", "this"),
+        pytest.raises(BusyError, match="process .* has been writing .*baseline.*, or name another --output_dir"),
+    ):
+        run(scenes, tmp_path, "--stages", "baseline")
+    assert not list((tmp_path / "baseline").glob("checkpoint-*"))
 
 
 def test_what_a_finished_stage_wrote_is_read(both_stages):

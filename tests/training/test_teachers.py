@@ -158,6 +158,12 @@ def test_wrong_flags_are_refused_before_any_work(taught, flags, said, capsys, mo
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("flag", ["--splits", "--copy"])
+def test_a_part_of_a_split_is_refused_since_no_file_of_it_would_be_found(taught, tmp_path, capsys, flag):
+    assert main([*teachers_command(taught[0], tmp_path), flag, "train[:50%]"]) == 2
+    assert "features are made of whole splits; name train, and the parts when you train" in capsys.readouterr().err
+
+
 def test_no_teacher_at_all_is_refused(taught, tmp_path, capsys):
     assert main(["teachers", str(taught[0] / "data"), "--out", str(tmp_path / "none")]) == 2
     assert "set --vision, --text or both" in capsys.readouterr().err

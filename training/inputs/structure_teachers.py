@@ -76,7 +76,7 @@ def structured(
         means: of the image and the text teacher's features over the dataset, (G_I,) and (G_T,).
         dim: D.
     """
-    image, text = means
+    image, text = (mean.clone() for mean in means)  # nested widths each have their own, or they could not be saved
     bank = MemoryBank(args.structure_bank, dim, len(image), len(text)) if args.structure_bank else None
     centred = args.structure_centre == "dataset"
     loss = StructureDistillationLoss(

@@ -20,6 +20,7 @@ from datasets import Dataset
 
 from ...data.arguments import DataArguments, is_dense_file
 from ...data.columns import PART, is_list, lengths_of
+from ...files.digests import file_digest
 from ...files.whole import write_json
 from ..flags.own_arguments import RetrievalArguments
 
@@ -96,6 +97,17 @@ def digests_of(rows: Dataset, column: str, what: str) -> dict[str, str]:
         for name in ("image_id", column):
             _add_texts(digest, part[name].combine_chunks())
     return {f"the digest of {what}": digest.hexdigest()[:16]}
+
+
+def digest_of_stage1(folder: str | None) -> dict[str, str]:
+    """A digest of the weights in the folder of `--stage1_model`, by its name: trained anew, they teach otherwise.
+
+    Args:
+        folder: what the flag says; a Hub id has none.
+    """
+    paths = sorted(Path(folder).glob("*.safetensors")) if folder and os.path.isdir(folder) else []
+    found = "".join(map(file_digest, paths))
+    return {"the digest of --stage1_model": hashlib.sha256(found.encode()).hexdigest()[:16]} if found else {}
 
 
 def _add_texts(digest, values: pa.Array):
@@ -222,6 +234,7 @@ __all__ = [
     "EARLIER",
     "RECORD",
     "Record",
+    "digest_of_stage1",
     "digests_of",
     "forget_caches_of_other_bands",
     "read_record",
