@@ -39,10 +39,12 @@ class Store:
         folder: of the index; the first commit makes it.
 
     Raises:
-        IndexFolderError: its name is not Unicode, and Arrow opens no such file.
+        IndexFolderError: its name is empty; or not Unicode, and Arrow opens no such file.
     """
 
     def __init__(self, folder):
+        if not os.fspath(folder):  # as a path, it would be the working folder
+            raise IndexFolderError("the name of the index is empty: name a folder")
         self.folder = Path(folder).absolute()  # a program may change its working folder
         try:
             str(self.folder).encode()

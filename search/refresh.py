@@ -237,9 +237,10 @@ def remove_source(index: Index, source: str) -> tuple[str, int]:
     named = [name for name, kept in index.sources.items() if kept.get("data") in (source, here)]
     named = [source] if source in index.sources else named
     if len(named) != 1:
-        known = ", ".join(printable(name) for name in (named or index.sources)) or "none"
+        known = ", ".join(printable(name) for name in (named or index.sources))
         raise ValueError(
-            f"{index.name} has {'several such sources' if named else 'no such source'}: name one of {known}"
+            f"{index.name} has {'several such sources' if named else 'no such source'}: "
+            + (f"name one of {known}" if known else "`vsehub index` has added none to it")
         )
     (name,) = named
     gone = index.delete(_rows_of(index, name))

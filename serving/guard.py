@@ -1,5 +1,6 @@
 """What is checked before a request is read, and put on every answer."""
 
+import asyncio
 import hmac
 import time
 from collections.abc import Iterable
@@ -52,7 +53,7 @@ class Guard:
         """Answer as an ASGI application."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        scope["vsehub guard"], start, status = self, time.perf_counter(), [500]
+        scope["vsehub guard"], start, status = self, time.perf_counter(), [0]
 
         async def sending(message):
             if message["type"] == "http.response.start":
@@ -71,13 +72,16 @@ class Guard:
             self.metrics.answering.set(self.answering)
             try:
                 await self.app(scope, receive, sending)
+            except asyncio.CancelledError:  # the server ends, and waits no longer
+                if not status[0]:
+                    await problem(503, "the server ends: send it again later")(scope, receive, sending)
             finally:
                 self.answering -= 1
                 self.held -= scope.pop("vsehub body", 0)
                 self.metrics.answering.set(self.answering)
         finally:
             route = getattr(scope.get("route"), "path", "none")
-            self.metrics.requests.labels(route, status[0]).inc()
+            self.metrics.requests.labels(route, status[0] or 500).inc()
             self.metrics.seconds.labels(route).observe(time.perf_counter() - start)
 
     def _refusal(self, scope) -> JSONResponse | None:
@@ -86,8 +90,9 @@ class Guard:
             return problem(400, "this server answers to localhost alone: start it with a token for other names")
         if scope["path"] in OPEN:
             return None
-        given = headers.get("authorization", "").removeprefix("Bearer ").encode()
-        if self.token is not None and not hmac.compare_digest(given, self.token.encode()):
+        given = headers.get("authorization", "")
+        given = given[7:].strip() if given[:7].lower() == "bearer " else given  # in small letters, too (RFC 9110, 11.1)
+        if self.token is not None and not hmac.compare_digest(given.encode(), self.token.encode()):
             return problem(401, "a token is needed: Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"})
         if self.answering >= self.limits.requests:
             return problem(429, f"{self.limits.requests} requests are being answered: try again", {"Retry-After": "1"})

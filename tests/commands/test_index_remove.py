@@ -52,3 +52,9 @@ def test_the_last_source_leaves_an_empty_index(two, vsehub, pairs, tmp_path):
     assert len(VectorIndex.open(two)) == 0 and VectorIndex.open(two).sources == {}
     assert "none" in vsehub("index", "remove", two, pairs, status=2)
     assert "2 rows; 2 embedded" in vsehub("index", tmp_path / "photos", "--out", two, "--update")
+
+
+def test_an_index_without_sources_says_so(vsehub, tmp_path):
+    VectorIndex.create(tmp_path / "made.index")
+    said = vsehub("index", "remove", tmp_path / "made.index", "photos", status=2)
+    assert "has no such source: `vsehub index` has added none to it" in said

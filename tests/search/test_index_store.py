@@ -34,6 +34,12 @@ def test_a_place_whose_name_is_not_unicode_is_refused_before_the_work(tmp_path):
         Store(tmp_path / "index\udcff")
 
 
+def test_an_empty_name_is_not_the_working_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(IndexFolderError, match="the name of the index is empty: name a folder"):
+        Store("")
+
+
 def test_a_commit_is_read_and_removes_what_it_no_longer_names(store):
     assert store.exists() and content(store) == [b"one"]
     (store.folder / "vectors-mine.npy").write_text("of others")

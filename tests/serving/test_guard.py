@@ -1,5 +1,6 @@
 """Who is answered, how many at once, and how much is read."""
 
+import asyncio
 import threading
 import time
 
@@ -7,7 +8,8 @@ import pytest
 from served import client_of, message_of
 
 from vsehub.serving import guard as module
-from vsehub.serving.guard import LOOPBACK
+from vsehub.serving.guard import LOOPBACK, Guard
+from vsehub.serving.metrics import Metrics
 from vsehub.serving.questions import Limits
 
 TOKEN = "a-token-of-many-letters"
@@ -23,8 +25,9 @@ def test_without_its_token_nothing_of_the_index_is_answered(index_folder):
                 answer = getattr(client, method)(path, headers=headers)
                 assert answer.status_code == 401 and "a token is needed" in message_of(answer)
                 assert answer.headers["www-authenticate"] == "Bearer"
-        client.headers["Authorization"] = f"Bearer {TOKEN}"
-        assert client.post("/search", json={"text": "a dog"}).status_code == 200
+        for given in (f"bearer {TOKEN}", f"Bearer {TOKEN}"):
+            client.headers["Authorization"] = given
+            assert client.post("/search", json={"text": "a dog"}).status_code == 200
         client.headers.pop("Authorization")
         assert client.get("/health").json() == {"status": "ok", "index": "current"}
 
@@ -143,6 +146,29 @@ def test_a_body_that_does_not_arrive_is_given_up(index_folder, monkeypatch):
     with pytest.raises(HTTPException) as error:
         anyio.run(module.body_of, request)
     assert error.value.status_code == 408 and guard.held == 0
+
+
+def test_a_request_that_is_given_up_as_the_server_ends_is_told_in_one_line():
+    async def forever(scope, receive, send):
+        await asyncio.sleep(60)
+
+    async def asked():
+        sent = []
+
+        async def send(message):
+            sent.append(message)
+
+        scope = {"type": "http", "method": "GET", "path": "/about", "headers": [(b"host", b"localhost")]}
+        metrics = Metrics()
+        request = asyncio.create_task(Guard(forever, Limits(), metrics, None)(scope, None, send))
+        await asyncio.sleep(0.01)
+        request.cancel()  # as uvicorn does
+        await request
+        return sent, metrics
+
+    (start, body), metrics = asyncio.run(asked())
+    assert start["status"] == 503 and b"the server ends: send it again later" in body["body"]
+    assert metrics.registry.get_sample_value("vsehub_requests_total", {"route": "none", "status": "503"}) == 1
 
 
 def test_every_answer_says_that_nothing_else_is_loaded(client):
