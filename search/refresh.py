@@ -163,7 +163,10 @@ def _made(out, model: str | None, kind: str | None, accelerator, loading: dict) 
     quicker.
     """
     if model is None:
-        raise ValueError("--model is missing: name the folder or Hub id of the model that embeds the pictures")
+        raise ValueError(
+            f"{out} holds no index; to make one, --model is missing: name the folder or Hub id of the model that "
+            "embeds the pictures"
+        )
     retriever = Retriever.from_pretrained(model, **loading)
     retriever.index.kind = kind or "flat"
     if not accelerator.is_main_process:

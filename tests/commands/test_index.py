@@ -250,3 +250,9 @@ def test_an_index_keeps_how_its_vectors_are_stored(name, photos, tiny_folder, tm
 
 def test_the_flag_offers_every_way_of_storing_vectors():
     assert index.VECTORS == vector_types.TYPES  # written twice, since a command's help imports no numpy
+
+
+def test_an_update_of_an_index_that_is_not_there_says_so(vsehub, tmp_path):
+    (tmp_path / "photos").mkdir()
+    said = vsehub("index", tmp_path / "photos", "--out", tmp_path / "mistyped", "--update", status=2)
+    assert f"{tmp_path / 'mistyped'} holds no index; to make one, --model is missing" in said
