@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^ *```(bash|python)\n(.*?)^ *```", re.M | re.S)
 # Whose Python runs, and how many blocks of it. Other blocks are parts of a program: test_docs.py checks their imports.
-PYTHON_BLOCKS = {"README.md": 1, "docs/geotiff.md": 2, "docs/search.md": 1}
+PYTHON_BLOCKS = {"README.md": 1, "docs/geotiff.md": 2, "docs/search.md": 1, "docs/training.md": 1}
 NOT_OURS = re.compile(r"(pip|make|python|accelerate|torchrun|srun|curl)\b|#|FIRST=|export ")  # checked by test_docs.py
 READ_ONLY = {  # commands that are only parsed here -> why
     r"vsehub caption ": "needs a model that writes, or a server (tests/data/captioning)",
