@@ -10,7 +10,8 @@ from ..data.rows import row_image
 from ..files.whole import write_json
 from ..modeling.modeling_dual_encoder import DualEncoderPreTrainedModel
 from ..processing.processing_dual_encoder import DualEncoderProcessor
-from .flags.arguments import D2SObjectiveArguments, PIRObjectiveArguments, RetrievalTrainingArguments
+from .flags.arguments import D2SObjectiveArguments, PIRObjectiveArguments
+from .saving.checkpoints import HISTORY
 from .stage_arguments import StageArguments
 from .stages import TRAINING_FILE, publish
 
@@ -41,7 +42,7 @@ def card_of(stages: dict[str, StageArguments], results: dict, name: str) -> dict
                 "metrics": {key: round(value, 2) for key, value in metrics.items()},
                 "protocol": "all images against all their captions, each image once; per cent, ties by expectation",
                 "intervals": results[last].get("eval_intervals", {}),
-                "selected": _selection(args.training),
+                "selected": _selection(args),
                 "seed": args.training.seed,
             }
         ],
@@ -127,11 +128,20 @@ def _training_fact(args: StageArguments, metrics: dict) -> str:
     return fact
 
 
-def _selection(training: RetrievalTrainingArguments) -> str:
-    """What chose the checkpoint of a stage."""
-    if not training.load_best_model_at_end:
+def _selection(args: StageArguments) -> str:
+    """What chose the checkpoint of a stage; of one that is shorter than `--eval_steps`, nothing did."""
+    metric = str(args.training.metric_for_best_model)
+    if not args.training.load_best_model_at_end or not _was_compared(args.folder / HISTORY, metric):
         return "its place: the last of the stage"
-    return f"{str(training.metric_for_best_model).removeprefix('eval_')} on this split"
+    return f"{metric.removeprefix('eval_')} on this split"
+
+
+def _was_compared(history: Path, metric: str) -> bool:
+    """Whether a stage was evaluated before its end, as far as what it logged is there."""
+    try:
+        return any(metric in entry for entry in json.loads(history.read_text(encoding="utf-8"))["log_history"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return True
 
 
 def _objective(objective: D2SObjectiveArguments | PIRObjectiveArguments) -> str:

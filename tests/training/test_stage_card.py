@@ -1,5 +1,6 @@
 """What a run's model card says, and the examples beside it."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,17 @@ def test_a_card_says_what_chose_the_checkpoint(stages, settings, said):
         setattr(stages["finetune"].training, name, value)
     (result,) = card_of(stages, {stage: METRICS for stage in stages}, "mine")["results"]
     assert result["selected"] == said
+
+
+@pytest.mark.parametrize(
+    ("logged", "said"), [([{"loss": 1.0}], "its place: the last"), ([{"eval_rsum": 1.0}], "rsum on this split")]
+)
+def test_a_stage_that_ended_before_its_first_evaluation_chose_nothing(stages, logged, said):
+    folder = stages["finetune"].folder
+    folder.mkdir(parents=True)
+    (folder / "history.json").write_text(json.dumps({"log_history": logged}))
+    (result,) = card_of(stages, {stage: METRICS for stage in stages}, "mine")["results"]
+    assert result["selected"].startswith(said)
 
 
 @pytest.mark.parametrize("note", ['{"pretrain": "3 steps"}', "half of", "[]", None])

@@ -12,6 +12,7 @@ import difflib
 import json
 import math
 import os
+import re
 from argparse import Action
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -140,6 +141,9 @@ def _check_setting(where: str, key: str, value: Any, known: Mapping[str, Action]
         raise ValueError(f"{where}: no flag or stage {key}{_meant(key, names) or there_are}")
     if value == []:
         raise ValueError(f"{where}: {key} is an empty list: leave it out")
+    words = value.replace(",", " ").split() if isinstance(value, str) else []
+    if len(words) > 1 and action.nargs in ("+", "*"):
+        raise ValueError(f"{where}: {key}: {value} is one text; write a list, `{key}: [{', '.join(words)}]`")
     wrong = isinstance(value, list) and len(value) > 1 and action.nargs not in ("+", "*")
     if wrong or (isinstance(value, dict) and not key.endswith(MAPPINGS)):
         raise ValueError(
@@ -199,6 +203,10 @@ class _Loader(yaml.SafeLoader):
                     None, None, f"the key {name!r} is there twice: leave one out", key.start_mark
                 )
         return super().construct_mapping(node, deep)
+
+
+# As YAML 1.2 has it: PyYAML takes 1e-5 for a text, for want of a point, which no schedule can divide by.
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
 
 
 def _plain(key: Any) -> Any:

@@ -1,5 +1,6 @@
 """What a stage says before it starts: what is trained, on what, for how long, and in how much memory."""
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,9 @@ def facts(trainer: Trainer, args: TrainingArguments, state: TrainerState) -> lis
     each = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
     epochs = state.max_steps * each / max(1, len(trainer.train_dataset))
     begun = f", {state.global_step:,} of them done" if state.global_step else ""
-    lines.append(("steps", f"{state.max_steps:,} of {each:,} each, {epochs:.2g} epochs{begun}; {_evaluated(args)}"))
+    lines.append(
+        ("steps", f"{state.max_steps:,} of {each:,} each, {epochs:.2g} epochs{begun}; {_evaluated(args, state)}")
+    )
     return lines
 
 
@@ -92,11 +95,16 @@ def _data(trainer: Trainer) -> str:
     return text if held is None else f"{text}; {len(held):,} pictures to evaluate"
 
 
-def _evaluated(args: TrainingArguments) -> str:
+def _evaluated(args: TrainingArguments, state: TrainerState) -> str:
     strategy = getattr(args.eval_strategy, "value", args.eval_strategy)
     if strategy == "no":
         return "evaluated at the end"
-    often = f"every {args.eval_steps:g} steps" if strategy == "steps" else "after each epoch"
+    often = "after each epoch"
+    if strategy == "steps":
+        every = args.eval_steps if args.eval_steps >= 1 else math.ceil(args.eval_steps * state.max_steps)
+        if every * max(1, math.ceil(args.eval_delay / every)) > state.max_steps:
+            return f"evaluated at the end alone (--eval_steps {every:g}), so the last counts"
+        often = f"every {every:g} steps"
     best = (
         f", the best {args.metric_for_best_model.removeprefix('eval_')} counts" if args.load_best_model_at_end else ""
     )

@@ -71,6 +71,12 @@ def test_a_recipe_may_hold_settings_that_are_dictionaries(tmp_path):
     assert training.lr_scheduler_kwargs == {"min_lr": 1e-5, "last": False}
 
 
+def test_a_number_with_an_exponent_alone_is_a_number_also_in_a_mapping(tmp_path):
+    text = "learning_rate: 2e-4\nlr_scheduler_type: cosine_with_min_lr\nlr_scheduler_kwargs: {min_lr: 1e-5}"
+    training = parse(tmp_path, text)[0]["finetune"][3]
+    assert training.learning_rate == 2e-4 and training.lr_scheduler_kwargs == {"min_lr": 1e-5}
+
+
 def test_a_recipe_that_is_no_utf8_says_how_to_save_it(tmp_path):
     (tmp_path / "recipe.yaml").write_bytes("vision: café".encode("latin-1"))
     with pytest.raises(ValueError, match="save it as UTF-8"):
@@ -172,6 +178,8 @@ def test_an_error_of_transformers_about_the_best_model_names_the_way_out(tmp_pat
         ("max_steps: [1, 2]", "max_steps: .1, 2. is a list, and it takes one value"),
         ("pretrain: {align: [hinge, infonce]}", "align: .*hinge.* is a list"),
         ("max_steps: []", "max_steps is an empty list: leave it out"),
+        ("lr_milestones: 9, 15", r"9, 15 is one text; write a list, `lr_milestones: \[9, 15\]`"),
+        ("baseline: {matryoshka: 4 8}", r"4 8 is one text; write a list, `matryoshka: \[4, 8\]`"),
         ("matryoshka: []", "matryoshka is an empty list: leave it out"),
         ("max_steps: {a: 1}", "max_steps: .* is a mapping, and it takes one value"),
         ("pretrian: {max_steps: 2}", "no flag or stage pretrian: did you mean pretrain[?]"),

@@ -29,6 +29,21 @@ def test_towers_weights_data_and_steps_are_told(trainer):
     assert told["steps"] == f"1,200 of 8 each, {9600 / len(items):.2g} epochs; evaluated at the end"
 
 
+@pytest.mark.parametrize(
+    ("steps", "delay", "said"),
+    [
+        (500, 0, "evaluated every 500 steps, the best rsum counts"),
+        (0.25, 0, "evaluated every 300 steps, the best rsum counts"),
+        (2000, 0, "evaluated at the end alone (--eval_steps 2000), so the last counts"),
+        (500, 1001, "evaluated at the end alone (--eval_steps 500), so the last counts"),
+    ],
+)
+def test_how_often_a_stage_is_evaluated_is_told_also_where_it_is_too_short(trainer, steps, delay, said):
+    trainer.args.eval_strategy, trainer.args.load_best_model_at_end = "steps", True
+    trainer.args.eval_steps, trainer.args.eval_delay = steps, delay
+    assert told_of(trainer)["steps"].endswith(f"; {said}")
+
+
 def test_a_frozen_tower_and_one_that_is_trained_in_part_are_told(trainer):
     model = trainer.model
     model.vision_model.requires_grad_(False)
