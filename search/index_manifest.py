@@ -4,6 +4,8 @@ import math
 
 from .vector_types import TYPES
 
+NOTED = ("cutoff", "sources", "kind", "unfinished")
+
 
 def check_types(manifest: dict):
     """Refuse a manifest with values of wrong types.
@@ -24,7 +26,7 @@ def check_types(manifest: dict):
     if not isinstance(manifest["kind"], str) or isinstance(manifest["rows"], bool):
         raise TypeError("kind is a text and rows a number")
     if cutoff is not None and not (isinstance(cutoff, dict) and isinstance(cutoff.get("text", 0.0), (int, float))):
-        raise TypeError("cutoff is a dictionary of numbers")
+        raise TypeError('cutoff is a dictionary of numbers, such as {"text": 0.3}')
     if cutoff and not math.isfinite(cutoff.get("text", 0.0)):
         raise ValueError("the cut-off is not finite")
     settings = isinstance(sources, dict) and all(
@@ -40,6 +42,21 @@ def check_types(manifest: dict):
             raise TypeError("a segment is the names of two files")
 
 
+def check_noted(facts: dict):
+    """Refuse facts with which an index could not be opened again.
+
+    Raises:
+        ValueError: another name than those of `NOTED`, or a value of a wrong type.
+    """
+    unknown = ", ".join(name for name in facts if name not in NOTED)
+    if unknown:
+        raise ValueError(f"an index notes {', '.join(NOTED)}, and not {unknown}")
+    try:
+        check_types({"model": None, "cutoff": None, "sources": {}, "kind": "flat", "rows": 0, "segments": [], **facts})
+    except TypeError as error:
+        raise ValueError(f"the index would not open again: {error}") from None
+
+
 def kept_numbers(model: dict) -> str:
     """How many numbers of an embedding the vectors of a model are, in words."""
     return f"the first {model['width']} numbers" if model.get("width") else "all numbers"
@@ -51,4 +68,4 @@ def called(model: dict) -> str:
     return f"{model['id'] or 'a model in memory'}{revision} (weights {model['digest'][:12]})"
 
 
-__all__ = ["called", "check_types", "kept_numbers"]
+__all__ = ["NOTED", "called", "check_noted", "check_types", "kept_numbers"]

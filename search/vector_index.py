@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from ..files.arrays import read_array
 from . import approximate as search_graph
 from .index import Index
-from .index_manifest import called, check_types
+from .index_manifest import called, check_noted, check_types
 from .index_segments import BLOCK, Segment, items_table, write_vectors
 from .index_store import COMPACT_FORMAT, FORMAT, IndexFolderError, Store
 from .nearest import load_faiss
@@ -201,7 +201,12 @@ class VectorIndex(Index):
         """Store `cutoff`, `sources`, `kind` or `unfinished` in the manifest.
 
         A small index gets a new kind at the next `compact`.
+
+        Raises:
+            ValueError: see `check_noted`; or no such kind.
         """
+        check_noted(facts)
+        search_graph.kind_for(facts.get("kind", self.kind), 0)
         with self._changing():
             before = {name: getattr(self, name) for name in facts}
             try:

@@ -16,7 +16,7 @@ import pyarrow as pa
 from ...files import remembered
 from ...files.whole import BusyError, WriterLock
 from ..index import FACTS, Index
-from ..index_manifest import called, check_types
+from ..index_manifest import called, check_noted, check_types
 from ..index_segments import items_table
 from ..index_store import IndexFolderError
 from ..rows import Rows
@@ -172,6 +172,7 @@ class TableIndex(Index):
 
     def note(self, **facts: Any):
         """See `Index`; before there are rows, they are noted in memory."""
+        check_noted(facts)
         if "kind" in facts:
             self._table.check_kind(facts["kind"])
         with self._changing():

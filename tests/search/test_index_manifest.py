@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from vsehub.search.index_manifest import called, check_types, kept_numbers
+from vsehub.search.index_manifest import called, check_noted, check_types, kept_numbers
 from vsehub.search.index_store import IndexFolderError
 from vsehub.search.vector_index import VectorIndex
 
@@ -31,6 +31,28 @@ def test_good_values_pass(more):
 def test_wrong_values_are_refused(more, error):
     with pytest.raises(error):
         check_types(GOOD | more)
+
+
+@pytest.mark.parametrize("facts", [{}, {"cutoff": {"text": 0.3}}, {"cutoff": None, "unfinished": True, "kind": "auto"}])
+def test_facts_that_an_index_opens_with_are_noted(facts):
+    check_noted(facts)
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({"cutoff": 0.3}, r'would not open again: cutoff is .* such as \{"text": 0.3\}'),
+        ({"cutoff": {"text": float("nan")}}, "not finite"),
+        ({"sources": []}, "would not open again: sources are dictionaries"),
+        ({"kind": "tree"}, "tree"),
+        ({"dimension": 3}, "notes cutoff, sources, kind, unfinished, and not dimension"),
+    ],
+)
+def test_other_facts_leave_the_index_as_it_was(facts, said, tmp_path):
+    index = VectorIndex.create(tmp_path)
+    with pytest.raises(ValueError, match=said):
+        index.note(**facts)
+    assert VectorIndex.open(tmp_path).generation == index.generation
 
 
 def test_models_are_told_apart_in_words():
