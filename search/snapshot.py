@@ -47,6 +47,9 @@ class Snapshot(Rows):
         todo, covered = np.arange(len(queries)), self._covered(exact)
         while len(todo):  # repeated with more candidates where a tie may go on beyond the last candidate
             several = self._candidates(queries[todo], count, left_out if left_out.any() else None, covered)
+            if several is None:
+                covered = 0
+                continue
             again = []
             for number, rows in zip(todo, several):
                 rows = rows[rows >= 0]
@@ -104,8 +107,18 @@ class Snapshot(Rows):
         """Number of rows that are in the graph; none in a flat index."""
         return 0 if exact or self.graph is None or load_faiss() is None else self.graph_rows
 
-    def _candidates(self, queries, count, left_out, covered) -> np.ndarray:
-        parts = [search_graph.search(self.graph, queries, count, left_out)] if covered else []
+    def _candidates(self, queries, count, left_out, covered) -> np.ndarray | None:
+        """Rows to be ranked; None where a walk through the graph met fewer than it was asked for, and there are more.
+
+        Among many equal vectors, of which each is the nearest of the others, it finds no way to the rest.
+        """
+        parts = []
+        if covered:
+            met = search_graph.search(self.graph, queries, count, left_out)
+            there = covered if left_out is None else covered - int(left_out[:covered].sum())
+            if ((met >= 0).sum(1) < min(count, there)).any():
+                return None
+            parts.append(met)
         for start, segment in self.placed():
             first = max(0, covered - start)  # a merge may have put covered rows and later ones into one segment
             if first < len(segment):

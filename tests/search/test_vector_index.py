@@ -181,6 +181,17 @@ def test_the_few_rows_that_may_be_found_are_found_beside_a_graph():
         assert len(rows) == 7 and (rows >= 3000).all()
 
 
+def test_a_walk_that_meets_too_few_of_many_equal_vectors_is_searched_exactly():
+    pytest.importorskip("faiss")
+    index = VectorIndex(MODEL, "hnsw")
+    index.add(np.repeat(cloud(30), 100, axis=0), items(range(3000)))
+    index.delete(["7"])
+    queries = cloud(20, seed=8)
+    for k in (500, 2999, 5000):
+        for (rows, scores), (_, exact) in zip(index.search(queries, k), index.search(queries, k, exact=True)):
+            assert len(rows) == min(k, 2999) and scores.tolist() == exact.tolist()
+
+
 def test_merging_keeps_a_graph_that_still_fits_and_the_rest_is_found_beside_it(tmp_path, monkeypatch):
     pytest.importorskip("faiss")
     vectors = cloud(2600)
