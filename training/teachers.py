@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import torch
 from datasets import Dataset, Features, List, Sequence, Value, concatenate_datasets
 from tqdm.auto import tqdm
-from transformers import AutoImageProcessor, AutoTokenizer
+from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
 
 from ..data.arguments import DataArguments
 from ..data.rows import prepare_rows
@@ -24,9 +24,10 @@ from ..files.bad_samples import BAD_SAMPLES
 from ..files.digests import folder_digest, settings_digest
 from ..files.outputs import output_folder
 from ..files.whole import whole_path
-from ..modeling.towers import load_tower
+from ..modeling.towers import load_errors, load_tower
 from ..processing.batching import batches_of, by_length, decoding_threads, run_batches, tokenize
 from ..processing.half_precision import computing_in, resolved_dtype
+from ..processing.load_encoder import snapshot_of
 from .inputs.teacher_columns import CHECKSUM, IMAGE, TEXT, VIEWS, checksum
 from .inputs.views import PLAIN, Views
 from .train_teachers import pool_image, pool_text, several_captions, train_image_teacher, train_text_teacher
@@ -258,14 +259,24 @@ def write_teachers(data: DataArguments, options: TeacherOptions) -> dict[str, in
 
 def _facts(options: TeacherOptions, rows: Dataset) -> list:
     """What the features depend on beside the rows that they are of: the teachers, and what trains them."""
-    sources = [source for source in (options.image, options.text) if source and Path(source).is_dir()]
-    facts = [options.image, options.text, *map(folder_digest, sources)]
+    sources = [source for source in (options.image, options.text) if source and source != CAPTIONS]
+    facts = [options.image, options.text, *map(_version, sources)]
     if options.dtype != "float32":  # whose digest is as it always was
         facts.append(options.dtype)
     if options.train_teachers:
         sums = [checksum(picture, captions) for picture, captions in zip(rows["image"], rows["captions"])]
         facts += [*_settings(options).values(), options.image_augmentation, settings_digest(sums)]
     return facts
+
+
+def _version(source: str) -> str | None:
+    """Which weights a teacher has: a digest of its folder, or the commit of its Hub repository, which may change."""
+    if Path(source).is_dir():
+        return folder_digest(source)
+    with load_errors(source):
+        AutoConfig.from_pretrained(source, trust_remote_code=False)  # now it is in the cache, as its weights will be
+    folder = snapshot_of(source)
+    return folder and Path(folder).name
 
 
 def _check(data: DataArguments, options: TeacherOptions):

@@ -100,6 +100,18 @@ def test_features_of_another_teacher_or_of_other_training_have_another_place(tau
     assert len({str(fact) for fact in facts}) == len(facts)
 
 
+def test_features_of_another_commit_of_a_repository_have_another_place(taught, tmp_path, monkeypatch):
+    root, _ = taught
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    place, facts = tmp_path / "models--org--vit", []
+    (place / "refs").mkdir(parents=True)
+    for commit in ("a" * 40, "b" * 40):
+        shutil.copytree(root / "vit", place / "snapshots" / commit)
+        (place / "refs" / "main").write_text(commit)
+        facts.append(teachers._facts(teachers.TeacherOptions(out="", image="org/vit"), None))
+    assert facts[0] != facts[1]
+
+
 @pytest.mark.parametrize(("views", "column"), [(2, "image_id"), (1, "bands")])
 def test_what_decides_the_pixels_of_a_picture_decides_its_features(taught, tmp_path, views, column):
     """Views are drawn from ids, and a scene's pixels follow from its bands: parts of others are not used again."""
