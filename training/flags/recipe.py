@@ -204,7 +204,18 @@ class _Loader(yaml.SafeLoader):
                 )
         return super().construct_mapping(node, deep)
 
+    def construct_number(self, node: yaml.ScalarNode) -> int | float:
+        """Refuse what YAML 1.1 reads as octal or as hours: 010 as 8, 1:30 as 90."""
+        text = self.construct_scalar(node)
+        if ":" in text or re.fullmatch(r"[-+]?0[0-7_]+", text):
+            said = f"{text} may be read as two numbers: write it without a leading zero or colon, a text in quotes"
+            raise yaml.constructor.ConstructorError(None, None, said, node.start_mark)
+        whole = node.tag.endswith(":int")
+        return self.construct_yaml_int(node) if whole else self.construct_yaml_float(node)
 
+
+for _tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float"):
+    _Loader.add_constructor(_tag, _Loader.construct_number)
 # As YAML 1.2 has it: PyYAML takes 1e-5 for a text, for want of a point, which no schedule can divide by.
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
 

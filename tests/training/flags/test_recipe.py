@@ -71,6 +71,13 @@ def test_a_recipe_may_hold_settings_that_are_dictionaries(tmp_path):
     assert training.lr_scheduler_kwargs == {"min_lr": 1e-5, "last": False}
 
 
+@pytest.mark.parametrize("number", ["010", "1:30", "-007", "1:30.5"])
+def test_a_number_that_old_yaml_reads_as_another_is_refused(tmp_path, number):
+    with pytest.raises(ValueError, match=f"{number} may be read as two numbers.*line 1"):
+        parse(tmp_path, f"seed: {number}\nlearning_rate: 0.1")
+    assert parse(tmp_path, "seed: 0\nlearning_rate: 00.5\nrun_name: '010'")[0]["finetune"][3].run_name == "010"
+
+
 def test_a_number_with_an_exponent_alone_is_a_number_also_in_a_mapping(tmp_path):
     text = "learning_rate: 2e-4\nlr_scheduler_type: cosine_with_min_lr\nlr_scheduler_kwargs: {min_lr: 1e-5}"
     training = parse(tmp_path, text)[0]["finetune"][3]
