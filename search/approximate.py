@@ -1,6 +1,6 @@
 """Approximate search for large indexes: HNSW of faiss, over the first rows of an index.
 
-The graph holds 8-bit codes of its vectors, a quarter of their bytes, and proposes candidates; these are ranked by the
+The graph holds 4-bit codes of its vectors, an eighth of their bytes, and proposes candidates; these are ranked by the
 vectors themselves. Rows added later are searched exactly, until there are enough of them to add them to the graph.
 """
 
@@ -14,7 +14,8 @@ from .vector_types import Vectors
 
 KINDS = ("flat", "hnsw")
 LARGE = 200_000  # rows from which `auto` is HNSW; an exact query then takes about 15 ms on one core
-LINKS, BUILD_EFFORT, SEARCH_EFFORT = 24, 80, 64  # HNSW: M, efConstruction, efSearch
+LINKS, BUILD_EFFORT, SEARCH_EFFORT = 24, 80, 128  # HNSW: M, efConstruction, efSearch
+CANDIDATES = 2  # times as many as are wanted: of 4 bits, a right row may come somewhat later
 ROWS_AT_ONCE = 16_384  # decoded, and added to the graph
 SAMPLE = 20_000  # rows from which the range of each number's code is taken
 WIDER = 0.1  # how much wider than in the sample the range is on both sides
@@ -49,7 +50,7 @@ def build(segments: list[Vectors]):
     faiss = require_faiss()
     dimension, rows = segments[0].shape[1], sum(map(len, segments))
     quantizer = faiss.ScalarQuantizer
-    graph = faiss.IndexHNSWSQ(dimension, quantizer.QT_8bit, LINKS, faiss.METRIC_INNER_PRODUCT)
+    graph = faiss.IndexHNSWSQ(dimension, quantizer.QT_4bit, LINKS, faiss.METRIC_INNER_PRODUCT)
     graph.hnsw.efConstruction = BUILD_EFFORT
     storage = faiss.downcast_index(graph.storage)
     storage.sq.rangestat, storage.sq.rangestat_arg = quantizer.RS_minmax, WIDER
@@ -63,7 +64,11 @@ def extend(graph, segments: list[Vectors], skip: int = 0):
     """Add the rows of segments to a graph, but for the first ones."""
     storage = require_faiss().downcast_index(graph.storage)
     rows = sum(map(len, segments)) - skip
-    storage.codes.resize((graph.ntotal + rows) * storage.code_size)  # at once: while it grows, it is there twice
+    # At once: an array that grows is there twice. One row in about LINKS has links above the lowest level, too.
+    storage.codes.resize((graph.ntotal + rows) * storage.code_size)
+    neighbors, used = graph.hnsw.neighbors, graph.hnsw.neighbors.size()
+    neighbors.resize(used + rows * (graph.hnsw.nb_neighbors(0) + 2))
+    neighbors.resize(used)
     for block in _blocks(segments, skip):
         graph.add(np.ascontiguousarray(block))
 
@@ -94,7 +99,7 @@ def copied(graph):
 
 
 def search(graph, queries: np.ndarray, count: int, left_out: np.ndarray | None = None) -> np.ndarray:
-    """Rows near the queries (Q, D): (Q, count), -1 where there are fewer.
+    """Rows near the queries (Q, D): at least (Q, count) where the graph has them, then -1.
 
     Args:
         graph: of `build`.
@@ -107,7 +112,7 @@ def search(graph, queries: np.ndarray, count: int, left_out: np.ndarray | None =
     if left_out is not None and left_out[: graph.ntotal].any():
         kept = np.packbits(~left_out[: graph.ntotal], bitorder="little")
         selector = faiss.IDSelectorBitmap(kept)
-    count = min(count, graph.ntotal)  # first, since faiss takes no larger efSearch than 2,147,483,647
+    count = min(CANDIDATES * count, graph.ntotal)  # first, since faiss takes no larger efSearch than 2,147,483,647
     params = faiss.SearchParametersHNSW(sel=selector, efSearch=max(SEARCH_EFFORT, 2 * count))
     return graph.search(queries, count, params=params)[1]
 
