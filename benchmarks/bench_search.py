@@ -187,7 +187,8 @@ def table(found: dict) -> str:
     return (
         "| vectors | cold open + query, ms (faiss) | query, ms (faiss; numpy) | HNSW, ms (recall@10) | add 1 % | "
         "HNSW: files, MB; memory / array |\n|---|---|---|---|---|---|\n"
-        f"| {found['rows']:,} x {found['dimension']} | {cold['ours']['median_ms']:.1f} ({cold['faiss']['median_ms']:.1f}) | "
+        f"| {found['rows']:,} x {found['dimension']} | "
+        f"{cold['ours']['median_ms']:.1f} ({cold['faiss']['median_ms']:.1f}) | "
         f"{warm['ours']['median_ms']:.2f} ({warm['faiss']['median_ms']:.2f}; {warm['numpy']['median_ms']:.2f}) | "
         f"{hnsw['hnsw']['median_ms']:.2f} ({hnsw['recall@10']:.3f}), flat / HNSW "
         f"{hnsw['flat']['median_ms'] / hnsw['hnsw']['median_ms']:.0f} | "
