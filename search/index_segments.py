@@ -93,7 +93,9 @@ def items_table(items: list[dict]) -> pa.Table:
     if unknown:
         raise ValueError(f"items have no field {sorted(unknown)[0]!r}; they have {', '.join(SCHEMA.names)}")
     check_ids([item.get("id") for item in items])
-    return pa.Table.from_pylist(items, schema=SCHEMA)
+    # Block by block: Arrow makes a list of each column, and the heap keeps the room of a long one.
+    blocks = [pa.Table.from_pylist(items[n : n + BLOCK], schema=SCHEMA) for n in range(0, len(items), BLOCK)]
+    return pa.concat_tables(blocks).combine_chunks() if blocks else SCHEMA.empty_table()
 
 
 def check_ids(ids: list):

@@ -174,8 +174,11 @@ class VectorIndex(Index):
             deleted = self._now.deleted.copy()
             deleted[self._now.rows_of(table["id"].combine_chunks())] = True
             dimension, self.dimension = self.dimension, vectors.shape[1]
+            first = self._first_to_merge(len(vectors), deleted) if merge else None
+            added = [(vectors, None, table)]
+            del vectors, table  # `_rewrite` frees them before a graph is built
             try:
-                self._rewrite(self._first_to_merge(len(vectors), deleted) if merge else None, deleted, vectors, table)
+                self._rewrite(first, deleted, added)
             except BaseException:
                 self.dimension = dimension
                 raise
@@ -253,17 +256,24 @@ class VectorIndex(Index):
                 raise IndexFolderError(f"{self.folder} was changed since it was opened: open it again")
             yield
 
-    def _rewrite(self, first, deleted, vectors=None, table=None, force_graph: bool = False):
-        """Write the next generation: the segments from `first` on (None: none) and the new rows become one segment."""
+    def _rewrite(self, first, deleted, added: list | None = None, force_graph: bool = False):
+        """Write the next generation: the segments from `first` on (None: none) and the new rows become one segment.
+
+        Args:
+            first, deleted: of the segments, and of the rows that there are.
+            added: (vectors, None, table) of the new rows; it is emptied when they are stored.
+        """
         generation = self.generation + 1
         placed = list(self._now.placed())
         first = len(placed) if first is None else first
         boundary = placed[first][0] if first < len(placed) else len(deleted)
         parts = [(s.vectors, ~deleted[a : a + len(s)], s.table) for a, s in placed[first:]]
-        if vectors is not None:
-            parts.append((vectors, None, table))
+        added = added or []
+        parts += added
         left = any(len(v) if alive is None else alive.any() for v, alive, _ in parts)
         segments = self._now.segments[:first] + ((self._segment(parts, generation),) if left else ())
+        for stored in parts, added:  # what is written must not lie in memory beside the graph, too
+            stored.clear()
         rows = sum(map(len, segments))
         same = boundary if deleted[boundary:].any() else len(deleted)  # rows that keep their number
         deleted = np.concatenate([deleted[:boundary], np.zeros(rows - boundary, bool)])
@@ -337,6 +347,7 @@ class VectorIndex(Index):
         vectors = [segment.vectors for segment in segments]
         if covered and not search_graph.fits(graph, vectors, covered):
             covered = 0
+        pa.default_memory_pool().release_unused()  # of the items, before a graph takes its place
         if not covered:
             graph = search_graph.build(vectors)
         else:
