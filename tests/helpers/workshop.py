@@ -42,6 +42,7 @@ def build(root: Path, tiny_folder, pir_folder, towers: tuple[Path, Path, Path]) 
         paint(root / name, seed)
     zurich = {1: "N", 2: (47.0, 22.0, 0.0), 3: "E", 4: (8.0, 32.0, 0.0)}
     photograph(root / "photos/2024/5.jpg", "2024:08:01 12:30:00", zurich)
+    _with_texts(root / "photos")
     for number in range(300):
         paint(root / f"runs/demo/gallery/{number:04}.png", number)
     for number in range(64):
@@ -51,6 +52,15 @@ def build(root: Path, tiny_folder, pir_folder, towers: tuple[Path, Path, Path]) 
     values = np.random.default_rng(0).integers(0, 255, (512, 512, 4), np.uint8)
     write_raster(root / "scene.tif", values, tiled=True, blockxsize=256, blockysize=256)
     return root
+
+
+def _with_texts(folder: Path):
+    """Twenty more pictures, and the metadata that `datasets` reads of a folder of pictures."""
+    for number in range(20):
+        paint(folder / f"more/{number}.jpg", 100 + number)
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.jpg"))
+    lines = [json.dumps({"file_name": name, "text": f"picture {number}"}) for number, name in enumerate(names)]
+    (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n")
 
 
 def _copies(root: Path, source, names: list[str]):
