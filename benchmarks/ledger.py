@@ -70,6 +70,7 @@ def code_digest(root: Path = ROOT, settings: str = "") -> str:
     return digest.hexdigest()[:12]
 
 
+@cache  # each arm has a digest of its own, over nearly the same files
 def _meaning(source: str) -> str:
     """The syntax tree without docstrings and without the places of our files, in the same words on every Python."""
     tree = _without_places(ast.parse(source))

@@ -53,7 +53,8 @@ def reachable_sources(module: str) -> dict[str, str]:
     return {stem: source + _mention_indirect(stem, needs) for stem, source in sources.items()}
 
 
-def _flatten(source: str, module: str) -> tuple[str, list[str]]:
+@functools.lru_cache(maxsize=256)  # training saves the same sources again and again
+def _flatten(source: str, module: str) -> tuple[str, tuple[str, ...]]:
     """Rewrite first-party imports of one file to `from .stem import`; also return the modules it imports."""
     lines = source.split("\n")  # splitlines() would also split at characters that are no end of line for the parser
     needs = []
@@ -75,7 +76,7 @@ def _flatten(source: str, module: str) -> tuple[str, list[str]]:
             raise ValueError(f"{module}:{node.lineno}: write `from <file> import` at the start of a line")
         needs.append(target)
         lines[node.lineno - 1] = f"{indent}from .{target.rpartition('.')[2]} import{line[statement.end() :]}"
-    return "\n".join(lines), needs
+    return "\n".join(lines), tuple(needs)
 
 
 def _mention_indirect(stem: str, needs: dict[str, set[str]]) -> str:

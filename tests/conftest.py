@@ -4,6 +4,7 @@ import room  # noqa: F401  first, because libraries read the environment as they
 
 # isort: split
 import copy
+import gc
 import string
 
 import numpy as np
@@ -24,6 +25,12 @@ WORDS = TEXT.split()
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 LETTERS = [*string.ascii_lowercase, *string.digits, *string.punctuation]
 VOCABULARY = [*SPECIAL, *WORDS, *(letter for letter in LETTERS if letter not in WORDS), *(f"##{x}" for x in LETTERS)]
+
+
+def pytest_collection_finish():
+    """Let later collections of garbage skip the libraries and the tests themselves: each training run asks for some."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")
