@@ -1,6 +1,6 @@
-"""Run in a process of its own: come to a saved model through every door, and report as JSON what is behind it.
+"""Run in a process of its own: come to a saved model through some doors, and report as JSON what is behind each.
 
-Arguments: where to write the report, the folder with pictures and captions, the source, the door.
+Arguments: where to write the report, the folder with pictures and captions, the source, the doors.
 """
 
 import base64
@@ -105,7 +105,7 @@ DOORS = {"pipelines": pipelines, "sentence_transformers": sentence_transformers,
 if __name__ == "__main__":
     from PIL import Image
 
-    target, material, source, door = sys.argv[1:]
+    target, material, source, *doors = sys.argv[1:]
     pictures = [Image.open(path) for path in sorted(Path(material).glob("*.png"))]
     captions = json.loads((Path(material) / "captions.json").read_text())
-    Path(target).write_text(json.dumps(DOORS[door](source, pictures, captions)))
+    Path(target).write_text(json.dumps({door: DOORS[door](source, pictures, captions) for door in doors}))

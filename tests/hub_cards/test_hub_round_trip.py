@@ -23,11 +23,19 @@ def second_folder(tmp_path_factory, make_tiny_model, tiny_processor):
 
 @pytest.fixture(scope="session")
 def stranger(tmp_path_factory, run_client, tiny_folder, material):
-    """Report and prints of two clients without vsehub: of the saved folder, then of what the first one re-saved."""
+    """Report and prints of two clients without vsehub: of the saved folder, then of what the first one re-saved.
+
+    The second also looks at two folders of one name, of which one has other code.
+    """
     resaved, offline = tmp_path_factory.mktemp("resaved"), {"HF_HUB_OFFLINE": "1", "BLOCK_VSEHUB": "1"}
     looks = [{"source": str(tiny_folder), "options": TRUST, "resave": str(resaved)}]
     saved = run_client("client_load.py", material, json.dumps(looks), **offline)
-    looks = [{"source": str(resaved), "options": TRUST}]
+    folders = [tmp_path_factory.mktemp(run) / "hub" for run in ("first", "second")]
+    for folder in folders:
+        shutil.copytree(tiny_folder, folder)
+    changed = folders[1] / "pooling.py"
+    changed.write_text(changed.read_text() + "\n# of a later version\n")
+    looks = [{"source": str(source), "options": TRUST} for source in (resaved, *folders)]
     return {"saved": saved, "re-saved": run_client("client_load.py", material, json.dumps(looks), **offline)}
 
 
@@ -42,15 +50,8 @@ def test_a_normal_load_prints_nothing(stranger, folder):
     assert stranger[folder][1].strip() == ""
 
 
-def test_two_folders_of_one_name_each_run_their_own_code(tmp_path, run_client, tiny_folder, material):
-    folders = [tmp_path / run / "hub" for run in ("first", "second")]
-    for folder in folders:
-        shutil.copytree(tiny_folder, folder)
-    changed = folders[1] / "pooling.py"
-    changed.write_text(changed.read_text() + "\n# of a later version\n")
-    looks = [{"source": str(folder), "options": TRUST} for folder in folders]
-    report, _ = run_client("client_load.py", material, json.dumps(looks), HF_HUB_OFFLINE="1", BLOCK_VSEHUB="1")
-    first, second = (look["classes"][1] for look in report["looks"])
+def test_two_folders_of_one_name_each_run_their_own_code(stranger):
+    _, first, second = (look["classes"][1] for look in stranger["re-saved"][0]["looks"])
     assert first != second
 
 
