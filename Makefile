@@ -49,7 +49,7 @@ check: $(READY)  ## lint, formatting and types
 	$(BIN)/mypy
 
 # Tests run in two processes with a thread each: on two cores, half the time. JOBS=0 runs them in this one. Files come in
-# order: by their number of tests, a few that take minutes would come last, and one process would wait for the other.
+# the order of tests/conftest.py: by their number of tests, a few that take minutes would come last.
 JOBS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder
 

@@ -6,6 +6,7 @@ import room  # noqa: F401  first, because libraries read the environment as they
 import copy
 import gc
 import string
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,6 +26,12 @@ WORDS = TEXT.split()
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 LETTERS = [*string.ascii_lowercase, *string.digits, *string.punctuation]
 VOCABULARY = [*SPECIAL, *WORDS, *(letter for letter in LETTERS if letter not in WORDS), *(f"##{x}" for x in LETTERS)]
+
+
+def pytest_collection_modifyitems(items):
+    """Put the files that take longest first: otherwise one of two processes waits for the other at the end."""
+    longest = [Path(__file__).parent / name for name in ("training", "hub_cards")]
+    items.sort(key=lambda item: not any(item.path.is_relative_to(folder) for folder in longest))
 
 
 def pytest_collection_finish():

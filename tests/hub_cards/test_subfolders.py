@@ -42,11 +42,8 @@ def published(tmp_path_factory, make_tiny_model):
     return root
 
 
-@pytest.mark.parametrize(
-    "script",
-    [SUBFOLDER, pytest.param(ADAPTER, marks=pytest.mark.slow)],
-    ids=["subfolder", "adapter"],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("script", [SUBFOLDER, ADAPTER], ids=["subfolder", "adapter"])
 def test_the_documented_way_works_without_vsehub(script, published, tmp_path):
     words = [sys.executable, "-c", script, str(published)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=300, cwd=tmp_path)

@@ -19,6 +19,7 @@ def test_the_pushed_repository_holds_no_pickle_and_no_training_state(trained, lo
     assert "objective.safetensors" not in files
 
 
+@pytest.mark.slow  # test_hub_round_trip.py loads what a model pushes
 def test_a_stranger_loads_the_trained_model(trained, run_client, online, tmp_path):
     (tmp_path / "captions.json").write_text('["a dog"]')
     from PIL import Image

@@ -99,6 +99,7 @@ def test_dense_texts_are_refused_and_not_ignored(overhead, tmp_path, flags):
         run_pir(overhead, tmp_path / "run", *flags)
 
 
+@pytest.mark.slow  # test_pair_stage.py does it for D2S-VSE
 def test_caches_change_nothing_but_rounding(overhead, tmp_path):
     flags = ["--stages", "retrieval", "--freeze_vision", "True", "--freeze_text", "True"]
     flags += ["--image_augmentation", "none", "--load_best_model_at_end", "False"]

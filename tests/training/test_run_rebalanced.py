@@ -32,6 +32,7 @@ def test_structure_trains_another_model_of_the_same_tensors(taught, tmp_path, re
     assert not (tmp_path / "taught" / "hub" / "objective.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_the_representation_alone_trains_too(taught, tmp_path):
     _, student = taught
     flags = [*student, *SMALL, "--text_augmentation", "0", "--structure_weight", "0", "--output_dir"]
@@ -72,7 +73,7 @@ def test_two_processes_relate_all_pairs_as_one_does(taught, tmp_path):
     "extra",
     [
         ["fused", "--learn_text_share", "True"],
-        ["own", "--matryoshka", "4"],
+        pytest.param(["own", "--matryoshka", "4"], marks=pytest.mark.slow),
         pytest.param(["own", "--structure_bank", "20"], marks=pytest.mark.slow),
     ],
 )

@@ -94,7 +94,13 @@ def test_an_evaluation_is_of_the_average_and_the_best_of_them_is_published(avera
     assert equal(published, load_file(f"{best}/model.safetensors"))
 
 
-@pytest.mark.parametrize("extra", [[], ["--gradient_accumulation_steps", "2", "--image_augmentation", "crop"]])
+@pytest.mark.parametrize(
+    "extra",
+    [
+        pytest.param([], marks=pytest.mark.slow),
+        ["--gradient_accumulation_steps", "2", "--image_augmentation", "crop"],
+    ],
+)
 def test_a_run_that_goes_on_is_bitwise_the_same(scenes, tmp_path, extra):
     flags = [*FLAGS, *AVERAGE, "--text_dropout", "0.2", *extra]
     through = run(scenes, tmp_path / "through", *flags)
@@ -111,6 +117,7 @@ def test_a_run_that_has_all_its_steps_is_loaded_as_it_was(averaged, scenes, tmp_
     assert equal(averaged[1], run(scenes, tmp_path, *FLAGS, *AVERAGE, "--resume_from_checkpoint", "true"))
 
 
+@pytest.mark.slow
 def test_all_stages_of_both_systems_have_averages(scenes, overhead, tmp_path):
     run(scenes, tmp_path / "d2s", "--stages", "pretrain", "finetune", *AVERAGE)
     run_pir(overhead, tmp_path / "pir", *AVERAGE)
