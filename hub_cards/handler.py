@@ -217,10 +217,10 @@ def texts_of(given, name: str, most: int | None = None) -> list[str]:
     for row, text in enumerate(given):
         if not isinstance(text, str) or not text.strip():
             raise ValueError(f"{name} {row} must be a string with words")
-        if any("\ud800" <= letter <= "\udfff" for letter in text):  # the model would count it within its batch
-            raise ValueError(f"{name} {row} is not Unicode text: it holds half of a UTF-16 pair")
         if len(text) > CHARACTERS:
             raise TooMuchError(f"{name} {row} has {len(text):,} characters, at most {CHARACTERS:,} are read")
+        if any("\ud800" <= letter <= "\udfff" for letter in text):  # the model would count it within its batch
+            raise ValueError(f"{name} {row} is not Unicode text: it holds half of a UTF-16 pair")
     if sum(map(len, given)) > ALL_CHARACTERS:
         raise TooMuchError(f"at most {ALL_CHARACTERS:,} characters a request: send fewer texts")
     return given

@@ -1,6 +1,7 @@
 """One list of picture formats: what is opened anywhere is on it, and whoever opens a picture names formats."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,18 +15,22 @@ from vsehub.processing import pixels, raster
 ROOT = Path(vsehub.__file__).parent
 
 
+@cache
 def sources():
-    """Path and syntax tree of each file of the package."""
-    for path in package_files(ROOT):
-        yield path, ast.parse(path.read_text(encoding="utf-8"))
+    """Path and syntax tree of each file of the package that speaks of pictures."""
+    texts = {path: path.read_text(encoding="utf-8") for path in package_files(ROOT)}
+    return [(path, ast.parse(text)) for path, text in texts.items() if "Image" in text]
 
 
+@cache
 def opening_calls():
-    """Each call of `Image.open`, and each list of formats that Pillow is given."""
+    """Each call of `Image.open`."""
+    found = []
     for path, tree in sources():
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in ("Image.open", "PIL.Image.open"):
-                yield pytest.param(node, id=f"{path.relative_to(ROOT)}:{node.lineno}")
+                found.append(pytest.param(node, id=f"{path.relative_to(ROOT)}:{node.lineno}"))
+    return found
 
 
 @pytest.mark.parametrize("call", opening_calls())
