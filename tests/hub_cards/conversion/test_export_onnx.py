@@ -1,5 +1,6 @@
 """ONNX graphs and bfloat16 folders of both models."""
 
+import copy
 import json
 import shutil
 
@@ -26,7 +27,18 @@ def test_a_table_pools_as_the_recurrence():
         assert torch.allclose(table(features), pooling(features), atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["tiny_folder", pytest.param("pir_folder", marks=pytest.mark.slow)])
+@pytest.fixture
+def shallow_folder(tmp_path, make_tiny_model, tiny_vision_config, tiny_text_config, tiny_processor):
+    """A model of one layer each: what takes long is the export of a layer."""
+    towers = {"vision_config": copy.deepcopy(tiny_vision_config), "text_config": copy.deepcopy(tiny_text_config)}
+    for config in towers.values():
+        config.num_hidden_layers = 1
+    make_tiny_model(**towers, decoder_layers=1).save_pretrained(tmp_path / "shallow")
+    tiny_processor.save_pretrained(tmp_path / "shallow")
+    return tmp_path / "shallow"
+
+
+@pytest.mark.parametrize("name", ["shallow_folder", pytest.param("pir_folder", marks=pytest.mark.slow)])
 def test_both_graphs_embed_as_the_model_at_any_batch_and_length(name, request, tmp_path, tiny_pictures, tiny_captions):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
