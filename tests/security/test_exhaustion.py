@@ -160,7 +160,7 @@ def test_near_copies_make_no_square():
     assert shared == set(sides[1].ids)
 
 
-@pytest.mark.parametrize("words", [65_535, 65_536, 70_000])
+@pytest.mark.parametrize("words", [65_535, 65_536, 65_537, 70_000])
 @pytest.mark.parametrize("variant", ["tern", "rouge_score"])
 def test_a_long_caption_agrees_with_itself(words, variant):
     pytest.importorskip("rapidfuzz")
