@@ -2,16 +2,12 @@
 
 import numpy as np
 import pytest
+from clouds import cloud
 
 from vsehub.search import approximate
 from vsehub.search.approximate import LARGE, build, extend, kind_for, read, require_faiss, search, write
 
 pytest.importorskip("faiss")
-
-
-def cloud(rows, seed=0, dimension=16):
-    values = np.random.default_rng(seed).standard_normal((rows, dimension)).astype(np.float32)
-    return values / np.linalg.norm(values, axis=1, keepdims=True)
 
 
 @pytest.fixture(scope="module")

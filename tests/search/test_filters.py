@@ -5,16 +5,12 @@ import json
 import numpy as np
 import pyarrow.compute as pc
 import pytest
+from clouds import cloud
 
 from vsehub.search.filters import chosen_rows, path_matches
 from vsehub.search.vector_index import VectorIndex
 
 ROWS = 3000
-
-
-def cloud(rows, seed=0, dimension=16):
-    values = np.random.default_rng(seed).standard_normal((rows, dimension)).astype(np.float32)
-    return values / np.linalg.norm(values, axis=1, keepdims=True)
 
 
 def item(n):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from clouds import cloud
 
 from vsehub.search import nearest
 from vsehub.search.nearest import candidates, cut_through_tie, ranked
@@ -13,11 +14,6 @@ def engine(request, monkeypatch):
         pytest.importorskip("faiss")
     else:
         monkeypatch.setattr(nearest, "load_faiss", lambda: None)
-
-
-def cloud(rows, seed=0, dimension=8):
-    values = np.random.default_rng(seed).standard_normal((rows, dimension)).astype(np.float32)
-    return values / np.linalg.norm(values, axis=1, keepdims=True)
 
 
 def sets(rows):

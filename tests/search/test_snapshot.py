@@ -6,16 +6,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from clouds import cloud
 
 from vsehub.search.retriever import Retriever
 from vsehub.search.vector_index import VectorIndex
 
 STAY, COME = 64, 40
-
-
-def cloud(rows, seed=0, dimension=16):
-    values = np.random.default_rng(seed).standard_normal((rows, dimension)).astype(np.float32)
-    return values / np.linalg.norm(values, axis=1, keepdims=True)
 
 
 class Known(Retriever):

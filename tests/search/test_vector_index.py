@@ -9,6 +9,7 @@ import signal
 
 import numpy as np
 import pytest
+from clouds import cloud
 
 from vsehub.search import approximate as search_graph
 from vsehub.search import nearest, snapshot, vector_index
@@ -29,11 +30,6 @@ def engine(request, monkeypatch):
         monkeypatch.setattr(vector_index, "load_faiss", lambda: None)
         monkeypatch.setattr(snapshot, "load_faiss", lambda: None)
     return request.param
-
-
-def cloud(rows, seed=0, dimension=16):
-    found = np.random.default_rng(seed).standard_normal((rows, dimension)).astype(np.float32)
-    return found / np.linalg.norm(found, axis=1, keepdims=True)
 
 
 def items(names):

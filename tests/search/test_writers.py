@@ -4,18 +4,13 @@ import multiprocessing
 import shutil
 import time
 
-import numpy as np
 import pytest
+from clouds import cloud
 
 from vsehub.search.index_store import IndexFolderError
 from vsehub.search.vector_index import VectorIndex
 
 MODEL = {"id": "org/model", "revision": None, "digest": "a" * 64}
-
-
-def cloud(rows, seed=0):
-    found = np.random.default_rng(seed).standard_normal((rows, 16)).astype(np.float32)
-    return found / np.linalg.norm(found, axis=1, keepdims=True)
 
 
 def items(names):
